@@ -1,0 +1,14 @@
+/** A broken invariant: a bug of ours, never a condition of the world. It is not caught; the process restarts. */
+export class AssertionError extends Error {
+  override readonly name = "AssertionError";
+}
+
+/** Throws {@link AssertionError} unless `condition` holds. `message` names the invariant, with its values. */
+export function assert(condition: boolean, message: string): asserts condition {
+  if (!condition) throw new AssertionError(message);
+}
+
+/** Closes an exhaustive `switch`: the compiler refuses a missing case, this refuses it at run time. */
+export function assertNever(value: never): never {
+  throw new AssertionError(`unexpected variant: ${JSON.stringify(value)}`);
+}
