@@ -1,0 +1,44 @@
+/**
+ * The contract between those who want content (mirror, local API, dfget) and those who can get it (the peer).
+ */
+import type { ByteSources, Source } from "../protocol/control-messages.ts";
+import type { TaskId } from "../protocol/ids.ts";
+
+export interface ContentRequest {
+  readonly source: Source;
+  /** May this host read the origin itself when the swarm cannot deliver? */
+  readonly backToSource: boolean;
+}
+
+/** What the content is. `headers`: end-to-end headers of the origin worth relaying, lower case. */
+export interface ContentInfo {
+  /** Undefined when the origin is read directly, without a swarm. */
+  readonly taskId: TaskId | undefined;
+  readonly lengthBytes: number | undefined;
+  readonly contentType: string | undefined;
+  /** Digest the bytes are checked against before the last of them leaves. */
+  readonly digest: string | undefined;
+  readonly headers: Readonly<Record<string, string>>;
+}
+
+/** Open content. The download goes on while it is open, and after `close` too if others need it. */
+export interface Content {
+  readonly info: ContentInfo;
+  /**
+   * Verified bytes of [startByte, endByte) in order, from the first that is there; `endByte` undefined = to the end.
+   * Falls over to the origin inside the iteration when the swarm stalls. Chunks belong to the consumer.
+   * Any number of reads may run at a time; ending the iteration early harms nobody.
+   * @throws AppError while iterating: what the origin or the disk said; DIGEST_MISMATCH before the last byte
+   */
+  read(range: { readonly startByte: number; readonly endByte: number | undefined }, signal: AbortSignal): AsyncIterable<Uint8Array>;
+  /** Bytes this host took in for the content so far, by source; `cacheBytes` were here before. */
+  sources(): ByteSources & { readonly cacheBytes: number };
+  close(): void;
+}
+
+export interface ContentOpener {
+  /** Resolves once length and type are known, or known to be unknown. @throws AppError as Origin.stat and control join */
+  open(request: ContentRequest, signal: AbortSignal): Promise<Content>;
+  /** What the content is, without downloading it. */
+  stat(request: ContentRequest, signal: AbortSignal): Promise<ContentInfo>;
+}

@@ -1,0 +1,55 @@
+import { assert } from "../base/assert.ts";
+
+const KIB = 1024;
+
+/** Content up to this length travels inline in the join's answer. Source: swarm.md §4 (one round trip beats a mesh). */
+export const INLINE_LENGTH_BYTES_MAX: number = 64 * KIB;
+/** Bounds of a piece. The upper one also bounds what a receiver must buffer before it can verify. */
+export const PIECE_LENGTH_BYTES_MIN: number = 64 * KIB;
+export const PIECE_LENGTH_BYTES_MAX: number = 8192 * KIB;
+/** Piece length while the file's length is unknown: a guess that suits 100 MiB to 4 GiB. */
+export const PIECE_LENGTH_BYTES_UNKNOWN: number = 1024 * KIB;
+/** The longest file: keeps a piece index within 2²⁴ and a have-set within 2 MiB. */
+export const FILE_LENGTH_BYTES_MAX: number = PIECE_LENGTH_BYTES_MAX * 2 ** 24;
+
+/**
+ * Piece length in bytes for a file: the power of two near length ÷ 1024 within 256 KiB … 8 MiB; smaller for files too
+ * small to give 128 pieces so, down to 64 KiB, because a swarm needs pieces to trade (swarm.md §2, §4).
+ *
+ * @param lengthBytes the file's length, or undefined while unknown
+ */
+export function pieceLengthFor(lengthBytes: number | undefined): number {
+  if (lengthBytes === undefined) return PIECE_LENGTH_BYTES_UNKNOWN;
+  const floorBytes = lengthBytes >= 256 * KIB * 128 ? 256 * KIB : PIECE_LENGTH_BYTES_MIN;
+  const wantedCount = lengthBytes >= 256 * KIB * 128 ? 1024 : 128;
+  let pieceLengthBytes = floorBytes;
+  while (pieceLengthBytes < PIECE_LENGTH_BYTES_MAX && lengthBytes / (pieceLengthBytes * 2) >= wantedCount * 0.7) {
+    pieceLengthBytes *= 2;
+  }
+  return pieceLengthBytes;
+}
+
+/** True when a peer may use `pieceLengthBytes` from the wire: a power of two within the bounds. */
+export function isPieceLength(pieceLengthBytes: number): boolean {
+  return (
+    Number.isInteger(pieceLengthBytes) &&
+    pieceLengthBytes >= PIECE_LENGTH_BYTES_MIN &&
+    pieceLengthBytes <= PIECE_LENGTH_BYTES_MAX &&
+    (pieceLengthBytes & (pieceLengthBytes - 1)) === 0
+  );
+}
+
+export function isFileLength(lengthBytes: number): boolean {
+  return Number.isSafeInteger(lengthBytes) && lengthBytes >= 0 && lengthBytes <= FILE_LENGTH_BYTES_MAX;
+}
+
+export function pieceCountOf(lengthBytes: number, pieceLengthBytes: number): number {
+  return Math.ceil(lengthBytes / pieceLengthBytes);
+}
+
+/** Length in bytes of piece `index`; all have `pieceLengthBytes` but the last. */
+export function pieceLengthAt(index: number, lengthBytes: number, pieceLengthBytes: number): number {
+  const startByte = index * pieceLengthBytes;
+  assert(index >= 0 && startByte < lengthBytes, `piece ${index} outside a file of ${lengthBytes} bytes`);
+  return Math.min(pieceLengthBytes, lengthBytes - startByte);
+}

@@ -1,0 +1,310 @@
+/**
+ * The link between two peers, after the HTTP upgrade: frames of [length u32][type u8][body], big endian, `length`
+ * counting type and body. Payload follows its header raw. Unknown types are skipped; a body longer than its known
+ * fields is accepted (later versions append). docs/protocol.md is the prose form.
+ *
+ * A task is named on a link by a channel: a number its sender chose in `join`. Each side numbers its own.
+ */
+import { AppError } from "../base/errors.ts";
+import { isTaskId, type TaskId } from "./ids.ts";
+
+export const LINK_PROTOCOL = "dragonfly-link/1";
+/** The longest frame body but for payload frames: a have-set of 2²⁴ pieces and a ticket. */
+export const FRAME_LENGTH_BYTES_MAX: number = 2 * 1024 * 1024 + 4096;
+/** The longest payload of one `data` frame. Control frames wait behind at most one of these on the same link. */
+export const DATA_LENGTH_BYTES_MAX: number = 1024 * 1024;
+export const FRAME_HEADER_BYTES = 5;
+/** Body bytes of a `data` frame before its payload: channel, piece, offset. */
+export const DATA_HEADER_BYTES = 12;
+
+/** BLAKE3-256 digest and Ed25519 signature of the supernode over it (see `pieceStatement`). */
+export const PIECE_DIGEST_BYTES = 32;
+export const SIGNATURE_BYTES = 64;
+
+/** Why an offer is declined; the number is on the wire. */
+export const DECLINE_REASONS = ["have", "taking", "busy", "unwanted"] as const;
+export type DeclineReason = (typeof DECLINE_REASONS)[number];
+
+export type LinkFrame =
+  /** Handshake step: UTF-8 JSON of a `HandshakeStep` (handshake.ts). */
+  | { readonly type: "handshake"; readonly json: Uint8Array }
+  /** I take part in this task on this link. `have` is PieceSet's wire form; `lengthBytes` undefined = unknown yet. */
+  | {
+      readonly type: "join";
+      readonly channel: number;
+      readonly taskId: TaskId;
+      readonly ticket: string;
+      readonly have: Uint8Array;
+    }
+  | { readonly type: "leave"; readonly channel: number }
+  /** I hold these pieces now. */
+  | { readonly type: "have"; readonly channel: number; readonly pieces: readonly number[] }
+  /** How many transfers I am receiving or have agreed to, and how many I can take, over all tasks and links. */
+  | { readonly type: "status"; readonly incoming: number; readonly capacity: number }
+  /** My reader is blocked on these pieces, most urgent first; replaces the former list. */
+  | { readonly type: "want"; readonly channel: number; readonly pieces: readonly number[] }
+  | {
+      readonly type: "offer";
+      readonly channel: number;
+      readonly piece: number;
+      readonly lengthBytes: number;
+      readonly digest: Uint8Array;
+      readonly signature: Uint8Array;
+    }
+  | { readonly type: "accept"; readonly channel: number; readonly piece: number }
+  | { readonly type: "decline"; readonly channel: number; readonly piece: number; readonly reason: DeclineReason }
+  /** Either side gives this transfer up. */
+  | { readonly type: "cancel"; readonly channel: number; readonly piece: number }
+  /** The file's length, signed by the supernode (see `lengthStatement`). */
+  | { readonly type: "length"; readonly channel: number; readonly lengthBytes: number; readonly signature: Uint8Array }
+  | { readonly type: "ping" }
+  | { readonly type: "pong" };
+
+/** `accept`, `decline`, and a receiver's `cancel` name the offering side's channel; every other frame its sender's. */
+const TYPE_CODES = {
+  handshake: 1,
+  join: 2,
+  leave: 3,
+  have: 4,
+  status: 5,
+  want: 6,
+  offer: 7,
+  accept: 8,
+  decline: 9,
+  data: 10,
+  cancel: 11,
+  length: 12,
+  ping: 13,
+  pong: 14,
+} as const;
+
+export const DATA_TYPE_CODE: number = TYPE_CODES.data;
+
+export function encodeFrame(frame: LinkFrame): Uint8Array {
+  switch (frame.type) {
+    case "handshake": {
+      const out = start(TYPE_CODES.handshake, frame.json.length);
+      out.bytes.set(frame.json, FRAME_HEADER_BYTES);
+      return out.bytes;
+    }
+    case "join": {
+      const ticket = encodeAscii(frame.ticket);
+      const out = start(TYPE_CODES.join, 4 + 32 + 2 + ticket.length + frame.have.length);
+      out.view.setUint32(5, frame.channel);
+      out.bytes.set(hexToBytes(frame.taskId), 9);
+      out.view.setUint16(41, ticket.length);
+      out.bytes.set(ticket, 43);
+      out.bytes.set(frame.have, 43 + ticket.length);
+      return out.bytes;
+    }
+    case "have":
+    case "want": {
+      const out = start(TYPE_CODES[frame.type], 4 + frame.pieces.length * 4);
+      out.view.setUint32(5, frame.channel);
+      frame.pieces.forEach((piece, i) => out.view.setUint32(9 + i * 4, piece));
+      return out.bytes;
+    }
+    case "status": {
+      const out = start(TYPE_CODES.status, 4);
+      out.view.setUint16(5, frame.incoming);
+      out.view.setUint16(7, frame.capacity);
+      return out.bytes;
+    }
+    case "offer": {
+      const out = start(TYPE_CODES.offer, 12 + PIECE_DIGEST_BYTES + SIGNATURE_BYTES);
+      out.view.setUint32(5, frame.channel);
+      out.view.setUint32(9, frame.piece);
+      out.view.setUint32(13, frame.lengthBytes);
+      out.bytes.set(frame.digest, 17);
+      out.bytes.set(frame.signature, 17 + PIECE_DIGEST_BYTES);
+      return out.bytes;
+    }
+    case "accept":
+    case "cancel": {
+      const out = start(TYPE_CODES[frame.type], 8);
+      out.view.setUint32(5, frame.channel);
+      out.view.setUint32(9, frame.piece);
+      return out.bytes;
+    }
+    case "decline": {
+      const out = start(TYPE_CODES.decline, 9);
+      out.view.setUint32(5, frame.channel);
+      out.view.setUint32(9, frame.piece);
+      out.view.setUint8(13, DECLINE_REASONS.indexOf(frame.reason));
+      return out.bytes;
+    }
+    case "length": {
+      const out = start(TYPE_CODES.length, 12 + SIGNATURE_BYTES);
+      out.view.setUint32(5, frame.channel);
+      out.view.setBigUint64(9, BigInt(frame.lengthBytes));
+      out.bytes.set(frame.signature, 17);
+      return out.bytes;
+    }
+    case "leave": {
+      const out = start(TYPE_CODES.leave, 4);
+      out.view.setUint32(5, frame.channel);
+      return out.bytes;
+    }
+    case "ping":
+    case "pong":
+      return start(TYPE_CODES[frame.type], 0).bytes;
+  }
+}
+
+/** Frame and body header of a `data` frame whose `payloadBytes` follow raw. */
+export function encodeDataHeader(channel: number, piece: number, offset: number, payloadBytes: number): Uint8Array {
+  const bytes = new Uint8Array(FRAME_HEADER_BYTES + DATA_HEADER_BYTES);
+  const view = new DataView(bytes.buffer);
+  view.setUint32(0, 1 + DATA_HEADER_BYTES + payloadBytes);
+  view.setUint8(4, TYPE_CODES.data);
+  view.setUint32(5, channel);
+  view.setUint32(9, piece);
+  view.setUint32(13, offset);
+  return bytes;
+}
+
+/**
+ * Decodes a frame's type and body (`data` frames are taken apart by the receiver as they arrive).
+ *
+ * The result may refer to `body`: copy what outlives the call.
+ * @returns undefined for a type this version does not know
+ * @throws AppError PROTOCOL_VIOLATION for a body that is too short or holds impossible values
+ */
+export function decodeFrame(typeCode: number, body: Uint8Array): LinkFrame | undefined {
+  const view = new DataView(body.buffer, body.byteOffset, body.byteLength);
+  const need = (bytes: number): void => {
+    if (body.length < bytes) {
+      throw new AppError("PROTOCOL_VIOLATION", `link frame of type ${typeCode} has ${body.length} bytes, needs ${bytes}`);
+    }
+  };
+  switch (typeCode) {
+    case TYPE_CODES.handshake:
+      return { type: "handshake", json: body };
+    case TYPE_CODES.join: {
+      need(38);
+      const taskId = bytesToHex(body.subarray(4, 36));
+      const ticketBytes = view.getUint16(36);
+      need(38 + ticketBytes);
+      if (!isTaskId(taskId)) throw new AppError("PROTOCOL_VIOLATION", "link frame join carries no task id");
+      return {
+        type: "join",
+        channel: view.getUint32(0),
+        taskId,
+        ticket: decodeAscii(body.subarray(38, 38 + ticketBytes)),
+        have: body.subarray(38 + ticketBytes),
+      };
+    }
+    case TYPE_CODES.leave:
+      need(4);
+      return { type: "leave", channel: view.getUint32(0) };
+    case TYPE_CODES.have:
+    case TYPE_CODES.want: {
+      need(4);
+      const pieces: number[] = [];
+      for (let at = 4; at + 4 <= body.length; at += 4) pieces.push(checkedPiece(view.getUint32(at)));
+      return { type: typeCode === TYPE_CODES.have ? "have" : "want", channel: view.getUint32(0), pieces };
+    }
+    case TYPE_CODES.status:
+      need(4);
+      return { type: "status", incoming: view.getUint16(0), capacity: view.getUint16(2) };
+    case TYPE_CODES.offer: {
+      need(12 + PIECE_DIGEST_BYTES + SIGNATURE_BYTES);
+      return {
+        type: "offer",
+        channel: view.getUint32(0),
+        piece: checkedPiece(view.getUint32(4)),
+        lengthBytes: view.getUint32(8),
+        digest: body.slice(12, 12 + PIECE_DIGEST_BYTES),
+        signature: body.slice(12 + PIECE_DIGEST_BYTES, 12 + PIECE_DIGEST_BYTES + SIGNATURE_BYTES),
+      };
+    }
+    case TYPE_CODES.accept:
+    case TYPE_CODES.cancel:
+      need(8);
+      return {
+        type: typeCode === TYPE_CODES.accept ? "accept" : "cancel",
+        channel: view.getUint32(0),
+        piece: checkedPiece(view.getUint32(4)),
+      };
+    case TYPE_CODES.decline:
+      need(9);
+      return {
+        type: "decline",
+        channel: view.getUint32(0),
+        piece: checkedPiece(view.getUint32(4)),
+        // A reason of a later version is as good as "unwanted".
+        reason: DECLINE_REASONS[view.getUint8(8)] ?? "unwanted",
+      };
+    case TYPE_CODES.length: {
+      need(12 + SIGNATURE_BYTES);
+      const lengthBytes = Number(view.getBigUint64(4));
+      if (!Number.isSafeInteger(lengthBytes)) throw new AppError("PROTOCOL_VIOLATION", "link frame length is impossible");
+      return { type: "length", channel: view.getUint32(0), lengthBytes, signature: body.slice(12, 12 + SIGNATURE_BYTES) };
+    }
+    case TYPE_CODES.ping:
+      return { type: "ping" };
+    case TYPE_CODES.pong:
+      return { type: "pong" };
+    default:
+      return undefined;
+  }
+}
+
+/** What the supernode signs for a piece: the bytes both sides build alike. */
+export function pieceStatement(taskId: TaskId, piece: number, lengthBytes: number, digest: Uint8Array): Uint8Array {
+  const bytes = new Uint8Array(16 + 32 + 8 + digest.length);
+  bytes.set(encodeAscii("dragonfly/piece1"), 0);
+  bytes.set(hexToBytes(taskId), 16);
+  const view = new DataView(bytes.buffer);
+  view.setUint32(48, piece);
+  view.setUint32(52, lengthBytes);
+  bytes.set(digest, 56);
+  return bytes;
+}
+
+/** What the supernode signs for a file's length. */
+export function lengthStatement(taskId: TaskId, lengthBytes: number): Uint8Array {
+  const bytes = new Uint8Array(16 + 32 + 8);
+  bytes.set(encodeAscii("dragonfly/lengt1"), 0);
+  bytes.set(hexToBytes(taskId), 16);
+  new DataView(bytes.buffer).setBigUint64(48, BigInt(lengthBytes));
+  return bytes;
+}
+
+function start(typeCode: number, bodyBytes: number): { readonly bytes: Uint8Array; readonly view: DataView } {
+  const bytes = new Uint8Array(FRAME_HEADER_BYTES + bodyBytes);
+  const view = new DataView(bytes.buffer);
+  view.setUint32(0, 1 + bodyBytes);
+  view.setUint8(4, typeCode);
+  return { bytes, view };
+}
+
+function checkedPiece(index: number): number {
+  if (index >= 2 ** 24) throw new AppError("PROTOCOL_VIOLATION", `piece index ${index} is beyond the largest file`);
+  return index;
+}
+
+export function hexToBytes(hex: string): Uint8Array {
+  const bytes = new Uint8Array(hex.length / 2);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = Number.parseInt(hex.slice(i * 2, i * 2 + 2), 16);
+  return bytes;
+}
+
+export function bytesToHex(bytes: Uint8Array): string {
+  let hex = "";
+  for (const byte of bytes) hex += byte.toString(16).padStart(2, "0");
+  return hex;
+}
+
+// Tickets and labels are ASCII; the pure folders see no TextEncoder (it belongs to the DOM library).
+function encodeAscii(text: string): Uint8Array {
+  const bytes = new Uint8Array(text.length);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = text.charCodeAt(i) & 0x7f;
+  return bytes;
+}
+
+function decodeAscii(bytes: Uint8Array): string {
+  let text = "";
+  for (const byte of bytes) text += String.fromCharCode(byte & 0x7f);
+  return text;
+}

@@ -1,0 +1,128 @@
+/**
+ * What the world tells the supernode's brain, and what the brain asks of the world. The door is index.ts.
+ */
+import type { PeerId, TaskId } from "../protocol/ids.ts";
+
+/** Where a peer stands, from far to near; equal labels are near. Any may be absent. */
+export interface Topology {
+  readonly region?: string;
+  readonly zone?: string;
+  readonly rack?: string;
+}
+
+/** Past tense: it has already happened. */
+export type SchedulerInput =
+  /** A peer's control connection is up. `seed` peers may read the origin. `dialable`: others can open links to it. */
+  | {
+      readonly type: "peerConnected";
+      readonly peerId: PeerId;
+      readonly seed: boolean;
+      readonly dialable: boolean;
+      readonly topology: Topology;
+    }
+  | { readonly type: "peerDisconnected"; readonly peerId: PeerId }
+  /** A peer wants part of a task. `pieceCount` it holds already; `totalCount` undefined while the length is unknown. */
+  | {
+      readonly type: "taskJoined";
+      readonly peerId: PeerId;
+      readonly taskId: TaskId;
+      readonly requestId: number;
+      readonly pieceCount: number;
+      readonly totalCount: number | undefined;
+    }
+  | { readonly type: "taskLeft"; readonly peerId: PeerId; readonly taskId: TaskId }
+  | {
+      readonly type: "taskProgressed";
+      readonly peerId: PeerId;
+      readonly taskId: TaskId;
+      readonly pieceCount: number;
+      readonly complete: boolean;
+    }
+  /** A peer lost these neighbours, or found them useless, and asks for others. */
+  | {
+      readonly type: "neighboursLost";
+      readonly peerId: PeerId;
+      readonly taskId: TaskId;
+      readonly lost: readonly PeerId[];
+    }
+  /** `accuser` got a bad piece from `accused`. */
+  | {
+      readonly type: "peerAccused";
+      readonly accuser: PeerId;
+      readonly accused: PeerId;
+      readonly taskId: TaskId;
+      readonly piece: number;
+    }
+  /** The lease holder's read of the origin ended: whole, or failed. */
+  | { readonly type: "originRead"; readonly taskId: TaskId; readonly holder: PeerId; readonly outcome: "complete" | "failed" }
+  | { readonly type: "deadlineReached" };
+
+/** Imperative: it has not happened yet. Executed in order. */
+export type SchedulerEffect =
+  /** Answers a `taskJoined`. Dials go from `peerId` to the neighbours. */
+  | {
+      readonly type: "assign";
+      readonly peerId: PeerId;
+      readonly taskId: TaskId;
+      readonly requestId: number;
+      readonly neighbours: readonly PeerId[];
+    }
+  /** Later changes of the mesh; `add` are dialled by `peerId`. */
+  | {
+      readonly type: "rewire";
+      readonly peerId: PeerId;
+      readonly taskId: TaskId;
+      readonly add: readonly PeerId[];
+      readonly drop: readonly PeerId[];
+    }
+  /** `holder` may read the task's origin from now on: the only one until `originRead` or its disconnection. */
+  | { readonly type: "grantLease"; readonly taskId: TaskId; readonly holder: PeerId }
+  /** Nobody has been part of the task for a while: its soft state is gone. */
+  | { readonly type: "forgetTask"; readonly taskId: TaskId }
+  /** `peerId` gave bad pieces to several others: it takes part in nothing of this task any more. */
+  | { readonly type: "expel"; readonly peerId: PeerId; readonly taskId: TaskId };
+
+export interface SchedulerConfig {
+  /** Neighbours a peer is given, in [1, 64]. Source: swarm.md §3 (8–20). */
+  readonly neighbourCount: number;
+  /** Links a plain peer may have per task, ≥ neighbourCount. */
+  readonly neighbourCountMax: number;
+  /** Links a seed may have per task. */
+  readonly seedNeighbourCountMax: number;
+  /** A task with no member is forgotten after this. */
+  readonly emptyTaskMs: number;
+  /** A peer without a connection keeps its place for this long, so that a reconnect costs nothing. */
+  readonly disconnectedPeerMs: number;
+  /** Accusers (different peers) that expel a peer from a task. */
+  readonly accuserCountMax: number;
+}
+
+export const DEFAULT_SCHEDULER_CONFIG: SchedulerConfig = {
+  neighbourCount: 16,
+  neighbourCountMax: 24,
+  seedNeighbourCountMax: 48,
+  emptyTaskMs: 120_000,
+  disconnectedPeerMs: 10_000,
+  accuserCountMax: 2,
+};
+
+/** Read-only view for REST and transcripts; arrays in stable order. */
+export interface SchedulerSnapshot {
+  readonly peers: readonly {
+    readonly peerId: PeerId;
+    readonly seed: boolean;
+    readonly connected: boolean;
+    readonly topology: Topology;
+    readonly taskCount: number;
+  }[];
+  readonly tasks: readonly {
+    readonly taskId: TaskId;
+    readonly leaseHolder: PeerId | undefined;
+    readonly members: readonly {
+      readonly peerId: PeerId;
+      readonly pieceCount: number;
+      readonly complete: boolean;
+      readonly neighbours: readonly PeerId[];
+    }[];
+  }[];
+}

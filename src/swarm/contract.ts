@@ -1,0 +1,138 @@
+/**
+ * What the world tells a peer's brain, and what the brain asks of the world. The door is index.ts.
+ *
+ * The verb is the *offer*: a sender whose uplink is about to be free chooses the neighbour and the piece, at that
+ * moment (late binding); the receiver has the last word (accept or decline), so nothing is sent twice.
+ */
+import type { PeerId, TaskId } from "../protocol/ids.ts";
+import type { PieceSet } from "../protocol/piece-set.ts";
+import type { DeclineReason } from "../protocol/link-frames.ts";
+
+/** A connection to another peer, numbered by the driver; never reused. */
+export type LinkId = number;
+
+export type Priority = "interactive" | "normal" | "preheat";
+
+/** Past tense: it has already happened. */
+export type SwarmInput =
+  /** A task begins here. `have` is taken over. `pieceCount` undefined while the length is unknown. */
+  | {
+      readonly type: "taskOpened";
+      readonly taskId: TaskId;
+      readonly pieceCount: number | undefined;
+      readonly pieceLengthBytes: number;
+      readonly have: PieceSet;
+      readonly priority: Priority;
+    }
+  | { readonly type: "taskClosed"; readonly taskId: TaskId }
+  | { readonly type: "lengthKnown"; readonly taskId: TaskId; readonly pieceCount: number }
+  /** A piece is verified and on disk, from a link or from elsewhere (origin, disk check). */
+  | { readonly type: "pieceStored"; readonly taskId: TaskId; readonly piece: number }
+  /** What the link delivered was not the piece: its sender is isolated for this task. */
+  | { readonly type: "pieceRejected"; readonly taskId: TaskId; readonly piece: number; readonly linkId: LinkId }
+  /** A piece could not be stored for a reason of our own (disk, memory): not the sender's fault. */
+  | { readonly type: "pieceLost"; readonly taskId: TaskId; readonly piece: number }
+  | { readonly type: "linkOpened"; readonly linkId: LinkId; readonly peerId: PeerId }
+  | { readonly type: "linkClosed"; readonly linkId: LinkId }
+  /** The other side takes part in the task (its ticket has been checked) and holds `have` (taken over). */
+  | { readonly type: "remoteJoined"; readonly linkId: LinkId; readonly taskId: TaskId; readonly have: PieceSet; readonly seed: boolean }
+  | { readonly type: "remoteLeft"; readonly linkId: LinkId; readonly taskId: TaskId }
+  | { readonly type: "remoteHas"; readonly linkId: LinkId; readonly taskId: TaskId; readonly pieces: readonly number[] }
+  | { readonly type: "remoteStatus"; readonly linkId: LinkId; readonly incoming: number; readonly capacity: number }
+  | { readonly type: "remoteWants"; readonly linkId: LinkId; readonly taskId: TaskId; readonly pieces: readonly number[] }
+  /** An offer arrived and its signature is good. */
+  | { readonly type: "offered"; readonly linkId: LinkId; readonly taskId: TaskId; readonly piece: number }
+  | { readonly type: "offerAccepted"; readonly linkId: LinkId; readonly taskId: TaskId; readonly piece: number }
+  | {
+      readonly type: "offerDeclined";
+      readonly linkId: LinkId;
+      readonly taskId: TaskId;
+      readonly piece: number;
+      readonly reason: DeclineReason;
+    }
+  /** The receiver gave up a transfer of ours, or the sender one of its own. */
+  | { readonly type: "sendCancelled"; readonly linkId: LinkId; readonly taskId: TaskId; readonly piece: number }
+  | { readonly type: "receiveCancelled"; readonly linkId: LinkId; readonly taskId: TaskId; readonly piece: number }
+  /** Bytes of a transfer went into the kernel / came off the wire since the last such input. */
+  | { readonly type: "sendProgressed"; readonly linkId: LinkId; readonly taskId: TaskId; readonly piece: number; readonly bytes: number }
+  | { readonly type: "receiveProgressed"; readonly linkId: LinkId; readonly taskId: TaskId; readonly piece: number; readonly bytes: number }
+  /** The last byte has been handed to the kernel. */
+  | { readonly type: "sendFinished"; readonly linkId: LinkId; readonly taskId: TaskId; readonly piece: number }
+  /** All bytes came; verification runs. `pieceStored`, `pieceRejected` or `pieceLost` follows. */
+  | { readonly type: "receiveFinished"; readonly linkId: LinkId; readonly taskId: TaskId; readonly piece: number }
+  /** A reader is blocked on `piece` (and will read on from there); undefined: it is gone or past the end. */
+  | { readonly type: "readerMoved"; readonly taskId: TaskId; readonly readerId: number; readonly piece: number | undefined }
+  | { readonly type: "deadlineReached" };
+
+/** Imperative: it has not happened yet. Executed in order. */
+export type SwarmEffect =
+  | { readonly type: "sendHave"; readonly linkId: LinkId; readonly taskId: TaskId; readonly pieces: readonly number[] }
+  | { readonly type: "sendStatus"; readonly linkId: LinkId; readonly incoming: number; readonly capacity: number }
+  | { readonly type: "sendWant"; readonly linkId: LinkId; readonly taskId: TaskId; readonly pieces: readonly number[] }
+  | { readonly type: "sendOffer"; readonly linkId: LinkId; readonly taskId: TaskId; readonly piece: number }
+  | { readonly type: "sendAccept"; readonly linkId: LinkId; readonly taskId: TaskId; readonly piece: number }
+  | {
+      readonly type: "sendDecline";
+      readonly linkId: LinkId;
+      readonly taskId: TaskId;
+      readonly piece: number;
+      readonly reason: DeclineReason;
+    }
+  /** Give up receiving: tell the sender, drop what came. */
+  | { readonly type: "cancelReceive"; readonly linkId: LinkId; readonly taskId: TaskId; readonly piece: number }
+  /** Give up sending: stop at the next frame boundary, tell the receiver. */
+  | { readonly type: "cancelSend"; readonly linkId: LinkId; readonly taskId: TaskId; readonly piece: number }
+  /** Put the piece on the wire now. `sendFinished`, `sendCancelled` or `linkClosed` follows. */
+  | { readonly type: "startSend"; readonly linkId: LinkId; readonly taskId: TaskId; readonly piece: number }
+  /** This peer lied: no more of this task with it; tell the supernode. */
+  | { readonly type: "isolate"; readonly linkId: LinkId; readonly taskId: TaskId; readonly piece: number }
+  /** The mesh of this task does not feed us: ask the supernode for others than `useless`. */
+  | { readonly type: "needNeighbours"; readonly taskId: TaskId; readonly useless: readonly PeerId[] };
+
+export interface SwarmConfig {
+  /** Transfers sent at a time while the uplink is known to be full; more are added while it is not. */
+  readonly uploadCountMin: number;
+  readonly uploadCountMax: number;
+  /** Pieces agreed (or on offer) beyond those being sent, so that the uplink never waits for a round trip. */
+  readonly lookaheadCount: number;
+  /** Transfers received or agreed at a time, over all tasks. */
+  readonly downloadCountMax: number;
+  /** An offer nobody answered, or an agreed piece that never starts, is given up after this. */
+  readonly answerMs: number;
+  /** A transfer that moved no byte for this long is late: the piece may come from a second source. */
+  readonly silenceMs: number;
+  /** A transfer is late, too, beyond this multiple of the usual time of a piece. */
+  readonly lateFactor: number;
+  /** Pieces after a blocked reader's position that are wanted first. */
+  readonly readerWindowCount: number;
+  /** An incomplete task that gained nothing for this long asks for neighbours. */
+  readonly starvedMs: number;
+}
+
+export const DEFAULT_SWARM_CONFIG: SwarmConfig = {
+  uploadCountMin: 1,
+  uploadCountMax: 8,
+  lookaheadCount: 1,
+  downloadCountMax: 3,
+  answerMs: 2_000,
+  silenceMs: 500,
+  lateFactor: 3,
+  readerWindowCount: 8,
+  starvedMs: 1_000,
+};
+
+/** Read-only view for `--explain`, metrics and tests. */
+export interface SwarmSnapshot {
+  readonly links: readonly { readonly linkId: LinkId; readonly peerId: PeerId }[];
+  readonly tasks: readonly {
+    readonly taskId: TaskId;
+    readonly haveCount: number;
+    readonly pieceCount: number | undefined;
+    readonly incoming: readonly { readonly linkId: LinkId; readonly piece: number; readonly ageMs: number }[];
+    readonly outgoing: readonly { readonly linkId: LinkId; readonly piece: number; readonly state: string }[];
+    readonly offersSent: number;
+    readonly offersDeclined: number;
+    readonly late: number;
+    readonly doubled: number;
+  }[];
+}

@@ -1,0 +1,3 @@
+/** The swarm's one door. See README.md for the loop that drives it. */
+export * from "./contract.ts";
+export { Swarm } from "./swarm.ts";
