@@ -1,0 +1,35 @@
+import type { CacheConfig, HostLabels, ListenAddress, LogLevel, RateLimits, SupernodeAddress } from "../peer/config.ts";
+
+/** An upstream of the registry mirror that is not simply `https://<host>`. */
+export interface RegistryConfig {
+  /** The registry's name in image references and `?ns=`, lower case, with its port if it has one. */
+  readonly host: string;
+  /** Base URL without trailing slash, `http:` or `https:`; `/v2/…` is appended. */
+  readonly url: string;
+  /** PEM file with the authorities that sign its certificate; absolute. */
+  readonly caFile: string | undefined;
+}
+
+/** Everything that the host's daemon is told; parsed, checked and frozen by src/cli. */
+export interface DfdaemonConfig {
+  readonly version: string;
+  /** Registry mirror, proxy, health and metrics. */
+  readonly listen: ListenAddress;
+  /** Links and pieces for other hosts. */
+  readonly peerListen: ListenAddress;
+  /** The address others dial; undefined = what the supernode sees. */
+  readonly advertiseHost: string | undefined;
+  /** Unix socket of the local API; absolute. Its folder is created when missing. */
+  readonly socketPath: string;
+  /** At least one. */
+  readonly supernodes: readonly SupernodeAddress[];
+  /** Secret; never logged. Undefined: the supernode runs without. */
+  readonly joinToken: string | undefined;
+  /** May this host read an origin itself when the swarm cannot deliver? */
+  readonly backToSource: boolean;
+  readonly registries: readonly RegistryConfig[];
+  readonly cache: CacheConfig;
+  readonly limits: RateLimits;
+  readonly labels: HostLabels;
+  readonly logLevel: LogLevel;
+}

@@ -1,0 +1,27 @@
+import type { CacheConfig, HostLabels, ListenAddress, LogLevel, RateLimits } from "../peer/config.ts";
+
+/**
+ * How peers prove that they belong here.
+ *
+ * - `given`: this secret.
+ * - `file`: the first line of `file`; when the file is not there, a new secret is written to it (mode 0600) and shown once.
+ * - `none`: anybody may join; allowed on loopback or when the operator insists.
+ */
+export type JoinTokenConfig =
+  | { readonly kind: "given"; readonly token: string }
+  | { readonly kind: "file"; readonly file: string }
+  | { readonly kind: "none" };
+
+/** Everything that a supernode is told; parsed, checked and frozen by src/cli. */
+export interface SupernodeConfig {
+  readonly version: string;
+  /** Control, links, pieces, REST and metrics. */
+  readonly listen: ListenAddress;
+  /** The address peers dial for the seed's links; undefined = the one they reached the supernode by. */
+  readonly advertiseHost: string | undefined;
+  readonly joinToken: JoinTokenConfig;
+  readonly cache: CacheConfig;
+  readonly limits: RateLimits;
+  readonly labels: HostLabels;
+  readonly logLevel: LogLevel;
+}
