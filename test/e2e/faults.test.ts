@@ -1,0 +1,163 @@
+/** What breaks in mid-download: programs that die or freeze, disks that lie. The file comes all the same. */
+import assert from "node:assert/strict";
+import { createHash, randomFillSync } from "node:crypto";
+import { closeSync, existsSync, openSync, readdirSync, readFileSync, statSync, writeSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
+
+import { type Dfdaemon, dfget, startLoopbackDaemon, Supernode } from "./lib/dragonfly.ts";
+import { Origin } from "./lib/origin.ts";
+import { type Finished, Lab, waitFor } from "./lib/processes.ts";
+import { bytesSentAgain, bytesSentTwice } from "./lib/requests.ts";
+
+const MIB = 1 << 20;
+const PATH = "/file.bin";
+
+/** A supernode, some peers, and an origin slow enough that there is a middle of the download. */
+async function startSite(
+  lab: Lab,
+  peers: number,
+): Promise<{ supernode: Supernode; daemons: Dfdaemon[]; origin: Origin }> {
+  const origin = await Origin.start(lab);
+  const supernode = await Supernode.start(lab, "127.0.0.1");
+  const names = Array.from({ length: peers }, (_, i) => `dfdaemon-${i + 1}`);
+  const daemons = await Promise.all(names.map(async (name) => await startLoopbackDaemon(lab, name, supernode)));
+  return { supernode, daemons, origin };
+}
+
+function randomBytes(length: number): Buffer {
+  return randomFillSync(Buffer.allocUnsafe(length));
+}
+
+function sha256(content: Buffer): string {
+  return createHash("sha256").update(content).digest("hex");
+}
+
+/** Where {@link download} puts the file of a daemon. */
+function outputOf(lab: Lab, daemon: Dfdaemon): string {
+  return lab.path(`${daemon.name}.out`);
+}
+
+async function download(lab: Lab, daemon: Dfdaemon, url: string): Promise<Finished> {
+  return await dfget(lab, [url, "-O", outputOf(lab, daemon), "--socket", daemon.socket]);
+}
+
+function assertDownloaded(lab: Lab, daemon: Dfdaemon, done: Finished, content: Buffer): void {
+  assert.equal(done.code, 0, `${daemon.name}: exit ${done.code ?? done.signal}\n${done.stdout}${done.stderr}`);
+  assert.equal(sha256(readFileSync(outputOf(lab, daemon))), sha256(content), `${daemon.name} delivered other bytes`);
+}
+
+async function untilOriginGave(origin: Origin, bytes: number): Promise<void> {
+  await waitFor(`the origin has given ${bytes} bytes`, () => origin.log.bytes(PATH) >= bytes);
+}
+
+void test("a supernode killed in mid-download comes back: all complete, what it had is not read again", async () => {
+  const lab = new Lab("supernode-killed");
+  await lab.use(async () => {
+    const { supernode, daemons, origin } = await startSite(lab, 3);
+    const content = randomBytes(96 * MIB);
+    const url = origin.put(PATH, content);
+    origin.bytesPerSecond = 24 * MIB;
+    const downloads = daemons.map(async (daemon) => await download(lab, daemon, url));
+    await untilOriginGave(origin, 0.35 * content.length);
+    const before = origin.log.intervals(PATH);
+    // Everything in `before` has had the time to become whole pieces on the disk.
+    await delay(1_000);
+    await supernode.service.kill();
+    const requestsBefore = origin.log.of(PATH).length;
+    await delay(500);
+    await supernode.restart();
+
+    for (const [i, done] of (await Promise.all(downloads)).entries()) {
+      assertDownloaded(lab, daemons[i] as Dfdaemon, done, content);
+    }
+    const after = origin.log.intervals(PATH).slice(requestsBefore);
+    assert.equal(bytesSentAgain(before, after), 0, `the origin was read again\n${origin.log.toString()}`);
+    const twice = bytesSentTwice(origin.log.intervals(PATH));
+    assert.ok(twice <= 16 * MIB, `${twice} bytes read twice: more than was on its way\n${origin.log.toString()}`);
+  });
+});
+
+void test("while the supernode is gone a peer still delivers the file", async () => {
+  const lab = new Lab("supernode-gone");
+  await lab.use(async () => {
+    const { supernode, daemons, origin } = await startSite(lab, 2);
+    const content = randomBytes(16 * MIB);
+    const url = origin.put(PATH, content);
+    const [first, second] = daemons as [Dfdaemon, Dfdaemon];
+    assertDownloaded(lab, first, await download(lab, first, url), content);
+    await supernode.service.kill();
+    assertDownloaded(lab, second, await download(lab, second, url), content);
+    await supernode.restart();
+    assert.equal(await supernode.isReady(), true);
+  });
+});
+
+void test("one peer killed and one frozen: the others complete, and the frozen one when it wakes", async () => {
+  const lab = new Lab("peers-lost");
+  await lab.use(async () => {
+    const { daemons, origin } = await startSite(lab, 4);
+    const content = randomBytes(64 * MIB);
+    const url = origin.put(PATH, content);
+    origin.bytesPerSecond = 16 * MIB;
+    const [killed, frozen, ...others] = daemons as [Dfdaemon, Dfdaemon, ...Dfdaemon[]];
+    const killedDownload = download(lab, killed, url);
+    const frozenDownload = download(lab, frozen, url);
+    const downloads = others.map(async (daemon) => await download(lab, daemon, url));
+    await untilOriginGave(origin, 0.4 * content.length);
+    await killed.service.kill();
+    frozen.service.signal("SIGSTOP");
+
+    for (const [i, done] of (await Promise.all(downloads)).entries()) {
+      assertDownloaded(lab, others[i] as Dfdaemon, done, content);
+      assert.ok(done.ms < 20_000, `took ${done.ms} ms where 4 s are the origin's`);
+    }
+    frozen.service.signal("SIGCONT");
+    assertDownloaded(lab, frozen, await frozenDownload, content);
+    const log = origin.log.toString();
+    const orphan = await killedDownload;
+    if (orphan.code === 0) assertDownloaded(lab, killed, orphan, content);
+    else assert.equal(existsSync(outputOf(lab, killed)), false, "a failed download left a file under the final name");
+    assert.equal(bytesSentTwice(origin.log.intervals(PATH)), 0, log);
+    assert.equal(origin.log.bytes(PATH), content.length, log);
+  });
+});
+
+void test("a peer whose store was tampered with spreads nothing of it", async () => {
+  const lab = new Lab("peer-lies");
+  await lab.use(async () => {
+    const { daemons, origin } = await startSite(lab, 3);
+    const content = randomBytes(32 * MIB);
+    const url = origin.put(PATH, content);
+    const [liar, ...others] = daemons as [Dfdaemon, ...Dfdaemon[]];
+    assertDownloaded(lab, liar, await download(lab, liar, url), content);
+    const requests = origin.log.entries.length;
+    const flipped = flipBits(liar.dataDir);
+    assert.ok(flipped > 100, `found only ${flipped} places to flip a bit in ${liar.dataDir}`);
+
+    const downloads = await Promise.all(others.map(async (daemon) => await download(lab, daemon, url)));
+    for (const [i, done] of downloads.entries()) assertDownloaded(lab, others[i] as Dfdaemon, done, content);
+    const reread = origin.log.entries.slice(requests).reduce((sum, entry) => sum + entry.bytes, 0);
+    assert.equal(reread, 0, `the origin was read again\n${origin.log.toString()}`);
+    assert.equal(liar.service.ended, undefined, "the peer with the broken disk died of it");
+  });
+});
+
+/** Changes a byte in every 128 KiB of each large file below `dir`. Gives how many. */
+function flipBits(dir: string): number {
+  let flipped = 0;
+  for (const name of readdirSync(dir, { recursive: true, encoding: "utf8" })) {
+    const path = join(dir, name);
+    const info = statSync(path);
+    if (!info.isFile() || info.size < 128 * 1024) continue;
+    const content = readFileSync(path);
+    const fd = openSync(path, "r+");
+    for (let at = 1000; at < info.size; at += 128 * 1024) {
+      writeSync(fd, Buffer.of((content[at] ?? 0) ^ 0x10), 0, 1, at);
+      flipped += 1;
+    }
+    closeSync(fd);
+  }
+  return flipped;
+}
