@@ -86,9 +86,11 @@ export function fromNodeError(thrown: unknown, context: FailureContext): AppErro
       case "timeout":
         return fail("TIMEOUT", `the origin took too long over ${where}: ${message} (${code}); try again later`);
       case "protocol":
+        // Within a body it is how a connection looks that broke, or ran into what followed it.
+        if (context.phase === "body") continue;
         return fail(
           "ORIGIN_PROTOCOL",
-          `the answer for ${where} is not HTTP as we know it: ${message} (${code}); check scheme and port of the URL`,
+          `the answer for ${where} is not HTTP as we know it: ${message}; check scheme and port of the URL`,
         );
       case "usage":
         return fail("USAGE", `the request for ${where} cannot be sent: ${message}; check its headers`);
@@ -124,7 +126,8 @@ function causes(thrown: unknown): CodedError[] {
   while (queue.length > 0 && found.length < CAUSES_MAX) {
     const error = queue.shift();
     if (!(error instanceof Error)) continue;
-    const code = "code" in error && typeof error.code === "string" ? error.code : "";
+    const unnamed = error.name === "HTTPParserError" ? "HPE_" : "";
+    const code = "code" in error && typeof error.code === "string" ? error.code : unnamed;
     found.push({ code, message: error.message });
     if (error instanceof AggregateError) queue = [...queue, ...(error.errors as unknown[])];
     queue.push(error.cause);

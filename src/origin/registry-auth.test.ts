@@ -1,0 +1,155 @@
+import assert from "node:assert/strict";
+import type { IncomingMessage } from "node:http";
+import { test } from "node:test";
+import type { TestContext } from "node:test";
+import { AppError } from "../base/errors.ts";
+import { ask, failure, httpOrigin, idle, serve, textOf } from "./local-server.test.ts";
+import type { LocalServer } from "./local-server.test.ts";
+import type { Origin } from "./origin.ts";
+import { RegistryOrigin } from "./registry-auth.ts";
+import type { RegistryOriginOptions } from "./registry-auth.ts";
+
+const ALL = { startByte: 0, endByte: undefined };
+const BLOB = "/v2/library/app/blobs/sha256:0";
+
+interface Registry {
+  readonly registry: LocalServer;
+  readonly tokens: LocalServer;
+}
+
+/** A registry that lets in who has the newest token, and its token service, which numbers the tokens. */
+async function registryWithTokens(
+  t: TestContext,
+  service: (request: IncomingMessage, count: number) => object | undefined = (_request, count) => ({ token: `t${count}` }),
+): Promise<Registry> {
+  let count = 0;
+  const tokens = await serve(t, (request, response) => {
+    count += 1;
+    const answer = service(request, count);
+    response.writeHead(answer === undefined ? 401 : 200).end(JSON.stringify(answer ?? {}));
+  });
+  const registry = await serve(t, (request, response) => {
+    if (request.headers.authorization === `Bearer t${count}` && count > 0) {
+      response.end(request.method === "HEAD" ? undefined : "blob");
+      return;
+    }
+    const challenge = `Bearer realm="${tokens.base}/token?x=1",service="reg, one",scope="repository:library/app:pull a:b:c"`;
+    response.writeHead(401, { "www-authenticate": challenge }).end();
+  });
+  return { registry, tokens };
+}
+
+function registryOrigin(t: TestContext, options?: RegistryOriginOptions): RegistryOrigin {
+  return new RegistryOrigin(httpOrigin(t), options);
+}
+
+async function read(origin: Origin, url: string, headers: Record<string, string> = {}): Promise<string> {
+  return textOf((await origin.open(ask(url, headers), ALL, undefined, idle())).body);
+}
+
+test("an anonymous caller gets in with a token, which serves the whole repository at once", async (t) => {
+  const { registry, tokens } = await registryWithTokens(t);
+  const origin = registryOrigin(t);
+  assert.equal(await read(origin, registry.base + BLOB), "blob");
+  assert.equal(await read(origin, `${registry.base}/v2/library/app/manifests/latest`), "blob");
+  assert.deepEqual(tokens.seen.map(({ url }) => url), [
+    "/token?x=1&service=reg%2C+one&scope=repository%3Alibrary%2Fapp%3Apull&scope=a%3Ab%3Ac",
+  ]);
+  assert.equal(tokens.seen[0]?.headers.authorization, undefined);
+  assert.equal(registry.seen.length, 3);
+});
+
+test("many who ask at once fetch one token, and one who leaves does not take it from the others", async (t) => {
+  const { registry, tokens } = await registryWithTokens(t);
+  const origin = registryOrigin(t);
+  const leaving = new AbortController();
+  const left = origin.open(ask(registry.base + BLOB), ALL, undefined, leaving.signal);
+  const texts = Promise.all([1, 2, 3].map(() => read(origin, registry.base + BLOB)));
+  setImmediate(() => leaving.abort());
+  await failure(left, "ABORTED");
+  assert.deepEqual(await texts, ["blob", "blob", "blob"]);
+  assert.equal(tokens.seen.length, 1);
+});
+
+test("a token is renewed 10 s before it expires, and when the registry refuses it early", async (t) => {
+  let nowMs = 0;
+  const { registry, tokens } = await registryWithTokens(t, (_request, count) => ({ access_token: `t${count}`, expires_in: 30 }));
+  const origin = registryOrigin(t, { nowMs: () => nowMs });
+  const url = registry.base + BLOB;
+  await read(origin, url);
+  nowMs = 19_999;
+  await read(origin, url);
+  assert.equal(tokens.seen.length, 1);
+  nowMs = 20_000;
+  await read(origin, url);
+  assert.equal(tokens.seen.length, 2);
+  await fetch(`${tokens.base}/token`);
+  assert.equal(await read(origin, url), "blob");
+  assert.equal(tokens.seen.length, 4);
+});
+
+test("a caller with credentials of his own is relayed what the registry says, and the realm never sees them", async (t) => {
+  const { registry, tokens } = await registryWithTokens(t);
+  const origin = registryOrigin(t);
+  const error = await failure(read(origin, registry.base + BLOB, { Authorization: "Bearer mine" }), "ORIGIN_UNAUTHORIZED");
+  assert.match(String(error.details["wwwAuthenticate"]), /^Bearer realm=/);
+  await failure(read(origin, registry.base.replace("//", "//a:b@") + BLOB), "ORIGIN_UNAUTHORIZED");
+  assert.equal(tokens.seen.length, 0);
+});
+
+test("configured credentials go to the realm of their registry, and to a Basic challenge", async (t) => {
+  const { registry, tokens } = await registryWithTokens(t);
+  const basic = await serve(t, (request, response) => {
+    if (request.headers.authorization === `Basic ${btoa("me:pw")}`) response.end("basic");
+    else response.writeHead(401, { "www-authenticate": 'Basic realm="x"' }).end();
+  });
+  const me = { username: "me", password: "pw" };
+  const hosts = [registry, basic].map(({ base }) => [new URL(base).host, me] as const);
+  const origin = registryOrigin(t, { credentials: new Map(hosts) });
+  assert.equal(await read(origin, registry.base + BLOB), "blob");
+  assert.equal(tokens.seen[0]?.headers.authorization, `Basic ${btoa("me:pw")}`);
+  assert.equal(await read(origin, basic.base + BLOB), "basic");
+  await failure(read(registryOrigin(t), basic.base + BLOB), "ORIGIN_UNAUTHORIZED");
+});
+
+test("a token service that refuses, or talks nonsense, is told apart", async (t) => {
+  const refused = await registryWithTokens(t, () => undefined);
+  const error = await failure(read(registryOrigin(t), refused.registry.base + BLOB), "ORIGIN_UNAUTHORIZED");
+  assert.match(String(error.details["wwwAuthenticate"]), /^Bearer realm=/);
+  for (const answer of [{}, { token: "" }, { token: "a\r\nb: c" }, { token: 5 }, { token: "x".repeat(300_000) }]) {
+    const { registry } = await registryWithTokens(t, () => answer);
+    await failure(read(registryOrigin(t), registry.base + BLOB), "ORIGIN_PROTOCOL");
+  }
+});
+
+test("a token that is refused at once is not fetched for ever", async (t) => {
+  const { registry, tokens } = await registryWithTokens(t, () => ({ token: "wrong" }));
+  await failure(read(registryOrigin(t), registry.base + BLOB), "ORIGIN_UNAUTHORIZED");
+  assert.deepEqual([registry.seen.length, tokens.seen.length], [2, 1]);
+});
+
+test("a redirected host's challenge is not followed: it could ask for our password", async (t) => {
+  const { registry: stranger, tokens } = await registryWithTokens(t);
+  const registry = await serve(t, (_request, response) => response.writeHead(307, { location: `${stranger.base}/x` }).end());
+  const credentials = new Map([[new URL(registry.base).host, { username: "me", password: "pw" }]]);
+  await failure(read(registryOrigin(t, { credentials }), registry.base + BLOB), "ORIGIN_UNAUTHORIZED");
+  assert.equal(tokens.seen.length, 0);
+});
+
+test("an https registry may not send us to an http realm, nor anyone to what is no address", async () => {
+  const asked: string[] = [];
+  const inner = (realm: string): Origin => ({
+    stat(request) {
+      asked.push(request.url);
+      const details = { wwwAuthenticate: `Bearer realm="${realm}"` };
+      return Promise.reject(new AppError("ORIGIN_UNAUTHORIZED", "no", { details }));
+    },
+    open: () => Promise.reject(new Error("asked the realm")),
+  });
+  for (const realm of ["http://auth.example/token", "ftp://auth.example/", "https://a:b@auth.example/", "nowhere"]) {
+    const origin = new RegistryOrigin(inner(realm));
+    const error = await failure(origin.stat(ask(`https://reg.example${BLOB}`), idle()), "ORIGIN_PROTOCOL");
+    assert.doesNotMatch(error.message, /a:b/);
+  }
+  assert.equal(asked.length, 4);
+});

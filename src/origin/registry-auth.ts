@@ -1,0 +1,161 @@
+import type { OriginBody, OriginInfo, Origin, OriginRequest } from "./origin.ts";
+import { AppError } from "../base/errors.ts";
+import { basicAuthorization, parseOriginUrl, redactUrl } from "./origin-url.ts";
+import { RegistryTokens } from "./registry-tokens.ts";
+import type { RegistryCredentials, TokenScope } from "./registry-tokens.ts";
+import { parseWwwAuthenticate } from "./www-authenticate.ts";
+
+/** What a {@link RegistryOrigin} may be told. */
+export interface RegistryOriginOptions {
+  /** By `host` or `host:port` of the registry, as in its URLs (a default port is left out). */
+  readonly credentials?: ReadonlyMap<string, RegistryCredentials>;
+  /** Monotonic ms, for the age of tokens. Default `performance.now`. */
+  readonly nowMs?: () => number;
+}
+
+/**
+ * Another origin, with the token dance of OCI registries around it.
+ *
+ * When the registry answers 401 to a caller who sent no credentials, fetches a token as the challenge says
+ * (anonymously, or with the credentials configured for that registry), and asks once more. Tokens are kept until shortly
+ * before they expire, and used at once for the next file of the same repository. A caller who sends `authorization`, or
+ * userinfo in the URL, stands for himself: what the registry tells him is relayed as it is, and never goes to the realm.
+ *
+ * Throws what the wrapped origin throws; ORIGIN_UNAUTHORIZED too when no token is to be had, with the registry's own
+ * `wwwAuthenticate`; ORIGIN_PROTOCOL for a challenge that may not be followed or a token service that makes no sense.
+ * Source: https://distribution.github.io/distribution/spec/auth/token/.
+ */
+export class RegistryOrigin implements Origin {
+  readonly #inner: Origin;
+  readonly #tokens: RegistryTokens;
+  readonly #credentials: ReadonlyMap<string, RegistryCredentials>;
+  /** Repository → how its registry last wanted to be asked. */
+  readonly #known = new Map<string, Access>();
+
+  /** `inner` stays the caller's; the token service is asked through it as well. */
+  constructor(inner: Origin, options: RegistryOriginOptions = {}) {
+    this.#inner = inner;
+    this.#tokens = new RegistryTokens(inner, options.nowMs ?? ((): number => performance.now()));
+    this.#credentials = options.credentials ?? new Map();
+  }
+
+  stat(request: OriginRequest, signal: AbortSignal): Promise<OriginInfo> {
+    return this.#authorized(request, signal, (asked) => this.#inner.stat(asked, signal));
+  }
+
+  open(
+    request: OriginRequest,
+    range: { readonly startByte: number; readonly endByte: number | undefined },
+    expected: OriginInfo | undefined,
+    signal: AbortSignal,
+  ): Promise<OriginBody> {
+    return this.#authorized(request, signal, (asked) => this.#inner.open(asked, range, expected, signal));
+  }
+
+  async #authorized<T>(
+    request: OriginRequest,
+    signal: AbortSignal,
+    ask: (request: OriginRequest) => Promise<T>,
+  ): Promise<T> {
+    const url = parseOriginUrl(request.url);
+    if (bringsCredentials(request, url)) return ask(request);
+    const repository = repositoryOf(url);
+    const known = repository === undefined ? undefined : this.#known.get(repository);
+    const early = known === undefined ? undefined : this.#atHand(known);
+    try {
+      return await ask(early === undefined ? request : withAuthorization(request, early));
+    } catch (error) {
+      const access = this.#accessFor(error, url);
+      if (access === undefined) throw error;
+      if (early !== undefined && access.kind === "token") this.#tokens.forget(access.scope, early);
+      const authorization = await this.#authorizationFor(access, url, error, signal);
+      if (repository !== undefined) this.#remember(repository, access);
+      return ask(withAuthorization(request, authorization));
+    }
+  }
+
+  /** How to get past a 401; `undefined` when there is no way, or none for us. */
+  #accessFor(error: unknown, url: URL): Access | undefined {
+    if (!(error instanceof AppError) || error.code !== "ORIGIN_UNAUTHORIZED") return undefined;
+    // A host the registry redirected to has no say: its challenge could send our password anywhere.
+    if (error.details["origin"] !== undefined && error.details["origin"] !== url.origin) return undefined;
+    const field = error.details["wwwAuthenticate"];
+    const challenges = typeof field === "string" ? parseWwwAuthenticate(field) : [];
+    const credentials = this.#credentials.get(url.host);
+    const bearer = challenges.find(({ scheme, params }) => scheme === "bearer" && params["realm"] !== undefined);
+    if (bearer !== undefined) {
+      const { realm = "", service, scope } = bearer.params;
+      return { kind: "token", scope: { realm: safeRealm(realm, url), service, scope, credentials } };
+    }
+    if (credentials === undefined || !challenges.some(({ scheme }) => scheme === "basic")) return undefined;
+    return { kind: "basic", authorization: basicAuthorization(credentials.username, credentials.password) };
+  }
+
+  async #authorizationFor(access: Access, url: URL, challenge: unknown, signal: AbortSignal): Promise<string> {
+    if (access.kind === "basic") return access.authorization;
+    try {
+      return await this.#tokens.get(access.scope, signal);
+    } catch (error) {
+      if (!(error instanceof AppError) || !REFUSALS.has(error.code)) throw error;
+      throw new AppError(
+        "ORIGIN_UNAUTHORIZED",
+        `the registry wants a token for ${redactUrl(url)}, and its token service refused one: ${error.message}; ` +
+          "log in, or configure credentials for this registry",
+        { cause: error, details: challenge instanceof AppError ? challenge.details : {} },
+      );
+    }
+  }
+
+  #atHand(access: Access): string | undefined {
+    return access.kind === "basic" ? access.authorization : this.#tokens.peek(access.scope);
+  }
+
+  #remember(repository: string, access: Access): void {
+    this.#known.delete(repository);
+    this.#known.set(repository, access);
+    const oldest = this.#known.keys().next().value;
+    if (this.#known.size > REPOSITORIES_MAX && oldest !== undefined) this.#known.delete(oldest);
+  }
+}
+
+type Access =
+  | { readonly kind: "token"; readonly scope: TokenScope }
+  | { readonly kind: "basic"; readonly authorization: string };
+
+function bringsCredentials(request: OriginRequest, url: URL): boolean {
+  if (url.username !== "" || url.password !== "") return true;
+  return Object.keys(request.headers).some((name) => name.toLowerCase() === "authorization");
+}
+
+function withAuthorization(request: OriginRequest, authorization: string): OriginRequest {
+  return { url: request.url, headers: { ...request.headers, authorization } };
+}
+
+/** Requests that one token serves; reading only, as an origin does. `undefined` when not of the registry API. */
+function repositoryOf(url: URL): string | undefined {
+  const match = /^(.*\/v2\/.+)\/(?:manifests|blobs|tags|referrers)\/[^/]+$/.exec(url.pathname);
+  return match === null ? undefined : `${url.origin}${match[1]}`;
+}
+
+/** The realm's URL, if a registry at `url` may send us there. */
+function safeRealm(realm: string, url: URL): string {
+  const parsed = URL.parse(realm);
+  const why =
+    parsed === null ? "is no URL"
+    : parsed.protocol !== "https:" && parsed.protocol !== "http:" ? "is neither http nor https"
+    : parsed.username !== "" || parsed.password !== "" ? "carries credentials of its own"
+    : parsed.protocol === "http:" && url.protocol === "https:" ? "would send them unencrypted, unlike the registry"
+    : undefined;
+  if (parsed !== null && why === undefined) return parsed.href;
+  throw new AppError(
+    "ORIGIN_PROTOCOL",
+    `the registry of ${redactUrl(url)} wants tokens from "${redactUrl(realm)}", which ${why ?? "is wrong"}; ` +
+      "check the registry's configuration of its token service",
+    { details: { origin: url.origin } },
+  );
+}
+
+const REFUSALS: ReadonlySet<string> = new Set(["ORIGIN_UNAUTHORIZED", "ORIGIN_FORBIDDEN", "ORIGIN_NOT_FOUND"]);
+
+/** Some 300 bytes each. */
+const REPOSITORIES_MAX = 4096;
