@@ -34,8 +34,18 @@ export type SwarmInput =
   | { readonly type: "pieceLost"; readonly taskId: TaskId; readonly piece: number }
   | { readonly type: "linkOpened"; readonly linkId: LinkId; readonly peerId: PeerId }
   | { readonly type: "linkClosed"; readonly linkId: LinkId }
-  /** The other side takes part in the task (its ticket has been checked) and holds `have` (taken over). */
-  | { readonly type: "remoteJoined"; readonly linkId: LinkId; readonly taskId: TaskId; readonly have: PieceSet; readonly seed: boolean }
+  /**
+   * The other side takes part in the task and holds `have` (taken over). `receives`: it has shown a ticket, so that
+   * it may be given pieces; without, it can only give.
+   */
+  | {
+      readonly type: "remoteJoined";
+      readonly linkId: LinkId;
+      readonly taskId: TaskId;
+      readonly have: PieceSet;
+      readonly seed: boolean;
+      readonly receives: boolean;
+    }
   | { readonly type: "remoteLeft"; readonly linkId: LinkId; readonly taskId: TaskId }
   | { readonly type: "remoteHas"; readonly linkId: LinkId; readonly taskId: TaskId; readonly pieces: readonly number[] }
   | { readonly type: "remoteStatus"; readonly linkId: LinkId; readonly incoming: number; readonly capacity: number }

@@ -1,0 +1,214 @@
+/** The receiving half: what to accept, what is late, what is wanted first, and what neighbours are told of it. */
+import type { DeclineReason } from "../protocol/link-frames.ts";
+import type { TaskId } from "../protocol/ids.ts";
+import type { LinkId, SwarmConfig, SwarmEffect } from "./contract.ts";
+import { isComplete, type Link, type Receive, type Remote, type Task } from "./tables.ts";
+
+/** At most this many sources of one piece at a time. Source: swarm.md §4 (endgame). */
+const COPIES_IN_FLIGHT_MAX = 2;
+
+export class Receiving {
+  readonly #config: SwarmConfig;
+  readonly #links: ReadonlyMap<LinkId, Link>;
+  readonly #emit: (effect: SwarmEffect) => void;
+  /** Receives that take up room: agreed or receiving, and not late. */
+  #incoming = 0;
+  #toldIncoming = 0;
+  #transferMs = 0;
+  statusStale = false;
+
+  constructor(config: SwarmConfig, links: ReadonlyMap<LinkId, Link>, emit: (effect: SwarmEffect) => void) {
+    this.#config = config;
+    this.#links = links;
+    this.#emit = emit;
+  }
+
+  offered(remote: Remote | undefined, linkId: LinkId, taskId: TaskId, piece: number, nowMs: number): void {
+    const reason = this.#refusal(remote, piece);
+    if (reason !== undefined) {
+      this.#emit({ type: "sendDecline", linkId, taskId, piece, reason });
+      return;
+    }
+    const { task, link } = remote as Remote;
+    const receives = task.incoming.get(piece) ?? [];
+    if (receives.length > 0) task.doubledCount++;
+    receives.push({ link, task, piece, state: "agreed", sinceMs: nowMs, progressMs: nowMs, late: false });
+    task.incoming.set(piece, receives);
+    this.#count(1);
+    this.#emit({ type: "sendAccept", linkId, taskId, piece });
+  }
+
+  progressed(task: Task, piece: number, linkId: LinkId, _bytes: number, nowMs: number): void {
+    const receive = find(task, piece, linkId);
+    if (receive === undefined) return;
+    receive.progressMs = nowMs;
+    receive.link.stalled = false;
+    if (receive.state === "agreed") {
+      receive.state = "receiving";
+      receive.sinceMs = nowMs;
+    }
+  }
+
+  finished(task: Task, piece: number, linkId: LinkId, nowMs: number): void {
+    const receive = find(task, piece, linkId);
+    if (receive === undefined || receive.state === "verifying") return;
+    const tookMs = nowMs - receive.sinceMs;
+    this.#transferMs = this.#transferMs === 0 ? tookMs : this.#transferMs * 0.8 + tookMs * 0.2;
+    receive.state = "verifying";
+    if (!receive.late) this.#count(-1);
+    // Its slower twin is of no more use, unless verification fails; then it will be offered anew.
+    for (const other of task.incoming.get(piece) ?? []) {
+      if (other !== receive && other.state !== "verifying") this.#cancel(other);
+    }
+  }
+
+  /** The piece is here, from whatever source. */
+  stored(task: Task, piece: number, _nowMs: number): void {
+    for (const receive of task.incoming.get(piece) ?? []) {
+      if (receive.state === "verifying") continue;
+      this.#cancel(receive);
+    }
+    task.incoming.delete(piece);
+    if (task.wanted.includes(piece)) task.wantedStale = true;
+  }
+
+  lost(task: Task, piece: number): void {
+    for (const receive of task.incoming.get(piece) ?? []) {
+      if (receive.state === "verifying") this.#remove(receive);
+    }
+  }
+
+  /** This transfer ended without a piece. */
+  gone(task: Task, piece: number, linkId: LinkId): void {
+    const receive = find(task, piece, linkId);
+    if (receive !== undefined) this.#remove(receive);
+    task.wantedStale = task.wantedStale || task.readers.size > 0;
+  }
+
+  dropRemote(remote: Remote, tell: boolean): void {
+    const { task, link } = remote;
+    for (const receives of [...task.incoming.values()]) {
+      for (const receive of [...receives]) {
+        if (receive.link !== link || receive.state === "verifying") continue;
+        if (tell) this.#cancel(receive);
+        else this.#remove(receive);
+        task.wantedStale = true;
+      }
+    }
+  }
+
+  /** Marks what is late, so that it is wanted and accepted from a second source. */
+  check(task: Task, nowMs: number): void {
+    for (const receives of task.incoming.values()) {
+      for (const receive of receives) {
+        if (receive.late || receive.state === "verifying" || !this.#isLate(receive, nowMs)) continue;
+        receive.late = true;
+        if (nowMs - receive.progressMs >= this.#config.silenceMs && receive.state === "receiving") {
+          receive.link.stalled = true;
+        }
+        task.lateCount++;
+        task.wantedStale = true;
+        this.#count(-1);
+      }
+    }
+  }
+
+
+  /** Tells all neighbours of the task what is wanted first: what readers wait for, and what is late. */
+  tellWanted(task: Task): void {
+    task.wantedStale = false;
+    const wanted = this.#wanted(task);
+    if (wanted.length === task.wanted.length && wanted.every((piece, i) => piece === task.wanted[i])) return;
+    task.wanted = wanted;
+    for (const remote of task.remotes.values()) {
+      if (remote.isolated) continue;
+      this.#emit({ type: "sendWant", linkId: remote.link.linkId, taskId: task.taskId, pieces: wanted });
+    }
+  }
+
+  tellStatus(link: Link): void {
+    this.#emit({
+      type: "sendStatus",
+      linkId: link.linkId,
+      incoming: this.#incoming,
+      capacity: this.#config.downloadCountMax,
+    });
+  }
+
+  flushStatus(): void {
+    this.statusStale = false;
+    if (this.#incoming === this.#toldIncoming) return;
+    this.#toldIncoming = this.#incoming;
+    for (const link of this.#links.values()) {
+      for (const remote of link.remotes.values()) {
+        if (isComplete(remote.task)) continue;
+        this.tellStatus(link);
+        break;
+      }
+    }
+  }
+
+  #refusal(remote: Remote | undefined, piece: number): DeclineReason | undefined {
+    if (remote === undefined || remote.isolated) return "unwanted";
+    const { task } = remote;
+    if (task.have.has(piece)) return "have";
+    if (task.pieceCount !== undefined && piece >= task.pieceCount) return "unwanted";
+    const receives = task.incoming.get(piece);
+    if (receives !== undefined && receives.length > 0) {
+      const doubled = receives.length >= COPIES_IN_FLIGHT_MAX;
+      if (doubled || receives.some((receive) => !receive.late || receive.link === remote.link)) return "taking";
+    }
+    return this.#incoming >= this.#config.downloadCountMax ? "busy" : undefined;
+  }
+
+  #wanted(task: Task): readonly number[] {
+    if (isComplete(task)) return [];
+    const wanted = new Set<number>();
+    for (const start of task.readers.values()) {
+      let piece = task.have.firstMissing(start);
+      for (let i = 0; i < this.#config.readerWindowCount; i++) {
+        if (task.pieceCount !== undefined && piece >= task.pieceCount) break;
+        wanted.add(piece);
+        piece = task.have.firstMissing(piece + 1);
+      }
+    }
+    for (const [piece, receives] of task.incoming) {
+      if (receives.length < COPIES_IN_FLIGHT_MAX && receives.some((receive) => receive.late)) wanted.add(piece);
+    }
+    return [...wanted];
+  }
+
+  #isLate(receive: Receive, nowMs: number): boolean {
+    if (receive.state === "agreed") return nowMs - receive.sinceMs >= this.#config.answerMs;
+    if (nowMs - receive.progressMs >= this.#config.silenceMs) return true;
+    if (this.#transferMs === 0) return false;
+    return nowMs - receive.sinceMs >= Math.max(this.#config.silenceMs / 2, this.#transferMs * this.#config.lateFactor);
+  }
+
+  #cancel(receive: Receive): void {
+    this.#remove(receive);
+    this.#emit({
+      type: "cancelReceive",
+      linkId: receive.link.linkId,
+      taskId: receive.task.taskId,
+      piece: receive.piece,
+    });
+  }
+
+  #remove(receive: Receive): void {
+    const { incoming } = receive.task;
+    const left = (incoming.get(receive.piece) ?? []).filter((other) => other !== receive);
+    if (left.length === 0) incoming.delete(receive.piece);
+    else incoming.set(receive.piece, left);
+    if (!receive.late && receive.state !== "verifying") this.#count(-1);
+  }
+
+  #count(delta: number): void {
+    this.#incoming += delta;
+    this.statusStale = true;
+  }
+}
+
+function find(task: Task, piece: number, linkId: LinkId): Receive | undefined {
+  return task.incoming.get(piece)?.find((receive) => receive.link.linkId === linkId);
+}

@@ -1,0 +1,207 @@
+/** The sending half: offers, agreed pieces, transfers on the wire, and how many of them. */
+import type { Prng } from "../base/prng.ts";
+import type { DeclineReason } from "../protocol/link-frames.ts";
+import { chooseSend } from "./choose-send.ts";
+import type { LinkId, SwarmConfig, SwarmEffect } from "./contract.ts";
+import { RateProbe } from "./rate-probe.ts";
+import { addCopies, addHave, avoid, type Link, type Remote, type Send, type Task } from "./tables.ts";
+
+/** A piece just sent, or said to be on its way, is not offered again for this long; `want` and `have` end it sooner. */
+const AVOID_MS = 3_000;
+/** Most pieces agreed ahead, however slow the answers are. */
+const LOOKAHEAD_COUNT_MAX = 8;
+
+export class Sending {
+  readonly #config: SwarmConfig;
+  readonly #prng: Prng;
+  readonly #links: ReadonlyMap<LinkId, Link>;
+  readonly #emit: (effect: SwarmEffect) => void;
+  /** In the order of their offers; agreed ones start in this order. */
+  readonly #sends = new Set<Send>();
+  readonly #probe: RateProbe;
+  /** Moving averages in ms: offer to answer, and start to end of a transfer. */
+  #answerMs = 0;
+  #transferMs = 0;
+
+  constructor(
+    config: SwarmConfig,
+    prng: Prng,
+    links: ReadonlyMap<LinkId, Link>,
+    emit: (effect: SwarmEffect) => void,
+  ) {
+    this.#config = config;
+    this.#prng = prng;
+    this.#links = links;
+    this.#emit = emit;
+    this.#probe = new RateProbe(config.uploadCountMin, config.uploadCountMax);
+  }
+
+  /** True while a transfer or an offer is under way. */
+  get active(): boolean {
+    return this.#sends.size > 0;
+  }
+
+  of(task: Task): readonly Send[] {
+    return [...this.#sends].filter((send) => send.remote.task === task);
+  }
+
+  /** Starts agreed pieces and makes offers until the uplink has enough to do, now and next. */
+  fill(nowMs: number): void {
+    let sending = 0;
+    let pending = 0;
+    for (const send of this.#sends) {
+      if (send.stalled) continue;
+      if (send.state === "sending") sending++;
+      else pending++;
+    }
+    for (const send of this.#sends) {
+      if (sending >= this.#probe.count) break;
+      if (send.state !== "agreed") continue;
+      send.state = "sending";
+      send.sinceMs = nowMs;
+      send.progressMs = nowMs;
+      sending++;
+      pending--;
+      this.#emit({
+        type: "startSend",
+        linkId: send.remote.link.linkId,
+        taskId: send.remote.task.taskId,
+        piece: send.piece,
+      });
+    }
+    const target = this.#probe.count + this.#lookaheadCount();
+    while (sending + pending < target) {
+      const choice = chooseSend(this.#links.values(), this.#prng, nowMs);
+      if (choice === undefined) return;
+      this.#offer(choice.remote, choice.piece, nowMs);
+      pending++;
+    }
+    if (sending >= this.#probe.count) this.#probe.limited();
+  }
+
+  accepted(remote: Remote, piece: number, nowMs: number): void {
+    const send = this.#find(remote, piece);
+    if (send === undefined || send.state !== "offered") return;
+    this.#answerMs = average(this.#answerMs, nowMs - send.sinceMs);
+    send.state = "agreed";
+    send.sinceMs = nowMs;
+    send.stalled = false;
+  }
+
+  declined(remote: Remote, piece: number, reason: DeclineReason, nowMs: number): void {
+    const send = this.#find(remote, piece);
+    if (send === undefined || send.state !== "offered") return;
+    this.#answerMs = average(this.#answerMs, nowMs - send.sinceMs);
+    remote.task.offersDeclined++;
+    this.#remove(send);
+    switch (reason) {
+      case "have":
+        addHave(remote, piece);
+        return;
+      case "taking":
+        avoid(remote, piece, nowMs + AVOID_MS);
+        return;
+      case "busy":
+        // Its status message says when that ends.
+        remote.link.incoming = Math.max(remote.link.incoming, remote.link.capacity);
+        return;
+      case "unwanted":
+        avoid(remote, piece, nowMs + AVOID_MS);
+        return;
+    }
+  }
+
+  cancelled(remote: Remote, piece: number, nowMs: number): void {
+    const send = this.#find(remote, piece);
+    if (send === undefined) return;
+    this.#remove(send);
+    avoid(remote, piece, nowMs + AVOID_MS);
+  }
+
+  progressed(remote: Remote, piece: number, bytes: number, nowMs: number): void {
+    const send = this.#find(remote, piece);
+    this.#probe.moved(bytes);
+    if (send === undefined) return;
+    send.progressMs = nowMs;
+    send.stalled = false;
+    remote.link.stalled = false;
+  }
+
+  finished(remote: Remote, piece: number, nowMs: number): void {
+    const send = this.#find(remote, piece);
+    if (send === undefined) return;
+    this.#transferMs = average(this.#transferMs, nowMs - send.sinceMs);
+    remote.task.sentPieces++;
+    this.#remove(send);
+    if (remote.have.has(piece)) return;
+    avoid(remote, piece, nowMs + AVOID_MS);
+    if (remote.credited.add(piece)) addCopies(remote.task, piece, 1);
+  }
+
+  /** Ends all transfers to this neighbour; with `tell`, it is told. */
+  dropRemote(remote: Remote, tell: boolean): void {
+    for (const send of this.#sends) {
+      if (send.remote !== remote) continue;
+      this.#remove(send);
+      if (tell && send.state !== "offered") {
+        this.#emit({
+          type: "cancelSend",
+          linkId: remote.link.linkId,
+          taskId: remote.task.taskId,
+          piece: send.piece,
+        });
+      }
+    }
+  }
+
+  check(nowMs: number): void {
+    this.#probe.tick(nowMs);
+    for (const send of this.#sends) {
+      const { link } = send.remote;
+      if (send.state === "offered" && nowMs - send.sinceMs >= this.#config.answerMs) {
+        link.stalled = true;
+        this.#remove(send);
+        avoid(send.remote, send.piece, nowMs + AVOID_MS);
+      } else if (send.state === "sending" && nowMs - send.progressMs >= this.#config.silenceMs) {
+        // It keeps its place on the link, but no longer one of the uplink's.
+        send.stalled = true;
+        link.stalled = true;
+      }
+    }
+  }
+
+  #offer(remote: Remote, piece: number, nowMs: number): void {
+    const { task, link } = remote;
+    this.#sends.add({ remote, piece, state: "offered", sinceMs: nowMs, progressMs: nowMs, stalled: false });
+    link.outgoing++;
+    task.offersSent++;
+    addCopies(task, piece, 1);
+    remote.avoided.add(piece);
+    this.#emit({ type: "sendOffer", linkId: link.linkId, taskId: task.taskId, piece });
+  }
+
+  #remove(send: Send): void {
+    this.#sends.delete(send);
+    send.remote.link.outgoing--;
+    send.remote.avoided.delete(send.piece);
+    addCopies(send.remote.task, send.piece, -1);
+  }
+
+  #find(remote: Remote, piece: number): Send | undefined {
+    for (const send of this.#sends) {
+      if (send.remote === remote && send.piece === piece) return send;
+    }
+    return undefined;
+  }
+
+  /** Pieces to have agreed beyond those on the wire: enough to cover the time an answer takes. */
+  #lookaheadCount(): number {
+    if (this.#transferMs === 0) return this.#config.lookaheadCount;
+    const covering = Math.ceil((this.#answerMs / this.#transferMs) * this.#probe.count);
+    return Math.min(LOOKAHEAD_COUNT_MAX, Math.max(this.#config.lookaheadCount, covering));
+  }
+}
+
+function average(formerMs: number, sampleMs: number): number {
+  return formerMs === 0 ? sampleMs : formerMs * 0.8 + sampleMs * 0.2;
+}

@@ -1,0 +1,362 @@
+import { assert, assertNever } from "../base/assert.ts";
+import { Prng } from "../base/prng.ts";
+import type { TaskId } from "../protocol/ids.ts";
+import type { LinkId, SwarmConfig, SwarmEffect, SwarmInput, SwarmSnapshot } from "./contract.ts";
+import { Receiving } from "./receiving.ts";
+import { Sending } from "./sending.ts";
+import { addCopies, addHave, isComplete, newRemote, type Link, type Remote, type Task } from "./tables.ts";
+
+/** While anything moves or is owed, time is looked at this often. */
+const CHECK_MS = 100;
+/** Announcements and status are gathered for this long, so that one frame carries many. */
+const FLUSH_MS = 1;
+
+/**
+ * A peer's brain: what to offer to whom, what to accept, what is late, what readers wait for.
+ *
+ * Deterministic: the same config, seed and inputs give the same effects. The loop that drives it is in README.md.
+ */
+export class Swarm {
+  readonly #config: SwarmConfig;
+  readonly #tasks = new Map<TaskId, Task>();
+  readonly #links = new Map<LinkId, Link>();
+  readonly #sending: Sending;
+  readonly #receiving: Receiving;
+  #effects: SwarmEffect[] = [];
+  #nowMs = 0;
+  #flushAtMs: number | undefined;
+  #checkAtMs: number | undefined;
+
+  /** @param seed any 32-bit integer; breaks ties */
+  constructor(config: SwarmConfig, seed: number) {
+    this.#config = config;
+    const emit = (effect: SwarmEffect): void => void this.#effects.push(effect);
+    this.#sending = new Sending(config, new Prng(seed), this.#links, emit);
+    this.#receiving = new Receiving(config, this.#links, emit);
+  }
+
+  /**
+   * Applies one input. `nowMs` is monotonic. The effects are to be executed in order; the array is the caller's.
+   * Inputs about links, tasks or transfers that are gone are ignored: the world is late, not wrong.
+   */
+  step(input: SwarmInput, nowMs: number): readonly SwarmEffect[] {
+    assert(nowMs >= this.#nowMs, `time went back from ${this.#nowMs} to ${nowMs}`);
+    this.#nowMs = nowMs;
+    this.#apply(input, nowMs);
+    // Progress changes nothing about what can be offered, and comes with every read and write.
+    if (input.type !== "sendProgressed" && input.type !== "receiveProgressed") this.#sending.fill(nowMs);
+    this.#schedule(nowMs);
+    const effects = this.#effects;
+    this.#effects = [];
+    return effects;
+  }
+
+  /** When `deadlineReached` is owed, or undefined while there is nothing to wait for. */
+  nextDeadlineMs(): number | undefined {
+    if (this.#flushAtMs === undefined) return this.#checkAtMs;
+    return this.#checkAtMs === undefined ? this.#flushAtMs : Math.min(this.#flushAtMs, this.#checkAtMs);
+  }
+
+  #apply(input: SwarmInput, nowMs: number): void {
+    switch (input.type) {
+      case "taskOpened":
+        return this.#openTask(input, nowMs);
+      case "taskClosed":
+        return this.#closeTask(input.taskId);
+      case "lengthKnown": {
+        const task = this.#tasks.get(input.taskId);
+        if (task !== undefined) task.pieceCount = input.pieceCount;
+        return;
+      }
+      case "pieceStored": {
+        const task = this.#tasks.get(input.taskId);
+        if (task === undefined) return;
+        this.#receiving.stored(task, input.piece, nowMs);
+        if (task.have.add(input.piece)) {
+          task.unannounced.push(input.piece);
+          task.lastGainMs = nowMs;
+        }
+        return;
+      }
+      case "pieceRejected": {
+        const remote = this.#remote(input.linkId, input.taskId);
+        const task = this.#tasks.get(input.taskId);
+        if (task !== undefined) this.#receiving.gone(task, input.piece, input.linkId);
+        if (remote === undefined) return;
+        remote.isolated = true;
+        this.#sending.dropRemote(remote, true);
+        this.#receiving.dropRemote(remote, true);
+        this.#effects.push({ type: "isolate", linkId: input.linkId, taskId: input.taskId, piece: input.piece });
+        return;
+      }
+      case "pieceLost": {
+        const task = this.#tasks.get(input.taskId);
+        if (task !== undefined) this.#receiving.lost(task, input.piece);
+        return;
+      }
+      case "linkOpened": {
+        this.#links.set(input.linkId, {
+          linkId: input.linkId,
+          peerId: input.peerId,
+          remotes: new Map(),
+          incoming: 0,
+          capacity: 1,
+          outgoing: 0,
+          stalled: false,
+        });
+        return;
+      }
+      case "linkClosed": {
+        const link = this.#links.get(input.linkId);
+        if (link === undefined) return;
+        for (const remote of link.remotes.values()) this.#forgetRemote(remote, true);
+        this.#links.delete(input.linkId);
+        return;
+      }
+      case "remoteJoined":
+        return this.#joinRemote(input);
+      case "remoteLeft": {
+        const remote = this.#remote(input.linkId, input.taskId);
+        if (remote !== undefined) this.#forgetRemote(remote, false);
+        return;
+      }
+      case "remoteHas": {
+        const remote = this.#heard(input.linkId, input.taskId);
+        if (remote === undefined) return;
+        for (const piece of input.pieces) {
+          addHave(remote, piece);
+        }
+        return;
+      }
+      case "remoteStatus": {
+        const link = this.#links.get(input.linkId);
+        if (link === undefined) return;
+        link.stalled = false;
+        link.incoming = input.incoming;
+        link.capacity = input.capacity;
+        return;
+      }
+      case "remoteWants": {
+        const remote = this.#heard(input.linkId, input.taskId);
+        if (remote === undefined) return;
+        remote.wants = input.pieces;
+        // Whoever asks for a piece is not getting it from elsewhere after all.
+        for (const piece of input.pieces) remote.avoided.delete(piece);
+        return;
+      }
+      case "offered": {
+        const remote = this.#heard(input.linkId, input.taskId);
+        return this.#receiving.offered(remote, input.linkId, input.taskId, input.piece, nowMs);
+      }
+      case "offerAccepted": {
+        const remote = this.#heard(input.linkId, input.taskId);
+        if (remote !== undefined) this.#sending.accepted(remote, input.piece, nowMs);
+        return;
+      }
+      case "offerDeclined": {
+        const remote = this.#heard(input.linkId, input.taskId);
+        if (remote !== undefined) this.#sending.declined(remote, input.piece, input.reason, nowMs);
+        return;
+      }
+      case "sendCancelled": {
+        const remote = this.#remote(input.linkId, input.taskId);
+        if (remote !== undefined) this.#sending.cancelled(remote, input.piece, nowMs);
+        return;
+      }
+      case "receiveCancelled": {
+        const task = this.#tasks.get(input.taskId);
+        if (task !== undefined) this.#receiving.gone(task, input.piece, input.linkId);
+        return;
+      }
+      case "sendProgressed": {
+        const remote = this.#remote(input.linkId, input.taskId);
+        if (remote !== undefined) this.#sending.progressed(remote, input.piece, input.bytes, nowMs);
+        return;
+      }
+      case "receiveProgressed": {
+        const task = this.#tasks.get(input.taskId);
+        if (task !== undefined) this.#receiving.progressed(task, input.piece, input.linkId, input.bytes, nowMs);
+        return;
+      }
+      case "sendFinished": {
+        const remote = this.#remote(input.linkId, input.taskId);
+        if (remote !== undefined) this.#sending.finished(remote, input.piece, nowMs);
+        return;
+      }
+      case "receiveFinished": {
+        const task = this.#tasks.get(input.taskId);
+        if (task !== undefined) this.#receiving.finished(task, input.piece, input.linkId, nowMs);
+        return;
+      }
+      case "readerMoved": {
+        const task = this.#tasks.get(input.taskId);
+        if (task === undefined) return;
+        if (input.piece === undefined) task.readers.delete(input.readerId);
+        else task.readers.set(input.readerId, input.piece);
+        task.wantedStale = true;
+        return;
+      }
+      case "deadlineReached":
+        return this.#look(nowMs);
+      default:
+        return assertNever(input);
+    }
+  }
+
+  #openTask(input: Extract<SwarmInput, { type: "taskOpened" }>, nowMs: number): void {
+    assert(!this.#tasks.has(input.taskId), `task ${input.taskId} is open already`);
+    this.#tasks.set(input.taskId, {
+      taskId: input.taskId,
+      have: input.have,
+      pieceLengthBytes: input.pieceLengthBytes,
+      priority: input.priority,
+      pieceCount: input.pieceCount,
+      remotes: new Map(),
+      copies: new Uint16Array(input.pieceCount ?? 0),
+      incoming: new Map(),
+      readers: new Map(),
+      wanted: [],
+      wantedStale: false,
+      unannounced: [],
+      sentPieces: 0,
+      lastGainMs: nowMs,
+      lastAskMs: nowMs,
+      lostPeers: [],
+      offersSent: 0,
+      offersDeclined: 0,
+      lateCount: 0,
+      doubledCount: 0,
+    });
+  }
+
+  #closeTask(taskId: TaskId): void {
+    const task = this.#tasks.get(taskId);
+    if (task === undefined) return;
+    for (const remote of task.remotes.values()) {
+      this.#sending.dropRemote(remote, true);
+      this.#receiving.dropRemote(remote, true);
+      remote.link.remotes.delete(taskId);
+    }
+    this.#tasks.delete(taskId);
+  }
+
+  #joinRemote(input: Extract<SwarmInput, { type: "remoteJoined" }>): void {
+    const { linkId, taskId, have } = input;
+    const link = this.#links.get(linkId);
+    const task = this.#tasks.get(taskId);
+    if (link === undefined || task === undefined) return;
+    const former = link.remotes.get(taskId);
+    if (former !== undefined) this.#forgetRemote(former, false);
+    const remote = newRemote(link, task, have, input.seed, input.receives);
+    link.remotes.set(taskId, remote);
+    task.remotes.set(linkId, remote);
+    link.stalled = false;
+    for (const piece of have) addCopies(task, piece, 1);
+    this.#receiving.tellStatus(link);
+    if (task.wanted.length > 0) this.#effects.push({ type: "sendWant", linkId, taskId, pieces: task.wanted });
+  }
+
+  #forgetRemote(remote: Remote, linkGone: boolean): void {
+    const { task, link } = remote;
+    this.#sending.dropRemote(remote, !linkGone);
+    this.#receiving.dropRemote(remote, !linkGone);
+    for (const piece of remote.have) addCopies(task, piece, -1);
+    for (const piece of remote.credited) addCopies(task, piece, -1);
+    task.remotes.delete(link.linkId);
+    link.remotes.delete(task.taskId);
+    if (linkGone && !isComplete(task)) task.lostPeers.push(link.peerId);
+  }
+
+  #remote(linkId: LinkId, taskId: TaskId): Remote | undefined {
+    return this.#links.get(linkId)?.remotes.get(taskId);
+  }
+
+  /** As {@link #remote}, for inputs that are a sign of life. */
+  #heard(linkId: LinkId, taskId: TaskId): Remote | undefined {
+    const link = this.#links.get(linkId);
+    if (link !== undefined) link.stalled = false;
+    return link?.remotes.get(taskId);
+  }
+
+  #look(nowMs: number): void {
+    if (this.#flushAtMs !== undefined && nowMs >= this.#flushAtMs) this.#flush();
+    if (this.#checkAtMs === undefined || nowMs < this.#checkAtMs) return;
+    this.#sending.check(nowMs);
+    for (const task of this.#tasks.values()) {
+      this.#receiving.check(task, nowMs);
+      this.#askForNeighbours(task, nowMs);
+    }
+    // What became late is wanted from others at once.
+    this.#flush();
+  }
+
+  #flush(): void {
+    this.#flushAtMs = undefined;
+    for (const task of this.#tasks.values()) {
+      const pieces = task.unannounced;
+      if (pieces.length > 0) {
+        task.unannounced = [];
+        for (const remote of task.remotes.values()) {
+          if (!remote.isolated) {
+            this.#effects.push({ type: "sendHave", linkId: remote.link.linkId, taskId: task.taskId, pieces });
+          }
+        }
+      }
+      if (task.wantedStale) this.#receiving.tellWanted(task);
+    }
+    this.#receiving.flushStatus();
+  }
+
+  #askForNeighbours(task: Task, nowMs: number): void {
+    if (isComplete(task) || nowMs - task.lastAskMs < this.#config.starvedMs) return;
+    const useless = task.lostPeers;
+    let useful = 0;
+    if (nowMs - task.lastGainMs >= this.#config.starvedMs) {
+      for (const remote of task.remotes.values()) {
+        if (remote.isolated || remote.link.stalled) useless.push(remote.link.peerId);
+        else useful++;
+      }
+    }
+    if (useless.length === 0 && (task.remotes.size > 0 || useful > 0)) return;
+    task.lastAskMs = nowMs;
+    task.lostPeers = [];
+    this.#effects.push({ type: "needNeighbours", taskId: task.taskId, useless: [...new Set(useless)] });
+  }
+
+  #schedule(nowMs: number): void {
+    let owed = this.#receiving.statusStale;
+    let waiting = this.#sending.active;
+    for (const task of this.#tasks.values()) {
+      if (task.unannounced.length > 0 || task.wantedStale) owed = true;
+      if (!isComplete(task)) waiting = true;
+    }
+    if (owed) this.#flushAtMs ??= nowMs + FLUSH_MS;
+    if (!waiting) this.#checkAtMs = undefined;
+    else if (this.#checkAtMs === undefined || this.#checkAtMs <= nowMs) this.#checkAtMs = nowMs + CHECK_MS;
+  }
+
+  snapshot(): SwarmSnapshot {
+    return {
+      links: [...this.#links.values()].map(({ linkId, peerId }) => ({ linkId, peerId })),
+      tasks: [...this.#tasks.values()].map((task) => ({
+        taskId: task.taskId,
+        haveCount: task.have.count,
+        pieceCount: task.pieceCount,
+        incoming: [...task.incoming.values()].flat().map((receive) => ({
+          linkId: receive.link.linkId,
+          piece: receive.piece,
+          ageMs: this.#nowMs - receive.sinceMs,
+        })),
+        outgoing: this.#sending.of(task).map((send) => ({
+          linkId: send.remote.link.linkId,
+          piece: send.piece,
+          state: send.state,
+        })),
+        offersSent: task.offersSent,
+        offersDeclined: task.offersDeclined,
+        late: task.lateCount,
+        doubled: task.doubledCount,
+      })),
+    };
+  }
+}

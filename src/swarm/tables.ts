@@ -1,0 +1,141 @@
+/** The swarm's tables: what this peer knows of its tasks, its links, and what moves between them. */
+import type { PeerId, TaskId } from "../protocol/ids.ts";
+import { PieceSet } from "../protocol/piece-set.ts";
+import type { LinkId, Priority } from "./contract.ts";
+
+/** One task at this peer. */
+export interface Task {
+  readonly taskId: TaskId;
+  readonly have: PieceSet;
+  readonly pieceLengthBytes: number;
+  readonly priority: Priority;
+  pieceCount: number | undefined;
+  readonly remotes: Map<LinkId, Remote>;
+  /** Copies of each piece among the neighbours, those under way from here included. */
+  copies: Uint16Array;
+  /** Receives agreed or running, by piece: usually one, two while a late piece is doubled. */
+  readonly incoming: Map<number, Receive[]>;
+  readonly readers: Map<number, number>;
+  /** What was last told to neighbours as wanted. */
+  wanted: readonly number[];
+  wantedStale: boolean;
+  /** Pieces stored since the last flush, not announced yet. */
+  unannounced: number[];
+  sentPieces: number;
+  lastGainMs: number;
+  lastAskMs: number;
+  lostPeers: PeerId[];
+  offersSent: number;
+  offersDeclined: number;
+  lateCount: number;
+  doubledCount: number;
+}
+
+/** The other end of a link. */
+export interface Link {
+  readonly linkId: LinkId;
+  readonly peerId: PeerId;
+  readonly remotes: Map<TaskId, Remote>;
+  /** As it last told us: transfers it receives or has agreed to, and how many it takes. */
+  incoming: number;
+  capacity: number;
+  /** Transfers of ours towards it, offers included. */
+  outgoing: number;
+  /** It left an offer unanswered or a transfer without progress; cleared by its next sign of life. */
+  stalled: boolean;
+}
+
+/** One task at the other end of a link. */
+export interface Remote {
+  readonly link: Link;
+  readonly task: Task;
+  readonly have: PieceSet;
+  readonly seed: boolean;
+  isolated: boolean;
+  /** Not to be offered for a while: just sent, or on its way to it from somebody else. */
+  readonly avoided: PieceSet;
+  readonly avoidances: { readonly piece: number; readonly untilMs: number }[];
+  /** Sent whole but not announced yet: counted as copies, or a seed would send them twice. */
+  readonly credited: PieceSet;
+  /** False: it may give us pieces but has shown no ticket, so it gets none. */
+  readonly receives: boolean;
+  wants: readonly number[];
+}
+
+/** A piece on its way out. */
+export interface Send {
+  readonly remote: Remote;
+  readonly piece: number;
+  state: "offered" | "agreed" | "sending";
+  sinceMs: number;
+  progressMs: number;
+  stalled: boolean;
+}
+
+/** A piece on its way in. */
+export interface Receive {
+  readonly link: Link;
+  readonly task: Task;
+  readonly piece: number;
+  state: "agreed" | "receiving" | "verifying";
+  sinceMs: number;
+  progressMs: number;
+  late: boolean;
+}
+
+export const PRIORITY_RANK: Readonly<Record<Priority, number>> = { interactive: 0, normal: 1, preheat: 2 };
+
+export function isComplete(task: Task): boolean {
+  return task.pieceCount !== undefined && task.have.count >= task.pieceCount;
+}
+
+/** True when the other end holds the whole task, so that there is nothing to offer. */
+export function holdsAll(remote: Remote): boolean {
+  return remote.task.pieceCount !== undefined && remote.have.count >= remote.task.pieceCount;
+}
+
+export function addCopies(task: Task, piece: number, delta: 1 | -1): void {
+  if (piece >= task.copies.length) {
+    const grown = new Uint16Array(Math.max(piece + 1, task.copies.length * 2, 64));
+    grown.set(task.copies);
+    task.copies = grown;
+  }
+  task.copies[piece] = (task.copies[piece] as number) + delta;
+}
+
+/** Records that the other end holds `piece`. */
+export function addHave(remote: Remote, piece: number): void {
+  if (remote.have.add(piece) && !remote.credited.delete(piece)) addCopies(remote.task, piece, 1);
+}
+
+export function avoid(remote: Remote, piece: number, untilMs: number): void {
+  if (remote.avoided.add(piece)) remote.avoidances.push({ piece, untilMs });
+}
+
+/** Lets expired avoidances go. They are appended with similar delays, so the oldest stand first. */
+export function expireAvoidances(remote: Remote, nowMs: number): void {
+  let expired = 0;
+  while (expired < remote.avoidances.length) {
+    const avoidance = remote.avoidances[expired] as { piece: number; untilMs: number };
+    if (avoidance.untilMs > nowMs) break;
+    remote.avoided.delete(avoidance.piece);
+    if (remote.credited.delete(avoidance.piece)) addCopies(remote.task, avoidance.piece, -1);
+    expired++;
+  }
+  if (expired > 0) remote.avoidances.splice(0, expired);
+}
+
+export function newRemote(link: Link, task: Task, have: PieceSet, seed: boolean, receives: boolean): Remote {
+  return {
+    link,
+    task,
+    have,
+    seed,
+    receives,
+    isolated: false,
+    avoided: new PieceSet(),
+    avoidances: [],
+    credited: new PieceSet(),
+    wants: [],
+  };
+}
