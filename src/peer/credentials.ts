@@ -157,11 +157,12 @@ export function generateJoinToken(): string {
 }
 
 /**
- * The join token in `file`; made at the first start, with mode 0600.
+ * The join token in the first line of `file`; made at the first start, with mode 0600.
  * @throws AppError DISK_FAILED when the file cannot be read or written, or is empty
  */
 export function loadOrCreateJoinToken(file: string): string {
-  const token = loadOrCreateSecret(file, () => `${generateJoinToken()}\n`).trim();
+  const text = loadOrCreateSecret(file, () => `${generateJoinToken()}\n`);
+  const token = (text.split("\n", 1)[0] as string).trim();
   if (token === "") throw new AppError("DISK_FAILED", `${file} is empty; remove it to get a new join token`);
   return token;
 }

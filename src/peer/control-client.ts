@@ -1,0 +1,277 @@
+/**
+ * A peer's connection to the supernode: kept up for ever, over the supernodes in their order.
+ *
+ * Joins are questions with an answer; the rest comes as callbacks. When the connection is lost, joins in flight are
+ * asked again after a quick reconnect, and `onRegistered` lets the peer join its open tasks again.
+ */
+import { AppError, isErrorCode } from "../base/errors.ts";
+import type {
+  HostInfo,
+  Neighbour,
+  PeerToSupernode,
+  Source,
+  SupernodeToPeer,
+} from "../protocol/control-messages.ts";
+import type { PeerId, TaskId } from "../protocol/ids.ts";
+import { type ControlLog, type ControlSession, openControlSession, type RegisteredMessage } from "./control-session.ts";
+
+export type JoinedMessage = Extract<SupernodeToPeer, { type: "joined" }>;
+export type TaskFailedMessage = Extract<SupernodeToPeer, { type: "taskFailed" }>;
+
+/** What the supernode says unasked, in the order of arrival; never from within a call of the client. */
+export interface ControlHandlers {
+  /** The connection is up (again). `publicKey`: SPKI DER; `address`: ours as the supernode sees it. */
+  readonly onRegistered: (publicKey: Uint8Array, address: string) => void;
+  readonly onNeighbours: (taskId: TaskId, add: readonly Neighbour[], drop: readonly PeerId[]) => void;
+  readonly onLength: (taskId: TaskId, lengthBytes: number, signature: Uint8Array) => void;
+  readonly onTaskFailed: (message: TaskFailedMessage) => void;
+  readonly onDisconnected: (error: AppError | undefined) => void;
+}
+
+export interface ControlClientOptions {
+  /** Tried in this order, from the first after every failure. At least one. */
+  readonly supernodes: readonly { readonly host: string; readonly port: number }[];
+  /** Undefined: insecure mode. */
+  readonly token: string | undefined;
+  readonly peerId: PeerId;
+  readonly host: HostInfo;
+  readonly log: ControlLog;
+  readonly handlers: ControlHandlers;
+  /** Uniform in [0, 1): jitter. */
+  readonly random: () => number;
+  /** How long a join waits for a connection that is not up. Default 1,000. */
+  readonly connectTimeoutMs?: number;
+}
+
+export interface JoinOptions {
+  /** With `have`: the task as this peer knows it, after a restart or a reconnect. */
+  readonly taskId?: TaskId;
+  /** Pieces held, as PieceSet.toBytes. */
+  readonly have?: Uint8Array;
+  readonly download: boolean;
+  readonly signal: AbortSignal;
+}
+
+interface PendingJoin {
+  readonly message: Extract<PeerToSupernode, { type: "join" }>;
+  readonly resolve: (joined: JoinedMessage) => void;
+  readonly reject: (error: AppError) => void;
+}
+
+/** Keeps one control connection. Connects from the constructor on, until `close`. */
+export class ControlClient {
+  readonly #options: ControlClientOptions;
+  readonly #connectTimeoutMs: number;
+  readonly #closing = new AbortController();
+  readonly #joins = new Map<number, PendingJoin>();
+  #session: ControlSession | undefined;
+  #lastError: AppError | undefined;
+  #nextRequestId = 1;
+  #retry: NodeJS.Timeout | undefined;
+  /** Runs while there is no connection: when it fires, nobody waits for one any more. */
+  #grace: NodeJS.Timeout | undefined;
+  #graceOver = false;
+  #failedRounds = 0;
+
+  constructor(options: ControlClientOptions) {
+    this.#options = options;
+    this.#connectTimeoutMs = options.connectTimeoutMs ?? 1_000;
+    this.#startGrace();
+    void this.#connect();
+  }
+
+  /** Registered at a supernode, as far as this side knows. */
+  get connected(): boolean {
+    return this.#session !== undefined;
+  }
+
+  /**
+   * Takes part in a task.
+   *
+   * Waits at most `connectTimeoutMs` for a connection; the answer itself may take as long as the origin does.
+   * @throws AppError SUPERNODE_UNREACHABLE (retriable), TOKEN_REFUSED, TIMEOUT, ABORTED, SHUTTING_DOWN, or what the
+   *   supernode says with its details: any code of Origin.stat
+   */
+  join(source: Source, { taskId, have, download, signal }: JoinOptions): Promise<JoinedMessage> {
+    const unreachable = this.#unreachable();
+    if (unreachable !== undefined) return Promise.reject(unreachable);
+    if (signal.aborted) return Promise.reject(new AppError("ABORTED", "the join was given up"));
+    const requestId = this.#nextRequestId++;
+    const message: PendingJoin["message"] = { type: "join", requestId, source, download };
+    if (taskId !== undefined) message.taskId = taskId;
+    if (have !== undefined) message.have = Buffer.from(have).toString("base64");
+    return new Promise((resolve, reject) => {
+      const done = (): void => {
+        this.#joins.delete(requestId);
+        clearTimeout(timeout);
+        signal.removeEventListener("abort", onAbort);
+      };
+      const fail = (error: AppError): void => (done(), reject(error));
+      const onAbort = (): void => fail(new AppError("ABORTED", "the join was given up"));
+      const timeout = setTimeout(
+        () => fail(new AppError("TIMEOUT", `the supernode did not answer a join within ${JOIN_TIMEOUT_MS} ms`)),
+        JOIN_TIMEOUT_MS,
+      );
+      signal.addEventListener("abort", onAbort);
+      this.#joins.set(requestId, { message, resolve: (joined) => (done(), resolve(joined)), reject: fail });
+      this.#ask(message);
+    });
+  }
+
+  /** Sends a message, or drops it when there is no connection: what it says is told again after the next join. */
+  send(message: Exclude<PeerToSupernode, { type: "join" | "register" }>): void {
+    this.#session?.send(message);
+  }
+
+  /** Ends the connection and fails what waits with SHUTTING_DOWN. No callback comes after it. */
+  close(): void {
+    if (this.#closing.signal.aborted) return;
+    this.#closing.abort();
+    clearTimeout(this.#retry);
+    clearTimeout(this.#grace);
+    this.#session?.close();
+    this.#session = undefined;
+    this.#failJoins(new AppError("SHUTTING_DOWN", "this peer is shutting down"));
+  }
+
+  async #connect(): Promise<void> {
+    for (const supernode of this.#options.supernodes) {
+      if (this.#closing.signal.aborted) return;
+      try {
+        // oxlint-disable-next-line no-await-in-loop -- in order, one at a time
+        await this.#open(supernode);
+        return;
+      } catch (error) {
+        if (!(error instanceof AppError)) throw error;
+        this.#onOpenFailed(error, `${supernode.host}:${supernode.port}`);
+      }
+    }
+    const refused = this.#lastError?.code === "TOKEN_REFUSED";
+    const boundMs = refused ? REFUSED_RETRY_MS : Math.min(RETRY_MS_MAX, RETRY_MS_MIN * 2 ** this.#failedRounds);
+    this.#failedRounds++;
+    this.#reconnectAfter((boundMs * (1 + this.#options.random())) / 2);
+  }
+
+  #open(supernode: { readonly host: string; readonly port: number }): Promise<void> {
+    const { token, peerId, host, log } = this.#options;
+    return openControlSession({
+      supernode,
+      token,
+      peerId,
+      host,
+      timeoutMs: OPEN_TIMEOUT_MS,
+      signal: this.#closing.signal,
+      onOpen: (session, registered) => {
+        log.info({ supernode: `${supernode.host}:${supernode.port}` }, "registered at the supernode");
+        this.#onOpen(session, registered);
+      },
+      onMessage: (message) => this.#onMessage(message),
+      onEnd: (error) => this.#onSessionEnd(error),
+    });
+  }
+
+  #onOpen(session: ControlSession, registered: RegisteredMessage): void {
+    this.#session = session;
+    this.#lastError = undefined;
+    this.#failedRounds = 0;
+    clearTimeout(this.#grace);
+    for (const { message } of this.#joins.values()) this.#ask(message);
+    this.#options.handlers.onRegistered(Buffer.from(registered.publicKey, "base64"), registered.address);
+  }
+
+  #onOpenFailed(error: AppError, supernode: string): void {
+    // One line when it begins, not one per attempt.
+    const known = this.#lastError?.code === error.code;
+    this.#lastError = error;
+    const { log } = this.#options;
+    if (!known) log.warn({ supernode, code: error.code }, `cannot register at the supernode: ${error.message}`);
+    else log.debug({ supernode, code: error.code }, "still cannot register at the supernode");
+    if (error.code === "TOKEN_REFUSED") this.#failJoins(error);
+  }
+
+  #onSessionEnd(error: AppError | undefined): void {
+    this.#session = undefined;
+    if (this.#closing.signal.aborted) return;
+    this.#options.log.warn({ code: error?.code }, `connection to the supernode lost: ${error?.message ?? "it closed"}`);
+    this.#startGrace();
+    this.#reconnectAfter((RETRY_MS_MIN * (1 + this.#options.random())) / 2);
+    // A full queue ends the session from within `send`: its caller is not to be called back meanwhile.
+    queueMicrotask(() => {
+      if (!this.#closing.signal.aborted) this.#options.handlers.onDisconnected(error);
+    });
+  }
+
+  #onMessage(message: SupernodeToPeer): void {
+    const { handlers } = this.#options;
+    switch (message.type) {
+      case "registered":
+        throw new AppError("PROTOCOL_VIOLATION", "the supernode registered us twice");
+      case "joined": {
+        const pending = this.#joins.get(message.requestId);
+        if (pending !== undefined) pending.resolve(message);
+        // Given up meanwhile: the supernode must not count on us.
+        else if (message.ticket !== null) this.send({ type: "leave", taskId: message.task.taskId });
+        return;
+      }
+      case "joinFailed": {
+        const code = isErrorCode(message.code) ? message.code : "INTERNAL";
+        this.#joins.get(message.requestId)?.reject(new AppError(code, message.message, { details: message.details }));
+        return;
+      }
+      case "neighbours":
+        return handlers.onNeighbours(message.taskId, message.add, message.drop);
+      case "length":
+        return handlers.onLength(message.taskId, message.lengthBytes, Buffer.from(message.signature, "base64"));
+      case "taskFailed":
+        return handlers.onTaskFailed(message);
+    }
+  }
+
+  #ask(message: PendingJoin["message"]): void {
+    try {
+      this.#session?.send(message);
+    } catch (error) {
+      if (!(error instanceof AppError)) throw error;
+      this.#joins.get(message.requestId)?.reject(error);
+    }
+  }
+
+  #reconnectAfter(delayMs: number): void {
+    if (this.#closing.signal.aborted) return;
+    this.#retry = setTimeout(() => void this.#connect(), delayMs);
+  }
+
+  #startGrace(): void {
+    this.#graceOver = false;
+    this.#grace = setTimeout(() => {
+      this.#graceOver = true;
+      const error = this.#unreachable();
+      if (error !== undefined) this.#failJoins(error);
+    }, this.#connectTimeoutMs);
+  }
+
+  /** Why a join cannot even wait for a connection. */
+  #unreachable(): AppError | undefined {
+    if (this.#closing.signal.aborted) return new AppError("SHUTTING_DOWN", "this peer is shutting down");
+    if (this.#session !== undefined) return undefined;
+    if (this.#lastError?.code === "TOKEN_REFUSED") return this.#lastError;
+    if (!this.#graceOver) return undefined;
+    const names = this.#options.supernodes.map(({ host, port }) => `${host}:${port}`).join(", ");
+    const why = this.#lastError === undefined ? "" : `: ${this.#lastError.message}`;
+    return new AppError("SUPERNODE_UNREACHABLE", `no supernode can be reached (${names})${why}`);
+  }
+
+  #failJoins(error: AppError): void {
+    for (const pending of [...this.#joins.values()]) pending.reject(error);
+  }
+}
+
+/** Waits between rounds: from 100 ms, doubling to 2 s, each between half and all of it. */
+const RETRY_MS_MIN = 100;
+const RETRY_MS_MAX = 2_000;
+/** A wrong token does not become right by asking often. */
+const REFUSED_RETRY_MS = 10_000;
+/** From the first SYN to `registered`. */
+const OPEN_TIMEOUT_MS = 3_000;
+/** An origin may take 30 s for its headers, and redirects and retries come on top. */
+const JOIN_TIMEOUT_MS = 120_000;
