@@ -1,0 +1,57 @@
+/**
+ * The three system calls that Node does not offer and that the data plane gains by: sendfile(2), TCP_NOTSENT_LOWAT,
+ * and the error number. Reached through koffi (optional); without it everything works on the portable path.
+ */
+import { createRequire } from "node:module";
+
+/** Linux: include/uapi/asm-generic/errno-base.h, include/uapi/linux/tcp.h. */
+const EAGAIN = 11;
+const IPPROTO_TCP = 6;
+const TCP_NOTSENT_LOWAT = 25;
+
+export interface NativeSocket {
+  /**
+   * Sends up to `length` bytes of `fileFd` from `offset` on the non-blocking socket `socketFd`.
+   * @returns bytes taken by the kernel; 0 when the socket is full; −1 on any other failure
+   */
+  sendfile(socketFd: number, fileFd: number, offset: number, length: number): number;
+  /** Bounds what the kernel holds unsent, so that control frames do not wait behind a deep buffer. */
+  limitUnsent(socketFd: number, bytes: number): void;
+}
+
+interface Koffi {
+  load(name: string): { func(signature: string): (...values: unknown[]) => number };
+  errno(): number;
+}
+
+let loaded: NativeSocket | undefined | null;
+
+/** The system calls, or undefined where they cannot be had (other platform, koffi missing, DRAGONFLY_PORTABLE set). */
+export function nativeSocket(): NativeSocket | undefined {
+  loaded ??= load() ?? null;
+  return loaded ?? undefined;
+}
+
+function load(): NativeSocket | undefined {
+  if (process.platform !== "linux") return undefined;
+  try {
+    const koffi = createRequire(import.meta.url)("koffi") as Koffi;
+    const libc = koffi.load("libc.so.6");
+    const sendfile = libc.func("int64_t sendfile(int out, int in, int64_t *offset, size_t count)");
+    const setsockopt = libc.func("int setsockopt(int fd, int level, int name, int *value, uint32_t length)");
+    const position = new BigInt64Array(1);
+    return {
+      sendfile(socketFd, fileFd, offset, length) {
+        position[0] = BigInt(offset);
+        const sent = Number(sendfile(socketFd, fileFd, position, length));
+        if (sent >= 0) return sent;
+        return koffi.errno() === EAGAIN ? 0 : -1;
+      },
+      limitUnsent(socketFd, bytes) {
+        setsockopt(socketFd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, new Int32Array([bytes]), 4);
+      },
+    };
+  } catch {
+    return undefined;
+  }
+}
