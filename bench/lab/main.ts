@@ -1,0 +1,93 @@
+/** The lab: real programs on a network that is as slow as we say. See bench/README.md. */
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { loadAverage, machineFacts } from "./accounting.ts";
+import { lowerBoundSeconds } from "./bound.ts";
+import { isInstalled } from "./command.ts";
+import { lockLab } from "./lock.ts";
+import { measure } from "./measure.ts";
+import { buildNetwork, BURST_BYTES, congestionControl, hostNamespace, QUEUE_MS, removeNetwork } from "./network.ts";
+import { linksOf, parseOptions, USAGE, type Options } from "./options.ts";
+import { makeFile } from "./origin.ts";
+import { append, describe, table, type Row } from "./report.ts";
+import { verifyShaping } from "./shaping.ts";
+import type { System } from "./system.ts";
+import { aria2 } from "./systems/aria2.ts";
+import { curl } from "./systems/curl.ts";
+import { dfget, dragonfly } from "./systems/dragonfly.ts";
+import { libtorrent } from "./systems/libtorrent.ts";
+
+const SYSTEMS: readonly System[] = [dragonfly, dfget, curl, aria2, libtorrent];
+
+async function main(): Promise<void> {
+  const options = parseOptions(process.argv.slice(2));
+  if (options === "help") {
+    console.log(USAGE);
+    return;
+  }
+  requireTools();
+  const systems = chooseSystems(options);
+  await lockLab();
+  const workDirectory = mkdtempSync(join(options.workDir, "dflab-"));
+  process.on("exit", () => {
+    removeNetwork();
+    if (options.keepLogs) console.log(`logs in ${workDirectory}`);
+    else rmSync(workDirectory, { recursive: true, force: true });
+  });
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => process.exit(130));
+  const rows = await runAll(options, systems, workDirectory);
+  if (rows.some(({ outcome }) => "error" in outcome)) process.exitCode = 1;
+}
+
+async function runAll(options: Options, systems: readonly System[], workDirectory: string): Promise<readonly Row[]> {
+  const links = linksOf(options);
+  const tStar = lowerBoundSeconds(options.sizeBytes, links);
+  const speeds = links.up.map((up, host) => ({ up, down: links.down[host] ?? options.rate }));
+  buildNetwork(speeds, { up: options.seedRate, down: options.seedRate }, options.congestion);
+  console.log(
+    `${options.hosts} hosts at ${options.rate / 1e6} Mbit/s, seed at ${options.seedRate / 1e6} Mbit/s, file of ${options.sizeBytes / 2 ** 20} MiB; ` +
+      `tbf burst ${BURST_BYTES / 1024} KiB, latency ${QUEUE_MS} ms; T* = ${tStar.toFixed(2)} s`,
+  );
+  console.log(`machine: ${Object.entries(machineFacts()).map(([key, value]) => `${key} ${value}`).join(", ")}, load ${loadAverage().toFixed(2)}`);
+  await verifyShaping(options, workDirectory);
+  const originDirectory = join(workDirectory, "origin");
+  const origin = makeFile(originDirectory, options.sizeBytes);
+  const congestion = congestionControl(hostNamespace(0));
+  if (options.out !== undefined) mkdirSync(dirname(options.out), { recursive: true });
+
+  const rows: Row[] = [];
+  // Runs outside, systems inside: whatever else the machine does then hits all systems alike.
+  for (let run = 1; run <= options.runs; run++) {
+    for (const system of systems) {
+      const runDirectory = join(workDirectory, `${system.name}-${run}`);
+      const outcome = await measure(system, options, origin, originDirectory, runDirectory).catch((error: unknown) => ({ error: String(error) }));
+      const row = { system: system.name, run, outcome };
+      rows.push(row);
+      console.log(describe(row));
+      if (options.out !== undefined) append(options.out, row, options, congestion);
+      if (!options.keepLogs) rmSync(runDirectory, { recursive: true, force: true });
+    }
+  }
+  console.log(`\n${table(rows, options, tStar)}`);
+  return rows;
+}
+
+function requireTools(): void {
+  if (process.getuid?.() !== 0) throw new Error("the lab makes network namespaces: run it as root");
+  const absent = ["ip", "tc", "sysctl", "nginx"].filter((tool) => !isInstalled(tool));
+  if (absent.length > 0) throw new Error(`not installed: ${absent.join(", ")}`);
+}
+
+function chooseSystems(options: Options): readonly System[] {
+  const names = options.systems.filter((name) => name !== "direct");
+  const unknown = names.filter((name) => !SYSTEMS.some((system) => system.name === name));
+  if (unknown.length > 0) throw new Error(`unknown system ${unknown.join(", ")}; there are ${SYSTEMS.map(({ name }) => name).join(", ")}, direct`);
+  return SYSTEMS.filter((system) => {
+    if (!names.includes(system.name)) return false;
+    const reason = system.missing();
+    if (reason !== undefined) console.log(`left out: ${system.name}: ${reason}`);
+    return reason === undefined;
+  });
+}
+
+await main();

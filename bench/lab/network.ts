@@ -1,0 +1,115 @@
+/**
+ * The lab's network. One namespace per host, one for the seed (our supernode, the others' first seeder), one for the
+ * origin, one for the switch:
+ *
+ *     h1 … hN ──veth──┐
+ *                  switch (bridge)          every cable is shaped at both ends: the host's end is its uplink,
+ *     seed ────veth──┘                      the switch's end its downlink
+ *       └──veth, not shaped── origin        the seed forwards, so hosts reach the origin through the seed's link
+ */
+import { MTU_BYTES } from "./bound.ts";
+import { run } from "./command.ts";
+
+const PREFIX = "dflab-";
+const SWITCH = `${PREFIX}switch`;
+export const SEED = `${PREFIX}seed`;
+export const ORIGIN = `${PREFIX}origin`;
+export const SEED_ADDRESS = "10.77.0.1";
+export const ORIGIN_ADDRESS = "10.78.0.2";
+/** What a bucket may send at once. A 64 KiB segmentation-offload packet must fit, or tbf has to cut it up. */
+export const BURST_BYTES = 64 * 1024;
+/** How long a frame may wait in a bucket before it is dropped: 305 KiB at 50 Mbit/s. */
+export const QUEUE_MS = 50;
+
+export function hostNamespace(host: number): string {
+  return `${PREFIX}h${host + 1}`;
+}
+
+export function hostAddress(host: number): string {
+  return `10.77.1.${host + 1}`;
+}
+
+export interface Speed {
+  readonly up: number;
+  readonly down: number;
+}
+
+/** Builds everything; speeds in bit/s. Removes what an interrupted lab left behind first. */
+export function buildNetwork(hosts: readonly Speed[], seed: Speed, congestion: string | undefined): void {
+  removeNetwork();
+  addNamespace(SWITCH, congestion);
+  run("ip", ["-n", SWITCH, "link", "add", "br0", "mtu", String(MTU_BYTES), "type", "bridge", "forward_delay", "0", "mcast_snooping", "0"]);
+  run("ip", ["-n", SWITCH, "link", "set", "br0", "up"]);
+  plug(SEED, SEED_ADDRESS, seed, congestion);
+  addNamespace(ORIGIN, congestion);
+  run("ip", ["-n", ORIGIN, "-batch", "-"], [
+    `link add eth0 mtu ${MTU_BYTES} type veth peer name origin0 mtu ${MTU_BYTES} netns ${SEED}`,
+    `addr add ${ORIGIN_ADDRESS}/30 dev eth0`,
+    "link set eth0 up",
+    "route add default via 10.78.0.1",
+  ].join("\n"));
+  run("ip", ["-n", SEED, "-batch", "-"], "addr add 10.78.0.1/30 dev origin0\nlink set origin0 up");
+  sysctl(SEED, "net.ipv4.ip_forward=1");
+  hosts.forEach((speed, host) => {
+    plug(hostNamespace(host), hostAddress(host), speed, congestion);
+    run("ip", ["-n", hostNamespace(host), "route", "add", "10.78.0.0/30", "via", SEED_ADDRESS]);
+  });
+}
+
+/** Ends whatever runs in the lab's namespaces and removes them, with the cables in them. */
+export function removeNetwork(): void {
+  const names = run("ip", ["netns", "list"]).split("\n").map((line) => line.split(" ")[0] ?? "").filter((name) => name.startsWith(PREFIX));
+  for (const name of names) {
+    for (const pid of run("ip", ["netns", "pids", name]).split("\n").filter(Boolean)) {
+      try {
+        process.kill(Number(pid), "SIGKILL");
+      } catch {
+        // It ended by itself in between.
+      }
+    }
+  }
+  for (const name of names) run("ip", ["netns", "delete", name]);
+}
+
+/** Bytes the interface has sent since it was made, headers included. */
+export function sentBytes(namespace: string): number {
+  const path = "/sys/class/net/eth0/statistics/tx_bytes";
+  return Number(run("ip", ["netns", "exec", namespace, "cat", path]));
+}
+
+export function congestionControl(namespace: string): string {
+  return run("ip", ["netns", "exec", namespace, "cat", "/proc/sys/net/ipv4/tcp_congestion_control"]).trim();
+}
+
+function addNamespace(name: string, congestion: string | undefined): void {
+  run("ip", ["netns", "add", name]);
+  run("ip", ["-n", name, "link", "set", "lo", "up"]);
+  // No memory of earlier runs' congestion windows.
+  sysctl(name, "net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1", "net.ipv4.tcp_no_metrics_save=1");
+  if (congestion !== undefined) sysctl(name, `net.ipv4.tcp_congestion_control=${congestion}`);
+}
+
+/** A namespace with a cable into the switch, shaped at both ends. */
+function plug(name: string, address: string, speed: Speed, congestion: string | undefined): void {
+  const port = `p-${name.slice(PREFIX.length)}`;
+  addNamespace(name, congestion);
+  run("ip", ["-n", name, "-batch", "-"], [
+    `link add eth0 mtu ${MTU_BYTES} type veth peer name ${port} mtu ${MTU_BYTES} netns ${SWITCH}`,
+    `addr add ${address}/16 dev eth0`,
+    "link set eth0 up",
+  ].join("\n"));
+  run("ip", ["-n", SWITCH, "link", "set", port, "master", "br0", "up"]);
+  shape(name, "eth0", speed.up);
+  shape(SWITCH, port, speed.down);
+}
+
+function shape(namespace: string, device: string, bitsPerSecond: number): void {
+  // The bucket must cover a couple of milliseconds, or timer slack eats into fast links.
+  const burst = Math.max(BURST_BYTES, Math.ceil((bitsPerSecond / 8) * 0.002));
+  run("tc", ["-n", namespace, "qdisc", "add", "dev", device, "root", "tbf",
+    "rate", `${Math.round(bitsPerSecond)}bit`, "burst", String(burst), "latency", `${QUEUE_MS}ms`]);
+}
+
+function sysctl(namespace: string, ...settings: string[]): void {
+  run("ip", ["netns", "exec", namespace, "sysctl", "-q", "-w", ...settings]);
+}
