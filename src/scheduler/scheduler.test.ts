@@ -1,0 +1,400 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import fc from "fast-check";
+import type { PeerId, TaskId } from "../protocol/ids.ts";
+import {
+  DEFAULT_SCHEDULER_CONFIG,
+  Scheduler,
+  type SchedulerConfig,
+  type SchedulerEffect,
+  type SchedulerInput,
+  type Topology,
+} from "./index.ts";
+
+const TASK = "0".repeat(64) as TaskId;
+const PIECES = 100;
+
+/** A scheduler under test and the world's view of it: who is connected, and what the effects added up to. */
+class World {
+  readonly scheduler: Scheduler;
+  nowMs = 0;
+  #requestId = 0;
+
+  constructor(config: Partial<SchedulerConfig> = {}, seed = 1) {
+    this.scheduler = new Scheduler({ ...DEFAULT_SCHEDULER_CONFIG, ...config }, seed);
+  }
+
+  step(input: SchedulerInput): readonly SchedulerEffect[] {
+    return this.scheduler.step(input, this.nowMs);
+  }
+
+  connect(name: string, traits: { seed?: boolean; dialable?: boolean; topology?: Topology } = {}): PeerId {
+    const peerId = name as PeerId;
+    const { seed = false, dialable = true, topology = {} } = traits;
+    this.step({ type: "peerConnected", peerId, seed, dialable, topology });
+    return peerId;
+  }
+
+  join(peerId: PeerId, pieceCount = 0): readonly SchedulerEffect[] {
+    this.#requestId++;
+    return this.step({ type: "taskJoined", peerId, taskId: TASK, requestId: this.#requestId, pieceCount, totalCount: PIECES });
+  }
+
+  enter(name: string, traits: Parameters<World["connect"]>[1] = {}, pieceCount = 0): readonly SchedulerEffect[] {
+    return this.join(this.connect(name, traits), pieceCount);
+  }
+
+  lost(name: string, ...lost: string[]): readonly SchedulerEffect[] {
+    return this.step({ type: "neighboursLost", peerId: name as PeerId, taskId: TASK, lost: lost as PeerId[] });
+  }
+
+  accuse(accuser: string, accused: string): readonly SchedulerEffect[] {
+    return this.step({ type: "peerAccused", accuser: accuser as PeerId, accused: accused as PeerId, taskId: TASK, piece: 3 });
+  }
+
+  /** Lets time pass, with every deadline kept. */
+  wait(ms: number): readonly SchedulerEffect[] {
+    const effects: SchedulerEffect[] = [];
+    const endMs = this.nowMs + ms;
+    for (;;) {
+      const dueMs = this.scheduler.nextDeadlineMs();
+      if (dueMs === undefined || dueMs > endMs) break;
+      this.nowMs = Math.max(this.nowMs, dueMs);
+      effects.push(...this.step({ type: "deadlineReached" }));
+    }
+    this.nowMs = endMs;
+    return effects;
+  }
+
+  neighboursOf(name: string): readonly string[] {
+    const task = this.scheduler.snapshot().tasks.find((candidate) => candidate.taskId === TASK);
+    return task?.members.find((member) => member.peerId === name)?.neighbours ?? [];
+  }
+
+  leaseHolder(): string | undefined {
+    return this.scheduler.snapshot().tasks.find((candidate) => candidate.taskId === TASK)?.leaseHolder;
+  }
+}
+
+function assigned(effects: readonly SchedulerEffect[]): readonly string[] {
+  const assign = effects.find((effect) => effect.type === "assign");
+  assert.ok(assign !== undefined, "a join is answered");
+  return assign.neighbours;
+}
+
+function rewired(effects: readonly SchedulerEffect[], name: string): { add: readonly string[]; drop: readonly string[] } {
+  const rewire = effects.find((effect) => effect.type === "rewire" && effect.peerId === name);
+  return rewire?.type === "rewire" ? rewire : { add: [], drop: [] };
+}
+
+test("a newcomer gets the seed and the members there are, at once", () => {
+  const world = new World();
+  world.enter("seed", { seed: true });
+  assert.deepEqual(assigned(world.enter("a")), ["seed"]);
+  assert.deepEqual(assigned(world.enter("b")), ["seed", "a"]);
+  assert.deepEqual(world.neighboursOf("a"), ["b", "seed"]);
+});
+
+test("sixteen hosts and a seed become a full mesh", () => {
+  const world = new World();
+  world.enter("seed", { seed: true });
+  for (let i = 0; i < 16; i++) world.enter(`peer-${i}`);
+  for (let i = 0; i < 16; i++) assert.equal(world.neighboursOf(`peer-${i}`).length, 16);
+});
+
+test("in a large mesh degrees are level, within the caps, and every peer is a few hops from the seed", () => {
+  const world = new World();
+  world.enter("seed", { seed: true });
+  for (let i = 0; i < 2_000; i++) world.enter(`peer-${i}`);
+  const members = world.scheduler.snapshot().tasks[0]?.members ?? [];
+  const neighbours = new Map(members.map((member) => [member.peerId as string, member.neighbours as readonly string[]]));
+  for (const [name, list] of neighbours) {
+    if (name === "seed") assert.equal(list.length, 48);
+    else assert.ok(list.length >= 8 && list.length <= 24, `${name} has ${list.length}`);
+  }
+  const hops = new Map([["seed", 0]]);
+  for (const [name, distance] of hops) {
+    for (const next of neighbours.get(name) ?? []) if (!hops.has(next)) hops.set(next, distance + 1);
+  }
+  assert.equal(hops.size, 2_001);
+  assert.ok(Math.max(...hops.values()) <= 5, `the farthest is ${Math.max(...hops.values())} hops away`);
+});
+
+test("only dialable peers are handed out; one that cannot be dialled is told to dial newcomers", () => {
+  const world = new World();
+  assert.deepEqual(assigned(world.enter("hidden", { dialable: false })), []);
+  const effects = world.enter("open");
+  assert.deepEqual(assigned(effects), []);
+  assert.deepEqual(rewired(effects, "hidden").add, ["open"]);
+  assert.deepEqual(assigned(world.enter("hidden-2", { dialable: false })), ["open"]);
+});
+
+test("a joiner that holds everything needs no neighbours but becomes one", () => {
+  const world = new World();
+  assert.deepEqual(assigned(world.enter("full-1", {}, PIECES)), []);
+  assert.deepEqual(assigned(world.enter("full-2", {}, PIECES)), []);
+  assert.deepEqual([...assigned(world.enter("empty"))].sort(), ["full-1", "full-2"]);
+});
+
+test("members short of neighbours are told to dial a joiner that holds everything", () => {
+  const world = new World();
+  world.enter("empty");
+  assert.deepEqual(rewired(world.enter("full", {}, PIECES), "empty").add, ["full"]);
+});
+
+test("a full seed gives up a neighbour that is complete for one that is not", () => {
+  const world = new World({ seedNeighbourCountMax: 2 });
+  world.enter("seed", { seed: true }, PIECES);
+  world.enter("a");
+  world.enter("b");
+  assert.ok(!assigned(world.enter("c")).includes("seed"));
+  world.step({ type: "taskProgressed", peerId: "a" as PeerId, taskId: TASK, pieceCount: PIECES, complete: true });
+  const effects = world.enter("d");
+  assert.ok(assigned(effects).includes("seed"));
+  assert.deepEqual(rewired(effects, "a").drop, ["seed"]);
+});
+
+test("three quarters of the neighbours are near when topology is known", () => {
+  const world = new World();
+  for (let i = 0; i < 400; i++) world.enter(`peer-${i}`, { topology: { zone: "z", rack: `r${i % 10}` } });
+  let near = 0;
+  let all = 0;
+  for (const member of world.scheduler.snapshot().tasks[0]?.members ?? []) {
+    for (const neighbour of member.neighbours) {
+      all++;
+      if (Number(neighbour.slice(5)) % 10 === Number(member.peerId.slice(5)) % 10) near++;
+    }
+  }
+  assert.ok(near / all > 0.65 && near / all < 0.9, `${near} of ${all} edges stay in the rack`);
+});
+
+test("a rejoining peer keeps its edges", () => {
+  const world = new World();
+  world.enter("seed", { seed: true });
+  world.enter("a");
+  world.enter("b");
+  world.step({ type: "peerDisconnected", peerId: "b" as PeerId });
+  world.wait(5_000);
+  assert.deepEqual([...assigned(world.enter("b", {}, 40))].sort(), ["a", "seed"]);
+  assert.deepEqual(world.wait(20_000), []);
+});
+
+test("a lost neighbour is replaced and not given again for 30 s", () => {
+  const world = new World({ neighbourCount: 2, neighbourCountMax: 2 });
+  for (const name of ["a", "b", "c", "d"]) world.enter(name, {}, 10);
+  const [first, second] = world.neighboursOf("a") as [string, string];
+  const { add, drop } = rewired(world.lost("a", first), "a");
+  assert.deepEqual(drop, [first]);
+  assert.ok(!add.includes(first) && !add.includes(second));
+  assert.equal(add.length, 1);
+});
+
+test("a lost neighbour is given again when there is nobody else", () => {
+  const world = new World();
+  world.enter("a", {}, PIECES);
+  world.enter("b");
+  assert.deepEqual(rewired(world.lost("b", "a"), "b"), {
+    type: "rewire",
+    peerId: "b",
+    taskId: TASK,
+    add: ["a"],
+    drop: ["a"],
+  });
+});
+
+test("a peer lost by two others is handed to nobody until it shows life", () => {
+  const world = new World();
+  for (const name of ["frozen", "a", "b", "c"]) world.enter(name);
+  world.lost("a", "frozen");
+  world.lost("b", "frozen");
+  assert.ok(!assigned(world.enter("d")).includes("frozen"));
+  world.step({ type: "taskProgressed", peerId: "frozen" as PeerId, taskId: TASK, pieceCount: 25, complete: false });
+  assert.ok(assigned(world.enter("e")).includes("frozen"));
+});
+
+test("a peer that stays away leaves its tasks, and those short without it get others", () => {
+  const world = new World({ neighbourCount: 2, neighbourCountMax: 3 });
+  for (const name of ["a", "b", "c", "d", "e"]) world.enter(name, {}, 10);
+  const former = world.neighboursOf("a");
+  world.step({ type: "peerDisconnected", peerId: "a" as PeerId });
+  assert.equal(world.scheduler.nextDeadlineMs(), 10_000);
+  assert.deepEqual(world.wait(9_999), []);
+  const effects = world.wait(1);
+  assert.deepEqual(world.neighboursOf("a"), []);
+  for (const name of former) assert.ok(world.neighboursOf(name).length >= 1, `${name} is cut off`);
+  for (const effect of effects) assert.ok(effect.type === "rewire" && effect.drop.includes("a" as PeerId));
+});
+
+test("the first seed reads the origin; another takes over when it goes or fails", () => {
+  const world = new World();
+  const effects = world.enter("seed-1", { seed: true });
+  assert.deepEqual(effects.at(-1), { type: "grantLease", taskId: TASK, holder: "seed-1" });
+  world.enter("seed-2", { seed: true });
+  world.enter("a");
+  assert.equal(world.leaseHolder(), "seed-1");
+  world.step({ type: "peerDisconnected", peerId: "seed-1" as PeerId });
+  assert.equal(world.leaseHolder(), "seed-2");
+  world.step({ type: "originRead", taskId: TASK, holder: "seed-2" as PeerId, outcome: "failed" });
+  assert.equal(world.leaseHolder(), undefined);
+  world.enter("b");
+  assert.equal(world.leaseHolder(), "seed-2", "a new request is a new attempt");
+});
+
+test("no lease is given while a connected member holds the whole file, unless somebody cannot get it there", () => {
+  const world = new World();
+  world.enter("full", {}, PIECES);
+  world.enter("seed", { seed: true });
+  world.enter("a");
+  assert.equal(world.leaseHolder(), undefined);
+  world.lost("a", "full");
+  assert.equal(world.leaseHolder(), "seed");
+});
+
+test("a lease is given when the last holder of the whole file goes", () => {
+  const world = new World();
+  world.enter("full", {}, PIECES);
+  world.enter("seed", { seed: true });
+  world.step({ type: "peerDisconnected", peerId: "full" as PeerId });
+  assert.equal(world.leaseHolder(), "seed");
+});
+
+test("an origin read to its end gives no second lease", () => {
+  const world = new World();
+  world.enter("seed", { seed: true });
+  world.step({ type: "originRead", taskId: TASK, holder: "seed" as PeerId, outcome: "complete" });
+  assert.ok(!world.enter("a").some((effect) => effect.type === "grantLease"));
+});
+
+test("one accusation cuts the edge, a second peer's expels", () => {
+  const world = new World();
+  for (const name of ["liar", "a", "b", "c", "d"]) world.enter(name);
+  const first = world.accuse("a", "liar");
+  assert.deepEqual(rewired(first, "a").drop, ["liar"]);
+  assert.ok(!first.some((effect) => effect.type === "expel"));
+  assert.deepEqual(world.accuse("a", "liar"), [], "the same accuser counts once");
+  const second = world.accuse("b", "liar");
+  assert.deepEqual(second[0], { type: "expel", peerId: "liar", taskId: TASK });
+  for (const name of ["b", "c", "d"]) assert.deepEqual(rewired(second, name).drop, ["liar"]);
+  assert.deepEqual(assigned(world.join("liar" as PeerId)), []);
+  assert.ok(!assigned(world.enter("e")).includes("liar"));
+});
+
+test("a seed is never expelled", () => {
+  const world = new World();
+  world.enter("seed", { seed: true });
+  for (const name of ["a", "b", "c"]) world.enter(name);
+  for (const name of ["a", "b", "c"]) {
+    assert.ok(!world.accuse(name, "seed").some((effect) => effect.type === "expel"));
+  }
+});
+
+test("a task without members is forgotten, a seed alone does not keep it, a running origin read does", () => {
+  const world = new World();
+  world.enter("seed", { seed: true });
+  world.enter("a");
+  world.step({ type: "taskLeft", peerId: "a" as PeerId, taskId: TASK });
+  assert.deepEqual(world.wait(600_000), []);
+  world.step({ type: "originRead", taskId: TASK, holder: "seed" as PeerId, outcome: "complete" });
+  assert.deepEqual(world.wait(119_999), []);
+  assert.deepEqual(world.wait(1), [{ type: "forgetTask", taskId: TASK }]);
+  assert.equal(world.scheduler.snapshot().tasks.length, 0);
+  assert.equal(world.scheduler.nextDeadlineMs(), undefined);
+});
+
+// ── Properties ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+const NAMES = ["seed-1", "seed-2", "p1", "p2", "p3", "p4", "p5", "p6", "p7", "p8", "p9"] as PeerId[];
+const TASKS = [TASK, "1".repeat(64) as TaskId];
+const peerId = fc.constantFrom(...NAMES);
+const taskId = fc.constantFrom(...TASKS);
+const pieceCount = fc.constantFrom(0, 0, 50, PIECES);
+const topology = fc.constantFrom<Topology>({}, { zone: "z1", rack: "r1" }, { zone: "z1" }, { region: "q", rack: "r1" });
+
+const input: fc.Arbitrary<SchedulerInput> = fc.oneof(
+  { weight: 4, arbitrary: fc.record({ type: fc.constant("peerConnected" as const), peerId, dialable: fc.boolean(), topology })
+      .map((rest) => ({ ...rest, seed: rest.peerId.startsWith("seed") })) },
+  { weight: 2, arbitrary: fc.record({ type: fc.constant("peerDisconnected" as const), peerId }) },
+  { weight: 8, arbitrary: fc.record({ type: fc.constant("taskJoined" as const), peerId, taskId, requestId: fc.nat(99), pieceCount,
+      totalCount: fc.constantFrom(PIECES, PIECES, undefined) }) },
+  { weight: 1, arbitrary: fc.record({ type: fc.constant("taskLeft" as const), peerId, taskId }) },
+  { weight: 2, arbitrary: fc.record({ type: fc.constant("taskProgressed" as const), peerId, taskId, pieceCount, complete: fc.boolean() }) },
+  { weight: 3, arbitrary: fc.record({ type: fc.constant("neighboursLost" as const), peerId, taskId, lost: fc.array(peerId, { maxLength: 4 }) }) },
+  { weight: 1, arbitrary: fc.record({ type: fc.constant("peerAccused" as const), accuser: peerId, accused: peerId, taskId, piece: fc.nat(PIECES) }) },
+  { weight: 1, arbitrary: fc.record({ type: fc.constant("originRead" as const), taskId, holder: peerId,
+      outcome: fc.constantFrom("complete" as const, "failed" as const) }) },
+  { weight: 3, arbitrary: fc.constant({ type: "deadlineReached" as const }) },
+);
+const log = fc.array(fc.record({ input, afterMs: fc.constantFrom(0, 1, 50, 4_000, 11_000, 40_000) }), { maxLength: 120, size: "max" });
+const small: SchedulerConfig = { ...DEFAULT_SCHEDULER_CONFIG, neighbourCount: 3, neighbourCountMax: 4, seedNeighbourCountMax: 5 };
+
+test("property: an input log replayed gives byte-identical effects", () => {
+  fc.assert(
+    fc.property(log, fc.integer(), (entries, seed) => {
+      const run = (): string => {
+        const scheduler = new Scheduler(small, seed);
+        let nowMs = 0;
+        return entries
+          .map((entry) => JSON.stringify(scheduler.step(entry.input, (nowMs += entry.afterMs))))
+          .concat(JSON.stringify(scheduler.snapshot()))
+          .join("\n");
+      };
+      assert.equal(run(), run());
+    }),
+    { numRuns: 200 },
+  );
+});
+
+test("property: the invariants hold after any inputs", () => {
+  fc.assert(
+    fc.property(log, fc.integer(), (entries, seed) => {
+      const scheduler = new Scheduler(small, seed);
+      const dialable = new Map<PeerId, boolean>();
+      const expelled = new Set<string>();
+      let nowMs = 0;
+      for (const entry of entries) {
+        nowMs += entry.afterMs;
+        if (entry.input.type === "peerConnected") dialable.set(entry.input.peerId, entry.input.dialable);
+        const effects = scheduler.step(entry.input, nowMs);
+        const snapshot = scheduler.snapshot();
+        const connected = new Map(snapshot.peers.map((peer) => [peer.peerId, peer]));
+        for (const effect of effects) {
+          if (effect.type === "rewire") {
+            for (const id of effect.add) assert.ok(connected.get(id)?.connected === true && dialable.get(id) === true, `S5 ${id}`);
+            assert.ok(connected.get(effect.peerId)?.connected === true, "S5: only the connected are told");
+          }
+          if (effect.type === "assign") for (const id of effect.neighbours) assert.ok(dialable.get(id) === true, `S5 ${id}`);
+          if (effect.type === "expel") {
+            assert.ok(!effect.peerId.startsWith("seed"), "S7: no seed is expelled");
+            expelled.add(`${effect.taskId} ${effect.peerId}`);
+          }
+          if (effect.type === "forgetTask") for (const id of NAMES) expelled.delete(`${effect.taskId} ${id}`);
+        }
+        for (const task of snapshot.tasks) {
+          const members = new Map(task.members.map((member) => [member.peerId, member]));
+          for (const member of task.members) {
+            const isSeed = member.peerId.startsWith("seed");
+            assert.ok(member.neighbours.length <= (isSeed ? 5 : 4), "S2: degree caps");
+            assert.ok(!expelled.has(`${task.taskId} ${member.peerId}`), "S7: the expelled are no members");
+            for (const id of member.neighbours) {
+              assert.ok(id !== member.peerId && members.get(id)?.neighbours.includes(member.peerId) === true, "S1: symmetric");
+            }
+          }
+          const holder = task.leaseHolder;
+          if (holder !== undefined) assert.ok(members.has(holder) && connected.get(holder)?.seed && connected.get(holder)?.connected, "S4");
+          const plain = task.members.some((member) => !member.peerId.startsWith("seed"));
+          if (!plain && holder === undefined) assert.ok(scheduler.nextDeadlineMs() !== undefined, "S6: an empty task has a deadline");
+        }
+        if (snapshot.peers.some((peer) => !peer.connected)) assert.ok(scheduler.nextDeadlineMs() !== undefined, "S6");
+      }
+      // S6: with time alone everything unconnected and unused goes away.
+      for (let dueMs = scheduler.nextDeadlineMs(); dueMs !== undefined; dueMs = scheduler.nextDeadlineMs()) {
+        nowMs = Math.max(nowMs, dueMs);
+        scheduler.step({ type: "deadlineReached" }, nowMs);
+        const next = scheduler.nextDeadlineMs();
+        assert.ok(next === undefined || next > nowMs, "S6: a deadline that is kept is gone");
+      }
+      assert.ok(scheduler.snapshot().peers.every((peer) => peer.connected));
+    }),
+    { numRuns: 300 },
+  );
+});

@@ -1,0 +1,357 @@
+/**
+ * The supernode's brain: the mesh of every task, the origin lease, who is alive. See README.md.
+ */
+import { assert, assertNever } from "../base/assert.ts";
+import { Prng } from "../base/prng.ts";
+import type { PeerId, TaskId } from "../protocol/ids.ts";
+import type { SchedulerConfig, SchedulerEffect, SchedulerInput, SchedulerSnapshot } from "./contract.ts";
+import { grantLeaseIfNeeded, releaseLease } from "./origin-lease.ts";
+import { NeighbourSelector } from "./select-neighbours.ts";
+import { snapshotOf } from "./snapshot.ts";
+import { Tables, type Member, type Peer, type Task } from "./state.ts";
+
+type InputOf<Type extends SchedulerInput["type"]> = Extract<SchedulerInput, { readonly type: Type }>;
+
+/** Who lost a neighbour is not given it again for this long: outlasts a restart of a host's daemon. */
+const AVOID_MS = 30_000;
+/** Lost neighbours remembered per member: more than any mesh has, so that a chatty peer costs no memory. */
+const AVOIDED_COUNT_MAX = 64;
+/** Members that must have lost a peer before nobody is given it: one may be the broken one itself. */
+const SUSPECT_LOST_BY_COUNT = 2;
+/** Short members looked at when a newcomer has degree to spare; bounds the cost of a join. */
+const SHORT_LOOKED_AT_MAX = 32;
+
+/** Deterministic: same config, seed and inputs give the same effects, byte for byte. It does no I/O. */
+export class Scheduler {
+  readonly #config: SchedulerConfig;
+  readonly #tables: Tables;
+  readonly #selector: NeighbourSelector;
+  // Each delay is a constant and time does not decrease, so insertion order is the order of the deadlines.
+  readonly #disconnectedUntil = new Map<Peer, number>();
+  readonly #emptyUntil = new Map<Task, number>();
+  readonly #suspectUntil = new Map<Member, number>();
+  #nowMs = 0;
+  #effects: SchedulerEffect[] = [];
+
+  /** @param seed any 32-bit integer: the only source of randomness */
+  constructor(config: SchedulerConfig, seed: number) {
+    assert(config.neighbourCount >= 1 && config.neighbourCount <= 64, `neighbourCount ${config.neighbourCount}`);
+    assert(config.neighbourCountMax >= config.neighbourCount, "neighbourCountMax is at least neighbourCount");
+    assert(config.seedNeighbourCountMax >= 1, "a seed has at least one neighbour");
+    assert(config.accuserCountMax >= 1, "somebody must accuse before a peer is expelled");
+    this.#config = config;
+    this.#tables = new Tables(config);
+    this.#selector = new NeighbourSelector(this.#tables, new Prng(seed));
+  }
+
+  /**
+   * Applies one input and returns what is to be done, in order; the array is the caller's.
+   *
+   * @param nowMs integer milliseconds of a monotonic clock; must not decrease. Inputs about peers or tasks that are
+   *   not (any more) known are of no effect: the world is always a little ahead of us.
+   */
+  step(input: SchedulerInput, nowMs: number): readonly SchedulerEffect[] {
+    assert(nowMs >= this.#nowMs, `time went from ${this.#nowMs} to ${nowMs} ms`);
+    this.#nowMs = nowMs;
+    this.#effects = [];
+    switch (input.type) {
+      case "peerConnected":
+        this.#disconnectedUntil.delete(this.#tables.connect(input.peerId, input));
+        break;
+      case "peerDisconnected":
+        this.#peerDisconnected(input.peerId);
+        break;
+      case "taskJoined":
+        this.#taskJoined(input);
+        break;
+      case "taskLeft":
+        this.#withMember(input.peerId, input.taskId, (member) => this.#removeMember(member));
+        break;
+      case "taskProgressed":
+        this.#withMember(input.peerId, input.taskId, (member) => {
+          this.#showedLife(member);
+          this.#progressed(member, input.pieceCount, input.complete);
+        });
+        break;
+      case "neighboursLost":
+        this.#withMember(input.peerId, input.taskId, (member) => this.#neighboursLost(member, input.lost));
+        break;
+      case "peerAccused":
+        this.#peerAccused(input);
+        break;
+      case "originRead":
+        this.#originRead(input);
+        break;
+      case "deadlineReached":
+        this.#deadlineReached();
+        break;
+      default:
+        assertNever(input);
+    }
+    return this.#effects;
+  }
+
+  /** The earliest time at which `deadlineReached` is owed, or undefined. */
+  nextDeadlineMs(): number | undefined {
+    let earliest: number | undefined;
+    for (const deadlines of [this.#disconnectedUntil, this.#emptyUntil, this.#suspectUntil]) {
+      for (const dueMs of deadlines.values()) {
+        if (earliest === undefined || dueMs < earliest) earliest = dueMs;
+        break;
+      }
+    }
+    return earliest;
+  }
+
+  /** A copy of all tables, sorted by id; O(everything): for people, not for hot paths. */
+  snapshot(): SchedulerSnapshot {
+    return snapshotOf(this.#tables);
+  }
+
+  #peerDisconnected(peerId: PeerId): void {
+    const peer = this.#tables.peers.get(peerId);
+    if (peer === undefined || !peer.connected) return;
+    this.#tables.disconnect(peer);
+    this.#disconnectedUntil.set(peer, this.#nowMs + this.#config.disconnectedPeerMs);
+    for (const member of peer.memberships.values()) {
+      // Reading goes on at once elsewhere; the place in the mesh is kept for a while.
+      if (releaseLease(member) || member.complete) grantLeaseIfNeeded(member.task, false, this.#effects);
+      this.#watchEmptiness(member.task);
+    }
+  }
+
+  #taskJoined({ peerId, taskId, requestId, pieceCount, totalCount }: InputOf<"taskJoined">): void {
+    const peer = this.#tables.peers.get(peerId);
+    if (peer === undefined || !peer.connected) return;
+    const task = this.#tables.task(taskId);
+    if (task.expelled.has(peerId)) {
+      this.#effects.push({ type: "assign", peerId, taskId, requestId, neighbours: [] });
+      this.#effects.push({ type: "expel", peerId, taskId });
+      return;
+    }
+    const member = task.members.get(peerId) ?? this.#tables.addMember(peer, task);
+    this.#showedLife(member);
+    member.pieceCount = pieceCount;
+    member.complete = totalCount !== undefined && pieceCount >= totalCount;
+    this.#tables.refresh(member);
+
+    const kept = [...member.neighbours].filter((neighbour) => neighbour.peer.dialable);
+    const added = this.#giveNeighbours(member, this.#joinDegree(member) - member.degree);
+    const neighbours = [...kept, ...added].map((neighbour) => neighbour.peer.id);
+    this.#effects.push({ type: "assign", peerId, taskId, requestId, neighbours });
+    this.#giveToShort(member);
+    this.#watchEmptiness(task);
+    task.failedSeeds.clear();
+    grantLeaseIfNeeded(task, false, this.#effects);
+  }
+
+  /**
+   * The degree a joiner starts with: full while the mesh is small; half of it later, for those who come after add the
+   * other half. Full degree for everybody would use up all spare degree but that of the latest joiners, and a mesh in
+   * which everybody knows only those who came right before and after is a chain, not an expander.
+   */
+  #joinDegree(member: Member): number {
+    const { neighbourCount } = this.#config;
+    if (member.peer.seed) return neighbourCount;
+    if (member.complete) return 0;
+    const { plainCount, plainDegreeSum } = member.task;
+    const degreeSumWanted = neighbourCount * plainCount;
+    const others = plainDegreeSum - member.degree;
+    return Math.min(neighbourCount, Math.max(this.#tables.shortDegree, (degreeSumWanted - others + 1) >> 1));
+  }
+
+  /** Makes up to `count` edges to others; `member` is to dial them. */
+  #giveNeighbours(member: Member, count: number): Member[] {
+    if (count > 0 && !member.complete) this.#makeRoomAtSeeds(member);
+    const chosen = this.#selector.select(member, count, this.#nowMs);
+    for (const neighbour of chosen) this.#tables.addEdge(member, neighbour);
+    return chosen;
+  }
+
+  /** A seed with no spare degree gives up a neighbour that holds everything: such an edge carries nothing. */
+  #makeRoomAtSeeds(member: Member): void {
+    const { task } = member;
+    if (task.complete.size <= 1) return;
+    for (const seed of task.seeds) {
+      if (!seed.complete || this.#tables.spareDegree(seed) > 0 || !this.#selector.suits(member, seed, this.#nowMs)) continue;
+      for (const neighbour of seed.neighbours) {
+        if (!neighbour.complete) continue;
+        this.#tables.removeEdge(seed, neighbour);
+        this.#rewire(neighbour, [], [seed]);
+        break;
+      }
+    }
+  }
+
+  /** Tells members with too few neighbours to dial the newcomer, as far as its degree goes. */
+  #giveToShort(newcomer: Member): void {
+    let lookedAt = 0;
+    for (const member of newcomer.task.short) {
+      if (!this.#tables.mayBeHandedOut(newcomer) || lookedAt++ >= SHORT_LOOKED_AT_MAX) return;
+      if (this.#tables.spareDegree(member) <= 0 || !this.#selector.suits(member, newcomer, this.#nowMs)) continue;
+      this.#tables.addEdge(member, newcomer);
+      this.#rewire(member, [newcomer], []);
+    }
+  }
+
+  #progressed(member: Member, pieceCount: number, complete: boolean): void {
+    const wasComplete = member.complete;
+    member.pieceCount = pieceCount;
+    member.complete = complete;
+    this.#tables.refresh(member);
+    // A holder that lost its pieces (disk, eviction) may have been the only one.
+    if (wasComplete && !complete) grantLeaseIfNeeded(member.task, false, this.#effects);
+  }
+
+  #neighboursLost(member: Member, lost: readonly PeerId[]): void {
+    this.#showedLife(member);
+    const dropped: Member[] = [];
+    for (const id of lost) {
+      const neighbour = member.task.members.get(id);
+      this.#avoid(member, id);
+      if (neighbour === undefined || neighbour === member) continue;
+      if (this.#tables.removeEdge(member, neighbour)) {
+        dropped.push(neighbour);
+        this.#suspect(neighbour, member);
+      }
+    }
+    if (member.complete) {
+      if (dropped.length > 0) this.#rewire(member, [], dropped);
+      return;
+    }
+    this.#replenish(member, dropped);
+    grantLeaseIfNeeded(member.task, true, this.#effects);
+  }
+
+  /** Somebody lost `neighbour`. Nobody is given it once several did and it has shown no life since; seeds excepted. */
+  #suspect(neighbour: Member, by: Member): void {
+    if (neighbour.peer.seed) return;
+    neighbour.lostBy.add(by.peer.id);
+    if (neighbour.suspect || neighbour.lostBy.size < SUSPECT_LOST_BY_COUNT) return;
+    neighbour.suspect = true;
+    this.#suspectUntil.set(neighbour, this.#nowMs + AVOID_MS);
+    this.#tables.refresh(neighbour);
+  }
+
+  #showedLife(member: Member): void {
+    member.lostBy.clear();
+    if (!member.suspect) return;
+    member.suspect = false;
+    this.#suspectUntil.delete(member);
+    this.#tables.refresh(member);
+  }
+
+  #peerAccused({ accuser: accuserId, accused: accusedId, taskId }: InputOf<"peerAccused">): void {
+    const task = this.#tables.tasks.get(taskId);
+    const accuser = task?.members.get(accuserId);
+    const accused = task?.members.get(accusedId);
+    if (task === undefined || accuser === undefined || accused === undefined || accuser === accused) return;
+    this.#showedLife(accuser);
+    this.#avoid(accuser, accusedId);
+    const hadEdge = this.#tables.removeEdge(accuser, accused);
+    const accuserCount = this.#countAccuser(task, accusedId, accuserId);
+    if (!accused.peer.seed && accuserCount >= this.#config.accuserCountMax) {
+      const former = this.#dismiss(accused);
+      task.expelled.add(accusedId);
+      this.#effects.push({ type: "expel", peerId: accusedId, taskId });
+      for (const neighbour of former) this.#replenish(neighbour, [accused]);
+      this.#watchEmptiness(task);
+    }
+    if (hadEdge) this.#replenish(accuser, [accused]);
+    grantLeaseIfNeeded(task, true, this.#effects);
+  }
+
+  #countAccuser(task: Task, accused: PeerId, accuser: PeerId): number {
+    const accusers = task.accusersOf.get(accused) ?? new Set<PeerId>();
+    task.accusersOf.set(accused, accusers);
+    return accusers.add(accuser).size;
+  }
+
+  #originRead({ taskId, holder, outcome }: InputOf<"originRead">): void {
+    const task = this.#tables.tasks.get(taskId);
+    const member = task?.leaseHolder;
+    if (task === undefined || member === undefined || member.peer.id !== holder) return;
+    task.leaseHolder = undefined;
+    if (outcome === "complete") {
+      this.#progressed(member, member.pieceCount, true);
+    } else {
+      task.failedSeeds.add(holder);
+      grantLeaseIfNeeded(task, false, this.#effects);
+    }
+    this.#watchEmptiness(task);
+  }
+
+  #deadlineReached(): void {
+    for (const [member, dueMs] of this.#suspectUntil) {
+      if (dueMs > this.#nowMs) break;
+      this.#showedLife(member);
+    }
+    for (const [peer, dueMs] of this.#disconnectedUntil) {
+      if (dueMs > this.#nowMs) break;
+      this.#disconnectedUntil.delete(peer);
+      for (const member of [...peer.memberships.values()]) this.#removeMember(member);
+      this.#tables.peers.delete(peer.id);
+    }
+    for (const [task, dueMs] of this.#emptyUntil) {
+      if (dueMs > this.#nowMs) break;
+      this.#emptyUntil.delete(task);
+      for (const member of [...task.members.values()]) this.#dismiss(member);
+      this.#tables.tasks.delete(task.id);
+      this.#effects.push({ type: "forgetTask", taskId: task.id });
+    }
+  }
+
+  /** The member goes; those who are short of neighbours without it get others. */
+  #removeMember(member: Member): void {
+    const { task } = member;
+    const former = this.#dismiss(member);
+    for (const neighbour of former) {
+      if (neighbour.degree < this.#tables.shortDegree) this.#replenish(neighbour, [member]);
+    }
+    grantLeaseIfNeeded(task, false, this.#effects);
+    this.#watchEmptiness(task);
+  }
+
+  #dismiss(member: Member): Member[] {
+    this.#suspectUntil.delete(member);
+    return this.#tables.removeMember(member);
+  }
+
+  /** Brings an incomplete member back to a joiner's degree, by at least one, and tells it whom it lost. */
+  #replenish(member: Member, dropped: readonly Member[]): void {
+    if (!member.peer.connected) return;
+    const added = member.complete ? [] : this.#giveNeighbours(member, Math.max(1, this.#joinDegree(member) - member.degree));
+    if (added.length > 0 || dropped.length > 0) this.#rewire(member, added, dropped);
+  }
+
+  #rewire(member: Member, add: readonly Member[], drop: readonly Member[]): void {
+    this.#effects.push({
+      type: "rewire",
+      peerId: member.peer.id,
+      taskId: member.task.id,
+      add: add.map((neighbour) => neighbour.peer.id),
+      drop: drop.map((neighbour) => neighbour.peer.id),
+    });
+  }
+
+  #avoid(member: Member, id: PeerId): void {
+    member.avoided.delete(id);
+    member.avoided.set(id, this.#nowMs + AVOID_MS);
+    if (member.avoided.size <= AVOIDED_COUNT_MAX) return;
+    for (const oldest of member.avoided.keys()) {
+      member.avoided.delete(oldest);
+      return;
+    }
+  }
+
+  /** A task without plain members is forgotten after a while, but not while its origin is being read (preheat). */
+  #watchEmptiness(task: Task): void {
+    if (task.plainCount > 0 || task.leaseHolder !== undefined) this.#emptyUntil.delete(task);
+    else if (!this.#emptyUntil.has(task)) this.#emptyUntil.set(task, this.#nowMs + this.#config.emptyTaskMs);
+  }
+
+  #withMember(peerId: PeerId, taskId: TaskId, apply: (member: Member) => void): void {
+    const member = this.#tables.tasks.get(taskId)?.members.get(peerId);
+    if (member !== undefined) apply(member);
+  }
+}
