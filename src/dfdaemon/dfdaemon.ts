@@ -1,0 +1,118 @@
+import { pino, stdTimeFunctions, type Logger } from "pino";
+import type { Registry } from "prom-client";
+import { AppError } from "../base/errors.ts";
+import type { ListenAddress, RateLimits } from "../peer/config.ts";
+import type { ContentOpener } from "../peer/content.ts";
+import type { DfdaemonConfig } from "./config.ts";
+import { Mirror, type MirrorOptions } from "./mirror.ts";
+import { HttpUpstreamAsker, type UpstreamAsker } from "./mirror-passthrough.ts";
+import { MirrorServer } from "./mirror-server.ts";
+import { Registries } from "./registries.ts";
+
+/** A running daemon. */
+export interface Dfdaemon {
+  /** Where engines reach the mirror; the port is the real one. */
+  readonly mirrorAddress: ListenAddress;
+  /** Puts the rate limits and the log level of `config` to work at once; the rest needs a restart. */
+  reload(config: DfdaemonConfig): void;
+  /** Accepts no more, lets answers that have begun end (10 s at most), then lets go of everything. Once. */
+  close(): Promise<void>;
+}
+
+/** What the daemon needs of its peer. */
+export interface DaemonPeer {
+  readonly opener: ContentOpener;
+  /** A supernode knows this peer. */
+  readonly ready: boolean;
+  readonly metrics: Registry;
+  setLimits(limits: RateLimits): void;
+  close(): Promise<void>;
+}
+
+/** What the daemon is made of; tests put others in. */
+export interface DfdaemonDeps {
+  readonly createPeer: (config: DfdaemonConfig, log: Logger) => Promise<DaemonPeer>;
+  /** Serves dfget on `config.socketPath`. */
+  readonly openLocalApi: (config: DfdaemonConfig, opener: ContentOpener, log: Logger) => Promise<{ close(): Promise<void> }>;
+  readonly asker: UpstreamAsker & { close(): Promise<void> };
+  readonly log: Logger;
+  readonly mirrorOptions: Partial<MirrorOptions>;
+}
+
+/**
+ * Starts the host's daemon: peer, registry mirror, local API.
+ *
+ * @param config stays the caller's
+ * @throws AppError LISTEN_FAILED, CONFIG_INVALID, and what the peer's start says; nothing is left running then
+ */
+export async function startDfdaemon(config: DfdaemonConfig, given: Partial<DfdaemonDeps> = {}): Promise<Dfdaemon> {
+  const deps = { ...defaultDeps(config), ...given };
+  const { log, asker } = deps;
+  const logs = [log];
+  const child = (component: string): Logger => {
+    const made = log.child({ component });
+    logs.push(made);
+    return made;
+  };
+  const closers: (() => Promise<void>)[] = [() => asker.close()];
+  try {
+    const registries = new Registries(config.registries);
+    const peer = await deps.createPeer(config, child("peer"));
+    closers.push(() => peer.close());
+    const localApi = await deps.openLocalApi(config, peer.opener, child("local-api"));
+    closers.push(() => localApi.close());
+    const mirror = new Mirror({
+      opener: peer.opener,
+      registries,
+      asker,
+      log: child("mirror"),
+      backToSource: config.backToSource,
+      options: deps.mirrorOptions,
+    });
+    const server = await MirrorServer.listen(config.listen, {
+      mirror,
+      version: config.version,
+      isReady: () => peer.ready,
+      metricsText: async () => `${await mirror.metrics.registry.metrics()}\n${await peer.metrics.metrics()}`,
+    });
+    closers.push(() => server.close(DRAIN_MS));
+    log.info({ mirror: server.address, peer: config.peerListen, socket: config.socketPath }, "dfdaemon is up");
+    return {
+      mirrorAddress: server.address,
+      reload: (next) => {
+        for (const each of logs) each.level = next.logLevel;
+        peer.setLimits(next.limits);
+      },
+      close: () => closeAll(closers),
+    };
+  } catch (error) {
+    await closeAll(closers);
+    throw error;
+  }
+}
+
+function defaultDeps(config: DfdaemonConfig): DfdaemonDeps {
+  return {
+    createPeer: () => Promise.reject(new AppError("INTERNAL", "this build has no peer")),
+    openLocalApi: () => Promise.resolve({ close: () => Promise.resolve() }),
+    asker: new HttpUpstreamAsker({ userAgent: `dragonfly/${config.version}` }),
+    log: pino({ level: config.logLevel, timestamp: stdTimeFunctions.isoTime }),
+    mirrorOptions: {},
+  };
+}
+
+/** The last opened first; one that fails does not keep the others open. @throws the first failure, at the end */
+async function closeAll(closers: readonly (() => Promise<void>)[]): Promise<void> {
+  const failures: unknown[] = [];
+  for (const close of closers.toReversed()) {
+    try {
+      await close();
+    } catch (error) {
+      failures.push(error);
+    }
+  }
+  if (failures.length > 0) throw failures[0];
+}
+
+/** Half of what is left between a SIGTERM and the end that Kubernetes makes of it, and the docker stop default. */
+const DRAIN_MS = 10_000;
