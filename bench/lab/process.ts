@@ -33,7 +33,7 @@ export class Program {
     createInterface({ input: this.#child.stdout! }).on("line", (line) => {
       const at = performance.now();
       log.write(`${line}\n`);
-      for (const listener of [...this.#waiting]) listener(line, at);
+      for (const listener of this.#waiting) listener(line, at);
     });
     this.ended = new Promise((resolve, reject) => {
       this.#child.once("error", reject);
