@@ -6,6 +6,7 @@ import type { HandshakeStep } from "../protocol/handshake.ts";
 import type { PeerId } from "../protocol/ids.ts";
 import { LINK_PROTOCOL, type LinkFrame } from "../protocol/link-frames.ts";
 import { DialerHandshake, type HandshakeConfig, ListenerHandshake, parseHandshakeStep } from "./handshake.ts";
+import type { LinkId } from "../swarm/index.ts";
 import { Link, type LinkDeps, type LinkEvents } from "./link.ts";
 
 const CONNECT_MS = 3_000;
@@ -34,6 +35,7 @@ export class LinkTable {
   readonly #deps: LinkTableDeps;
   readonly #linkDeps: LinkDeps;
   readonly #byPeer = new Map<PeerId, Link>();
+  readonly #byId = new Map<LinkId, Link>();
   readonly #all = new Set<Link>();
   readonly #dialling = new Set<PeerId>();
   readonly #handshakes = new Map<Link, { readonly take: (step: HandshakeStep) => void; readonly timer: NodeJS.Timeout }>();
@@ -58,6 +60,10 @@ export class LinkTable {
 
   get(peerId: PeerId): Link | undefined {
     return this.#byPeer.get(peerId);
+  }
+
+  byId(linkId: LinkId): Link | undefined {
+    return this.#byId.get(linkId);
   }
 
   get count(): number {
@@ -196,6 +202,7 @@ export class LinkTable {
       former.close("a newer link took its place");
     }
     this.#byPeer.set(peerId, link);
+    this.#byId.set(link.linkId, link);
     this.#deps.events.opened(link, peerId);
   }
 
@@ -214,6 +221,7 @@ export class LinkTable {
     const { peerId } = link;
     if (peerId === undefined || this.#byPeer.get(peerId) !== link) return;
     this.#byPeer.delete(peerId);
+    this.#byId.delete(link.linkId);
     this.#deps.events.closed(link, peerId, why);
   }
 

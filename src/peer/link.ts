@@ -40,6 +40,7 @@ export class Link {
   readonly #ownChannels = new Map<TaskId, number>();
   readonly #ownTasks = new Map<number, TaskId>();
   readonly #remoteTasks = new Map<number, TaskId>();
+  readonly #remoteChannels = new Map<TaskId, number>();
   #nextChannel = 1;
 
   constructor(linkId: LinkId, dialled: boolean, deps: LinkDeps) {
@@ -179,10 +180,18 @@ export class Link {
       return;
     }
     this.#remoteTasks.set(channel, taskId);
+    this.#remoteChannels.set(taskId, channel);
+  }
+
+  /** The channel under which the other side names a task to us. */
+  remoteChannel(taskId: TaskId): number | undefined {
+    return this.#remoteChannels.get(taskId);
   }
 
   closeRemoteChannel(channel: number): void {
+    const taskId = this.#remoteTasks.get(channel);
     this.#remoteTasks.delete(channel);
+    if (taskId !== undefined && this.#remoteChannels.get(taskId) === channel) this.#remoteChannels.delete(taskId);
   }
 
   get taskIds(): Iterable<TaskId> {

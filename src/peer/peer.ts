@@ -1,23 +1,34 @@
 /**
  * A peer: piece store, links, and the driver of the swarm's brain. Supernode (seed) and dfdaemon are the same peer.
  */
+import { randomBytes } from "node:crypto";
 import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
+import type { Logger } from "pino";
+import { TokenBucket } from "../base/token-bucket.ts";
 import type { ByteSources, Neighbour } from "../protocol/control-messages.ts";
-import type { TaskId } from "../protocol/ids.ts";
-import type { Priority } from "../swarm/index.ts";
-import type { PieceProof, StoredTask, TaskRecord } from "./piece-store.ts";
+import type { PeerId, TaskId } from "../protocol/ids.ts";
+import type { Priority, SwarmConfig, SwarmSnapshot } from "../swarm/index.ts";
+import { LinkTable } from "./link-table.ts";
+import { servePieces } from "./piece-http.ts";
+import type { PieceProof, PieceStore, StoredTask, TaskRecord } from "./piece-store.ts";
+import { SwarmDriver } from "./swarm-driver.ts";
+import { TaskSession } from "./task-session.ts";
 
 /** One task in which this peer takes part. Every `openTask` needs one `release`. */
 export interface PeerTask {
   readonly stored: StoredTask;
+  /** What readers wait on; see TaskSession. */
+  readonly session: TaskSession;
   /** Dials neighbours (existing links are reused) and joins the task on the links, showing `ticket`. */
   connect(neighbours: readonly Neighbour[], ticket: string): void;
-  disconnect(peerIds: readonly string[]): void;
+  disconnect(peerIds: readonly PeerId[]): void;
   /** A piece read from the origin by this peer (seed, or lease holder): stored, then offered at once. */
   addOwn(piece: number, bytes: Uint8Array, sign: (digest: Uint8Array) => Uint8Array): Promise<PieceProof>;
   setLength(lengthBytes: number, signature: Uint8Array): Promise<void>;
-  /** Withholds these pieces from other peers and readers until `unveil` (whole-file digest still to be checked). */
+  /** Tells the swarm where a reader is blocked; undefined when it is done. */
+  readerAt(readerId: number, piece: number | undefined): void;
   sources(): ByteSources & { readonly cacheBytes: number };
   release(): void;
 }
@@ -31,6 +42,255 @@ export interface PeerService {
   handleRequest(request: IncomingMessage, response: ServerResponse): boolean;
   openTasks(): readonly { readonly taskId: TaskId; readonly haveCount: number; readonly linkCount: number }[];
   /** Bytes per second; undefined = no limit. Effective at once, shared by all tasks. */
-  setLimits(limits: { readonly downloadBytesPerSecond: number | undefined; readonly uploadBytesPerSecond: number | undefined }): void;
+  setLimits(limits: {
+    readonly downloadBytesPerSecond: number | undefined;
+    readonly uploadBytesPerSecond: number | undefined;
+  }): void;
   close(): Promise<void>;
 }
+
+export type PeerLog = Pick<Logger, "debug" | "info" | "warn" | "error">;
+
+export interface PeerOptions {
+  readonly peerId: PeerId;
+  /** The site's join token; undefined = insecure mode. */
+  readonly token: string | undefined;
+  readonly store: PieceStore;
+  readonly log: PeerLog;
+  readonly limits: {
+    readonly downloadBytesPerSecond: number | undefined;
+    readonly uploadBytesPerSecond: number | undefined;
+  };
+  /** The mesh of a task does not feed us. */
+  readonly needNeighbours?: (taskId: TaskId, useless: readonly PeerId[]) => void;
+  /** A neighbour sent a bad piece or a forged signature. */
+  readonly accuse?: (taskId: TaskId, peerId: PeerId, piece: number) => void;
+  /** A piece is verified and on disk. */
+  readonly stored?: (session: TaskSession, piece: number) => void;
+  readonly swarm?: Partial<SwarmConfig>;
+}
+
+export class Peer implements PeerService {
+  readonly peerId: PeerId;
+  readonly #options: PeerOptions;
+  readonly #links: LinkTable;
+  readonly #driver: SwarmDriver;
+  readonly #sessions = new Map<TaskId, TaskSession>();
+  readonly #opening = new Map<TaskId, Promise<TaskSession>>();
+  readonly #seeds = new Set<PeerId>();
+  readonly #upload: TokenBucket;
+  readonly #download: TokenBucket;
+
+  constructor(options: PeerOptions) {
+    this.peerId = options.peerId;
+    this.#options = options;
+    const nowMs = (): number => Math.floor(performance.now());
+    this.#upload = new TokenBucket(options.limits.uploadBytesPerSecond);
+    this.#download = new TokenBucket(options.limits.downloadBytesPerSecond);
+    this.#links = new LinkTable({
+      handshake: { token: options.token, ownPeerId: options.peerId, randomBytes },
+      nowMs,
+      admitUpload: (bytes) => this.#upload.take(bytes, nowMs()),
+      admitDownload: (bytes) => this.#download.take(bytes, nowMs()),
+      events: {
+        opened: (link, peerId) => {
+          this.#driver.linkOpened(link, peerId);
+          for (const session of this.#sessions.values()) {
+            if (session.neighbours.has(peerId)) this.#driver.join(link, session);
+          }
+        },
+        closed: (link, peerId, why) => {
+          options.log.debug({ peerId, why }, "a link ended");
+          this.#driver.linkClosed(link);
+        },
+        unreachable: (peerId, why) => this.#unreachable(peerId, why),
+        frame: (link, frame) => this.#driver.frame(link, frame),
+        payloadTarget: (...values) => this.#driver.payloadTarget(...values),
+        payload: (...values) => this.#driver.payload(...values),
+      },
+    });
+    this.#driver = new SwarmDriver({
+      links: this.#links,
+      nowMs,
+      seed: randomBytes(4).readInt32LE(),
+      ...(options.swarm === undefined ? {} : { swarm: options.swarm }),
+      session: (taskId) => this.#sessions.get(taskId),
+      openFromDisk: (taskId) => this.#openFromDisk(taskId),
+      isSeed: (peerId) => this.#seeds.has(peerId),
+      log: options.log,
+      needNeighbours: (taskId, useless) => options.needNeighbours?.(taskId, useless),
+      accuse: (taskId, peerId, piece) => options.accuse?.(taskId, peerId, piece),
+      stored: (session, piece) => options.stored?.(session, piece),
+    });
+  }
+
+  get counters(): SwarmDriver["counters"] {
+    return this.#driver.counters;
+  }
+
+  get linkCount(): number {
+    return this.#links.count;
+  }
+
+  snapshot(): SwarmSnapshot {
+    return this.#driver.snapshot();
+  }
+
+  async openTask(record: TaskRecord, priority: Priority): Promise<PeerTask> {
+    const session = await this.#open(record.taskId, priority, async () => {
+      const stored = await this.#options.store.open(record);
+      const known = stored.record;
+      const same =
+        Buffer.from(known.publicKey).equals(record.publicKey) && known.pieceLengthBytes === record.pieceLengthBytes;
+      if (same) return stored;
+      // What is on disk was signed by a supernode that is no more (or cut otherwise): nobody could verify it.
+      stored.release();
+      await this.#options.store.remove(record.taskId);
+      return this.#options.store.open(record);
+    });
+    if (record.lengthBytes !== undefined && record.lengthSignature !== undefined && session.lengthBytes === undefined) {
+      await this.#driver.setLength(session, record.lengthBytes, record.lengthSignature);
+    }
+    return this.#handle(session);
+  }
+
+  handleUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer): boolean {
+    if (request.url !== "/v1/link") return false;
+    this.#links.accept(request, socket as Socket, head);
+    return true;
+  }
+
+  handleRequest(request: IncomingMessage, response: ServerResponse): boolean {
+    return servePieces(request, response, async (taskId) => this.#sessions.get(taskId) ?? this.#openFromDisk(taskId));
+  }
+
+  openTasks(): readonly { readonly taskId: TaskId; readonly haveCount: number; readonly linkCount: number }[] {
+    return [...this.#sessions.values()].map((session) => ({
+      taskId: session.taskId,
+      haveCount: session.stored.have.count,
+      linkCount: [...this.#links].filter((link) => link.ownChannel(session.taskId) !== undefined).length,
+    }));
+  }
+
+  /** Tasks open here, for those who re-announce them. */
+  sessions(): Iterable<TaskSession> {
+    return this.#sessions.values();
+  }
+
+  setLimits(limits: PeerOptions["limits"]): void {
+    const nowMs = Math.floor(performance.now());
+    this.#download.setRate(limits.downloadBytesPerSecond, nowMs);
+    this.#upload.setRate(limits.uploadBytesPerSecond, nowMs);
+  }
+
+  async close(): Promise<void> {
+    this.#links.close();
+    this.#driver.close();
+    for (const session of this.#sessions.values()) session.stored.release();
+    this.#sessions.clear();
+    await Promise.resolve();
+  }
+
+  /** One holder more on the session of this task, opened by `open` when there is none. */
+  async #open(taskId: TaskId, priority: Priority, open: () => Promise<StoredTask>): Promise<TaskSession> {
+    const present = this.#sessions.get(taskId);
+    if (present !== undefined) {
+      present.holders++;
+      return present;
+    }
+    const opening = this.#opening.get(taskId);
+    if (opening !== undefined) {
+      const session = await opening;
+      session.holders++;
+      return session;
+    }
+    const promise = open().then((stored) => {
+      const session = new TaskSession(stored);
+      this.#sessions.set(taskId, session);
+      this.#driver.openTask(session, priority);
+      return session;
+    });
+    this.#opening.set(taskId, promise);
+    try {
+      return await promise;
+    } finally {
+      this.#opening.delete(taskId);
+    }
+  }
+
+  /** A task that a neighbour or a tool asks for; it stays open for a while after. */
+  async #openFromDisk(taskId: TaskId): Promise<TaskSession | undefined> {
+    if (!this.#options.store.list().some((record) => record.taskId === taskId)) return undefined;
+    const session = await this.#open(taskId, "normal", async () => {
+      const stored = await this.#options.store.find(taskId);
+      if (stored === undefined) throw new Error("it has just been evicted");
+      return stored;
+    });
+    setTimeout(() => this.#release(session), SERVED_TASK_MS).unref();
+    return session;
+  }
+
+  #handle(session: TaskSession): PeerTask {
+    let released = false;
+    return {
+      stored: session.stored,
+      session,
+      connect: (neighbours, ticket) => {
+        session.ticket = ticket;
+        for (const neighbour of neighbours) {
+          if (neighbour.peerId === this.peerId) continue;
+          session.neighbours.set(neighbour.peerId, neighbour);
+          if (neighbour.seed) this.#seeds.add(neighbour.peerId);
+          const link = this.#links.get(neighbour.peerId);
+          if (link !== undefined) this.#driver.join(link, session);
+          else this.#links.dial(neighbour.peerId, neighbour.address, neighbour.port);
+        }
+      },
+      disconnect: (peerIds) => {
+        for (const peerId of peerIds) {
+          session.neighbours.delete(peerId);
+          const link = this.#links.get(peerId);
+          const channel = link?.ownChannel(session.taskId);
+          if (link === undefined || channel === undefined) continue;
+          link.send({ type: "leave", channel });
+          link.closeChannel(session.taskId);
+          this.#driver.feed({ type: "remoteLeft", linkId: link.linkId, taskId: session.taskId });
+        }
+      },
+      addOwn: async (piece, bytes, sign) => {
+        const proof = await session.stored.storeOwn(piece, bytes, sign);
+        session.count("originBytes", bytes.length);
+        this.#driver.storedPiece(session, piece);
+        return proof;
+      },
+      setLength: (lengthBytes, signature) => this.#driver.setLength(session, lengthBytes, signature),
+      readerAt: (readerId, piece) =>
+        this.#driver.feed({ type: "readerMoved", taskId: session.taskId, readerId, piece }),
+      sources: () => session.sources(),
+      release: () => {
+        if (released) return;
+        released = true;
+        this.#release(session);
+      },
+    };
+  }
+
+  #release(session: TaskSession): void {
+    if (--session.holders > 0 || this.#sessions.get(session.taskId) !== session) return;
+    this.#sessions.delete(session.taskId);
+    this.#driver.closeTask(session);
+    session.stored.release();
+    session.wake();
+  }
+
+  #unreachable(peerId: PeerId, why: string): void {
+    this.#options.log.debug({ peerId, why }, "a neighbour cannot be reached");
+    for (const session of this.#sessions.values()) {
+      if (!session.neighbours.delete(peerId)) continue;
+      this.#options.needNeighbours?.(session.taskId, [peerId]);
+    }
+  }
+}
+
+/** A task opened because somebody asked for its pieces stays open this long. */
+const SERVED_TASK_MS = 60_000;

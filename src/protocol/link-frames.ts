@@ -53,14 +53,16 @@ export type LinkFrame =
     }
   | { readonly type: "accept"; readonly channel: number; readonly piece: number }
   | { readonly type: "decline"; readonly channel: number; readonly piece: number; readonly reason: DeclineReason }
-  /** Either side gives this transfer up. */
+  /** The receiver gives this transfer up. */
   | { readonly type: "cancel"; readonly channel: number; readonly piece: number }
+  /** The sender gives it up; no more of its payload follows. */
+  | { readonly type: "withdraw"; readonly channel: number; readonly piece: number }
   /** The file's length, signed by the supernode (see `lengthStatement`). */
   | { readonly type: "length"; readonly channel: number; readonly lengthBytes: number; readonly signature: Uint8Array }
   | { readonly type: "ping" }
   | { readonly type: "pong" };
 
-/** `accept`, `decline`, and a receiver's `cancel` name the offering side's channel; every other frame its sender's. */
+/** `accept`, `decline` and `cancel` name the offering side's channel; every other frame its sender's. */
 const TYPE_CODES = {
   handshake: 1,
   join: 2,
@@ -76,6 +78,7 @@ const TYPE_CODES = {
   length: 12,
   ping: 13,
   pong: 14,
+  withdraw: 15,
 } as const;
 
 export const DATA_TYPE_CODE: number = TYPE_CODES.data;
@@ -120,7 +123,8 @@ export function encodeFrame(frame: LinkFrame): Uint8Array {
       return out.bytes;
     }
     case "accept":
-    case "cancel": {
+    case "cancel":
+    case "withdraw": {
       const out = start(TYPE_CODES[frame.type], 8);
       out.view.setUint32(5, frame.channel);
       out.view.setUint32(9, frame.piece);
@@ -220,9 +224,10 @@ export function decodeFrame(typeCode: number, body: Uint8Array): LinkFrame | und
     }
     case TYPE_CODES.accept:
     case TYPE_CODES.cancel:
+    case TYPE_CODES.withdraw:
       need(8);
       return {
-        type: typeCode === TYPE_CODES.accept ? "accept" : "cancel",
+        type: typeCode === TYPE_CODES.accept ? "accept" : typeCode === TYPE_CODES.cancel ? "cancel" : "withdraw",
         channel: view.getUint32(0),
         piece: checkedPiece(view.getUint32(4)),
       };

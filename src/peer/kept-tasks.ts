@@ -1,0 +1,80 @@
+/**
+ * Tasks this host takes part in: one per content, shared by all its readers, kept for others for a while after.
+ */
+import type { Source, TaskInfo } from "../protocol/control-messages.ts";
+import type { TaskId } from "../protocol/ids.ts";
+import type { PeerTask } from "./peer.ts";
+
+/** A task without readers goes on seeding (or loading) this long; on disk it stays until evicted. */
+const KEEP_MS = 120_000;
+
+export interface KeptTask {
+  readonly task: PeerTask;
+  readonly source: Source;
+  readonly info: TaskInfo;
+  readers: number;
+  toldQuarter: number;
+  timer: NodeJS.Timeout | undefined;
+}
+
+export class KeptTasks {
+  readonly #kept = new Map<TaskId, KeptTask>();
+
+  get(taskId: TaskId): KeptTask | undefined {
+    return this.#kept.get(taskId);
+  }
+
+  [Symbol.iterator](): Iterator<KeptTask> {
+    return this.#kept.values();
+  }
+
+  /** Adds a task with one reader, or one reader to the task that is here (then `task` is released). */
+  hold(task: PeerTask, source: Source, info: TaskInfo): KeptTask {
+    const taskId = task.session.taskId;
+    const present = this.#kept.get(taskId);
+    if (present !== undefined) {
+      task.release();
+      this.use(present);
+      return present;
+    }
+    const kept: KeptTask = { task, source, info, readers: 1, toldQuarter: 0, timer: undefined };
+    this.#kept.set(taskId, kept);
+    return kept;
+  }
+
+  use(kept: KeptTask): void {
+    clearTimeout(kept.timer);
+    kept.timer = undefined;
+    kept.readers++;
+  }
+
+  /** One reader less. */
+  leave(kept: KeptTask): void {
+    kept.readers--;
+    if (kept.readers > 0) return;
+    kept.timer = setTimeout(() => this.#drop(kept), KEEP_MS);
+    kept.timer.unref();
+  }
+
+  /** Lets tasks without readers go at once: the disk needs room. @returns how many */
+  dropIdle(): number {
+    let dropped = 0;
+    for (const kept of [...this.#kept.values()]) {
+      if (kept.readers > 0) continue;
+      this.#drop(kept);
+      dropped++;
+    }
+    return dropped;
+  }
+
+  close(): void {
+    for (const kept of [...this.#kept.values()]) this.#drop(kept);
+  }
+
+  #drop(kept: KeptTask): void {
+    clearTimeout(kept.timer);
+    this.#kept.delete(kept.task.session.taskId);
+    kept.task.release();
+  }
+}
+

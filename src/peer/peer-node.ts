@@ -1,0 +1,352 @@
+/**
+ * A host's peer as a whole: store, peer port, control connection, and content for whoever asks.
+ * dfdaemon and dfget (as its own peer) are built on it; the supernode composes the parts in its own way.
+ */
+import { createServer, type Server } from "node:http";
+import { hostname } from "node:os";
+import { join as joinPath } from "node:path";
+import { AppError, isErrorCode, toAppError } from "../base/errors.ts";
+import { TokenBucket } from "../base/token-bucket.ts";
+import type { Origin } from "../origin/origin.ts";
+import { redactUrl } from "../origin/origin-url.ts";
+import type { HostInfo, Source, TaskInfo } from "../protocol/control-messages.ts";
+import type { TaskId } from "../protocol/ids.ts";
+import type { CacheConfig, HostLabels, ListenAddress, RateLimits, SupernodeAddress } from "./config.ts";
+import type { Content, ContentInfo, ContentOpener, ContentRequest } from "./content.ts";
+import { ControlClient, type JoinedMessage } from "./control-client.ts";
+import { generatePeerId } from "./credentials.ts";
+import { DirectOpener, type DirectOpenerDeps } from "./direct-content.ts";
+import { DiskStore } from "./disk-store.ts";
+import { type KeptTask, KeptTasks } from "./kept-tasks.ts";
+import { Peer, type PeerLog } from "./peer.ts";
+import type { TaskRecord } from "./piece-store.ts";
+import { InlineContent, SwarmContent } from "./swarm-content.ts";
+
+export interface PeerNodeConfig {
+  readonly program: "dfdaemon" | "dfget";
+  readonly version: string;
+  readonly supernodes: readonly SupernodeAddress[];
+  readonly joinToken: string | undefined;
+  readonly peerListen: ListenAddress;
+  readonly advertiseHost: string | undefined;
+  readonly cache: CacheConfig;
+  readonly limits: RateLimits;
+  readonly labels: HostLabels;
+}
+
+export interface PeerNodeDeps {
+  readonly origin: Origin;
+  readonly log: PeerLog;
+}
+
+export class PeerNode implements ContentOpener {
+  readonly #config: PeerNodeConfig;
+  readonly #log: PeerLog;
+  readonly #store: DiskStore;
+  readonly #peer: Peer;
+  readonly #server: Server;
+  readonly #control: ControlClient;
+  readonly #direct: DirectOpener;
+  readonly #directDeps: DirectOpenerDeps;
+  readonly #originBucket: TokenBucket;
+  readonly #kept = new KeptTasks();
+  readonly #closing = new AbortController();
+  #publicKey: Uint8Array | undefined;
+
+  /** @throws AppError LISTEN_FAILED, DISK_FAILED */
+  static async start(config: PeerNodeConfig, deps: PeerNodeDeps): Promise<PeerNode> {
+    const store = await DiskStore.open(
+      {
+        directory: joinPath(config.cache.dataDirectory, "cache"),
+        quotaBytes: config.cache.quotaBytes,
+        reservedFreeBytes: config.cache.reservedFreeBytes,
+        workerCount: 2,
+      },
+      { log: (level, message, fields) => deps.log[level](fields, message) },
+    );
+    const server = createServer();
+    try {
+      await listen(server, config.peerListen);
+    } catch (thrown) {
+      await store.close();
+      throw thrown;
+    }
+    return new PeerNode(config, deps, store, server);
+  }
+
+  private constructor(config: PeerNodeConfig, deps: PeerNodeDeps, store: DiskStore, server: Server) {
+    this.#config = config;
+    this.#log = deps.log;
+    this.#store = store;
+    this.#server = server;
+    this.#originBucket = new TokenBucket(config.limits.originBytesPerSecond);
+    this.#directDeps = { origin: deps.origin, admit: (bytes) => this.#admitOrigin(bytes) };
+    this.#direct = new DirectOpener(this.#directDeps);
+    const peerId = generatePeerId(hostname());
+    this.#peer = new Peer({
+      peerId,
+      token: config.joinToken,
+      store,
+      log: deps.log,
+      limits: config.limits,
+      needNeighbours: (taskId, lost) => this.#control.send({ type: "needNeighbours", taskId, lost: lost.slice(0, 256) }),
+      accuse: (taskId, accused, piece) => this.#control.send({ type: "accuse", taskId, peerId: accused, piece }),
+      stored: (session) => this.#progressed(session.taskId),
+    });
+    server.on("request", (request, response) => {
+      if (this.#peer.handleRequest(request, response)) return;
+      response.writeHead(404, { "content-type": "application/json" });
+      response.end(JSON.stringify({ code: "TASK_UNKNOWN", message: "this port serves links and pieces" }));
+    });
+    server.on("upgrade", (request, socket, head) => {
+      if (!this.#peer.handleUpgrade(request, socket, head)) socket.destroy();
+    });
+    this.#control = new ControlClient({
+      supernodes: config.supernodes,
+      token: config.joinToken,
+      peerId,
+      host: this.#hostInfo(),
+      log: deps.log,
+      random: Math.random,
+      handlers: {
+        onRegistered: (publicKey) => this.#registered(publicKey),
+        onNeighbours: (taskId, add, drop) => {
+          const kept = this.#kept.get(taskId);
+          if (kept === undefined) return;
+          kept.task.disconnect(drop);
+          kept.task.connect(add, kept.task.session.ticket);
+        },
+        onLength: (taskId, lengthBytes, signature) => {
+          const kept = this.#kept.get(taskId);
+          if (kept?.task.session.verifier.verifyLength(taskId, lengthBytes, signature)) {
+            void kept.task.setLength(lengthBytes, signature);
+          }
+        },
+        onTaskFailed: (message) => this.#taskFailed(message.taskId, toTaskFailure(message), message.discard),
+        onDisconnected: () => undefined,
+      },
+    });
+  }
+
+  get peer(): Peer {
+    return this.#peer;
+  }
+
+  get store(): DiskStore {
+    return this.#store;
+  }
+
+  /** Registered at a supernode. */
+  get connected(): boolean {
+    return this.#control.connected;
+  }
+
+  async open(request: ContentRequest, signal: AbortSignal): Promise<Content> {
+    try {
+      const joined = await this.#join(request.source, true, signal);
+      if (joined.inline !== null) return new InlineContent(joined.task, Buffer.from(joined.inline, "base64"));
+      const kept = await this.#take(joined, request.source);
+      return new SwarmContent({
+        task: kept.task,
+        info: joined.task,
+        source: request.source,
+        direct: request.backToSource ? this.#directDeps : undefined,
+        supernodeConnected: () => this.#control.connected,
+        closed: () => this.#kept.leave(kept),
+      });
+    } catch (thrown) {
+      return this.#openDirect(request, toAppError(thrown), signal);
+    }
+  }
+
+  async stat(request: ContentRequest, signal: AbortSignal): Promise<ContentInfo> {
+    try {
+      const { task } = await this.#join(request.source, false, signal);
+      return {
+        taskId: task.taskId,
+        lengthBytes: task.lengthBytes ?? undefined,
+        contentType: task.contentType ?? undefined,
+        digest: task.digest ?? undefined,
+        headers: task.headers,
+      };
+    } catch (thrown) {
+      const error = toAppError(thrown);
+      if (!mayGoDirect(request, error)) throw backSourceError(request, error);
+      return this.#direct.stat(request, signal);
+    }
+  }
+
+  setLimits(limits: RateLimits): void {
+    this.#peer.setLimits(limits);
+    this.#originBucket.setRate(limits.originBytesPerSecond, Math.floor(performance.now()));
+  }
+
+  async close(): Promise<void> {
+    this.#closing.abort();
+    this.#control.close();
+    this.#kept.close();
+    await this.#peer.close();
+    this.#server.closeAllConnections();
+    await new Promise<void>((resolve) => void this.#server.close(() => resolve()));
+    await this.#store.close();
+  }
+
+  #join(source: Source, download: boolean, signal: AbortSignal): Promise<JoinedMessage> {
+    return this.#control.join(source, { download, signal });
+  }
+
+  /** The task of a join's answer: opened, linked to its neighbours, one reader counted. */
+  async #take(joined: JoinedMessage, source: Source): Promise<KeptTask> {
+    const { taskId } = joined.task;
+    const present = this.#kept.get(taskId);
+    if (present !== undefined) {
+      this.#kept.use(present);
+      present.task.session.failure = undefined;
+      present.task.connect(joined.neighbours, joined.ticket ?? present.task.session.ticket);
+      return present;
+    }
+    if (this.#publicKey === undefined) throw new AppError("SUPERNODE_UNREACHABLE", "no supernode has registered us yet");
+    const record = recordOf(joined, source, this.#publicKey);
+    const task = await this.#peer.openTask(record, source.priority ?? "interactive");
+    const kept = this.#kept.hold(task, source, joined.task);
+    kept.task.session.failure = undefined;
+    kept.task.connect(joined.neighbours, joined.ticket ?? "");
+    // What was here before counts at the supernode, too: others may have it from us.
+    if (task.stored.have.count > 0) this.#rejoin(kept);
+    return kept;
+  }
+
+  async #openDirect(request: ContentRequest, error: AppError, signal: AbortSignal): Promise<Content> {
+    if (!mayGoDirect(request, error)) throw backSourceError(request, error);
+    this.#log.warn({ url: redactUrl(request.source.url), why: error.message }, "reading the origin directly");
+    return this.#direct.open(request, signal);
+  }
+
+  #registered(publicKey: Uint8Array): void {
+    this.#publicKey = publicKey;
+    for (const kept of this.#kept) this.#rejoin(kept);
+  }
+
+  /** Tells the supernode what we hold of a task, and takes the neighbours it gives. */
+  #rejoin(kept: KeptTask): void {
+    const { task, source } = kept;
+    const { taskId } = task.session;
+    this.#control
+      .join(source, { taskId, have: task.stored.have.toBytes(), download: true, signal: this.#closing.signal })
+      .then(
+        (joined) => {
+          if (this.#kept.get(taskId) !== kept) return;
+          if (joined.task.taskId !== taskId) {
+            // The file has changed meanwhile: the old version is completed from those who have it, or fails.
+            return;
+          }
+          task.session.failure = undefined;
+          task.connect(joined.neighbours, joined.ticket ?? task.session.ticket);
+        },
+        (thrown: unknown) => {
+          this.#log.warn({ taskId, error: toAppError(thrown).message }, "a task cannot be joined again");
+        },
+      );
+  }
+
+  #taskFailed(taskId: TaskId, failure: AppError, discard: boolean): void {
+    const kept = this.#kept.get(taskId);
+    if (kept === undefined) return;
+    this.#log.warn({ taskId, code: failure.code, why: failure.message }, "the supernode gave a task up");
+    kept.task.session.failure = failure;
+    if (discard) void kept.task.stored.discard("all");
+    kept.task.session.wake();
+  }
+
+  #progressed(taskId: TaskId): void {
+    const kept = this.#kept.get(taskId);
+    if (kept === undefined) return;
+    const { session, stored } = kept.task;
+    const { pieceCount } = session;
+    if (pieceCount === undefined) return;
+    const quarter = Math.floor((stored.have.count * 4) / pieceCount);
+    if (quarter <= kept.toldQuarter) return;
+    kept.toldQuarter = quarter;
+    const { seedBytes, peerBytes, originBytes } = session.sources();
+    this.#control.send({
+      type: "progress",
+      taskId,
+      pieceCount: stored.have.count,
+      complete: stored.complete,
+      sources: { seedBytes, peerBytes, originBytes },
+    });
+  }
+
+  async #admitOrigin(bytes: number): Promise<void> {
+    const waitMs = this.#originBucket.take(bytes, Math.floor(performance.now()));
+    if (waitMs > 0) await new Promise((resolve) => setTimeout(resolve, waitMs));
+  }
+
+  #hostInfo(): HostInfo {
+    const address = this.#server.address();
+    return {
+      address: this.#config.advertiseHost ?? "",
+      port: typeof address === "object" && address !== null ? address.port : 0,
+      name: hostname(),
+      program: this.#config.program,
+      version: this.#config.version,
+      labels: { ...this.#config.labels },
+    };
+  }
+}
+
+/** What the origin itself has said is final; everything else about the swarm may be got round. */
+function mayGoDirect(request: ContentRequest, error: AppError): boolean {
+  if (!request.backToSource) return false;
+  return !error.code.startsWith("ORIGIN_") && !FINAL_CODES.has(error.code);
+}
+
+const FINAL_CODES: ReadonlySet<string> = new Set([
+  "ABORTED",
+  "DIGEST_MISMATCH",
+  "HOST_UNRESOLVABLE",
+  "SCHEME_UNSUPPORTED",
+  "TLS_FAILED",
+  "URL_INVALID",
+]);
+
+function backSourceError(request: ContentRequest, error: AppError): AppError {
+  const swarmFailed = error.code === "SUPERNODE_UNREACHABLE";
+  if (request.backToSource || !swarmFailed) return error;
+  return new AppError("BACK_SOURCE_FORBIDDEN", `${error.message}; and reading the origin directly is not allowed`, {
+    cause: error,
+  });
+}
+
+function recordOf(joined: JoinedMessage, source: Source, publicKey: Uint8Array): TaskRecord {
+  const info: TaskInfo = joined.task;
+  return {
+    taskId: info.taskId,
+    displayUrl: redactUrl(source.url),
+    lengthBytes: info.lengthBytes ?? undefined,
+    lengthSignature: joined.lengthSignature === null ? undefined : Buffer.from(joined.lengthSignature, "base64"),
+    pieceLengthBytes: info.pieceLengthBytes,
+    contentType: info.contentType ?? undefined,
+    digest: info.digest ?? undefined,
+    headers: info.headers,
+    publicKey,
+  };
+}
+
+function toTaskFailure(message: { readonly code: string; readonly message: string; readonly details: object }): AppError {
+  const code = isErrorCode(message.code) ? message.code : "INTERNAL";
+  return new AppError(code, message.message, { details: message.details as Record<string, string | number | boolean> });
+}
+
+async function listen(server: Server, address: ListenAddress): Promise<void> {
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", (error: NodeJS.ErrnoException) =>
+      reject(
+        new AppError("LISTEN_FAILED", `cannot listen on ${address.host}:${address.port} for peers: ${error.message}`, {
+          cause: error,
+        }),
+      ),
+    );
+    server.listen(address.port, address.host, () => resolve());
+  });
+}

@@ -1,0 +1,460 @@
+/**
+ * Drives the swarm's brain: frames, payload and disk become inputs; effects become frames, transfers and calls.
+ * Never re-entrant: inputs that arise while effects run wait in a queue.
+ */
+import { PieceSet } from "../protocol/piece-set.ts";
+import type { PeerId, TaskId } from "../protocol/ids.ts";
+import type { LinkFrame } from "../protocol/link-frames.ts";
+import { DEFAULT_SWARM_CONFIG, type Priority, Swarm, type SwarmConfig, type SwarmEffect, type SwarmInput, type SwarmSnapshot } from "../swarm/index.ts";
+import { AppError, toAppError } from "../base/errors.ts";
+import type { Link } from "./link.ts";
+import type { LinkTable } from "./link-table.ts";
+import { ReceiveBuffers } from "./receive-buffers.ts";
+import type { Logger } from "pino";
+import type { TaskSession } from "./task-session.ts";
+
+/** A piece on its way in: where its bytes go. */
+interface Arrival {
+  readonly session: TaskSession;
+  readonly bytes: Uint8Array;
+  filled: number;
+  /** A payload frame is being copied in right now. */
+  writing: boolean;
+}
+
+export interface SwarmDriverDeps {
+  readonly links: LinkTable;
+  readonly nowMs: () => number;
+  readonly seed: number;
+  readonly swarm?: Partial<SwarmConfig>;
+  /** Finds the session of a task, opening it from disk when a neighbour asks for it. */
+  readonly session: (taskId: TaskId) => TaskSession | undefined;
+  readonly openFromDisk: (taskId: TaskId) => Promise<TaskSession | undefined>;
+  readonly isSeed: (peerId: PeerId) => boolean;
+  readonly log: Pick<Logger, "warn">;
+  readonly needNeighbours: (taskId: TaskId, useless: readonly PeerId[]) => void;
+  readonly accuse: (taskId: TaskId, peerId: PeerId, piece: number) => void;
+  /** A piece is verified and on disk. */
+  readonly stored: (session: TaskSession, piece: number) => void;
+}
+
+export class SwarmDriver {
+  readonly #deps: SwarmDriverDeps;
+  readonly #swarm: Swarm;
+  readonly #buffers = new ReceiveBuffers();
+  readonly #arrivals = new Map<string, Arrival>();
+  /** Lengths of offered pieces, until their transfer ends. */
+  readonly #lengths = new Map<string, number>();
+  readonly #queue: SwarmInput[] = [];
+  #running = false;
+  #timer: NodeJS.Timeout | undefined;
+  #timerDueMs = Number.POSITIVE_INFINITY;
+  /** Own `have` as last told in a join, until the other side has joined too. */
+  readonly #toldHave = new Map<string, PieceSet>();
+  readonly counters = { uploadedBytes: 0, downloadedBytes: 0, wastedBytes: 0, rejectedPieces: 0, forgedOffers: 0 };
+
+  constructor(deps: SwarmDriverDeps) {
+    this.#deps = deps;
+    this.#swarm = new Swarm({ ...DEFAULT_SWARM_CONFIG, ...deps.swarm }, deps.seed);
+  }
+
+  snapshot(): SwarmSnapshot {
+    return this.#swarm.snapshot();
+  }
+
+  feed(input: SwarmInput): void {
+    this.#queue.push(input);
+    if (this.#running) return;
+    this.#running = true;
+    const nowMs = this.#deps.nowMs();
+    for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) {
+      for (const effect of this.#swarm.step(next, nowMs)) this.#execute(effect);
+    }
+    this.#running = false;
+    this.#arm();
+  }
+
+  openTask(session: TaskSession, priority: Priority): void {
+    this.feed({
+      type: "taskOpened",
+      taskId: session.taskId,
+      pieceCount: session.pieceCount,
+      pieceLengthBytes: session.pieceLengthBytes,
+      have: copyOf(session.stored.have),
+      priority,
+    });
+  }
+
+  closeTask(session: TaskSession): void {
+    this.feed({ type: "taskClosed", taskId: session.taskId });
+    for (const link of this.#deps.links) {
+      const channel = link.ownChannel(session.taskId);
+      if (channel === undefined) continue;
+      link.send({ type: "leave", channel });
+      link.closeChannel(session.taskId);
+    }
+  }
+
+  close(): void {
+    clearTimeout(this.#timer);
+    this.#timerDueMs = Number.POSITIVE_INFINITY;
+  }
+
+  linkOpened(link: Link, peerId: PeerId): void {
+    this.feed({ type: "linkOpened", linkId: link.linkId, peerId });
+  }
+
+  linkClosed(link: Link): void {
+    for (const [key, arrival] of this.#arrivals) {
+      if (!key.startsWith(`${link.linkId}/`)) continue;
+      this.#arrivals.delete(key);
+      this.#buffers.release(arrival.bytes, true);
+    }
+    for (const key of this.#toldHave.keys()) if (key.startsWith(`${link.linkId}/`)) this.#toldHave.delete(key);
+    this.feed({ type: "linkClosed", linkId: link.linkId });
+  }
+
+  /** Takes part in the task on this link, if not yet. */
+  join(link: Link, session: TaskSession): void {
+    if (link.ownChannel(session.taskId) !== undefined) return;
+    const channel = link.openChannel(session.taskId);
+    const have = session.stored.have.toBytes();
+    this.#toldHave.set(keyOf(link, session.taskId), PieceSet.fromBytes(have));
+    link.send({ type: "join", channel, taskId: session.taskId, ticket: session.ticket, have });
+    const { lengthBytes, lengthSignature } = session.stored.record;
+    if (lengthBytes !== undefined && lengthSignature !== undefined) {
+      link.send({ type: "length", channel, lengthBytes, signature: lengthSignature });
+    }
+  }
+
+  frame(link: Link, frame: LinkFrame): void {
+    switch (frame.type) {
+      case "join":
+        this.#remoteJoined(link, frame.channel, frame.taskId, frame.ticket, PieceSet.fromBytes(frame.have));
+        return;
+      case "status":
+        return this.feed({
+          type: "remoteStatus",
+          linkId: link.linkId,
+          incoming: frame.incoming,
+          capacity: frame.capacity,
+        });
+      case "accept":
+      case "decline":
+      case "cancel": {
+        const taskId = link.taskOf(frame.channel, "own");
+        if (taskId === undefined) return;
+        const { linkId } = link;
+        const { piece } = frame;
+        if (frame.type === "accept") this.feed({ type: "offerAccepted", linkId, taskId, piece });
+        else if (frame.type === "decline") {
+          this.feed({ type: "offerDeclined", linkId, taskId, piece, reason: frame.reason });
+        } else {
+          link.writer.cancelPiece(frame.channel, piece);
+          this.feed({ type: "sendCancelled", linkId, taskId, piece });
+        }
+        return;
+      }
+      case "ping":
+      case "pong":
+      case "handshake":
+        return;
+      default: {
+        const taskId = link.taskOf(frame.channel, "remote");
+        if (taskId !== undefined) this.#taskFrame(link, taskId, frame);
+      }
+    }
+  }
+
+  #taskFrame(
+    link: Link,
+    taskId: TaskId,
+    frame: Extract<LinkFrame, { type: "leave" | "have" | "want" | "offer" | "withdraw" | "length" }>,
+  ): void {
+    const { linkId } = link;
+    switch (frame.type) {
+      case "leave":
+        link.closeRemoteChannel(frame.channel);
+        return this.feed({ type: "remoteLeft", linkId, taskId });
+      case "have":
+        return this.feed({ type: "remoteHas", linkId, taskId, pieces: frame.pieces });
+      case "want":
+        return this.feed({ type: "remoteWants", linkId, taskId, pieces: frame.pieces.slice(0, 64) });
+      case "withdraw":
+        this.#dropArrival(link, taskId, frame.piece);
+        return this.feed({ type: "receiveCancelled", linkId, taskId, piece: frame.piece });
+      case "length": {
+        const session = this.#deps.session(taskId);
+        if (session === undefined || session.lengthBytes !== undefined) return;
+        if (!session.verifier.verifyLength(taskId, frame.lengthBytes, frame.signature)) {
+          this.counters.forgedOffers++;
+          return link.close("it forged a file's length");
+        }
+        void this.setLength(session, frame.lengthBytes, frame.signature);
+        return;
+      }
+      case "offer":
+        return this.#offered(link, taskId, frame);
+    }
+  }
+
+  async setLength(session: TaskSession, lengthBytes: number, signature: Uint8Array): Promise<void> {
+    if (session.lengthBytes !== undefined) return;
+    try {
+      await session.stored.setLength(lengthBytes, signature);
+    } catch (thrown) {
+      session.failure ??= toAppError(thrown);
+    }
+    const { pieceCount } = session;
+    if (pieceCount !== undefined) {
+      this.feed({ type: "lengthKnown", taskId: session.taskId, pieceCount });
+      for (const link of this.#deps.links) {
+        const channel = link.ownChannel(session.taskId);
+        if (channel !== undefined) link.send({ type: "length", channel, lengthBytes, signature });
+      }
+    }
+    session.wake();
+  }
+
+  #remoteJoined(link: Link, channel: number, taskId: TaskId, ticket: string, have: PieceSet): void {
+    const { peerId } = link;
+    if (peerId === undefined) return;
+    const session = this.#deps.session(taskId);
+    if (session === undefined) {
+      // Held on disk, perhaps: a neighbour was told that we have it.
+      void this.#deps.openFromDisk(taskId).then(
+        (opened) => {
+          if (opened !== undefined && !link.closed) this.#remoteJoined(link, channel, taskId, ticket, have);
+        },
+        (thrown: unknown) => this.#deps.log.warn({ taskId, error: String(thrown) }, "a task on disk cannot be opened"),
+      );
+      return;
+    }
+    let receives = false;
+    if (ticket !== "") {
+      try {
+        session.tickets.verify(ticket, taskId, peerId);
+        receives = true;
+      } catch (thrown) {
+        this.#deps.log.warn({ taskId, peerId, error: toAppError(thrown).message }, "a ticket is refused");
+      }
+    }
+    if (!receives && !session.neighbours.has(peerId)) return;
+    link.setRemoteChannel(channel, taskId);
+    const told = this.#toldHave.get(keyOf(link, taskId));
+    if (told === undefined) this.join(link, session);
+    else {
+      const since = [...session.stored.have].filter((piece) => !told.has(piece));
+      const ownChannel = link.ownChannel(taskId);
+      if (since.length > 0 && ownChannel !== undefined) link.send({ type: "have", channel: ownChannel, pieces: since });
+    }
+    this.#toldHave.delete(keyOf(link, taskId));
+    const seed = this.#deps.isSeed(peerId);
+    this.feed({ type: "remoteJoined", linkId: link.linkId, taskId, have, seed, receives });
+  }
+
+  #offered(link: Link, taskId: TaskId, offer: Extract<LinkFrame, { type: "offer" }>): void {
+    const session = this.#deps.session(taskId);
+    const { linkId } = link;
+    const { piece } = offer;
+    if (session === undefined) return;
+    if (!session.stored.have.has(piece)) {
+      const { digest, signature, lengthBytes } = offer;
+      const known = session.proofs.get(piece);
+      const same = known !== undefined && Buffer.from(known.digest).equals(digest);
+      if (
+        !session.fits(piece, lengthBytes) ||
+        (!same && !session.verifier.verifyPiece(taskId, piece, lengthBytes, digest, signature))
+      ) {
+        this.counters.forgedOffers++;
+        this.#deps.log.warn({ taskId, peerId: link.peerId, piece }, "an offer is forged");
+        return this.feed({ type: "pieceRejected", taskId, piece, linkId });
+      }
+      if (!same) session.proofs.set(piece, { digest, signature });
+      this.#lengths.set(keyOf(link, taskId, piece), lengthBytes);
+      if (!this.#buffers.hasRoom) {
+        const channel = link.remoteChannel(taskId);
+        if (channel !== undefined) link.send({ type: "decline", channel, piece, reason: "busy" });
+        return;
+      }
+    }
+    this.feed({ type: "offered", linkId, taskId, piece });
+  }
+
+  payloadTarget(link: Link, channel: number, piece: number, offset: number, length: number): Uint8Array | undefined {
+    const taskId = link.taskOf(channel, "remote");
+    if (taskId === undefined) return undefined;
+    const arrival = this.#arrivals.get(keyOf(link, taskId, piece));
+    if (arrival === undefined || arrival.filled !== offset || offset + length > arrival.bytes.length) return undefined;
+    arrival.writing = true;
+    return arrival.bytes.subarray(offset, offset + length);
+  }
+
+  payload(link: Link, channel: number, piece: number, bytes: number, ended: boolean): void {
+    this.counters.downloadedBytes += bytes;
+    const taskId = link.taskOf(channel, "remote");
+    if (taskId === undefined) return;
+    const key = keyOf(link, taskId, piece);
+    const arrival = this.#arrivals.get(key);
+    if (arrival === undefined) {
+      this.counters.wastedBytes += bytes;
+      return;
+    }
+    arrival.filled += bytes;
+    if (ended) arrival.writing = false;
+    this.feed({ type: "receiveProgressed", linkId: link.linkId, taskId, piece, bytes });
+    if (ended && arrival.filled === arrival.bytes.length && this.#arrivals.delete(key)) {
+      this.#lengths.delete(key);
+      this.feed({ type: "receiveFinished", linkId: link.linkId, taskId, piece });
+      void this.#store(link, arrival, piece);
+    }
+  }
+
+  async #store(link: Link, arrival: Arrival, piece: number): Promise<void> {
+    const { session, bytes } = arrival;
+    const { taskId } = session;
+    const proof = session.proofs.get(piece);
+    try {
+      const outcome = proof === undefined ? "stored" : await session.stored.storeVerified(piece, bytes, proof);
+      if (outcome === "stored") {
+        session.proofs.delete(piece);
+        const seed = link.peerId !== undefined && this.#deps.isSeed(link.peerId);
+        session.count(seed ? "seedBytes" : "peerBytes", bytes.length);
+        this.storedPiece(session, piece);
+      } else {
+        this.counters.rejectedPieces++;
+        this.#deps.log.warn({ taskId, peerId: link.peerId, piece }, "a piece is not what its digest says");
+        this.feed({ type: "pieceRejected", taskId, piece, linkId: link.linkId });
+      }
+    } catch (thrown) {
+      const error = toAppError(thrown, "DISK_FAILED");
+      session.failure ??= new AppError(error.code, error.message, { cause: thrown });
+      this.#deps.log.warn({ taskId, piece, error: error.message }, "a piece cannot be stored");
+      this.feed({ type: "pieceLost", taskId, piece });
+      session.wake();
+    } finally {
+      this.#buffers.release(bytes, true);
+    }
+  }
+
+  /** Tells everybody who should know that the piece is here. */
+  storedPiece(session: TaskSession, piece: number): void {
+    this.feed({ type: "pieceStored", taskId: session.taskId, piece });
+    this.#deps.stored(session, piece);
+    session.wake();
+  }
+
+  #dropArrival(link: Link, taskId: TaskId, piece: number): void {
+    const key = keyOf(link, taskId, piece);
+    const arrival = this.#arrivals.get(key);
+    this.#lengths.delete(key);
+    if (arrival === undefined) return;
+    this.#arrivals.delete(key);
+    this.counters.wastedBytes += arrival.filled;
+    this.#buffers.release(arrival.bytes, !arrival.writing);
+  }
+
+  #execute(effect: SwarmEffect): void {
+    if (effect.type === "needNeighbours") return this.#deps.needNeighbours(effect.taskId, effect.useless);
+    const link = this.#deps.links.byId(effect.linkId);
+    if (link === undefined) return;
+    if (effect.type === "sendStatus") {
+      return link.send({ type: "status", incoming: effect.incoming, capacity: effect.capacity });
+    }
+    const { taskId } = effect;
+    if (effect.type === "isolate") {
+      if (link.peerId !== undefined) this.#deps.accuse(taskId, link.peerId, effect.piece);
+      return;
+    }
+    const session = this.#deps.session(taskId);
+    if (session === undefined) return;
+    const own = link.ownChannel(taskId);
+    const remote = link.remoteChannel(taskId);
+    if (own === undefined || remote === undefined) return;
+    switch (effect.type) {
+      case "sendHave":
+        return link.send({ type: "have", channel: own, pieces: effect.pieces });
+      case "sendWant":
+        return link.send({ type: "want", channel: own, pieces: effect.pieces });
+      case "sendOffer":
+        return this.#sendOffer(link, session, own, effect.piece);
+      case "sendAccept": {
+        const key = keyOf(link, taskId, effect.piece);
+        const lengthBytes = this.#lengths.get(key) ?? session.pieceLengthBytes;
+        this.#arrivals.set(key, { session, bytes: this.#buffers.take(lengthBytes), filled: 0, writing: false });
+        return link.send({ type: "accept", channel: remote, piece: effect.piece });
+      }
+      case "sendDecline":
+        return link.send({ type: "decline", channel: remote, piece: effect.piece, reason: effect.reason });
+      case "cancelReceive":
+        this.#dropArrival(link, taskId, effect.piece);
+        return link.send({ type: "cancel", channel: remote, piece: effect.piece });
+      case "cancelSend":
+        link.writer.cancelPiece(own, effect.piece);
+        return link.send({ type: "withdraw", channel: own, piece: effect.piece });
+      case "startSend":
+        return this.#startSend(link, session, own, effect.piece);
+    }
+  }
+
+  #sendOffer(link: Link, session: TaskSession, channel: number, piece: number): void {
+    const proof = session.stored.proofOf(piece);
+    const lengthBytes = lengthOf(session, piece);
+    if (proof === undefined || lengthBytes === undefined) {
+      const { linkId } = link;
+      return this.feed({ type: "offerDeclined", linkId, taskId: session.taskId, piece, reason: "unwanted" });
+    }
+    link.send({ type: "offer", channel, piece, lengthBytes, digest: proof.digest, signature: proof.signature });
+  }
+
+  #startSend(link: Link, session: TaskSession, channel: number, piece: number): void {
+    const { linkId } = link;
+    const { taskId } = session;
+    const lengthBytes = lengthOf(session, piece);
+    if (lengthBytes === undefined) return this.feed({ type: "sendCancelled", linkId, taskId, piece });
+    link.writer.sendPiece({
+      channel,
+      piece,
+      fileFd: session.stored.dataFd,
+      fileOffset: piece * session.pieceLengthBytes,
+      lengthBytes,
+      progressed: (bytes) => {
+        this.counters.uploadedBytes += bytes;
+        this.feed({ type: "sendProgressed", linkId, taskId, piece, bytes });
+      },
+      ended: (whole) => this.feed({ type: whole ? "sendFinished" : "sendCancelled", linkId, taskId, piece }),
+    });
+  }
+
+  #arm(): void {
+    const dueMs = this.#swarm.nextDeadlineMs() ?? Number.POSITIVE_INFINITY;
+    if (dueMs === this.#timerDueMs) return;
+    clearTimeout(this.#timer);
+    this.#timerDueMs = dueMs;
+    if (dueMs === Number.POSITIVE_INFINITY) return;
+    this.#timer = setTimeout(
+      () => {
+        this.#timerDueMs = Number.POSITIVE_INFINITY;
+        this.feed({ type: "deadlineReached" });
+      },
+      Math.max(0, dueMs - this.#deps.nowMs()),
+    );
+    this.#timer.unref();
+  }
+}
+
+/** Length of a held piece; undefined for a last piece of a file whose length is not known. */
+function lengthOf(session: TaskSession, piece: number): number | undefined {
+  const { lengthBytes, pieceLengthBytes } = session;
+  if (lengthBytes === undefined) return pieceLengthBytes;
+  const startByte = piece * pieceLengthBytes;
+  return startByte >= lengthBytes ? undefined : Math.min(pieceLengthBytes, lengthBytes - startByte);
+}
+
+function keyOf(link: Link, taskId: TaskId, piece?: number): string {
+  return piece === undefined ? `${link.linkId}/${taskId}` : `${link.linkId}/${taskId}/${piece}`;
+}
+
+function copyOf(set: PieceSet): PieceSet {
+  return PieceSet.fromBytes(set.toBytes());
+}

@@ -1,0 +1,97 @@
+/** One task open at this peer: its files, its place in the mesh, and those who wait for its pieces. */
+import { AppError } from "../base/errors.ts";
+import type { ByteSources, Neighbour } from "../protocol/control-messages.ts";
+import { pieceCountOf, pieceLengthAt } from "../protocol/geometry.ts";
+import type { PeerId, TaskId } from "../protocol/ids.ts";
+import { SignatureVerifier, TicketVerifier } from "./credentials.ts";
+import type { PieceProof, StoredTask } from "./piece-store.ts";
+
+export class TaskSession {
+  readonly stored: StoredTask;
+  readonly verifier: SignatureVerifier;
+  readonly tickets: TicketVerifier;
+  /** Peers the supernode gave us for this task. */
+  readonly neighbours = new Map<PeerId, Neighbour>();
+  ticket = "";
+  /** Why the task cannot be completed through the swarm; readers get it once they need what is missing. */
+  failure: AppError | undefined;
+  holders = 1;
+  /** Proofs of pieces offered but not stored yet. */
+  readonly proofs = new Map<number, PieceProof>();
+  readonly #bytes = { seedBytes: 0, peerBytes: 0, originBytes: 0 };
+  readonly #cacheBytes: number;
+  readonly #waiters = new Set<() => void>();
+  #nextReaderId = 1;
+
+  constructor(stored: StoredTask) {
+    this.stored = stored;
+    this.verifier = new SignatureVerifier(stored.record.publicKey);
+    this.tickets = new TicketVerifier(this.verifier);
+    this.#cacheBytes = this.heldBytes;
+  }
+
+  get taskId(): TaskId {
+    return this.stored.record.taskId;
+  }
+
+  get lengthBytes(): number | undefined {
+    return this.stored.record.lengthBytes;
+  }
+
+  get pieceLengthBytes(): number {
+    return this.stored.record.pieceLengthBytes;
+  }
+
+  get pieceCount(): number | undefined {
+    const { lengthBytes } = this;
+    return lengthBytes === undefined ? undefined : pieceCountOf(lengthBytes, this.pieceLengthBytes);
+  }
+
+  get heldBytes(): number {
+    const { have } = this.stored;
+    const { pieceCount, lengthBytes } = this;
+    const whole = have.count * this.pieceLengthBytes;
+    if (lengthBytes === undefined || pieceCount === undefined || pieceCount === 0 || !have.has(pieceCount - 1)) return whole;
+    return whole - this.pieceLengthBytes + pieceLengthAt(pieceCount - 1, lengthBytes, this.pieceLengthBytes);
+  }
+
+  /** @returns whether a piece of `lengthBytes` may stand at `piece` in this file, as far as is known */
+  fits(piece: number, lengthBytes: number): boolean {
+    if (this.lengthBytes === undefined) return lengthBytes >= 1 && lengthBytes <= this.pieceLengthBytes;
+    if (piece >= (this.pieceCount as number)) return false;
+    return lengthBytes === pieceLengthAt(piece, this.lengthBytes, this.pieceLengthBytes);
+  }
+
+  count(source: "seedBytes" | "peerBytes" | "originBytes", bytes: number): void {
+    this.#bytes[source] += bytes;
+  }
+
+  sources(): ByteSources & { readonly cacheBytes: number } {
+    return { ...this.#bytes, cacheBytes: this.#cacheBytes };
+  }
+
+  newReaderId(): number {
+    return this.#nextReaderId++;
+  }
+
+  /** Wakes everybody who waits for a piece, the length, or the end. */
+  wake(): void {
+    for (const waiter of [...this.#waiters]) waiter();
+  }
+
+  /** Resolves at the next {@link wake}, after `limitMs`, or when `signal` aborts; look again what is true then. */
+  changed(limitMs: number, signal: AbortSignal): Promise<void> {
+    return new Promise((resolve) => {
+      const done = (): void => {
+        clearTimeout(timer);
+        this.#waiters.delete(done);
+        signal.removeEventListener("abort", done);
+        resolve();
+      };
+      const timer = setTimeout(done, limitMs);
+      this.#waiters.add(done);
+      signal.addEventListener("abort", done);
+      if (signal.aborted) done();
+    });
+  }
+}
