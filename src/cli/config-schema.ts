@@ -1,0 +1,160 @@
+/**
+ * The one table per program from which everything about its configuration follows: types, validation, defaults,
+ * environment, flags, --print-config and docs/config.md.
+ */
+import { defaultDataDirectory, defaultSocketPath, SYSTEM_STATE, type Machine } from "./machine.ts";
+import * as kinds from "./setting-kinds.ts";
+import type { Kind } from "./setting-kinds.ts";
+
+/** One thing that can be set. Its key in the table is its key in the file. */
+export interface Setting<T> {
+  readonly kind: Kind<T>;
+  /** Used when no flag, variable or file says anything. */
+  readonly default: (machine: Machine) => T;
+  /** The default in words, for the docs, where it depends on the machine or is nothing. */
+  readonly defaultText?: string;
+  readonly flag: string;
+  readonly env: string;
+  readonly doc: string;
+  /** SIGHUP puts a new value to work; others wait for a restart. */
+  readonly reloads?: true;
+  /** May not stand in a file: it would be a secret on disk, or has no meaning there. */
+  readonly notInFile?: true;
+  /** The flag is a switch that says the contrary: `--no-back-source` sets false. */
+  readonly flagMeans?: false;
+}
+
+// `any`: a table holds settings of every type, and Setting is invariant in its T.
+export type Settings = Readonly<Record<string, Setting<any>>>;
+export type Values<S extends Settings> = { readonly [K in keyof S]: S[K] extends Setting<infer T> ? T : never };
+
+function setting<T>(kind: Kind<T>, flag: string, defaultsTo: T | ((machine: Machine) => T), doc: string, more: Partial<Setting<T>> = {}): Setting<T> {
+  const env = `DRAGONFLY_${flag.replace(/^--(no-)?/, "").replaceAll("-", "_").toUpperCase()}`;
+  const byMachine = typeof defaultsTo === "function" ? (defaultsTo as (machine: Machine) => T) : (): T => defaultsTo;
+  return { kind, flag, env, default: byMachine, doc, ...more };
+}
+
+const LOCAL_SUPERNODE = [{ host: "127.0.0.1", port: 8002, weight: 1 }];
+
+const logLevel = setting(kinds.word("info", "trace", "debug", "warn", "error", "silent"), "--log-level", "info", "Least severe log lines to write.", { reloads: true });
+
+const joinToken = setting(kinds.secret, "--join-token", undefined, "The join token itself. Other users of the machine can see flags: prefer the variable or a file.", {
+  notInFile: true,
+  defaultText: "the token file's",
+});
+
+const clientTokenFile = setting(kinds.optionalPath, "--join-token-file", undefined, "File whose first line is the join token.", {
+  defaultText: `\`join-token\` in the supernode's data folder when it is on this machine`,
+});
+
+const supernodes = setting(kinds.supernodes, "--supernode", LOCAL_SUPERNODE, "Supernodes, `HOST[:PORT][=WEIGHT]`; the flag may be repeated.", {
+  env: "DRAGONFLY_SUPERNODE",
+});
+
+const labels = setting(kinds.labels, "--label", {}, "Where this host stands (`region=eu`, `zone=a`, …); the flag may be repeated.", {
+  env: "DRAGONFLY_LABELS",
+  defaultText: "none",
+});
+
+const insecureNoToken = setting(kinds.truth, "--insecure-no-token", false, "Run without a join token although others than this machine can reach the listener: anybody may then join and read.");
+
+const limits = {
+  downloadLimit: setting(kinds.rateOrNone, "--download-limit", undefined, "Most bytes per second taken in from other peers, host-wide.", { reloads: true, defaultText: "none" }),
+  uploadLimit: setting(kinds.rateOrNone, "--upload-limit", undefined, "Most bytes per second given to other peers, host-wide.", { reloads: true, defaultText: "none" }),
+  originLimit: setting(kinds.rateOrNone, "--origin-limit", undefined, "Most bytes per second read from origins, host-wide.", { reloads: true, defaultText: "none" }),
+};
+
+const cache = {
+  cacheQuota: setting(kinds.sizeOrNone, "--cache-quota", undefined, "Most bytes of cached pieces; the least recently used go first. 0 keeps nothing that nobody reads.", { defaultText: "none" }),
+  reservedFree: setting(kinds.size, "--reserved-free", 1024 ** 3, "Free space to leave on the cache's file system."),
+};
+
+const advertise = setting(kinds.name, "--advertise", undefined, "The host name or address that other hosts dial.", { defaultText: "the address the supernode sees" });
+
+export const SUPERNODE_SETTINGS = {
+  listen: setting(kinds.listenAddress, "--listen", { host: "0.0.0.0", port: 8002 }, "Control, links, pieces, REST and metrics, on one port."),
+  advertise: { ...advertise, defaultText: "the address each peer reached it by" },
+  dataDir: setting(kinds.path, "--data-dir", (machine) => defaultDataDirectory(machine, "supernode"), "Cache, state and join token.", {
+    defaultText: `\`${SYSTEM_STATE}/supernode\`, else \`$XDG_STATE_HOME/dragonfly/supernode\`, else \`~/.local/state/dragonfly/supernode\``,
+  }),
+  joinToken,
+  joinTokenFile: {
+    ...clientTokenFile,
+    doc: "File whose first line is the join token; made with a new token (mode 0600, shown once) when it is not there.",
+    defaultText: "`join-token` in the data folder",
+  },
+  insecureNoToken: { ...insecureNoToken, doc: "Let anybody join: no token is asked for." },
+  ...limits,
+  ...cache,
+  labels,
+  logLevel,
+};
+
+export const DFDAEMON_SETTINGS = {
+  listen: setting(kinds.listenAddress, "--listen", { host: "127.0.0.1", port: 65001 }, "Registry mirror and proxy for engines; health and metrics."),
+  peerListen: setting(kinds.listenAddress, "--peer-listen", { host: "0.0.0.0", port: 65002 }, "Links and pieces for other hosts."),
+  advertise,
+  socket: setting(kinds.path, "--socket", defaultSocketPath, "Unix socket of the local API, for dfget.", {
+    defaultText: "`/run/dragonfly/dfdaemon.sock`, else `$XDG_RUNTIME_DIR/dragonfly/dfdaemon.sock`",
+  }),
+  dataDir: setting(kinds.path, "--data-dir", (machine) => defaultDataDirectory(machine, "dfdaemon"), "Cache and state.", {
+    defaultText: `\`${SYSTEM_STATE}/dfdaemon\`, else \`$XDG_STATE_HOME/dragonfly/dfdaemon\`, else \`~/.local/state/dragonfly/dfdaemon\``,
+  }),
+  supernodes,
+  joinToken,
+  joinTokenFile: clientTokenFile,
+  insecureNoToken,
+  registries: setting(kinds.registries, "--registry", [], "Upstream base URL of a registry, `HOST=URL`, where it is not `https://HOST`; the flag may be repeated. In a file also `caFile`.", {
+    env: "DRAGONFLY_REGISTRIES",
+    defaultText: "none",
+  }),
+  backToSource: setting(kinds.truth, "--no-back-source", true, "Read the origin from this host when the swarm cannot deliver.", { flagMeans: false }),
+  ...limits,
+  ...cache,
+  labels,
+  logLevel,
+};
+
+export const DFGET_SETTINGS = {
+  socket: setting(kinds.optionalPath, "--socket", undefined, "Unix socket of this host's dfdaemon.", {
+    defaultText: "`/run/dragonfly/dfdaemon.sock`, then `$XDG_RUNTIME_DIR/dragonfly/dfdaemon.sock`",
+  }),
+  supernodes,
+  joinToken,
+  joinTokenFile: clientTokenFile,
+  backToSource: setting(kinds.truth, "--no-back-source", true, "Read the origin from this host when the swarm cannot deliver.", { flagMeans: false }),
+  limitRate: setting(kinds.rateOrNone, "--limit-rate", undefined, "Most bytes per second for this download.", { defaultText: "none" }),
+  timeout: setting(kinds.durationOrNone, "--timeout", undefined, "Longest time the whole download may take; a bare number is seconds.", { defaultText: "none" }),
+  progress: setting(kinds.word("auto", "bar", "plain", "none"), "--progress", "auto", "How progress shows on stderr; auto is a bar on a terminal, plain lines elsewhere."),
+  advertise,
+  labels,
+};
+
+/** A program's name, its table, and the file it reads unless told otherwise. */
+export interface Program<S extends Settings> {
+  readonly name: "supernode" | "dfdaemon" | "dfget";
+  readonly summary: string;
+  readonly settings: S;
+  readonly defaultFile: string;
+}
+
+export const SUPERNODE: Program<typeof SUPERNODE_SETTINGS> = {
+  name: "supernode",
+  summary: "reads each file from its origin once, and brings peers together",
+  settings: SUPERNODE_SETTINGS,
+  defaultFile: "/etc/dragonfly/supernode.yaml",
+};
+
+export const DFDAEMON: Program<typeof DFDAEMON_SETTINGS> = {
+  name: "dfdaemon",
+  summary: "is this host's peer: registry mirror for container engines, local API for dfget",
+  settings: DFDAEMON_SETTINGS,
+  defaultFile: "/etc/dragonfly/dfdaemon.yaml",
+};
+
+export const DFGET: Program<typeof DFGET_SETTINGS> = {
+  name: "dfget",
+  summary: "downloads one file through this host's dfdaemon, as a peer of its own, or from the origin",
+  settings: DFGET_SETTINGS,
+  defaultFile: "/etc/dragonfly/dfget.yaml",
+};

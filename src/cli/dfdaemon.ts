@@ -1,0 +1,16 @@
+/** The dfdaemon command. */
+import { DFDAEMON } from "./config-schema.ts";
+import { awaitLocalToken } from "./join-token.ts";
+import { dfdaemonConfig } from "./program-config.ts";
+import { runService } from "./service.ts";
+
+await runService(
+  {
+    program: DFDAEMON,
+    prepare: awaitLocalToken,
+    configure: dfdaemonConfig,
+    // Loaded late, so that --help, --version and a broken configuration answer at once.
+    start: async (config) => (await import("../dfdaemon/dfdaemon.ts")).startDfdaemon(config),
+  },
+  process.argv.slice(2),
+);

@@ -1,0 +1,112 @@
+/** The life of a service: read the configuration, start, reload on SIGHUP, drain on SIGTERM or SIGINT. */
+import { toAppError } from "../base/errors.ts";
+import { createCommand, packageVersion, parseCommandLine } from "./command-line.ts";
+import { printConfig, resolveConfig, type ResolvedConfig } from "./config.ts";
+import type { Program, Settings } from "./config-schema.ts";
+import { thisMachine, type Machine } from "./machine.ts";
+import { reportError } from "./report-error.ts";
+
+/** A started service. */
+export interface Service<C> {
+  /** Puts new limits and the log level to work; what needs a restart is left as it is. */
+  reload(config: C): void | Promise<void>;
+  /** Finishes what is under way, then lets go of everything. */
+  close(): Promise<void>;
+}
+
+export interface ServiceDefinition<S extends Settings, C> {
+  readonly program: Program<S>;
+  /** Waits, once before the start, for what the configuration needs. */
+  readonly prepare?: (resolved: ResolvedConfig<S>, machine: Machine) => Promise<void>;
+  readonly configure: (resolved: ResolvedConfig<S>, version: string, machine: Machine) => C;
+  readonly start: (config: C) => Promise<Service<C>>;
+}
+
+/** Runs until a signal ends it. Sets the exit code: 0 after a drain, else that of the error. */
+export async function runService<S extends Settings, C>(definition: ServiceDefinition<S, C>, argv: readonly string[]): Promise<void> {
+  try {
+    await runToEnd(definition, argv);
+  } catch (thrown) {
+    const error = toAppError(thrown);
+    reportError(error);
+    process.exitCode = error.exitCode;
+  }
+}
+
+async function runToEnd<S extends Settings, C>({ program, prepare, configure, start }: ServiceDefinition<S, C>, argv: readonly string[]): Promise<void> {
+  const version = packageVersion();
+  const command = createCommand(program, version);
+  const parsed = parseCommandLine(command, program, argv);
+  if (parsed.kind === "text") {
+    process.stdout.write(parsed.text);
+    return;
+  }
+  const machine = thisMachine();
+  const load = (): ResolvedConfig<S> => resolveConfig(program, { flags: parsed.flags, file: parsed.configFile }, machine);
+  const resolved = load();
+  if (parsed.printConfig) {
+    process.stdout.write(printConfig(program, resolved));
+    return;
+  }
+  await prepare?.(resolved, machine);
+  const config = configure(resolved, version, machine);
+  // From here on a signal means an orderly end, even while starting.
+  const ended = endSignal();
+  const service = await start(config);
+  const stopReloading = onHangUp(async () => {
+    const next = load();
+    for (const key of needRestart(program, resolved, next)) {
+      process.stderr.write(`${program.name}: the new ${key} (${next.sources[key]}) takes effect after a restart\n`);
+    }
+    await service.reload(configure(next, version, machine));
+  });
+  await ended;
+  stopReloading();
+  await withDeadline(service.close());
+}
+
+/** Settings that differ between two configurations, and that a running service cannot change. */
+function needRestart<S extends Settings>(program: Program<S>, before: ResolvedConfig<S>, after: ResolvedConfig<S>): readonly string[] {
+  return Object.keys(program.settings).filter(
+    (key) => program.settings[key]?.reloads !== true && JSON.stringify(before.values[key]) !== JSON.stringify(after.values[key]),
+  );
+}
+
+function onHangUp(reload: () => Promise<void>): () => void {
+  const listener = (): void => {
+    // A broken file must not stop a service that runs: say so, and go on with what there is.
+    reload().catch((thrown: unknown) => {
+      reportError(toAppError(thrown));
+      process.stderr.write("reload refused; the configuration stays as it was\n");
+    });
+  };
+  process.on("SIGHUP", listener);
+  return () => process.off("SIGHUP", listener);
+}
+
+/** Resolves at the first SIGTERM or SIGINT; the second ends the process at once. */
+function endSignal(): Promise<void> {
+  return new Promise((resolve) => {
+    let count = 0;
+    for (const [signal, number] of [["SIGTERM", 15], ["SIGINT", 2]] as const) {
+      process.on(signal, () => {
+        count++;
+        if (count > 1) process.exit(128 + number);
+        resolve();
+      });
+    }
+  });
+}
+
+async function withDeadline(closing: Promise<void>): Promise<void> {
+  const timer = setTimeout(() => {
+    process.stderr.write(`still busy after ${DRAIN_MS_MAX / 1000} s of draining: giving up\n`);
+    process.exit(1);
+  }, DRAIN_MS_MAX);
+  timer.unref();
+  await closing;
+  clearTimeout(timer);
+}
+
+/** Below the 30 s that Kubernetes gives by default (terminationGracePeriodSeconds). */
+const DRAIN_MS_MAX = 25_000;

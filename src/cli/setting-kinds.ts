@@ -1,0 +1,200 @@
+/**
+ * The kinds of values a setting can have. A kind reads what YAML, a flag or the environment gives, says in one sentence
+ * what is wrong with it, and prints a value the way it would be written in a file.
+ */
+import { isAbsolute, resolve } from "node:path";
+import { z } from "zod";
+import type { HostLabels, ListenAddress, SupernodeAddress } from "../peer/config.ts";
+import type { RegistryConfig } from "../dfdaemon/config.ts";
+import {
+  isHostName, parseListenAddress, parseSupernodeAddress, printAddress, printSupernodeAddress,
+} from "./addresses.ts";
+import { parseDuration, parseRate, parseSize, printDuration, printSize } from "./units.ts";
+
+/** One kind of value. `T` is what the program gets. */
+export interface Kind<T> {
+  /** How a value is written, for the docs: `10MiB`. */
+  readonly example: string;
+  /** What a flag's value is called in the help; absent for a flag that takes none. */
+  readonly valueName?: string;
+  /** Reads what a YAML file holds. */
+  readonly schema: z.ZodType<T>;
+  /** What a flag (once per use) or a variable says, in the form that `schema` reads. */
+  readonly fromTexts: (texts: readonly string[]) => unknown;
+  /** What a YAML file would hold; undefined when there is nothing to write. */
+  readonly print: (value: T) => unknown;
+}
+
+const last = (texts: readonly string[]): unknown => texts.at(-1);
+const items = (texts: readonly string[]): string[] => texts.flatMap((text) => text.split(",")).filter((text) => text !== "");
+
+/** A scalar read by `parse`; YAML numbers are taken as their text. */
+function scalar<T>(
+  valueName: string,
+  example: string,
+  expected: string,
+  parse: (text: string) => T | undefined,
+  print: (value: T) => unknown,
+): Kind<T> {
+  const schema = z.any().transform((input: unknown, context): T => {
+    const value = typeof input === "string" || typeof input === "number" ? parse(String(input)) : undefined;
+    if (value !== undefined) return value;
+    context.addIssue({ code: "custom", message: `${quote(input)} is not ${expected}` });
+    return z.NEVER;
+  });
+  return { example, valueName, schema, fromTexts: last, print };
+}
+
+export const listenAddress: Kind<ListenAddress> = scalar("HOST:PORT", "0.0.0.0:8002", "HOST:PORT", parseListenAddress, printAddress);
+
+export const size: Kind<number> = scalar("SIZE", "10GiB", "a size such as 500MB or 10GiB, at most 8191 TiB", parseSize, printSize);
+
+/** "none", or a rate > 0: a limit of nothing at all would only look like a hang. */
+export const rateOrNone: Kind<number | undefined> = noneOr(
+  scalar("RATE", "10MiB", "a rate per second such as 10MiB, larger than 0 (none = no limit)", (text) => parseRate(text) || undefined, printSize),
+);
+
+export const sizeOrNone: Kind<number | undefined> = noneOr(size);
+
+export const durationOrNone: Kind<number | undefined> = noneOr(
+  scalar("DURATION", "5m", "a duration such as 30s or 2h, longer than 0 (none = no limit)", (text) => parseDuration(text) || undefined, printDuration),
+);
+
+export const name: Kind<string | undefined> = {
+  ...scalar("HOST", "10.0.0.7", "a host name or address", (text) => (isHostName(text) ? text : undefined), (value) => value),
+  print: (value) => value,
+};
+
+/** What is wrong with a secret is said without repeating it. */
+export const secret: Kind<string | undefined> = {
+  example: "…",
+  valueName: "TOKEN",
+  schema: z
+    .string({ error: "a secret is a text" })
+    .regex(/^\S{8,1024}$/, { error: "a secret is one line of 8 to 1024 characters without spaces" }),
+  fromTexts: last,
+  print: (value) => (value === undefined ? undefined : "<secret>"),
+};
+
+/** A path; relative ones count from the working directory. */
+export const path: Kind<string> = scalar(
+  "PATH",
+  "/var/lib/dragonfly",
+  "a path",
+  (text) => (text === "" || text.includes("\0") ? undefined : isAbsolute(text) ? text : resolve(text)),
+  (value) => value,
+);
+
+export const optionalPath: Kind<string | undefined> = { ...path, schema: path.schema, print: (value) => value };
+
+/** A flag of this kind takes no value. */
+export const truth: Kind<boolean> = {
+  example: "true",
+  schema: z.union(
+    [z.boolean(), z.enum(["true", "1", "yes"]).transform(() => true), z.enum(["false", "0", "no"]).transform(() => false)],
+    { error: (issue) => `${quote(issue.input)} is neither true nor false` },
+  ),
+  fromTexts: last,
+  print: (value) => value,
+};
+
+/** One of a few words. */
+export function word<const T extends string>(...words: readonly [T, ...T[]]): Kind<T> {
+  const expected = `one of ${words.join(", ")}`;
+  return scalar("WORD", words.join("|"), expected, (text) => words.find((candidate) => candidate === text), (value) => value);
+}
+
+export const supernodes: Kind<readonly SupernodeAddress[]> = {
+  example: "[10.0.0.1:8002, 10.0.0.2=2]",
+  schema: z
+    .array(scalar("", "", "HOST[:PORT][=WEIGHT], port 1-65535, weight 1-9999", parseSupernodeAddress, String).schema, {
+      error: (issue) => `${quote(issue.input)} is not a list of supernodes`,
+    })
+    .min(1, { error: "at least one supernode is needed" }),
+  fromTexts: items,
+  print: (value) => value.map(printSupernodeAddress),
+  valueName: "HOST[:PORT][=WEIGHT]",
+};
+
+export const labels: Kind<HostLabels> = {
+  example: "{region: eu, zone: a}",
+  schema: z.record(
+    z.string().regex(/^[A-Za-z0-9_.-]{1,64}$/, { error: (issue) => `${quote(issue.input)} is not a label name (letters, digits, _ . -)` }),
+    z.string({ error: () => `a label needs a text: write NAME=VALUE, in a file NAME: "VALUE"` }).max(256),
+    { error: (issue) => (issue.code === "invalid_type" ? `${quote(issue.input)} is not a mapping of NAME: VALUE` : undefined) },
+  ),
+  fromTexts: (texts) => Object.fromEntries(items(texts).map(splitAtEquals)),
+  print: (value) => (Object.keys(value).length === 0 ? undefined : value),
+  valueName: "NAME=VALUE",
+};
+
+const registry = z.strictObject(
+  {
+    host: z.string({ error: "host is missing" }).transform((text, context) => {
+      if (/^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:\d{1,5})?$/.test(text)) return text.toLowerCase();
+      context.addIssue({ code: "custom", message: `${quote(text)} is not a registry name such as docker.io or reg.example:5000` });
+      return z.NEVER;
+    }),
+    url: z.string({ error: "url is missing: write HOST=URL, in a file host: and url:" }).transform((text, context) => {
+      const url = URL.parse(text);
+      if (url !== null && (url.protocol === "http:" || url.protocol === "https:") && url.search === "" && url.hash === "") {
+        if (url.username === "" && url.password === "") return url.href.replace(/\/+$/, "");
+        context.addIssue({ code: "custom", message: "the url must not hold a user name or password" });
+        return z.NEVER;
+      }
+      context.addIssue({ code: "custom", message: `${quote(text)} is not a base URL such as https://registry.example` });
+      return z.NEVER;
+    }),
+    caFile: optionalPath.schema.optional(),
+  },
+  { error: (issue) => (issue.code === "invalid_type" ? `${quote(issue.input)} is not a mapping with host and url` : undefined) },
+);
+
+export const registries: Kind<readonly RegistryConfig[]> = {
+  example: "[{host: reg.example, url: \"http://10.0.0.5:5000\"}]",
+  schema: z
+    .array(registry, { error: (issue) => `${quote(issue.input)} is not a list of registries` })
+    .transform((list, context) => {
+      const seen = new Set<string>();
+      for (const [index, { host }] of list.entries()) {
+        if (seen.has(host)) context.addIssue({ code: "custom", message: `${quote(host)} is given twice`, path: [index, "host"] });
+        seen.add(host);
+      }
+      return list.map(({ host, url, caFile }) => ({ host, url, caFile }));
+    }),
+  fromTexts: (texts) =>
+    items(texts).map((text) => {
+      const [host, url] = splitAtEquals(text);
+      return { host, url };
+    }),
+  print: (value) =>
+    value.length === 0
+      ? undefined
+      : value.map(({ host, url, caFile }) => (caFile === undefined ? { host, url } : { host, url, caFile })),
+  valueName: "HOST=URL",
+};
+
+function noneOr<T>(kind: Kind<T>): Kind<T | undefined> {
+  return {
+    ...kind,
+    schema: z.any().transform((input: unknown, context): T | undefined => {
+      if (input === "none") return undefined;
+      const result = kind.schema.safeParse(input);
+      if (result.success) return result.data;
+      for (const issue of result.error.issues) context.addIssue({ code: "custom", message: issue.message });
+      return z.NEVER;
+    }),
+    print: (value) => (value === undefined ? "none" : kind.print(value)),
+  };
+}
+
+function splitAtEquals(text: string): [string, string | undefined] {
+  const index = text.indexOf("=");
+  return index < 0 ? [text, undefined] : [text.slice(0, index), text.slice(index + 1)];
+}
+
+/** A value in a message: short, and quoted so that a space or an empty text shows. */
+function quote(input: unknown): string {
+  const text = JSON.stringify(input) ?? String(input);
+  return text.length > 80 ? `${text.slice(0, 79)}…` : text;
+}
