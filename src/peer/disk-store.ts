@@ -237,7 +237,7 @@ export class DiskStore implements PieceStore {
 
   #reportDamage(taskId: TaskId, pieces: readonly number[], why: string): void {
     this.#damagedPieces += pieces.length;
-    const which = pieces.slice(0, 10).join(", ") + (pieces.length > 10 ? ", …" : "");
+    const which = pieces.toSorted((a, b) => a - b).slice(0, 10).join(", ") + (pieces.length > 10 ? ", …" : "");
     this.#log("warn", `dropped ${pieces.length} damaged pieces (${which}): ${why}; check the disk`, { taskId, pieceCount: pieces.length });
   }
 

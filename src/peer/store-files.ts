@@ -3,7 +3,7 @@
  */
 import { constants } from "node:fs";
 import { mkdir, open, readdir, rename, rm, type FileHandle } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import type { AppError } from "../base/errors.ts";
 import { isTaskId, type TaskId } from "../protocol/ids.ts";
 import { Journal, readJournalHead, type JournalHead, type JournalState } from "./journal.ts";
@@ -30,12 +30,7 @@ export class StoreFiles {
 
   /** Creates the directories. @throws AppError DISK_FAILED, DISK_FULL */
   async prepare(): Promise<void> {
-    for (const name of ["tasks", "trash"]) {
-      const path = join(this.directory, name);
-      await mkdir(path, { recursive: true }).catch((error: unknown) => {
-        throw diskError(error, "create the cache directory", path);
-      });
-    }
+    for (const name of ["tasks", "trash"]) await makeDirectory(join(this.directory, name));
   }
 
   /**
@@ -82,7 +77,7 @@ export class StoreFiles {
     let data: FileHandle | undefined;
     const dataPath = join(directory, "data");
     try {
-      await mkdir(directory, { recursive: true });
+      await makeDirectory(directory);
       data = await open(dataPath, constants.O_RDWR | constants.O_CREAT, 0o640);
       const state: JournalState = opened?.state ?? { record: record as TaskRecord, pieces: new Map() };
       // Data first: a journal says that its data file exists.
@@ -112,9 +107,7 @@ export class StoreFiles {
   /** Puts a task that this program cannot read where another can be found. @returns its new place */
   async moveAside(taskId: TaskId): Promise<string> {
     const aside = join(this.directory, "aside");
-    await mkdir(aside, { recursive: true }).catch((error: unknown) => {
-      throw diskError(error, "create", aside);
-    });
+    await makeDirectory(aside);
     const path = join(aside, this.#movedName(taskId));
     await this.#move(taskId, path);
     return path;
@@ -160,6 +153,19 @@ export class StoreFiles {
 
 /** Enough to keep a disk busy; each holds one descriptor. */
 const SCAN_CONCURRENCY = 16;
+
+/** Creates `path` and what is missing above it. Node's own recursive form answers ENOENT for a read-only file system. */
+async function makeDirectory(path: string): Promise<void> {
+  try {
+    await mkdir(path);
+  } catch (error) {
+    const errno = errnoOf(error);
+    if (errno === "EEXIST") return;
+    if (errno !== "ENOENT" || dirname(path) === path) throw diskError(error, "create the directory", path);
+    await makeDirectory(dirname(path));
+    await makeDirectory(path);
+  }
+}
 
 async function remove(path: string): Promise<void> {
   await rm(path, { recursive: true, force: true }).catch((error: unknown) => {
