@@ -33,7 +33,7 @@ export function nativeSocket(): NativeSocket | undefined {
 }
 
 function load(): NativeSocket | undefined {
-  if (process.platform !== "linux") return undefined;
+  if (process.platform !== "linux" || process.env["DRAGONFLY_PORTABLE"] !== undefined) return undefined;
   try {
     const koffi = createRequire(import.meta.url)("koffi") as Koffi;
     const libc = koffi.load("libc.so.6");

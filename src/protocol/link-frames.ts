@@ -218,8 +218,8 @@ export function decodeFrame(typeCode: number, body: Uint8Array): LinkFrame | und
         channel: view.getUint32(0),
         piece: checkedPiece(view.getUint32(4)),
         lengthBytes: view.getUint32(8),
-        digest: body.slice(12, 12 + PIECE_DIGEST_BYTES),
-        signature: body.slice(12 + PIECE_DIGEST_BYTES, 12 + PIECE_DIGEST_BYTES + SIGNATURE_BYTES),
+        digest: copyOf(body, 12, 12 + PIECE_DIGEST_BYTES),
+        signature: copyOf(body, 12 + PIECE_DIGEST_BYTES, 12 + PIECE_DIGEST_BYTES + SIGNATURE_BYTES),
       };
     }
     case TYPE_CODES.accept:
@@ -244,7 +244,7 @@ export function decodeFrame(typeCode: number, body: Uint8Array): LinkFrame | und
       need(12 + SIGNATURE_BYTES);
       const lengthBytes = Number(view.getBigUint64(4));
       if (!Number.isSafeInteger(lengthBytes)) throw new AppError("PROTOCOL_VIOLATION", "link frame length is impossible");
-      return { type: "length", channel: view.getUint32(0), lengthBytes, signature: body.slice(12, 12 + SIGNATURE_BYTES) };
+      return { type: "length", channel: view.getUint32(0), lengthBytes, signature: copyOf(body, 12, 12 + SIGNATURE_BYTES) };
     }
     case TYPE_CODES.ping:
       return { type: "ping" };
@@ -282,6 +282,11 @@ function start(typeCode: number, bodyBytes: number): { readonly bytes: Uint8Arra
   view.setUint32(0, 1 + bodyBytes);
   view.setUint8(4, typeCode);
   return { bytes, view };
+}
+
+// Not `slice`: on a Node Buffer that is a view, and the buffer is reused for the next read.
+function copyOf(bytes: Uint8Array, start: number, end: number): Uint8Array {
+  return new Uint8Array(bytes.subarray(start, end));
 }
 
 function checkedPiece(index: number): number {
