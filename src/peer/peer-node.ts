@@ -5,6 +5,7 @@
 import { createServer, type Server } from "node:http";
 import { hostname } from "node:os";
 import { join as joinPath } from "node:path";
+import type { Registry } from "prom-client";
 import { AppError, isErrorCode, toAppError } from "../base/errors.ts";
 import { TokenBucket } from "../base/token-bucket.ts";
 import type { Origin } from "../origin/origin.ts";
@@ -19,6 +20,7 @@ import { DirectOpener, type DirectOpenerDeps } from "./direct-content.ts";
 import { DiskStore } from "./disk-store.ts";
 import { type KeptTask, KeptTasks } from "./kept-tasks.ts";
 import { Peer, type PeerLog } from "./peer.ts";
+import { peerMetrics } from "./peer-metrics.ts";
 import type { TaskRecord } from "./piece-store.ts";
 import { InlineContent, SwarmContent } from "./swarm-content.ts";
 
@@ -51,6 +53,7 @@ export class PeerNode implements ContentOpener {
   readonly #originBucket: TokenBucket;
   readonly #kept = new KeptTasks();
   readonly #closing = new AbortController();
+  readonly metrics: Registry;
   #publicKey: Uint8Array | undefined;
 
   /** @throws AppError LISTEN_FAILED, DISK_FAILED */
@@ -93,6 +96,7 @@ export class PeerNode implements ContentOpener {
       accuse: (taskId, accused, piece) => this.#control.send({ type: "accuse", taskId, peerId: accused, piece }),
       stored: (session) => this.#progressed(session.taskId),
     });
+    this.metrics = peerMetrics(this.#peer, store, () => this.#control.connected);
     server.on("request", (request, response) => {
       if (this.#peer.handleRequest(request, response)) return;
       response.writeHead(404, { "content-type": "application/json" });
@@ -128,16 +132,8 @@ export class PeerNode implements ContentOpener {
     });
   }
 
-  get peer(): Peer {
-    return this.#peer;
-  }
-
-  get store(): DiskStore {
-    return this.#store;
-  }
-
-  /** Registered at a supernode. */
-  get connected(): boolean {
+  /** A supernode knows this peer. */
+  get ready(): boolean {
     return this.#control.connected;
   }
 
