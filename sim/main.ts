@@ -1,0 +1,88 @@
+/**
+ * node sim/main.ts [seed] [--peers N] [--pieces N] [--piece-kib N] [--seed-factor N] [--mixed] [--faults]
+ *                  [--perf] [--seeds A-B]
+ *
+ * One seed: a drawn workload (or the plain one, once any size is given), its options and its figures. `--perf`: the
+ * table of plain workloads. `--seeds A-B`: drawn workloads with faults, one line each; exit code 1 if any failed.
+ */
+import { parseArgs } from "node:util";
+import { describeOptions, drawnOptions, mixedShares, plainOptions, type SimOptions } from "./options.ts";
+import { simulate, type SimReport } from "./simulation.ts";
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    peers: { type: "string" },
+    pieces: { type: "string" },
+    "piece-kib": { type: "string" },
+    "seed-factor": { type: "string" },
+    "arrival-ms": { type: "string" },
+    "delay-us": { type: "string" },
+    crashes: { type: "string" },
+    swarm: { type: "string" },
+    scheduler: { type: "string" },
+    mixed: { type: "boolean", default: false },
+    faults: { type: "boolean", default: false },
+    perf: { type: "boolean", default: false },
+    seeds: { type: "string" },
+  },
+});
+
+const seed = Number(positionals[0] ?? 1);
+
+if (values.seeds !== undefined) {
+  const [from, to] = values.seeds.split("-").map(Number) as [number, number];
+  for (let each = from; each <= (to ?? from); each++) run(drawnOptions(each, true));
+} else if (values.perf) {
+  for (const seedFactor of [1, 2]) {
+    for (const [peerCount, pieceCount] of [[16, 200], [16, 800], [100, 200], [100, 800], [300, 200]] as const) {
+      run(plainOptions(seed, { peerCount, pieceCount, seedFactor }));
+    }
+  }
+  run(plainOptions(seed, { peerCount: 100, uplinkShares: mixedShares(100), seedFactor: 2 }));
+} else if (values.peers !== undefined || values.pieces !== undefined || values["piece-kib"] !== undefined || values["seed-factor"] !== undefined) {
+  run(givenOptions());
+} else {
+  run(drawnOptions(seed, values.faults));
+}
+
+function givenOptions(): SimOptions {
+  const peerCount = Number(values.peers ?? 100);
+  const base = plainOptions(seed, { peerCount, pieceLengthBytes: Number(values["piece-kib"] ?? 256) * 1024 });
+  return {
+    ...base,
+    pieceCount: Number(values.pieces ?? base.pieceCount),
+    seedFactor: Number(values["seed-factor"] ?? 1),
+    arrivalMs: Number(values["arrival-ms"] ?? 0),
+    delayUs: Number(values["delay-us"] ?? base.delayUs),
+    crashCount: Number(values.crashes ?? 0),
+    uplinkShares: values.mixed ? mixedShares(peerCount) : base.uplinkShares,
+    swarm: { ...base.swarm, ...(values.swarm === undefined ? {} : (JSON.parse(values.swarm) as object)) },
+    scheduler: { ...base.scheduler, ...(values.scheduler === undefined ? {} : (JSON.parse(values.scheduler) as object)) },
+  };
+}
+
+function run(options: SimOptions): void {
+  console.log(describeOptions(options));
+  const startedMs = performance.now();
+  try {
+    console.log(`  ${describeReport(simulate(options))}, ran ${((performance.now() - startedMs) / 1000).toFixed(1)} s`);
+  } catch (error) {
+    process.exitCode = 1;
+    console.log(`  FAILED: ${(error as Error).stack ?? String(error)}`);
+  }
+}
+
+function describeReport(report: SimReport): string {
+  const percentile = (share: number): string =>
+    (report.finishMs[Math.min(report.finishMs.length - 1, Math.floor(report.finishMs.length * share))] ?? 0).toFixed(0);
+  return [
+    `efficiency ${(report.efficiency * 100).toFixed(1)} %`,
+    `T* ${report.boundMs.toFixed(0)} ms, p50 ${percentile(0.5)}, p99 ${percentile(0.99)}, last ${report.lastMs.toFixed(0)}`,
+    `seed sent ${report.seedCopies.toFixed(2)} copies`,
+    `${report.offers} offers, declined ${JSON.stringify(report.declines)}`,
+    `late ${report.late}, doubled ${report.doubled}, wasted ${(report.wastedShare * 100).toFixed(2)} %, stored twice ${report.storedTwice}`,
+    `${report.messagesPerPiece.toFixed(1)} messages per piece, ${report.controlMessagesPerPeer.toFixed(1)} control messages per peer`,
+    `${(report.events / 1e6).toFixed(2)} M events`,
+  ].join("; ");
+}
