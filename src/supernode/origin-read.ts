@@ -79,7 +79,7 @@ export class OriginRead {
    *   DISK_FULL, DISK_FAILED, CACHE_QUOTA_EXCEEDED; ABORTED
    */
   async run(): Promise<void> {
-    const { stored } = this.#job.task;
+    const { stored } = this.#job;
     if (stored.complete) return;
     if (this.#expectedDigest !== undefined) {
       this.#digest = new PrefixDigest(this.#expectedDigest, stored);
@@ -229,7 +229,7 @@ export class OriginRead {
   /** A whole piece: compared when it is here already, withheld when it has to wait, else stored and offered. */
   async #take(cut: CutPiece): Promise<void> {
     if (this.#storeError !== undefined) throw this.#storeError;
-    const { stored } = this.#job.task;
+    const { stored } = this.#job;
     if (stored.have.has(cut.piece)) {
       await this.#compare(cut).finally(() => cut.buffer.release());
     } else if (cut.piece === this.#withheldPiece) {

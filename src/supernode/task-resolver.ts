@@ -197,7 +197,7 @@ const REMEMBER_MS = 1_000;
 const GRANT_MS = 5 * 60_000;
 const ASKED_COUNT_MAX = 50_000;
 /** Joins that name a file without a version within this time mean the same one. */
-const NAMELESS_MS = 10_000;
+const NAMELESS_MS = 2_000;
 const STAT_ATTEMPTS = 4;
 const STAT_MS = 60_000;
 const QUICK_STAT_MS = 5_000;

@@ -1,0 +1,93 @@
+/** JSON Schemas of the REST API: they serialise the answers and make the OpenAPI document. */
+
+type Schema = Readonly<Record<string, unknown>>;
+
+const text: Schema = { type: "string" };
+const flag: Schema = { type: "boolean" };
+const count: Schema = { type: "integer", minimum: 0 };
+const nullable = (schema: Schema): Schema => ({ anyOf: [schema, { type: "null" }] });
+const list = (items: Schema): Schema => ({ type: "array", items });
+
+/** All properties are required. */
+function object(properties: Readonly<Record<string, Schema>>, description?: string): Schema {
+  const described = description === undefined ? {} : { description };
+  return { type: "object", required: Object.keys(properties), properties, additionalProperties: false, ...described };
+}
+
+export const taskIdParams: Schema = {
+  type: "object",
+  required: ["id"],
+  properties: { id: { type: "string", pattern: "^[0-9a-f]{64}$", description: "task id" } },
+};
+
+export const pageQuery: Schema = {
+  type: "object",
+  properties: {
+    limit: { type: "integer", minimum: 1, maximum: 10_000, default: 1_000, description: "most entries in the answer" },
+    after: { type: "string", maxLength: 96, default: "", description: "only entries whose id sorts after this one" },
+  },
+};
+
+export const errorSchema: Schema = object({ code: text, message: text }, "what went wrong; codes are stable");
+
+export const versionSchema: Schema = object({ name: text, version: text, node: text, peerId: text });
+
+export const healthSchema: Schema = object({ status: text });
+
+const byteSources: Schema = object(
+  { seedBytes: count, peerBytes: count, originBytes: count },
+  "bytes a member took in, by where they came from",
+);
+
+const taskProperties: Readonly<Record<string, Schema>> = {
+  taskId: text,
+  url: { type: "string", description: "without user info and query values" },
+  digest: nullable(text),
+  lengthBytes: nullable(count),
+  pieceLengthBytes: count,
+  heldPieces: { ...count, description: "pieces the supernode holds" },
+  complete: { ...flag, description: "the supernode holds all" },
+  reading: { ...flag, description: "the origin is being read" },
+  originBytes: { ...count, description: "bytes read from the origin since the task was opened" },
+  memberCount: count,
+};
+
+const memberSchema: Schema = object({
+  peerId: text,
+  pieceCount: count,
+  complete: flag,
+  neighbours: list(text),
+  sources: nullable(byteSources),
+});
+
+export const tasksSchema: Schema = object({ tasks: list(object(taskProperties)) });
+export const taskSchema: Schema = object({ ...taskProperties, members: list(memberSchema) });
+
+export const peersSchema: Schema = object({
+  peers: list(
+    object({
+      peerId: text,
+      seed: flag,
+      connected: flag,
+      name: text,
+      program: text,
+      version: text,
+      address: text,
+      port: count,
+      labels: { type: "object", additionalProperties: text },
+      taskCount: count,
+    }),
+  ),
+});
+
+export const linksSchema: Schema = object({
+  links: list(object({ taskId: text, peers: { type: "array", items: text, minItems: 2, maxItems: 2 } })),
+});
+
+export const cacheSchema: Schema = object({
+  usedBytes: count,
+  quotaBytes: nullable(count),
+  taskCount: count,
+  evictedBytes: count,
+  tasks: list(object({ taskId: text, url: text, digest: nullable(text), lengthBytes: nullable(count), contentType: nullable(text) })),
+});

@@ -1,0 +1,142 @@
+/**
+ * The supernode's end of the control connections: proof of the join token, registration, then messages.
+ *
+ * Whatever a connection sends, at worst that connection ends.
+ */
+import { randomBytes } from "node:crypto";
+import type { IncomingMessage } from "node:http";
+import type { Socket } from "node:net";
+import type { Duplex } from "node:stream";
+import type { Logger } from "pino";
+import { AppError } from "../base/errors.ts";
+import { ControlChannel, parseMessage } from "../peer/control-channel.ts";
+import { ListenerHandshake, parseHandshakeStep } from "../peer/handshake.ts";
+import {
+  CONTROL_LENGTH_BYTES_MAX,
+  CONTROL_PROTOCOL,
+  type PeerToSupernode,
+  peerToSupernodeSchema,
+} from "../protocol/control-messages.ts";
+import type { PeerId } from "../protocol/ids.ts";
+import { type ConnectedPeer, type PeerTable, plainAddress } from "./peer-table.ts";
+
+/** A message of a registered peer. */
+export type PeerMessage = Exclude<PeerToSupernode, { type: "register" }>;
+
+export interface ControlServerDeps {
+  readonly token: string | undefined;
+  readonly ownPeerId: PeerId;
+  /** SPKI DER. */
+  readonly publicKey: Uint8Array;
+  readonly peers: PeerTable;
+  readonly log: Pick<Logger, "info" | "warn" | "debug">;
+  readonly onConnected: (peer: ConnectedPeer) => void;
+  readonly onDisconnected: (peer: ConnectedPeer) => void;
+  /** May throw AppError: the connection ends. */
+  readonly onMessage: (peer: ConnectedPeer, message: PeerMessage) => void;
+  /** From the upgrade to `register`. Default 5,000. */
+  readonly handshakeMs?: number;
+}
+
+export class ControlServer {
+  readonly #deps: ControlServerDeps;
+  readonly #channels = new Set<ControlChannel>();
+  #isClosed = false;
+
+  constructor(deps: ControlServerDeps) {
+    this.#deps = deps;
+  }
+
+  /** Takes over an upgraded socket. @returns false when the request is not for it */
+  handleUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer): boolean {
+    if (request.url !== "/v1/control") return false;
+    socket.on("error", () => undefined);
+    if (request.headers.upgrade !== CONTROL_PROTOCOL) {
+      socket.end(`HTTP/1.1 426 Upgrade Required\r\nUpgrade: ${CONTROL_PROTOCOL}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
+    } else if (this.#isClosed || this.#channels.size >= CONNECTION_COUNT_MAX) {
+      socket.end("HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+    } else {
+      socket.write(`HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: ${CONTROL_PROTOCOL}\r\n\r\n`);
+      this.#accept(socket as Socket, head);
+    }
+    return true;
+  }
+
+  /** Ends all connections; peers come back to whoever listens next. */
+  close(): void {
+    this.#isClosed = true;
+    for (const channel of this.#channels) channel.close();
+  }
+
+  #accept(socket: Socket, head: Buffer): void {
+    socket.setNoDelay(true);
+    socket.setKeepAlive(true, 10_000);
+    socket.setTimeout(0);
+    const { token, ownPeerId, peers, log, onMessage, onDisconnected } = this.#deps;
+    const handshake = new ListenerHandshake({ token, ownPeerId, randomBytes });
+    let peerId: PeerId | undefined;
+    let peer: ConnectedPeer | undefined;
+    const remoteAddress = plainAddress(socket.remoteAddress);
+    const localAddress = plainAddress(socket.localAddress);
+
+    const onFrame = (value: unknown): void => {
+      if (peerId === undefined) {
+        const { reply, peerId: proven } = handshake.answer(parseHandshakeStep(value));
+        channel.send(reply);
+        if (reply.type === "refused") {
+          log.warn({ remoteAddress, code: reply.code }, `refused a peer: ${reply.message}`);
+          channel.close();
+        } else if (proven === ownPeerId) {
+          throw new AppError("PROTOCOL_VIOLATION", "a peer calls itself by our id");
+        }
+        peerId = proven;
+        return;
+      }
+      const message = parseMessage(peerToSupernodeSchema, value);
+      if (message.type === "register") {
+        if (peer !== undefined) throw new AppError("PROTOCOL_VIOLATION", "the peer registered twice");
+        clearTimeout(deadline);
+        channel.allowFrames(CONTROL_LENGTH_BYTES_MAX);
+        peer = { peerId, host: message.host, remoteAddress, localAddress, connectedUnixMs: Date.now(), channel };
+        this.#register(peer);
+      } else if (peer === undefined) {
+        throw new AppError("PROTOCOL_VIOLATION", `the peer said ${message.type} before register`);
+      } else if (peers.get(peerId) === peer) {
+        onMessage(peer, message);
+      }
+    };
+    const channel = new ControlChannel(socket, head, {
+      frameLengthBytesMax: STRANGER_FRAME_BYTES_MAX,
+      onFrame,
+      onEnd: (error) => {
+        clearTimeout(deadline);
+        this.#channels.delete(channel);
+        if (error !== undefined) log.info({ peerId, remoteAddress, code: error.code }, `a control connection ended: ${error.message}`);
+        if (peer !== undefined && peers.remove(peer)) onDisconnected(peer);
+      },
+    });
+    this.#channels.add(channel);
+    const deadline = setTimeout(
+      () => channel.fail(new AppError("TIMEOUT", "the peer did not introduce itself in time")),
+      this.#deps.handshakeMs ?? 5_000,
+    );
+    channel.send(handshake.challenge());
+  }
+
+  #register(peer: ConnectedPeer): void {
+    const { peers, publicKey, onConnected, onDisconnected } = this.#deps;
+    const before = peers.add(peer);
+    if (before !== undefined) {
+      onDisconnected(before);
+      before.channel.close();
+    }
+    const address = peer.host.address === "" ? peer.remoteAddress : peer.host.address;
+    peer.channel.send({ type: "registered", publicKey: Buffer.from(publicKey).toString("base64"), address });
+    onConnected(peer);
+  }
+}
+
+/** A handshake step and a registration are far smaller. */
+const STRANGER_FRAME_BYTES_MAX = 64 * 1024;
+/** Ten thousand peers, and as many that are about to be found dead. */
+const CONNECTION_COUNT_MAX = 20_000;

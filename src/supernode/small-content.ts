@@ -1,0 +1,159 @@
+/** Content small enough to travel in the join's answer: read once, checked, and kept on disk like any other. */
+import { createHash } from "node:crypto";
+import { setTimeout as sleepFor } from "node:timers/promises";
+import type { Logger } from "pino";
+import { AppError, toAppError } from "../base/errors.ts";
+import type { Origin } from "../origin/origin.ts";
+import { withRetries } from "../origin/retry.ts";
+import type { SigningKey } from "../peer/credentials.ts";
+import type { PieceStore } from "../peer/piece-store.ts";
+import { pieceLengthAt } from "../protocol/geometry.ts";
+import { digestAlgorithm, parseDigest, type TaskId } from "../protocol/ids.ts";
+import type { OriginMeter } from "./origin-meter.ts";
+import { expectedVersion } from "./seed-cache.ts";
+import type { ResolvedTask } from "./task-resolver.ts";
+
+export interface SmallContentDeps {
+  readonly origin: Pick<Origin, "open">;
+  readonly store: Pick<PieceStore, "find" | "open">;
+  readonly key: SigningKey;
+  readonly meter: OriginMeter;
+  readonly log: Pick<Logger, "warn">;
+  readonly random: () => number;
+  readonly sleep?: (delayMs: number, signal: AbortSignal) => Promise<void>;
+}
+
+export class SmallContent {
+  readonly #deps: SmallContentDeps;
+  readonly #reading = new Map<TaskId, Promise<Uint8Array>>();
+  /** Answers just given: the thousand joins of one moment do not open a file each. */
+  readonly #recent = new Map<TaskId, Uint8Array>();
+  readonly #closing = new AbortController();
+
+  constructor(deps: SmallContentDeps) {
+    this.#deps = deps;
+  }
+
+  /**
+   * All of the content. Coalesced; from the disk when it is there. The bytes are shared: read-only.
+   * @throws AppError as Origin.open; ORIGIN_LENGTH_WRONG, DIGEST_MISMATCH
+   */
+  get(resolved: ResolvedTask): Promise<Uint8Array> {
+    const { taskId } = resolved;
+    const recent = this.#recent.get(taskId);
+    if (recent !== undefined) return Promise.resolve(recent);
+    let reading = this.#reading.get(taskId);
+    if (reading === undefined) {
+      reading = this.#read(resolved).finally(() => this.#reading.delete(taskId));
+      this.#reading.set(taskId, reading);
+    }
+    return reading;
+  }
+
+  async close(): Promise<void> {
+    this.#closing.abort();
+    await Promise.allSettled([...this.#reading.values()]);
+  }
+
+  async #read(resolved: ResolvedTask): Promise<Uint8Array> {
+    const content = (await this.#fromDisk(resolved)) ?? (await this.#fromOrigin(resolved));
+    this.#recent.set(resolved.taskId, content);
+    if (this.#recent.size > RECENT_COUNT_MAX) this.#recent.delete(this.#recent.keys().next().value as TaskId);
+    return content;
+  }
+
+  async #fromDisk({ taskId, record }: ResolvedTask): Promise<Uint8Array | undefined> {
+    if (record.lengthBytes === 0) return record.digest === undefined ? new Uint8Array(0) : undefined;
+    try {
+      const stored = await this.#deps.store.find(taskId);
+      if (stored === undefined) return undefined;
+      try {
+        if (!stored.complete || stored.record.lengthBytes !== record.lengthBytes) return undefined;
+        const content = new Uint8Array(record.lengthBytes as number);
+        await stored.read(0, content);
+        return content;
+      } finally {
+        stored.release();
+      }
+    } catch (error) {
+      this.#deps.log.warn({ taskId }, `cannot read small content from the disk: ${toAppError(error).message}`);
+      return undefined;
+    }
+  }
+
+  async #fromOrigin(resolved: ResolvedTask): Promise<Uint8Array> {
+    const content = await this.#fetch(resolved);
+    const digest = resolved.record.digest === undefined ? undefined : parseDigest(resolved.record.digest);
+    if (digest !== undefined) {
+      const found = createHash(digestAlgorithm(digest)).update(content).digest("hex");
+      if (!digest.endsWith(`:${found}`)) {
+        const message = `the origin's file is not ${digest}; check the digest, the address, and the origin`;
+        throw new AppError("DIGEST_MISMATCH", message);
+      }
+    }
+    if (content.length > 0) {
+      await this.#keep(resolved, content).catch((error: unknown) => {
+        this.#deps.log.warn({ taskId: resolved.taskId }, `cannot keep small content: ${toAppError(error).message}`);
+      });
+    }
+    return content;
+  }
+
+  async #fetch({ taskId, source, record, info }: ResolvedTask): Promise<Uint8Array> {
+    const { origin, meter, random, sleep } = this.#deps;
+    const { signal } = this.#closing;
+    const lengthBytes = record.lengthBytes as number;
+    const once = async (): Promise<Uint8Array> => {
+      const request = { url: source.url, headers: source.headers };
+      const range = { startByte: 0, endByte: undefined };
+      const { body } = await origin.open(request, range, expectedVersion(record, info), signal);
+      meter.asked("OK");
+      const chunks: Uint8Array[] = [];
+      let receivedBytes = 0;
+      for await (const chunk of body as AsyncIterable<Uint8Array>) {
+        await meter.received(taskId, chunk.length, signal);
+        chunks.push(chunk);
+        receivedBytes += chunk.length;
+        if (receivedBytes > lengthBytes) break;
+      }
+      if (receivedBytes === lengthBytes) return Buffer.concat(chunks);
+      const message = `the origin sent ${receivedBytes > lengthBytes ? "more" : "less"} than the ${lengthBytes} bytes it promised`;
+      throw new AppError("ORIGIN_LENGTH_WRONG", message);
+    };
+    return await withRetries(
+      async () => await once().catch((error: unknown) => {
+        meter.asked(toAppError(error).code);
+        throw error;
+      }),
+      {
+        attempts: 4,
+        signal,
+        sleep: sleep ?? ((delayMs, stop) => sleepFor(delayMs, undefined, { signal: stop })),
+        random,
+        maxDelayMs: 10_000,
+      },
+    );
+  }
+
+  async #keep({ record }: ResolvedTask, content: Uint8Array): Promise<void> {
+    const { store, key } = this.#deps;
+    const { taskId, pieceLengthBytes } = record;
+    const stored = await store.open(record);
+    try {
+      const shared = new Uint8Array(new SharedArrayBuffer(content.length));
+      shared.set(content);
+      for (let piece = 0, at = 0; at < content.length; piece++) {
+        const bytes = shared.subarray(at, at + pieceLengthAt(piece, content.length, pieceLengthBytes));
+        at += bytes.length;
+        const sign = (digest: Uint8Array): Uint8Array => key.signPiece(taskId, piece, bytes.length, digest);
+        // oxlint-disable-next-line no-await-in-loop -- it is one piece
+        await stored.storeOwn(piece, bytes, sign);
+      }
+    } finally {
+      stored.release();
+    }
+  }
+}
+
+/** 64 KiB each at most. */
+const RECENT_COUNT_MAX = 64;

@@ -1,0 +1,285 @@
+/** A supernode: its parts, and how they are connected. */
+import { randomBytes } from "node:crypto";
+import { existsSync } from "node:fs";
+import { mkdir } from "node:fs/promises";
+import type { AddressInfo } from "node:net";
+import { hostname } from "node:os";
+import { join } from "node:path";
+import type { FastifyInstance } from "fastify";
+import { pino, stdTimeFunctions, type Logger } from "pino";
+import { AppError, toAppError } from "../base/errors.ts";
+import { HttpOrigin } from "../origin/http-origin.ts";
+import type { Origin } from "../origin/origin.ts";
+import { RegistryOrigin } from "../origin/registry-auth.ts";
+import { generatePeerId, loadOrCreateJoinToken, SigningKey } from "../peer/credentials.ts";
+import { DiskStore } from "../peer/disk-store.ts";
+import { Peer } from "../peer/peer.ts";
+import { DEFAULT_SCHEDULER_CONFIG, Scheduler } from "../scheduler/index.ts";
+import { ApiViews } from "./api-views.ts";
+import { BufferPool } from "./buffer-pool.ts";
+import type { SupernodeConfig } from "./config.ts";
+import { ControlServer } from "./control-server.ts";
+import { createHttpApi } from "./http-api.ts";
+import { SupernodeMetrics } from "./metrics.ts";
+import { OriginMeter } from "./origin-meter.ts";
+import { PeerTable } from "./peer-table.ts";
+import { SchedulerDriver } from "./scheduler-driver.ts";
+import { SeedCache } from "./seed-cache.ts";
+import { SiteEffects } from "./site-effects.ts";
+import { SmallContent } from "./small-content.ts";
+import { TaskJoins } from "./task-joins.ts";
+import { TaskResolver } from "./task-resolver.ts";
+import { topologyOf } from "./topology.ts";
+import { VersionMemory } from "./version-memory.ts";
+
+/** What a test may replace. */
+export interface SupernodeDeps {
+  readonly origin: Origin;
+  readonly log: Logger;
+  /** Shows a new join token to the operator, once. */
+  readonly showToken: (token: string, file: string) => void;
+}
+
+export interface Supernode {
+  /** Where it listens; the port is the real one. */
+  readonly address: { readonly host: string; readonly port: number };
+  /** Puts new limits and the log level to work; the rest needs a restart. */
+  reload(config: SupernodeConfig): void;
+  /** Lets go of peers (they come back to whoever listens next), finishes writing, closes. */
+  close(): Promise<void>;
+}
+
+/**
+ * Starts a supernode; resolves when it takes peers.
+ * @throws AppError LISTEN_FAILED, DISK_FAILED
+ */
+export async function startSupernode(config: SupernodeConfig, given: Partial<SupernodeDeps> = {}): Promise<Supernode> {
+  const log = given.log ?? pino({ level: config.logLevel, timestamp: stdTimeFunctions.isoTime });
+  const closers: (() => void | Promise<void>)[] = [];
+  try {
+    return await compose(config, given, log, closers);
+  } catch (error) {
+    await closeAll(closers);
+    throw error;
+  }
+}
+
+async function compose(
+  config: SupernodeConfig,
+  given: Partial<SupernodeDeps>,
+  log: Logger,
+  closers: (() => void | Promise<void>)[],
+): Promise<Supernode> {
+  const { version } = config;
+  const state = config.cache.dataDirectory;
+  await mkdir(state, { recursive: true, mode: 0o700 }).catch((error: unknown) => {
+    throw new AppError("DISK_FAILED", `cannot make the data folder ${state}: ${toAppError(error).message}`, { cause: error });
+  });
+  const token = joinToken(config, given.showToken ?? showToken);
+  const key = SigningKey.loadOrCreate(join(state, "signing-key.pem"));
+  const nowMs = (): number => performance.now();
+  const random = Math.random;
+  const metrics = new SupernodeMetrics(version);
+
+  const store = await DiskStore.open(
+    {
+      directory: join(state, "cache"),
+      quotaBytes: config.cache.quotaBytes,
+      reservedFreeBytes: config.cache.reservedFreeBytes,
+      workerCount: 2,
+    },
+    { log: (level, message, fields) => log[level](fields, message) },
+  );
+  closers.push(() => store.close());
+  const versions = new VersionMemory(join(state, "versions.sqlite"));
+  closers.push(() => versions.close());
+  const origin = given.origin ?? ownOrigin(version, closers);
+  const meter = new OriginMeter({
+    bytesPerSecond: config.limits.originBytesPerSecond,
+    onBytes: (count) => metrics.originBytes.inc(count),
+    onRequest: (code) => metrics.originRequests.inc({ code }),
+    nowMs,
+  });
+
+  const ownPeerId = generatePeerId(hostname());
+  const peers = new PeerTable(nowMs);
+  const peer = new Peer({
+    peerId: ownPeerId,
+    token,
+    store,
+    log,
+    limits: config.limits,
+    needNeighbours: (taskId, lost) => driver.push({ type: "neighboursLost", peerId: ownPeerId, taskId, lost }),
+    accuse: (taskId, accused, piece) => driver.push({ type: "peerAccused", accuser: ownPeerId, accused, taskId, piece }),
+  });
+  closers.push(() => peer.close());
+
+  const seeds: SeedCache = new SeedCache({
+    origin,
+    peer,
+    store,
+    key,
+    meter,
+    pool: new BufferPool(READ_MEMORY_BYTES),
+    random,
+    log,
+    events: {
+      onOpened: (...opened) => effects.seedOpened(...opened),
+      onRead: (...read) => effects.seedRead(...read),
+      onLength: (...length) => effects.lengthKnown(...length),
+      onFailed: (...failed) => effects.seedFailed(...failed),
+      onPiece: () => metrics.pieces.inc(),
+    },
+  });
+  closers.push(() => seeds.close());
+  const resolver = new TaskResolver({
+    origin,
+    store,
+    versions,
+    key,
+    log,
+    isActive: (taskId) => joins.isActive(taskId),
+    nowMs,
+    unixMs: Date.now,
+    random,
+    onStat: (code) => meter.asked(code),
+  });
+  closers.push(() => resolver.close());
+  const small = new SmallContent({ origin, store, key, meter, log, random });
+  closers.push(() => small.close());
+  const joins: TaskJoins = new TaskJoins({
+    resolver,
+    seeds,
+    inline: (resolved) => small.get(resolved),
+    push: (input) => driver.push(input),
+    peers,
+    key,
+    metrics,
+    log,
+    unixMs: Date.now,
+  });
+  const driver: SchedulerDriver = new SchedulerDriver({
+    scheduler: new Scheduler(DEFAULT_SCHEDULER_CONFIG, randomBytes(4).readInt32LE()),
+    execute: (effect) => effects.execute(effect),
+    nowMs,
+  });
+  closers.push(() => driver.close());
+  const advertised = { host: config.advertiseHost, port: config.listen.port };
+  const effects = new SiteEffects({ ownPeerId, advertised, peers, seeds, joins, meter, key, metrics, push: (input) => driver.push(input), log, unixMs: Date.now });
+  const control = new ControlServer({
+    token,
+    ownPeerId,
+    publicKey: key.publicKey,
+    peers,
+    log,
+    onConnected: (connected) => effects.peerConnected(connected),
+    onDisconnected: (gone) => effects.peerDisconnected(gone),
+    onMessage: (from, message) => effects.peerSaid(from, message),
+  });
+  closers.push(() => control.close());
+
+  const seedAddress = { peerId: ownPeerId, address: config.advertiseHost ?? config.listen.host, port: 0 };
+  const views = new ApiViews({
+    snapshot: () => driver.snapshot(),
+    seeds,
+    joins,
+    meter,
+    peers,
+    store,
+    quotaBytes: config.cache.quotaBytes,
+    seed: seedAddress,
+    version,
+  });
+  metrics.observe({
+    taskCount: () => joins.taskCount,
+    peerCount: () => peers.size,
+    linkCount: () => peer.linkCount,
+    cache: () => store.usage(),
+  });
+  let isReady = false;
+  const api = await createHttpApi({
+    views,
+    metrics,
+    token,
+    version,
+    isReady: () => isReady,
+    handlePieces: (request, response) => peer.handleRequest(request, response),
+    upgrades: [
+      (request, socket, head) => control.handleUpgrade(request, socket, head),
+      (request, socket, head) => peer.handleUpgrade(request, socket, head),
+    ],
+    log,
+  });
+  closers.push(() => api.close());
+  driver.push({ type: "peerConnected", peerId: ownPeerId, seed: true, dialable: true, topology: topologyOf(config.labels) });
+  const address = await listen(api, config);
+  advertised.port = address.port;
+  seedAddress.port = address.port;
+  isReady = true;
+  log.info({ listen: address, dataDirectory: state, peerId: ownPeerId, tasksOnDisk: store.usage().taskCount }, "supernode is up");
+
+  return {
+    address,
+    reload: (next) => {
+      log.level = next.logLevel;
+      peer.setLimits(next.limits);
+      meter.setRate(next.limits.originBytesPerSecond);
+    },
+    close: async () => {
+      isReady = false;
+      // Peers first: they reconnect elsewhere while the disk is being flushed.
+      control.close();
+      await closeAll(closers);
+      log.info("supernode is down");
+    },
+  };
+}
+
+function ownOrigin(version: string, closers: (() => void | Promise<void>)[]): Origin {
+  const http = new HttpOrigin({ userAgent: `dragonfly/${version}` });
+  closers.push(() => http.close());
+  return new RegistryOrigin(http);
+}
+
+async function listen(api: FastifyInstance, { listen: { host, port } }: SupernodeConfig): Promise<Supernode["address"]> {
+  try {
+    await api.listen({ host, port, backlog: 4096 });
+  } catch (error) {
+    const message = `cannot listen on ${host}:${port}: ${toAppError(error).message}; is another supernode running?`;
+    throw new AppError("LISTEN_FAILED", message, { cause: error });
+  }
+  return { host, port: (api.server.address() as AddressInfo).port };
+}
+
+function joinToken(config: SupernodeConfig, show: SupernodeDeps["showToken"]): string | undefined {
+  const given = config.joinToken;
+  if (given.kind === "none") return undefined;
+  if (given.kind === "given") return given.token;
+  const isNew = !existsSync(given.file);
+  const token = loadOrCreateJoinToken(given.file);
+  if (isNew) show(token, given.file);
+  return token;
+}
+
+function showToken(token: string, file: string): void {
+  process.stderr.write(
+    `A join token was made: ${token}\nIt is in ${file}; other hosts need it (--join-token-file or DRAGONFLY_JOIN_TOKEN).\n`,
+  );
+}
+
+/** The last opened first; each gets its turn. @throws the first failure, at the end */
+async function closeAll(closers: readonly (() => void | Promise<void>)[]): Promise<void> {
+  const failures: unknown[] = [];
+  for (const close of closers.toReversed()) {
+    try {
+      // oxlint-disable-next-line no-await-in-loop -- the order is the point
+      await close();
+    } catch (error) {
+      failures.push(error);
+    }
+  }
+  if (failures.length > 0) throw failures[0];
+}
+
+/** Pieces between origins and the disk, all reads together: sixteen of the longest. */
+const READ_MEMORY_BYTES = 128 * 1024 * 1024;

@@ -1,0 +1,207 @@
+/**
+ * A join from its message to its answer: which task, is it here, who are the neighbours, and a ticket.
+ *
+ * Also the memory of who takes part in what, for messages that concern all members of a task.
+ */
+import type { Logger } from "pino";
+import { type AppError, toAppError } from "../base/errors.ts";
+import type { SigningKey } from "../peer/credentials.ts";
+import type { TaskRecord } from "../peer/piece-store.ts";
+import type { ByteSources, Neighbour, SupernodeToPeer, TaskInfo } from "../protocol/control-messages.ts";
+import { INLINE_LENGTH_BYTES_MAX, pieceCountOf } from "../protocol/geometry.ts";
+import type { PeerId, TaskId } from "../protocol/ids.ts";
+import { PieceSet } from "../protocol/piece-set.ts";
+import type { SchedulerInput } from "../scheduler/index.ts";
+import type { PeerMessage } from "./control-server.ts";
+import type { SupernodeMetrics } from "./metrics.ts";
+import type { ConnectedPeer, PeerTable } from "./peer-table.ts";
+import type { SeedTask } from "./seed-cache.ts";
+import type { ResolvedTask } from "./task-resolver.ts";
+
+type JoinMessage = Extract<PeerMessage, { type: "join" }>;
+type Joined = Extract<SupernodeToPeer, { type: "joined" }>;
+
+export interface TaskJoinsDeps {
+  readonly resolver: { resolve(source: JoinMessage["source"], hint: TaskId | undefined): Promise<ResolvedTask> };
+  readonly seeds: { open(resolved: ResolvedTask): Promise<SeedTask> };
+  /** Small content as a whole. */
+  readonly inline: (resolved: ResolvedTask) => Promise<Uint8Array>;
+  readonly push: (input: SchedulerInput) => void;
+  readonly peers: PeerTable;
+  readonly key: SigningKey;
+  readonly metrics: Pick<SupernodeMetrics, "joins" | "joinSeconds">;
+  readonly log: Pick<Logger, "info" | "warn" | "debug">;
+  readonly unixMs: () => number;
+}
+
+interface PendingJoin {
+  readonly peer: ConnectedPeer;
+  readonly requestId: number;
+  readonly seedTask: SeedTask;
+  readonly resolved: ResolvedTask;
+  readonly done: (result: string) => void;
+}
+
+export interface Member {
+  readonly peerId: PeerId;
+  /** Bytes it took in by where they came from, as it last said. */
+  sources: ByteSources | undefined;
+}
+
+export class TaskJoins {
+  readonly #deps: TaskJoinsDeps;
+  readonly #pending = new Map<number, PendingJoin>();
+  readonly #members = new Map<TaskId, Map<PeerId, Member>>();
+  #nextRequestId = 1;
+
+  constructor(deps: TaskJoinsDeps) {
+    this.#deps = deps;
+  }
+
+  get taskCount(): number {
+    return this.#members.size;
+  }
+
+  /** Members other than the seed, in the order they came. */
+  membersOf(taskId: TaskId): readonly Member[] {
+    return [...(this.#members.get(taskId)?.values() ?? [])];
+  }
+
+  isActive(taskId: TaskId): boolean {
+    return this.#members.has(taskId);
+  }
+
+  /** Answers a join, sooner or later. Never throws. */
+  join(peer: ConnectedPeer, message: JoinMessage): void {
+    const startedMs = performance.now();
+    const { metrics, log } = this.#deps;
+    const done = (result: string): void => {
+      metrics.joins.inc({ result });
+      metrics.joinSeconds.observe((performance.now() - startedMs) / 1000);
+    };
+    this.#answer(peer, message, done).catch((thrown: unknown) => {
+      const error = toAppError(thrown);
+      if (error.code === "INTERNAL") log.warn({ peerId: peer.peerId, err: error }, "a join failed");
+      done(error.code);
+      this.#refuse(peer, message.requestId, error);
+    });
+  }
+
+  /** The scheduler's answer to a join. */
+  assigned(requestId: number, neighbours: readonly PeerId[], describe: (peerId: PeerId) => Neighbour | undefined): void {
+    const pending = this.#pending.get(requestId);
+    if (pending === undefined) return;
+    this.#pending.delete(requestId);
+    const { peer, resolved, seedTask } = pending;
+    const { taskId } = resolved;
+    const expiresUnixMs = this.#deps.unixMs() + TICKET_MS;
+    this.#send(peer, {
+      type: "joined",
+      requestId: pending.requestId,
+      ...this.#described(seedTask.task.stored.record, resolved),
+      inline: null,
+      ticket: this.#deps.key.signTicket({ taskId, peerId: peer.peerId, expiresUnixMs }),
+      neighbours: neighbours.flatMap((neighbour) => describe(neighbour) ?? []),
+    });
+    pending.done("OK");
+  }
+
+  progressed(peerId: PeerId, taskId: TaskId, sources: ByteSources): void {
+    const member = this.#members.get(taskId)?.get(peerId);
+    if (member !== undefined) member.sources = sources;
+  }
+
+  left(peerId: PeerId, taskId: TaskId): void {
+    this.#members.get(taskId)?.delete(peerId);
+  }
+
+  /** The task's soft state is gone. */
+  forget(taskId: TaskId): void {
+    this.#members.delete(taskId);
+  }
+
+  /** The connection ended: its joins need no answer. Membership ends with the task, or when the peer says so. */
+  disconnected(peer: ConnectedPeer): void {
+    for (const [requestId, pending] of this.#pending) {
+      if (pending.peer === peer) this.#pending.delete(requestId);
+    }
+  }
+
+  /** Tells all members that are connected. */
+  broadcast(taskId: TaskId, message: SupernodeToPeer): void {
+    for (const { peerId } of this.membersOf(taskId)) this.#deps.peers.send(peerId, message);
+  }
+
+  async #answer(peer: ConnectedPeer, message: JoinMessage, done: (result: string) => void): Promise<void> {
+    const { requestId, source, taskId: hint } = message;
+    const resolved = await this.#deps.resolver.resolve(source, hint);
+    const { taskId, record } = resolved;
+    if (!message.download || isInline(record)) {
+      const content = message.download ? await this.#deps.inline(resolved) : undefined;
+      const inline = content === undefined ? null : Buffer.from(content).toString("base64");
+      this.#send(peer, { type: "joined", requestId, ...this.#described(record, resolved), inline, ticket: null, neighbours: [] });
+      done(message.download ? "INLINE" : "STAT");
+      return;
+    }
+    const seedTask = await this.#deps.seeds.open(resolved);
+    if (this.#deps.peers.get(peer.peerId) !== peer) return;
+    const { lengthBytes, pieceLengthBytes } = seedTask.task.stored.record;
+    const have = message.have === undefined || hint !== taskId ? undefined : PieceSet.fromBytes(Buffer.from(message.have, "base64"));
+    const ownRequestId = this.#nextRequestId++;
+    this.#pending.set(ownRequestId, { peer, requestId, seedTask, resolved, done });
+    this.#memberOf(taskId, peer.peerId);
+    this.#deps.push({
+      type: "taskJoined",
+      peerId: peer.peerId,
+      taskId,
+      requestId: ownRequestId,
+      pieceCount: have?.count ?? 0,
+      totalCount: lengthBytes === undefined ? undefined : pieceCountOf(lengthBytes, pieceLengthBytes),
+    });
+  }
+
+  #memberOf(taskId: TaskId, peerId: PeerId): void {
+    const members = this.#members.get(taskId) ?? new Map<PeerId, Member>();
+    this.#members.set(taskId, members);
+    if (!members.has(peerId)) members.set(peerId, { peerId, sources: undefined });
+  }
+
+  #described(record: TaskRecord, { info }: ResolvedTask): Pick<Joined, "task" | "lengthSignature"> {
+    // RFC 9111 dropped the header, but no other says it to a client: not revalidated.
+    const headers = info === undefined ? { ...record.headers, warning: '110 - "Response is Stale"' } : record.headers;
+    const { lengthSignature } = record;
+    return {
+      task: { ...taskInfoOf(record), headers },
+      lengthSignature: lengthSignature === undefined ? null : Buffer.from(lengthSignature).toString("base64"),
+    };
+  }
+
+  #refuse(peer: ConnectedPeer, requestId: number, { code, message, details }: AppError): void {
+    this.#send(peer, { type: "joinFailed", requestId, code, message: message.slice(0, 4096), details });
+  }
+
+  /** A peer that reconnected meanwhile asks again by itself. */
+  #send(peer: ConnectedPeer, message: SupernodeToPeer): void {
+    peer.channel.send(message);
+  }
+}
+
+/** A task as peers are told of it. */
+export function taskInfoOf(record: TaskRecord): TaskInfo {
+  const { taskId, lengthBytes, pieceLengthBytes, contentType, digest, headers } = record;
+  return {
+    taskId,
+    lengthBytes: lengthBytes ?? null,
+    pieceLengthBytes,
+    contentType: contentType ?? null,
+    digest: digest ?? null,
+    headers: { ...headers },
+  };
+}
+
+function isInline({ lengthBytes }: TaskRecord): boolean {
+  return lengthBytes !== undefined && lengthBytes <= INLINE_LENGTH_BYTES_MAX;
+}
+
+/** A ticket is looked at when a link joins a task; a peer that comes back later joins anew and gets another. */
+const TICKET_MS = 12 * 60 * 60_000;
