@@ -1,11 +1,13 @@
 import { pino, stdTimeFunctions, type Logger } from "pino";
 import type { Registry } from "prom-client";
-import { AppError } from "../base/errors.ts";
+import type { Origin } from "../origin/origin.ts";
 import type { ListenAddress, RateLimits } from "../peer/config.ts";
 import type { ContentOpener } from "../peer/content.ts";
+import { PeerNode } from "../peer/peer-node.ts";
 import type { DfdaemonConfig } from "./config.ts";
+import { LocalApi } from "./local-api.ts";
 import { Mirror, type MirrorOptions } from "./mirror.ts";
-import { HttpUpstreamAsker, type UpstreamAsker } from "./mirror-passthrough.ts";
+import { HttpUpstreamAsker } from "./mirror-passthrough.ts";
 import { MirrorServer } from "./mirror-server.ts";
 import { Registries } from "./registries.ts";
 
@@ -20,8 +22,7 @@ export interface Dfdaemon {
 }
 
 /** What the daemon needs of its peer. */
-export interface DaemonPeer {
-  readonly opener: ContentOpener;
+export interface DaemonPeer extends ContentOpener {
   /** A supernode knows this peer. */
   readonly ready: boolean;
   readonly metrics: Registry;
@@ -31,10 +32,11 @@ export interface DaemonPeer {
 
 /** What the daemon is made of; tests put others in. */
 export interface DfdaemonDeps {
-  readonly createPeer: (config: DfdaemonConfig, log: Logger) => Promise<DaemonPeer>;
+  /** @param origin what the peer reads itself when the swarm cannot deliver */
+  readonly createPeer: (config: DfdaemonConfig, origin: Origin, log: Logger) => Promise<DaemonPeer>;
   /** Serves dfget on `config.socketPath`. */
   readonly openLocalApi: (config: DfdaemonConfig, opener: ContentOpener, log: Logger) => Promise<{ close(): Promise<void> }>;
-  readonly asker: UpstreamAsker & { close(): Promise<void> };
+  readonly asker: HttpUpstreamAsker;
   readonly log: Logger;
   readonly mirrorOptions: Partial<MirrorOptions>;
 }
@@ -57,12 +59,12 @@ export async function startDfdaemon(config: DfdaemonConfig, given: Partial<Dfdae
   const closers: (() => Promise<void>)[] = [() => asker.close()];
   try {
     const registries = new Registries(config.registries);
-    const peer = await deps.createPeer(config, child("peer"));
+    const peer = await deps.createPeer(config, asker.originFor(registries), child("peer"));
     closers.push(() => peer.close());
-    const localApi = await deps.openLocalApi(config, peer.opener, child("local-api"));
+    const localApi = await deps.openLocalApi(config, peer, child("local-api"));
     closers.push(() => localApi.close());
     const mirror = new Mirror({
-      opener: peer.opener,
+      opener: peer,
       registries,
       asker,
       log: child("mirror"),
@@ -93,8 +95,13 @@ export async function startDfdaemon(config: DfdaemonConfig, given: Partial<Dfdae
 
 function defaultDeps(config: DfdaemonConfig): DfdaemonDeps {
   return {
-    createPeer: () => Promise.reject(new AppError("INTERNAL", "this build has no peer")),
-    openLocalApi: () => Promise.resolve({ close: () => Promise.resolve() }),
+    createPeer: ({ version, supernodes, joinToken, peerListen, advertiseHost, cache, limits, labels }, origin, log) =>
+      PeerNode.start(
+        { program: "dfdaemon", version, supernodes, joinToken, peerListen, advertiseHost, cache, limits, labels },
+        { origin, log },
+      ),
+    openLocalApi: ({ socketPath, version, backToSource }, opener, log) =>
+      LocalApi.listen({ opener, socketPath, version, log, backToSource }),
     asker: new HttpUpstreamAsker({ userAgent: `dragonfly/${config.version}` }),
     log: pino({ level: config.logLevel, timestamp: stdTimeFunctions.isoTime }),
     mirrorOptions: {},

@@ -8,7 +8,7 @@ import { HttpOrigin } from "../origin/http-origin.ts";
 import type { Origin } from "../origin/origin.ts";
 import { RegistryOrigin } from "../origin/registry-auth.ts";
 import type { Caller } from "./mirror-access.ts";
-import type { Upstream } from "./registries.ts";
+import type { Registries, Upstream } from "./registries.ts";
 
 /** What an upstream answers to a ping, as far as it matters: may a client go on, or is it to bring credentials? */
 export interface PingAnswer {
@@ -76,6 +76,20 @@ export class HttpUpstreamAsker implements UpstreamAsker {
     return { status: answer.status, headers: { ...headers, ...own }, body: answer.body };
   }
 
+  /**
+   * Any file's origin, with the token dance of registries, each configured registry with its own authorities.
+   *
+   * @returns closed with this asker
+   */
+  originFor(registries: Registries): Origin {
+    const byOrigin = new Map(registries.configured().map((upstream) => [new URL(upstream.baseUrl).origin, upstream]));
+    const pick = (url: string): Origin => this.#client(byOrigin.get(URL.parse(url)?.origin ?? "")).origin;
+    return {
+      stat: (request, signal) => pick(request.url).stat(request, signal),
+      open: (request, range, expected, signal) => pick(request.url).open(request, range, expected, signal),
+    };
+  }
+
   /** Hangs up on everyone. */
   async close(): Promise<void> {
     const clients = [...this.#clients.values()];
@@ -96,11 +110,12 @@ export class HttpUpstreamAsker implements UpstreamAsker {
     );
   }
 
-  #client(upstream: Upstream): Client {
-    const key = upstream.caFile ?? "";
+  /** @param upstream undefined: any other server */
+  #client(upstream: Upstream | undefined): Client {
+    const key = upstream?.caFile ?? "";
     let client = this.#clients.get(key);
     if (client === undefined) {
-      const caCertificates = upstream.caFile === undefined ? [] : [readCertificates(upstream.caFile, upstream.name)];
+      const caCertificates = upstream?.caFile === undefined ? [] : [readCertificates(upstream.caFile, upstream.name)];
       const http = new HttpOrigin({ userAgent: this.#userAgent, caCertificates });
       client = { http, origin: new RegistryOrigin(http), dispatcher: createDispatcher({ caCertificates }) };
       this.#clients.set(key, client);
