@@ -107,6 +107,8 @@ export interface SwarmConfig {
   readonly lookaheadCount: number;
   /** Transfers received or agreed at a time, over all tasks. */
   readonly downloadCountMax: number;
+  /** Pieces whole but not yet verified and written, over all tasks; more are declined: disk and digest set the pace. */
+  readonly verifyCountMax: number;
   /** An offer nobody answered, or an agreed piece that never starts, is given up after this. */
   readonly answerMs: number;
   /** A transfer that moved no byte for this long is late: the piece may come from a second source. */
@@ -124,6 +126,7 @@ export const DEFAULT_SWARM_CONFIG: SwarmConfig = {
   uploadCountMax: 8,
   lookaheadCount: 1,
   downloadCountMax: 3,
+  verifyCountMax: 4,
   answerMs: 2_000,
   silenceMs: 500,
   lateFactor: 3,

@@ -13,6 +13,8 @@ export class Receiving {
   readonly #emit: (effect: SwarmEffect) => void;
   /** Receives that take up room: agreed or receiving, and not late. */
   #incoming = 0;
+  /** Whole, but not verified and written yet. */
+  #verifying = 0;
   #toldIncoming = 0;
   #transferMs = 0;
   statusStale = false;
@@ -23,9 +25,19 @@ export class Receiving {
     this.#emit = emit;
   }
 
+  /** What neighbours are told: transfers under way, or "full" while disk and digest are behind. */
+  get #load(): number {
+    return this.#verifying >= this.#config.verifyCountMax ? this.#config.downloadCountMax : this.#incoming;
+  }
+
   offered(remote: Remote | undefined, linkId: LinkId, taskId: TaskId, piece: number, nowMs: number): void {
     const reason = this.#refusal(remote, piece);
     if (reason !== undefined) {
+      // A sender declined as busy waits for our status: it must come, whatever was told before.
+      if (reason === "busy") {
+        this.#toldIncoming = -1;
+        this.statusStale = true;
+      }
       this.#emit({ type: "sendDecline", linkId, taskId, piece, reason });
       return;
     }
@@ -55,6 +67,7 @@ export class Receiving {
     const tookMs = nowMs - receive.sinceMs;
     this.#transferMs = this.#transferMs === 0 ? tookMs : this.#transferMs * 0.8 + tookMs * 0.2;
     receive.state = "verifying";
+    this.#verifying++;
     if (!receive.late) this.#count(-1);
     // Its slower twin is of no more use, unless verification fails; then it will be offered anew.
     for (const other of task.incoming.get(piece) ?? []) {
@@ -65,10 +78,10 @@ export class Receiving {
   /** The piece is here, from whatever source. */
   stored(task: Task, piece: number, _nowMs: number): void {
     for (const receive of task.incoming.get(piece) ?? []) {
-      if (receive.state === "verifying") continue;
-      this.#cancel(receive);
+      if (receive.state === "verifying") this.#remove(receive);
+      else this.#cancel(receive);
     }
-    task.incoming.delete(piece);
+    task.orphans.delete(piece);
     if (task.wanted.includes(piece)) task.wantedStale = true;
   }
 
@@ -76,13 +89,14 @@ export class Receiving {
     for (const receive of task.incoming.get(piece) ?? []) {
       if (receive.state === "verifying") this.#remove(receive);
     }
+    this.#orphan(task, piece);
   }
 
   /** This transfer ended without a piece. */
   gone(task: Task, piece: number, linkId: LinkId): void {
     const receive = find(task, piece, linkId);
     if (receive !== undefined) this.#remove(receive);
-    task.wantedStale = task.wantedStale || task.readers.size > 0;
+    if (!task.have.has(piece)) this.#orphan(task, piece);
   }
 
   dropRemote(remote: Remote, tell: boolean): void {
@@ -92,7 +106,7 @@ export class Receiving {
         if (receive.link !== link || receive.state === "verifying") continue;
         if (tell) this.#cancel(receive);
         else this.#remove(receive);
-        task.wantedStale = true;
+        this.#orphan(task, receive.piece);
       }
     }
   }
@@ -130,15 +144,15 @@ export class Receiving {
     this.#emit({
       type: "sendStatus",
       linkId: link.linkId,
-      incoming: this.#incoming,
+      incoming: this.#load,
       capacity: this.#config.downloadCountMax,
     });
   }
 
   flushStatus(): void {
     this.statusStale = false;
-    if (this.#incoming === this.#toldIncoming) return;
-    this.#toldIncoming = this.#incoming;
+    if (this.#load === this.#toldIncoming) return;
+    this.#toldIncoming = this.#load;
     for (const link of this.#links.values()) {
       for (const remote of link.remotes.values()) {
         if (isComplete(remote.task)) continue;
@@ -158,7 +172,7 @@ export class Receiving {
       const doubled = receives.length >= COPIES_IN_FLIGHT_MAX;
       if (doubled || receives.some((receive) => !receive.late || receive.link === remote.link)) return "taking";
     }
-    return this.#incoming >= this.#config.downloadCountMax ? "busy" : undefined;
+    return this.#load >= this.#config.downloadCountMax ? "busy" : undefined;
   }
 
   #wanted(task: Task): readonly number[] {
@@ -172,10 +186,16 @@ export class Receiving {
         piece = task.have.firstMissing(piece + 1);
       }
     }
+    for (const piece of task.orphans) if (!task.incoming.has(piece)) wanted.add(piece);
     for (const [piece, receives] of task.incoming) {
       if (receives.length < COPIES_IN_FLIGHT_MAX && receives.some((receive) => receive.late)) wanted.add(piece);
     }
     return [...wanted];
+  }
+
+  #orphan(task: Task, piece: number): void {
+    task.orphans.add(piece);
+    task.wantedStale = true;
   }
 
   #isLate(receive: Receive, nowMs: number): boolean {
@@ -200,7 +220,12 @@ export class Receiving {
     const left = (incoming.get(receive.piece) ?? []).filter((other) => other !== receive);
     if (left.length === 0) incoming.delete(receive.piece);
     else incoming.set(receive.piece, left);
-    if (!receive.late && receive.state !== "verifying") this.#count(-1);
+    if (receive.state === "verifying") {
+      this.#verifying--;
+      this.statusStale = true;
+    } else if (!receive.late) {
+      this.#count(-1);
+    }
   }
 
   #count(delta: number): void {

@@ -4,7 +4,7 @@ import type { TaskId } from "../protocol/ids.ts";
 import type { LinkId, SwarmConfig, SwarmEffect, SwarmInput, SwarmSnapshot } from "./contract.ts";
 import { Receiving } from "./receiving.ts";
 import { Sending } from "./sending.ts";
-import { addCopies, addHave, isComplete, newRemote, type Link, type Remote, type Task } from "./tables.ts";
+import { addCopies, addHave, hasAvoidances, isComplete, newRemote, type Link, type Remote, type Task } from "./tables.ts";
 
 /** While anything moves or is owed, time is looked at this often. */
 const CHECK_MS = 100;
@@ -217,6 +217,7 @@ export class Swarm {
       readers: new Map(),
       wanted: [],
       wantedStale: false,
+      orphans: new Set(),
       unannounced: [],
       sentPieces: 0,
       lastGainMs: nowMs,
@@ -328,7 +329,7 @@ export class Swarm {
     let waiting = this.#sending.active;
     for (const task of this.#tasks.values()) {
       if (task.unannounced.length > 0 || task.wantedStale) owed = true;
-      if (!isComplete(task)) waiting = true;
+      if (!isComplete(task) || (!waiting && hasAvoidances(task))) waiting = true;
     }
     if (owed) this.#flushAtMs ??= nowMs + FLUSH_MS;
     if (!waiting) this.#checkAtMs = undefined;

@@ -19,6 +19,8 @@ export interface Task {
   /** What was last told to neighbours as wanted. */
   wanted: readonly number[];
   wantedStale: boolean;
+  /** Pieces whose transfer ended without a piece: others may think they are on their way, so they are wanted aloud. */
+  readonly orphans: Set<number>;
   /** Pieces stored since the last flush, not announced yet. */
   unannounced: number[];
   sentPieces: number;
@@ -92,6 +94,14 @@ export function isComplete(task: Task): boolean {
 /** True when the other end holds the whole task, so that there is nothing to offer. */
 export function holdsAll(remote: Remote): boolean {
   return remote.task.pieceCount !== undefined && remote.have.count >= remote.task.pieceCount;
+}
+
+/** True while a neighbour still needs something that may be offered again later: time must be looked at. */
+export function hasAvoidances(task: Task): boolean {
+  for (const remote of task.remotes.values()) {
+    if (remote.avoidances.length > 0 && !remote.isolated && !holdsAll(remote)) return true;
+  }
+  return false;
 }
 
 export function addCopies(task: Task, piece: number, delta: 1 | -1): void {

@@ -1,12 +1,13 @@
 /** Real peers, real sockets, real disks, one process: what the brain and its driver do together. */
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync, writeSync } from "node:fs";
 import { createServer } from "node:http";
-import type { AddressInfo } from "node:net";
+import { type AddressInfo, connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
+import { setTimeout } from "node:timers/promises";
 import { pino } from "pino";
 import { pieceCountOf, pieceLengthAt, pieceLengthFor } from "../../src/protocol/geometry.ts";
 import type { PeerId, TaskId } from "../../src/protocol/ids.ts";
@@ -134,4 +135,121 @@ test("four peers get a file from one seed and from each other, every byte right"
   const seedCopies = seed.peer.counters.uploadedBytes / content.length;
   console.log(`# ${tookMs.toFixed(0)} ms, seed sent ${seedCopies.toFixed(2)} copies`);
   assert.ok(seedCopies < 1.7, `the seed sent ${seedCopies} copies to 4 peers`);
+});
+
+test("a peer that serves flipped bits is found and left alone, and the file is right", { timeout: 60_000 }, async () => {
+  const key = SigningKey.generate();
+  const { record, content } = makeTask(key, 8 * 1024 * 1024);
+  const seed = await startPeer("seed");
+  seed.peer.setLimits({ downloadBytesPerSecond: undefined, uploadBytesPerSecond: 20_000_000 });
+  const seedTask = await seed.peer.openTask(record, "normal");
+  await seedAll(seedTask, key, content);
+  const liar = await startPeer("liar");
+  const liarTask = await liar.peer.openTask(record, "normal");
+  await seedAll(liarTask, key, content);
+  // Its disk rots after the pieces were verified: offers are signed and look right, the bytes are not.
+  const wrong = Buffer.alloc(1, 0x55);
+  for (let at = 0; at < content.length; at += 4096) {
+    wrong[0] = (content[at] as number) ^ 0x01;
+    writeSync(liarTask.stored.dataFd, wrong, 0, 1, at);
+  }
+  const victim = await startPeer("victim");
+  const task = await victim.peer.openTask(record, "normal");
+  task.connect([neighbour(liar, false), neighbour(seed, true)], ticketFor(key, record.taskId, victim.peerId));
+  await finished(task, 30_000);
+  assert.deepEqual(await contentOf(task, content.length), content);
+  assert.ok(victim.peer.counters.rejectedPieces >= 1, "the liar was never caught");
+  // What was under way when the first lie was found may still arrive; nothing after it is accepted.
+  assert.ok(victim.peer.counters.rejectedPieces <= 4, `${victim.peer.counters.rejectedPieces} lies were taken`);
+  assert.equal(task.sources().peerBytes, 0);
+});
+
+test("without the join token nobody gets a link, without a ticket nobody gets a piece", { timeout: 60_000 }, async () => {
+  const key = SigningKey.generate();
+  const { record, content } = makeTask(key, 1024 * 1024);
+  const seed = await startPeer("seed");
+  const seedTask = await seed.peer.openTask(record, "normal");
+  await seedAll(seedTask, key, content);
+
+  const stranger = await startPeer("stranger", "another-token");
+  const strangerTask = await stranger.peer.openTask(record, "normal");
+  strangerTask.connect([neighbour(seed, true)], ticketFor(key, record.taskId, stranger.peerId));
+
+  const ticketless = await startPeer("ticketless");
+  const ticketlessTask = await ticketless.peer.openTask(record, "normal");
+  ticketlessTask.connect([neighbour(seed, true)], "");
+
+  const forger = await startPeer("forger");
+  const forgerTask = await forger.peer.openTask(record, "normal");
+  forgerTask.connect([neighbour(seed, true)], ticketFor(SigningKey.generate(), record.taskId, forger.peerId));
+
+  const honest = await startPeer("honest");
+  const honestTask = await honest.peer.openTask(record, "normal");
+  honestTask.connect([neighbour(seed, true)], ticketFor(key, record.taskId, honest.peerId));
+  await finished(honestTask, 10_000);
+  await setTimeout(300);
+  assert.equal(strangerTask.stored.have.count, 0);
+  assert.equal(stranger.peer.linkCount, 0);
+  assert.equal(ticketlessTask.stored.have.count, 0);
+  assert.equal(forgerTask.stored.have.count, 0);
+
+  const base = `http://127.0.0.1:${seed.port}/v1/tasks/${record.taskId}`;
+  assert.equal((await fetch(`${base}/pieces/0`)).status, 403);
+  assert.equal((await fetch(`${base}/content`, { headers: { authorization: "Bearer x.y" } })).status, 403);
+  const headers = {
+    authorization: `Bearer ${ticketFor(key, record.taskId, honest.peerId)}`,
+    "x-dragonfly-peer": honest.peerId,
+  };
+  const piece = await fetch(`${base}/pieces/1`, { headers });
+  assert.equal(piece.status, 200);
+  const { pieceLengthBytes } = record;
+  assert.deepEqual(Buffer.from(await piece.arrayBuffer()), content.subarray(pieceLengthBytes, pieceLengthBytes * 2));
+  const part = await fetch(`${base}/content`, { headers: { ...headers, range: "bytes=100-299" } });
+  assert.equal(part.status, 206);
+  assert.deepEqual(Buffer.from(await part.arrayBuffer()), content.subarray(100, 300));
+});
+
+test("garbage on the peer port ends that connection and nothing else", { timeout: 60_000 }, async () => {
+  const key = SigningKey.generate();
+  const { record, content } = makeTask(key, 256 * 1024);
+  const seed = await startPeer("seed");
+  const seedTask = await seed.peer.openTask(record, "normal");
+  await seedAll(seedTask, key, content);
+  const upgrade = "GET /v1/link HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: dragonfly-link/1\r\n\r\n";
+  const attacks = [
+    randomBytes(4096),
+    Buffer.from(`${upgrade}`),
+    Buffer.concat([Buffer.from(upgrade), randomBytes(65_536)]),
+    Buffer.concat([Buffer.from(upgrade), Buffer.from([0xff, 0xff, 0xff, 0xff, 7])]),
+    Buffer.concat([Buffer.from(upgrade), Buffer.from([0, 0, 0, 13, 10]), Buffer.alloc(12)]),
+    Buffer.from(upgrade.replace("link/1", "link/99")),
+  ];
+  for (const attack of attacks) {
+    const socket = connect(seed.port, "127.0.0.1");
+    socket.on("error", () => undefined);
+    socket.write(attack);
+    socket.resume();
+    await setTimeout(20);
+    socket.destroy();
+  }
+  const honest = await startPeer("honest");
+  const honestTask = await honest.peer.openTask(record, "normal");
+  honestTask.connect([neighbour(seed, true)], ticketFor(key, record.taskId, honest.peerId));
+  await finished(honestTask, 10_000);
+  assert.deepEqual(await contentOf(honestTask, content.length), content);
+});
+
+test("two peers that dial each other at once end up with one link", { timeout: 60_000 }, async () => {
+  const key = SigningKey.generate();
+  const { record, content } = makeTask(key, 2 * 1024 * 1024);
+  const left = await startPeer("left");
+  const right = await startPeer("right");
+  const leftTask = await left.peer.openTask(record, "normal");
+  const rightTask = await right.peer.openTask(record, "normal");
+  leftTask.connect([neighbour(right, false)], ticketFor(key, record.taskId, left.peerId));
+  rightTask.connect([neighbour(left, false)], ticketFor(key, record.taskId, right.peerId));
+  await seedAll(leftTask, key, content);
+  await finished(rightTask, 10_000);
+  assert.equal(left.peer.linkCount, 1);
+  assert.equal(right.peer.linkCount, 1);
 });
