@@ -22,7 +22,7 @@ export interface Dfdaemon {
 }
 
 /** What the daemon needs of its peer. */
-export interface DaemonPeer extends ContentOpener {
+interface DaemonPeer extends ContentOpener {
   /** A supernode knows this peer. */
   readonly ready: boolean;
   readonly metrics: Registry;
@@ -121,5 +121,5 @@ async function closeAll(closers: readonly (() => Promise<void>)[]): Promise<void
   if (failures.length > 0) throw failures[0];
 }
 
-/** Half of what is left between a SIGTERM and the end that Kubernetes makes of it, and the docker stop default. */
+/** As the local API's, which drains after it: together within the 25 s that the command gives the whole drain. */
 const DRAIN_MS = 10_000;

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { connect } from "node:net";
 import { test } from "node:test";
 import { errorCode, eventually, openLab, OCI_INDEX, OCI_MANIFEST, patterned, sha256, type Lab } from "./mirror-lab.test.ts";
 import type { Digest } from "../protocol/ids.ts";
@@ -105,9 +106,12 @@ void test("requests for the same tag at the same moment are one question, though
   const { digest } = putImage(lab);
   const gate = Promise.withResolvers<void>();
   lab.opener.behaviour = { before: (at) => (at === -1 ? gate.promise : undefined) };
-  const answers = Array.from({ length: 10 }, () => lab.ask(TAG));
+  const first = connect(lab.port, "127.0.0.1");
+  first.write(`GET ${TAG}?ns=reg.test HTTP/1.1\r\nhost: x\r\n\r\n`);
   await eventually(() => lab.opener.opened.length === 1, "the question");
+  const answers = Array.from({ length: 10 }, () => lab.ask(TAG));
   await new Promise((resolve) => setTimeout(resolve, 20));
+  first.destroy();
   gate.resolve();
   for (const answer of await Promise.all(answers)) assert.equal(answer.headers["docker-content-digest"], digest);
   assert.equal(lab.opener.opened.length, 1);

@@ -260,3 +260,16 @@ void test("one log line and the headers tell what came from where", async (t) =>
   assert.match(metrics, /dragonfly_mirror_ttfb_seconds_count\{kind="blob"\} 1/);
   assert.match(metrics, /dragonfly_mirror_requests_in_flight 0/);
 });
+
+void test("bytes that came with the opening are counted to where they came from, not to the cache", async (t) => {
+  const lab = await openLab(t);
+  const { path } = await withBlob(lab, 300);
+  const open = lab.opener.open.bind(lab.opener);
+  const inline = { cacheBytes: 0, seedBytes: 300, peerBytes: 0, originBytes: 0 };
+  lab.opener.open = async (request, signal) => ({ ...(await open(request, signal)), sources: () => inline });
+  await lab.ask(path);
+  await eventually(() => lab.lines.length === 1, "a line of log");
+  assert.equal(lab.lines[0]?.["seedBytes"], 300);
+  assert.equal(lab.lines[0]["cacheBytes"], 0);
+  assert.equal(lab.lines[0]["result"], "miss");
+});

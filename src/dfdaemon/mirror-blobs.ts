@@ -121,7 +121,7 @@ export class Blobs {
       response.setHeader("x-dragonfly-sources", describe(before));
       await this.#send(content, answer, response, record, hangUp.signal);
     } finally {
-      record.sources = shareSources(before, content.sources(), record.sentBytes);
+      record.sources = shareSources(content.sources(), record.sentBytes);
       content.close();
     }
   }

@@ -50,7 +50,7 @@ void test("links to further pages lead back to the mirror in the form the client
     response.writeHead(200, { link: '</v2/team/app/tags/list?last=b&n=2>; rel="next", <https://evil.test/v2/x>; rel="alt"' }).end("{}");
     return true;
   };
-  const link = async (path: string): Promise<unknown> => (await fetchAnswer(lab.port, path)).headers.link;
+  const link = async (path: string): Promise<unknown> => (await fetchAnswer(lab.port, path)).headers["link"];
   assert.equal(await link("/v2/team/app/tags/list?ns=reg.test"), '</v2/team/app/tags/list?last=b&n=2&ns=reg.test>; rel="next"');
   assert.equal(await link("/v2/reg.test/team/app/tags/list"), '</v2/reg.test/team/app/tags/list?last=b&n=2>; rel="next"');
   assert.equal(await link("/v2/team/app/tags/list"), '</v2/team/app/tags/list?last=b&n=2>; rel="next"');

@@ -8,16 +8,14 @@ export interface SourceBytes extends ByteSources {
 export const NO_SOURCE_BYTES: SourceBytes = { cacheBytes: 0, seedBytes: 0, peerBytes: 0, originBytes: 0 };
 
 /**
- * Shares the bytes of one answer among the sources of its content: what came in while it was sent is counted to where
- * it came from, the rest to the cache. Several readers of one download each count its sources, in proportion to what
- * they sent.
+ * Shares the bytes of one answer among the sources of its content: what came in for it is counted to where it came
+ * from, the rest to the cache. Several readers of one download each count its sources, in proportion to what they sent.
  *
+ * @param of as the content tells it when the answer is over
  * @returns whole numbers, in sum `sentBytes`
  */
-export function shareSources(before: SourceBytes, after: SourceBytes, sentBytes: number): SourceBytes {
-  const seed = Math.max(0, after.seedBytes - before.seedBytes);
-  const peer = Math.max(0, after.peerBytes - before.peerBytes);
-  const origin = Math.max(0, after.originBytes - before.originBytes);
+export function shareSources(of: SourceBytes, sentBytes: number): SourceBytes {
+  const { seedBytes: seed, peerBytes: peer, originBytes: origin } = of;
   const scale = Math.min(1, sentBytes / Math.max(1, seed + peer + origin));
   const seedBytes = Math.floor(seed * scale);
   const peerBytes = Math.floor(peer * scale);

@@ -15,7 +15,7 @@ import { Pings } from "./mirror-ping.ts";
 import { answerBytes, type BytesRequest } from "./mirror-ranges.ts";
 import { relay } from "./mirror-relay.ts";
 import { sendBytes, sendError } from "./mirror-send.ts";
-import { shareSources, NO_SOURCE_BYTES } from "./mirror-sources.ts";
+import { shareSources } from "./mirror-sources.ts";
 import { repositoryAt, type Registries, type Upstream } from "./registries.ts";
 
 export interface MirrorDeps {
@@ -204,7 +204,7 @@ async function sendManifest(
     return sendError(response, specAnswer(416, "RANGE_INVALID", "no byte of this range is in the manifest", headers), record);
   }
   await sendBytes(response, status, said, body, record);
-  record.sources = shareSources(NO_SOURCE_BYTES, answer.sources, record.sentBytes);
+  record.sources = shareSources(answer.sources, record.sentBytes);
 }
 
 function refuseMethod(response: ServerResponse, record: RequestRecord): Promise<void> {

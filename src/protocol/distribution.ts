@@ -9,7 +9,7 @@ export type Reference =
   | { readonly type: "digest"; readonly digest: Digest };
 
 /** What a path under `/v2/` names. `repository` is without the registry's host. */
-export type DistributionResource =
+type DistributionResource =
   | { readonly type: "root" }
   | { readonly type: "catalog" }
   | { readonly type: "manifest"; readonly repository: string; readonly reference: Reference }
@@ -155,7 +155,7 @@ function withDigest<T>(text: string, then: (digest: Digest) => T): T | Distribut
 }
 
 /** True for `host`, `host:port` and `[ipv6]:port`, and nothing that would mean more in a URL. */
-export function isRegistryHost(text: string): boolean {
+function isRegistryHost(text: string): boolean {
   return text.length <= HOST_CHARS_MAX && HOST.test(text);
 }
 
