@@ -1,0 +1,302 @@
+/** Control connections over real sockets: the client against the server, and the server against nonsense. */
+import assert from "node:assert/strict";
+import { createServer } from "node:http";
+import { type AddressInfo, connect, type Socket } from "node:net";
+import { type TestContext, test } from "node:test";
+import fc from "fast-check";
+import type { AppError } from "../base/errors.ts";
+import { ControlClient, type ControlClientOptions } from "../peer/control-client.ts";
+import type { HostInfo } from "../protocol/control-messages.ts";
+import type { PeerId, TaskId } from "../protocol/ids.ts";
+import { ControlServer, type PeerMessage } from "./control-server.ts";
+import { type ConnectedPeer, PeerTable } from "./peer-table.ts";
+import { silentLog } from "./seed-fixture.test.ts";
+
+const ownPeerId = "seed-1" as PeerId;
+const taskId = "d".repeat(64) as TaskId;
+const host: HostInfo = { address: "", port: 7, name: "h", program: "dfdaemon", version: "1", labels: {} };
+const source = { url: "http://o/f", headers: {} };
+const UPGRADE = "GET /v1/control HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: dragonfly-control/1\r\n\r\n";
+
+interface Site {
+  readonly port: number;
+  readonly peers: PeerTable;
+  readonly messages: PeerMessage[];
+  readonly events: string[];
+  onMessage: (peer: ConnectedPeer, message: PeerMessage) => void;
+  close(): Promise<void>;
+}
+
+async function startSite(t: TestContext, token: string | undefined = "token", port = 0): Promise<Site> {
+  const peers = new PeerTable(() => performance.now());
+  const messages: PeerMessage[] = [];
+  const events: string[] = [];
+  const control = new ControlServer({
+    token,
+    ownPeerId,
+    publicKey: new Uint8Array([1, 2, 3]),
+    peers,
+    log: silentLog,
+    handshakeMs: 300,
+    onConnected: ({ peerId }) => events.push(`+${peerId}`),
+    onDisconnected: ({ peerId }) => events.push(`-${peerId}`),
+    onMessage: (peer, message) => {
+      messages.push(message);
+      site.onMessage(peer, message);
+    },
+  });
+  const server = createServer();
+  server.on("upgrade", (request, socket, head) => {
+    if (!control.handleUpgrade(request, socket, head)) socket.destroy();
+  });
+  await new Promise<void>((resolve) => server.listen(port, "127.0.0.1", resolve));
+  const close = async (): Promise<void> => {
+    control.close();
+    if (server.listening) await new Promise((resolve) => server.close(resolve));
+  };
+  t.after(close);
+  const site: Site = { port: (server.address() as AddressInfo).port, peers, messages, events, onMessage: () => {}, close };
+  return site;
+}
+
+function startClient(t: TestContext, ports: readonly number[], options: Partial<ControlClientOptions> = {}) {
+  const told: string[] = [];
+  const waiting: { readonly event: string; readonly resolve: () => void }[] = [];
+  const tell = (event: string): void => {
+    told.push(event);
+    for (const { event: wanted, resolve } of waiting) if (event === wanted) resolve();
+  };
+  /** Resolves the next time that `event` is told. */
+  const next = (event: string): Promise<void> => new Promise((resolve) => waiting.push({ event, resolve }));
+  const registered = next("registered");
+  const client = new ControlClient({
+    supernodes: ports.map((port) => ({ host: "127.0.0.1", port })),
+    token: "token",
+    peerId: "host-1" as PeerId,
+    host,
+    log: silentLog,
+    random: () => 0,
+    connectTimeoutMs: 400,
+    handlers: {
+      onRegistered: (publicKey, address) => {
+        assert.deepEqual([...publicKey], [1, 2, 3]);
+        assert.equal(address, "127.0.0.1");
+        tell("registered");
+      },
+      onNeighbours: (_taskId, add, drop) => tell(`neighbours ${add.length} ${drop.length}`),
+      onLength: (_taskId, lengthBytes) => tell(`length ${lengthBytes}`),
+      onTaskFailed: ({ code }) => tell(`failed ${code}`),
+      onDisconnected: () => tell("disconnected"),
+    },
+    ...options,
+  });
+  t.after(() => client.close());
+  return { client, told, next, registered };
+}
+
+function joinWith(client: ControlClient, signal: AbortSignal = new AbortController().signal): ReturnType<ControlClient["join"]> {
+  return client.join(source, { taskId, have: new Uint8Array([5]), download: true, signal });
+}
+
+const task = { taskId, lengthBytes: 5, pieceLengthBytes: 65536, contentType: null, digest: null, headers: {} };
+
+function answerJoins(site: Site): void {
+  site.onMessage = (peer, message) => {
+    if (message.type !== "join") return;
+    const { requestId } = message;
+    peer.channel.send({ type: "joined", requestId, task, inline: null, ticket: "t.t", neighbours: [], lengthSignature: null });
+  };
+}
+
+test("a peer registers, joins, is told of changes, and leaves", async (t) => {
+  const site = await startSite(t);
+  answerJoins(site);
+  const { client, registered, next } = startClient(t, [site.port]);
+  await registered;
+  assert.ok(client.connected);
+  assert.equal((await joinWith(client)).ticket, "t.t");
+  const told = Promise.all([next("neighbours 1 1"), next("length 9"), next("failed ORIGIN_CUT")]);
+  const { channel } = site.peers.get("host-1" as PeerId) as ConnectedPeer;
+  const neighbour = { peerId: "host-2" as PeerId, address: "10.0.0.1", port: 1, seed: false };
+  channel.send({ type: "neighbours", taskId, add: [neighbour], drop: ["host-3"] });
+  channel.send({ type: "length", taskId, lengthBytes: 9, signature: "AAAA" });
+  channel.send({ type: "taskFailed", taskId, code: "ORIGIN_CUT", message: "m", details: {}, discard: false });
+  await told;
+  client.close();
+  await assert.rejects(joinWith(client), { code: "SHUTTING_DOWN" });
+});
+
+test("a refused join says why, with its details", async (t) => {
+  const site = await startSite(t);
+  site.onMessage = (peer, message) => {
+    if (message.type === "join") {
+      const details = { wwwAuthenticate: "Basic" };
+      peer.channel.send({ type: "joinFailed", requestId: message.requestId, code: "ORIGIN_UNAUTHORIZED", message: "m", details });
+    }
+  };
+  const { client, registered } = startClient(t, [site.port]);
+  await registered;
+  await assert.rejects(joinWith(client), (error: AppError) => error.code === "ORIGIN_UNAUTHORIZED" && error.details["wwwAuthenticate"] === "Basic");
+});
+
+test("no supernode: a join waits a moment for one, and the next not at all", async (t) => {
+  const { client } = startClient(t, [1]);
+  await assert.rejects(joinWith(client), { code: "SUPERNODE_UNREACHABLE", retriable: true });
+  const startedMs = performance.now();
+  await assert.rejects(joinWith(client), { code: "SUPERNODE_UNREACHABLE" });
+  assert.ok(performance.now() - startedMs < 100);
+});
+
+test("the second supernode is taken when the first is down", async (t) => {
+  const site = await startSite(t);
+  answerJoins(site);
+  const { client } = startClient(t, [1, site.port]);
+  assert.equal((await joinWith(client)).ticket, "t.t");
+});
+
+test("a wrong token is said at once", async (t) => {
+  const site = await startSite(t);
+  const { client } = startClient(t, [site.port], { token: "wrong" });
+  await assert.rejects(joinWith(client), { code: "TOKEN_REFUSED" });
+  await assert.rejects(joinWith(client), { code: "TOKEN_REFUSED" });
+  assert.deepEqual(site.events, []);
+});
+
+test("a join in flight survives a supernode that is quickly back", async (t) => {
+  const first = await startSite(t);
+  const { client, registered, told, next } = startClient(t, [first.port], { connectTimeoutMs: 5_000 });
+  await registered;
+  const asked = new Promise<void>((resolve) => (first.onMessage = () => resolve()));
+  const joining = joinWith(client);
+  await asked;
+  const lost = next("disconnected");
+  await first.close();
+  await lost;
+  const second = await startSite(t, "token", first.port);
+  answerJoins(second);
+  assert.equal((await joining).ticket, "t.t");
+  assert.deepEqual(told, ["registered", "disconnected", "registered"]);
+});
+
+test("a join that is given up is left when its answer comes", async (t) => {
+  const site = await startSite(t);
+  let answer = (): void => {};
+  const asked = new Promise<void>((resolve) => {
+    site.onMessage = (peer, { type, ...message }) => {
+      if (type !== "join" || !("requestId" in message)) return;
+      const { requestId } = message;
+      answer = () => peer.channel.send({ type: "joined", requestId, task, inline: null, ticket: "t.t", neighbours: [], lengthSignature: null });
+      resolve();
+    };
+  });
+  const { client, registered } = startClient(t, [site.port]);
+  await registered;
+  const giving = new AbortController();
+  const joining = joinWith(client, giving.signal);
+  await asked;
+  giving.abort();
+  await assert.rejects(joining, { code: "ABORTED" });
+  const left = new Promise<PeerMessage>((resolve) => (site.onMessage = (_peer, message) => resolve(message)));
+  answer();
+  assert.deepEqual(await left, { type: "leave", taskId });
+});
+
+test("a peer that reconnects before its loss was noticed replaces itself", async (t) => {
+  const site = await startSite(t);
+  const first = startClient(t, [site.port]);
+  await first.registered;
+  first.client.close();
+  const second = startClient(t, [site.port]);
+  await second.registered;
+  assert.equal(site.peers.size, 1);
+  assert.equal(site.events.filter((event) => event.startsWith("+")).length, 2);
+});
+
+function dial(port: number, bytes: Uint8Array | string): Promise<Socket> {
+  return new Promise((resolve) => {
+    const socket = connect(port, "127.0.0.1", () => {
+      socket.write(bytes);
+      resolve(socket);
+    });
+    socket.on("error", () => {});
+    socket.resume();
+  });
+}
+
+function ended(socket: Socket): Promise<void> {
+  return socket.destroyed ? Promise.resolve() : new Promise((resolve) => socket.on("close", () => resolve()));
+}
+
+function frame(value: unknown): Buffer {
+  const json = Buffer.from(JSON.stringify(value));
+  const header = Buffer.alloc(4);
+  header.writeUInt32BE(json.length);
+  return Buffer.concat([header, json]);
+}
+
+test("nonsense ends its own connection and nothing else", async (t) => {
+  const site = await startSite(t);
+  answerJoins(site);
+  const { client, registered } = startClient(t, [site.port]);
+  await registered;
+  const nonsense = fc.oneof(
+    fc.uint8Array({ minLength: 1, maxLength: 300 }),
+    fc.json().map((json) => frame(JSON.parse(json))),
+    fc.constantFrom(
+      frame({ type: "register", host }),
+      frame({ type: "hello", version: 1, peerId: "host-9", nonce: "A".repeat(22), proof: "A".repeat(43) }),
+      frame({ type: "welcome", peerId: "host-9", proof: "A".repeat(43) }),
+      frame({ type: "join", requestId: 1, source, download: true }),
+      Buffer.from([0xff, 0xff, 0xff, 0xff]),
+      Buffer.from([0, 1, 0, 1, 0x7b]),
+    ),
+  );
+  await fc.assert(
+    fc.asyncProperty(fc.array(nonsense, { minLength: 1, maxLength: 4 }), async (parts) => {
+      const socket = await dial(site.port, UPGRADE);
+      for (const part of parts) socket.write(part);
+      await ended(socket);
+    }),
+    { numRuns: 60 },
+  );
+  assert.deepEqual(site.events, ["+host-1"]);
+  assert.equal((await joinWith(client)).ticket, "t.t");
+});
+
+test("who does not introduce itself in time is let go, however slowly it talks", async (t) => {
+  const site = await startSite(t);
+  const silent = await dial(site.port, UPGRADE);
+  const slow = await dial(site.port, UPGRADE);
+  const timer = setInterval(() => slow.write(Buffer.from([0])), 20);
+  await Promise.all([ended(silent), ended(slow)]);
+  clearInterval(timer);
+  const { registered } = startClient(t, [site.port]);
+  await registered;
+});
+
+test("another protocol and another path are refused", async (t) => {
+  const site = await startSite(t);
+  for (const request of [UPGRADE.replace("control/1", "control/9"), UPGRADE.replace("/v1/control", "/v1/other")]) {
+    // oxlint-disable-next-line no-await-in-loop -- cases
+    await ended(await dial(site.port, request));
+  }
+  const server = createServer((_request, response) => response.end("hello")).listen(0, "127.0.0.1");
+  await new Promise((resolve) => server.on("listening", resolve));
+  t.after(() => server.close());
+  const { client } = startClient(t, [(server.address() as AddressInfo).port]);
+  await assert.rejects(joinWith(client), { code: "SUPERNODE_UNREACHABLE", message: /is it a supernode/ });
+});
+
+test("registered peers that break the rules lose their connection", async (t) => {
+  const site = await startSite(t);
+  for (const message of [{ type: "register", host }, { type: "join", requestId: -1 }, { type: "what" }]) {
+    const { client, registered, next } = startClient(t, [site.port]);
+    // oxlint-disable-next-line no-await-in-loop -- cases
+    await registered;
+    const lost = next("disconnected");
+    client.send(message as Parameters<ControlClient["send"]>[0]);
+    // oxlint-disable-next-line no-await-in-loop -- cases
+    await lost;
+    client.close();
+  }
+});
