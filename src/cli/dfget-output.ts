@@ -1,0 +1,255 @@
+/** Where dfget's bytes go: a file that appears whole or not at all, or a stream. */
+import { constants, lstatSync, rmSync, statSync } from "node:fs";
+import { link, open, rename, unlink, type FileHandle } from "node:fs/promises";
+import { dirname, resolve } from "node:path";
+import { AppError, type ErrorCode } from "../base/errors.ts";
+import type { Digest } from "../protocol/ids.ts";
+import type { DigestCheck } from "./digest-check.ts";
+import { isHeldByOther, isResumable, isSameVersion, readPartState, writePartState, type FileVersion } from "./dfget-resume.ts";
+
+/** Takes one file's bytes in order. Calls follow each other; none overlaps. */
+export interface DfgetOutput {
+  /** Where `begin` will likely say to go on; 0 = from the start. */
+  readonly likelyStartByte: number;
+  /**
+   * Before the first byte, and again when the way there changes in mid-file.
+   *
+   * @returns the byte to go on from: what is here of the same version counts
+   */
+  begin(version: FileVersion): Promise<number>;
+  /** @throws AppError DISK_FULL, DISK_FAILED, OUTPUT_UNWRITABLE */
+  write(chunk: Uint8Array): Promise<void>;
+  /** All bytes are there: checks them and puts the file in its place. @throws AppError DIGEST_MISMATCH, OUTPUT_EXISTS, … */
+  finish(): Promise<readonly Digest[]>;
+  /** Forgets what is here: nobody can go on with it. @throws AppError ORIGIN_CHANGED when it cannot be taken back */
+  restart(): void;
+  /**
+   * The download failed or was broken off. Idempotent.
+   *
+   * @param keep false when what came is known to be bad; else what a later `-c` can use is kept
+   * @returns bytes kept
+   */
+  abandon(keep: boolean): Promise<number>;
+}
+
+export interface FileOutputOptions {
+  readonly path: string;
+  readonly overwrite: boolean;
+  readonly resume: boolean;
+  readonly check: DigestCheck;
+}
+
+/**
+ * Opens the output, so that whatever is wrong with it is known before any download.
+ *
+ * @throws AppError OUTPUT_EXISTS, OUTPUT_UNWRITABLE
+ */
+export async function openFileOutput(options: FileOutputOptions): Promise<FileOutput> {
+  const path = resolve(options.path);
+  const existing = lstatSync(path, { throwIfNoEntry: false });
+  if (statSync(path, { throwIfNoEntry: false })?.isDirectory() === true || options.path.endsWith("/")) {
+    throw new AppError("OUTPUT_UNWRITABLE", `${options.path} is a directory; name a file in it`);
+  }
+  if (existing !== undefined && !options.overwrite) {
+    throw new AppError("OUTPUT_EXISTS", `${options.path} exists and stays as it is; give --force to overwrite it`);
+  }
+  const partPath = `${path}.part`;
+  const state = readPartState(`${partPath}.json`);
+  if (isHeldByOther(state)) {
+    throw new AppError("OUTPUT_UNWRITABLE", `another dfget (process ${state?.pid}) is writing ${options.path}; wait for it, or choose another file`);
+  }
+  const handle = await open(partPath, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o666).catch((thrown: unknown) => {
+    throw outputError(thrown, options.path, "OUTPUT_UNWRITABLE");
+  });
+  return new FileOutput({ ...options, path }, handle, state?.file, state?.syncedBytes ?? 0);
+}
+
+export class FileOutput implements DfgetOutput {
+  readonly #options: FileOutputOptions;
+  readonly #handle: FileHandle;
+  readonly #partPath: string;
+  readonly #statePath: string;
+  /** What the part's bytes are of; before `begin`, the earlier run's word for its first `#usableBytes`. */
+  #version: FileVersion | undefined;
+  #usableBytes: number;
+  #writtenBytes = 0;
+  #syncedBytes = 0;
+
+  constructor(options: FileOutputOptions, handle: FileHandle, version: FileVersion | undefined, usableBytes: number) {
+    this.#options = options;
+    this.#handle = handle;
+    this.#partPath = `${options.path}.part`;
+    this.#statePath = `${options.path}.part.json`;
+    this.#version = version;
+    this.#usableBytes = usableBytes;
+  }
+
+  get likelyStartByte(): number {
+    return this.#options.resume ? this.#keptBytes : this.#writtenBytes;
+  }
+
+  async begin(version: FileVersion): Promise<number> {
+    const isSame = this.#version !== undefined && isSameVersion(this.#version, version);
+    const goesOn = isSame && (this.#options.resume || this.#writtenBytes > 0);
+    if (goesOn && this.#writtenBytes > 0) return this.#writtenBytes;
+    try {
+      if (goesOn) await this.#takeUp(Math.min(this.#usableBytes, version.lengthBytes ?? Number.POSITIVE_INFINITY));
+      else this.restart();
+      this.#version = version;
+      await this.#handle.truncate(this.#writtenBytes);
+    } catch (thrown) {
+      throw outputError(thrown, this.#options.path, "DISK_FAILED");
+    }
+    this.#syncedBytes = this.#writtenBytes;
+    this.#saveState();
+    return this.#writtenBytes;
+  }
+
+  async write(chunk: Uint8Array): Promise<void> {
+    try {
+      const writing = this.#writeAll(chunk);
+      this.#options.check.update(chunk);
+      await writing;
+      if (this.#writtenBytes - this.#syncedBytes >= CHECKPOINT_BYTES) await this.#checkpoint();
+    } catch (thrown) {
+      throw outputError(thrown, this.#options.path, "DISK_FAILED");
+    }
+  }
+
+  async finish(): Promise<readonly Digest[]> {
+    let digests: readonly Digest[];
+    try {
+      digests = this.#options.check.finish(this.#options.path);
+    } catch (thrown) {
+      await this.#remove();
+      throw thrown;
+    }
+    try {
+      await this.#handle.sync();
+      await this.#handle.close();
+      await this.#putInPlace();
+    } catch (thrown) {
+      throw outputError(thrown, this.#options.path, "DISK_FAILED");
+    }
+    rmSync(this.#statePath, { force: true });
+    return digests;
+  }
+
+  restart(): void {
+    this.#options.check.restart();
+    this.#version = undefined;
+    this.#writtenBytes = 0;
+    this.#usableBytes = 0;
+  }
+
+  async abandon(keep: boolean): Promise<number> {
+    const version = this.#version;
+    if (!keep || version === undefined || !isResumable(version) || this.#keptBytes === 0) {
+      await this.#remove();
+      return 0;
+    }
+    try {
+      if (this.#writtenBytes > 0) await this.#checkpoint();
+      await this.#handle.close();
+    } catch {
+      // The last state on disk stands.
+    }
+    return this.#keptBytes;
+  }
+
+  /** Before `begin` the part is still the earlier run's. */
+  get #keptBytes(): number {
+    return this.#writtenBytes === 0 ? this.#usableBytes : this.#writtenBytes;
+  }
+
+  async #writeAll(chunk: Uint8Array): Promise<void> {
+    for (let at = 0; at < chunk.length; ) {
+      const { bytesWritten } = await this.#handle.write(chunk, at, chunk.length - at, this.#writtenBytes);
+      at += bytesWritten;
+      this.#writtenBytes += bytesWritten;
+    }
+  }
+
+  /** Hashes what an earlier run left, as far as it is really there. */
+  async #takeUp(byteCount: number): Promise<void> {
+    const buffer = Buffer.allocUnsafe(READ_BYTES);
+    while (this.#writtenBytes < byteCount) {
+      const wanted = Math.min(READ_BYTES, byteCount - this.#writtenBytes);
+      const { bytesRead } = await this.#handle.read(buffer, 0, wanted, this.#writtenBytes);
+      if (bytesRead === 0) break;
+      this.#options.check.update(buffer.subarray(0, bytesRead));
+      this.#writtenBytes += bytesRead;
+    }
+  }
+
+  /** From here on a crash of the machine costs only what comes after. */
+  async #checkpoint(): Promise<void> {
+    await this.#handle.datasync();
+    this.#syncedBytes = this.#writtenBytes;
+    this.#saveState();
+  }
+
+  #saveState(): void {
+    if (this.#version === undefined) return;
+    writePartState(this.#statePath, { version: 1, pid: process.pid, file: this.#version, syncedBytes: this.#syncedBytes });
+  }
+
+  async #putInPlace(): Promise<void> {
+    const { path, overwrite } = this.#options;
+    if (overwrite) {
+      await rename(this.#partPath, path);
+    } else {
+      try {
+        // Unlike rename, link refuses when somebody made the file meanwhile.
+        await link(this.#partPath, path);
+        await unlink(this.#partPath);
+      } catch (thrown) {
+        const { code } = thrown as NodeJS.ErrnoException;
+        if (code === "EEXIST") {
+          throw new AppError("OUTPUT_EXISTS", `${path} was made by somebody else meanwhile and stays as it is; the download is whole in ${this.#partPath}`);
+        }
+        if (code !== "EPERM" && code !== "EOPNOTSUPP" && code !== "ENOSYS" && code !== "EMLINK") throw thrown;
+        // A file system without hard links.
+        await rename(this.#partPath, path);
+      }
+    }
+    const directory = await open(dirname(path), "r");
+    await directory.sync().finally(() => directory.close());
+  }
+
+  async #remove(): Promise<void> {
+    this.#version = undefined;
+    await this.#handle.close().catch(() => undefined);
+    rmSync(this.#partPath, { force: true });
+    rmSync(this.#statePath, { force: true });
+  }
+}
+
+/** What a file system said, as our error. */
+export function outputError(thrown: unknown, path: string, fallback: ErrorCode): AppError {
+  if (thrown instanceof AppError) return thrown;
+  const { code, message } = thrown as NodeJS.ErrnoException;
+  if (code === "ENOSPC" || code === "EDQUOT") {
+    const what = code === "ENOSPC" ? "the disk is full" : "the disk quota is used up";
+    return new AppError("DISK_FULL", `cannot write ${path}: ${what}; make room and go on with -c`, { cause: thrown });
+  }
+  const advice = ADVICE[code ?? ""];
+  return new AppError(advice === undefined ? fallback : "OUTPUT_UNWRITABLE", `cannot write ${path}: ${advice ?? message}`, { cause: thrown });
+}
+
+const ADVICE: Readonly<Record<string, string>> = {
+  ENOENT: "its folder does not exist; make it first",
+  ENOTDIR: "a part of its path is a file, not a folder",
+  EACCES: "no permission; choose another folder",
+  EPERM: "not allowed; choose another folder",
+  EROFS: "the file system is read-only; choose another folder",
+  ENAMETOOLONG: "the name is too long; choose a shorter one with -O",
+  ELOOP: "its .part file is a symbolic link; remove it",
+  EISDIR: "its .part file is a directory; remove it",
+  EFBIG: "the file is larger than the file system or a limit allows",
+  EPIPE: "whoever read it has hung up",
+};
+
+/** What a crash of the machine may cost. At 100 MB/s a checkpoint every 0.7 s. */
+const CHECKPOINT_BYTES = 64 * 1024 * 1024;
+const READ_BYTES = 1024 * 1024;

@@ -1,0 +1,104 @@
+/** What a FILE.part belongs to: the state beside it, by which a later run decides whether to go on with it. */
+import { createHash } from "node:crypto";
+import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { z } from "zod";
+import type { ContentInfo } from "../peer/content.ts";
+import type { Source } from "../protocol/control-messages.ts";
+
+/** One version of one remote file, as far as dfget can tell. */
+export interface FileVersion {
+  /** SHA-256 of the URL without what is filtered from it: a signed URL must not lie on the disk. */
+  readonly urlHash: string;
+  readonly lengthBytes: number | null;
+  readonly digest: string | null;
+  readonly etag: string | null;
+  readonly lastModified: string | null;
+}
+
+const partStateSchema = z.object({
+  version: z.literal(1),
+  /** The process that writes, or wrote last. */
+  pid: z.number().int(),
+  file: z.object({
+    urlHash: z.string(),
+    lengthBytes: z.number().nullable(),
+    digest: z.string().nullable(),
+    etag: z.string().nullable(),
+    lastModified: z.string().nullable(),
+  }),
+  /** So many bytes were on the disk itself when this was written. */
+  syncedBytes: z.number().int().nonnegative(),
+});
+export type PartState = z.infer<typeof partStateSchema>;
+
+export function fileVersion(source: Source, info: ContentInfo): FileVersion {
+  return {
+    urlHash: createHash("sha256").update(identityUrl(source)).digest("hex"),
+    lengthBytes: info.lengthBytes ?? null,
+    digest: info.digest ?? source.digest ?? null,
+    etag: info.headers["etag"] ?? null,
+    lastModified: info.headers["last-modified"] ?? null,
+  };
+}
+
+/**
+ * True when bytes of `a` can be continued with bytes of `b`: the same URL and length, and the same digest, strong ETag
+ * or, where the origin sends no ETag, modification time. Without any of them nobody knows, and the answer is no.
+ */
+export function isSameVersion(a: FileVersion, b: FileVersion): boolean {
+  if (a.urlHash !== b.urlHash || a.lengthBytes !== b.lengthBytes) return false;
+  if (a.digest !== null && a.digest === b.digest) return true;
+  if (a.etag !== null || b.etag !== null) return a.etag === b.etag && a.etag?.startsWith('"') === true;
+  return a.lastModified !== null && a.lastModified === b.lastModified;
+}
+
+/** True when a later run could go on with a part of this version. */
+export function isResumable(version: FileVersion): boolean {
+  return isSameVersion(version, version);
+}
+
+/** @returns undefined when there is none, or it is not ours to understand */
+export function readPartState(path: string): PartState | undefined {
+  try {
+    const parsed = partStateSchema.safeParse(JSON.parse(readFileSync(path, "utf8")));
+    return parsed.success ? parsed.data : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Replaces the state in one step. A state that cannot be written only costs a later run its start. */
+export function writePartState(path: string, state: PartState): void {
+  const next = `${path}.new`;
+  try {
+    writeFileSync(next, `${JSON.stringify(state)}\n`);
+    renameSync(next, path);
+  } catch {
+    rmSync(next, { force: true });
+  }
+}
+
+/** True when another dfget that runs is writing this part. */
+export function isHeldByOther(state: PartState | undefined): boolean {
+  if (state === undefined || state.pid === process.pid) return false;
+  try {
+    process.kill(state.pid, 0);
+  } catch (thrown) {
+    if ((thrown as NodeJS.ErrnoException).code === "ESRCH") return false;
+  }
+  try {
+    // The number may have gone to another program since.
+    return readFileSync(`/proc/${state.pid}/cmdline`, "utf8").includes("dfget");
+  } catch {
+    return false;
+  }
+}
+
+function identityUrl(source: Source): string {
+  const url = new URL(source.url);
+  for (const name of source.filteredQueryParameters ?? []) url.searchParams.delete(name);
+  url.username = "";
+  url.password = "";
+  url.hash = "";
+  return url.href;
+}

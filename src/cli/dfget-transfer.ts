@@ -1,0 +1,169 @@
+/** Moves one file from the best way there is into its output. */
+import { setTimeout as sleep } from "node:timers/promises";
+import { AppError, toAppError } from "../base/errors.ts";
+import { TokenBucket } from "../base/token-bucket.ts";
+import type { Content, ContentInfo } from "../peer/content.ts";
+import type { Source } from "../protocol/control-messages.ts";
+import type { Digest } from "../protocol/ids.ts";
+import type { DfgetOutput } from "./dfget-output.ts";
+import { fileVersion } from "./dfget-resume.ts";
+import type { Way } from "./dfget-ways.ts";
+import type { SourceFigures } from "./progress.ts";
+
+export interface TransferOptions {
+  readonly source: Source;
+  readonly backToSource: boolean;
+  readonly output: DfgetOutput;
+  readonly ways: AsyncIterable<Way>;
+  readonly limitBytesPerSecond: number | undefined;
+  /** Aborts the download; its reason is what `run` then throws. */
+  readonly signal: AbortSignal;
+  /** A way has failed, and another is tried. */
+  readonly onNextWay: (error: AppError) => void;
+}
+
+/** One download: how it stands while it runs, how it went when it is over. */
+export class Transfer {
+  readonly #options: TransferOptions;
+  readonly #limit: TokenBucket;
+  #content: Content | undefined;
+  #info: ContentInfo | undefined;
+  #via: Way["name"] | undefined;
+  #doneBytes = 0;
+  #resumedBytes: number | undefined;
+  #earlier: SourceFigures = { seedBytes: 0, peerBytes: 0, originBytes: 0, cacheBytes: 0 };
+
+  constructor(options: TransferOptions) {
+    this.#options = options;
+    this.#limit = new TokenBucket(options.limitBytesPerSecond);
+  }
+
+  get info(): ContentInfo | undefined {
+    return this.#content?.info ?? this.#info;
+  }
+
+  /** The way the last bytes came. */
+  get via(): Way["name"] | undefined {
+    return this.#via;
+  }
+
+  /** Bytes in the output. */
+  get doneBytes(): number {
+    return this.#doneBytes;
+  }
+
+  /** Of `doneBytes`: there before this run. */
+  get resumedBytes(): number {
+    return this.#resumedBytes ?? 0;
+  }
+
+  get sources(): SourceFigures {
+    const now = this.#content?.sources();
+    if (now === undefined) return this.#earlier;
+    return {
+      seedBytes: this.#earlier.seedBytes + now.seedBytes,
+      peerBytes: this.#earlier.peerBytes + now.peerBytes,
+      originBytes: this.#earlier.originBytes + now.originBytes,
+      cacheBytes: this.#earlier.cacheBytes + now.cacheBytes,
+    };
+  }
+
+  /**
+   * @returns the digests that were checked
+   * @throws AppError of the way or the output; the signal's reason when it was aborted. The output is left to `abandon`
+   */
+  async run(): Promise<readonly Digest[]> {
+    const { ways, signal, output, onNextWay } = this.#options;
+    let unreachable: AppError | undefined;
+    try {
+      for await (const way of ways) {
+        if (unreachable !== undefined) onNextWay(unreachable);
+        try {
+          await this.#copyBy(way);
+          return await output.finish();
+        } catch (thrown) {
+          const error = toAppError(thrown);
+          // What the daemon says of the file stands; only its absence is got round.
+          if (signal.aborted || error.code !== "DAEMON_UNREACHABLE") throw error;
+          unreachable = error;
+        }
+      }
+    } catch (thrown) {
+      throw signal.aborted ? signal.reason : thrown;
+    }
+    throw unreachable ?? new AppError("DAEMON_UNREACHABLE", "there is no way to the file");
+  }
+
+  async #copyBy(way: Way): Promise<void> {
+    this.#via = way.name;
+    const startedAt = this.#doneBytes;
+    try {
+      await this.#copyOnce(way);
+    } catch (thrown) {
+      const error = toAppError(thrown);
+      const { output, signal } = this.#options;
+      const isStuck = CANNOT_CONTINUE.has(error.code) && output.likelyStartByte > 0 && this.#doneBytes <= Math.max(startedAt, this.resumedBytes);
+      if (!isStuck || signal.aborted) throw error;
+      // An origin without ranges, or a file that became another: what is here is of no use.
+      output.restart();
+      this.#doneBytes = 0;
+      this.#resumedBytes = undefined;
+      await this.#copyOnce(way);
+    }
+  }
+
+  async #copyOnce(way: Way): Promise<void> {
+    const { source, backToSource, output, signal } = this.#options;
+    const content = await untilAborted(way.opener(output.likelyStartByte).open({ source, backToSource }, signal), signal);
+    this.#content = content;
+    try {
+      const startByte = await output.begin(fileVersion(source, content.info));
+      this.#doneBytes = startByte;
+      this.#resumedBytes ??= startByte;
+      const chunks = content.read({ startByte, endByte: undefined }, signal)[Symbol.asyncIterator]();
+      try {
+        for (;;) {
+          const next = await untilAborted(chunks.next(), signal);
+          if (next.done === true) break;
+          await output.write(next.value);
+          this.#doneBytes += next.value.length;
+          await this.#holdBack(next.value.length);
+        }
+      } finally {
+        // Not waited for: a way that hangs would hold up the end.
+        void chunks.return?.().catch(() => undefined);
+      }
+      const { lengthBytes } = content.info;
+      if (lengthBytes !== undefined && lengthBytes !== this.#doneBytes) {
+        throw new AppError("ORIGIN_CUT", `the file has ${lengthBytes} bytes, but ${this.#doneBytes} came; try again`, { details: { lengthBytes } });
+      }
+    } finally {
+      this.#earlier = this.sources;
+      this.#info = content.info;
+      this.#content = undefined;
+      content.close();
+    }
+  }
+
+  async #holdBack(byteCount: number): Promise<void> {
+    const waitMs = this.#limit.take(byteCount, Math.floor(performance.now()));
+    if (waitMs > 0) await sleep(waitMs, undefined, { signal: this.#options.signal }).catch(() => undefined);
+  }
+}
+
+/** As `promise`, but rejects at once when the signal is aborted. */
+async function untilAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  const { promise: aborted, reject } = Promise.withResolvers<never>();
+  const onAbort = (): void => reject(new AppError("ABORTED", "broken off"));
+  if (signal.aborted) onAbort();
+  signal.addEventListener("abort", onAbort, { once: true });
+  try {
+    return await Promise.race([promise, aborted]);
+  } finally {
+    signal.removeEventListener("abort", onAbort);
+    aborted.catch(() => undefined);
+    promise.catch(() => undefined);
+  }
+}
+
+const CANNOT_CONTINUE: ReadonlySet<string> = new Set(["ORIGIN_CHANGED", "ORIGIN_PROTOCOL", "RANGE_NOT_SATISFIABLE"]);

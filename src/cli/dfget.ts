@@ -1,0 +1,115 @@
+/** The dfget command: one file, the best way, exit code 0 only when it is all there. */
+import { toAppError, type AppError, type ErrorCode } from "../base/errors.ts";
+import { redactUrl } from "../origin/origin-url.ts";
+import { createCommand, packageVersion, parseCommandLine } from "./command-line.ts";
+import { printConfig, resolveConfig } from "./config.ts";
+import { DFGET } from "./config-schema.ts";
+import { addDfgetFlags, aliasedSettings, dfgetJob, ignoredFlags, type DfgetJob } from "./dfget-flags.ts";
+import { openFileOutput, type DfgetOutput } from "./dfget-output.ts";
+import { waysTo } from "./dfget-ways.ts";
+import { Transfer } from "./dfget-transfer.ts";
+import { DigestCheck } from "./digest-check.ts";
+import { Interruption } from "./interruption.ts";
+import { thisMachine } from "./machine.ts";
+import { dfgetConfig, type DfgetConfig } from "./program-config.ts";
+import { chooseProgress, ProgressReporter } from "./progress-reporter.ts";
+import { errorLines } from "./report-error.ts";
+import { isSpecialFile, specialFileOutput, stdoutOutput } from "./stream-output.ts";
+import { showBytes } from "./units.ts";
+
+process.exit(await main(process.argv.slice(2)));
+
+async function main(argv: readonly string[]): Promise<number> {
+  try {
+    const version = packageVersion();
+    const command = createCommand(DFGET, version, { "--timeout": "-T" });
+    addDfgetFlags(command);
+    const parsed = parseCommandLine(command, DFGET, argv);
+    if (parsed.kind === "text") return await say(process.stdout, parsed.text);
+    const machine = thisMachine();
+    const flags = { ...aliasedSettings(command), ...parsed.flags };
+    const resolved = resolveConfig(DFGET, { flags, file: parsed.configFile }, machine);
+    if (parsed.printConfig) return await say(process.stdout, printConfig(DFGET, resolved));
+    const job = dfgetJob(command);
+    const config = dfgetConfig(resolved, version, machine);
+    if (job.verbosity !== "quiet") for (const line of ignoredFlags(command)) await say(process.stderr, `${line}\n`);
+    return await download(job, config);
+  } catch (thrown) {
+    return await report(toAppError(thrown));
+  }
+}
+
+/** @returns the exit code */
+async function download(job: DfgetJob, config: DfgetConfig): Promise<number> {
+  const output = await openOutput(job);
+  const interruption = new Interruption(config.timeoutMs);
+  const name = job.output === "-" ? "stdout" : (job.output.split("/").at(-1) ?? job.output);
+  const transfer: Transfer = new Transfer({
+    source: job.source,
+    backToSource: config.backToSource,
+    output,
+    ways: waysTo(job, config, {
+      detail: (line) => (job.verbosity === "verbose" ? progress.say(line) : undefined),
+      warn: (line) => (job.verbosity === "quiet" ? undefined : progress.say(line)),
+    }),
+    limitBytesPerSecond: config.limitBytesPerSecond,
+    signal: interruption.signal,
+    onNextWay: (error) => progress.say(`[${error.code}] ${error.message}; going another way`),
+  });
+  const progress = new ProgressReporter({
+    name,
+    ...chooseProgress(config.progress, job.verbosity === "quiet", { isTty: process.stderr.isTTY, env: process.env }),
+    env: process.env,
+    read: () => ({ doneBytes: transfer.doneBytes, resumedBytes: transfer.resumedBytes, totalBytes: transfer.info?.lengthBytes, sources: transfer.sources }),
+  });
+  const facts = (): object => ({
+    url: redactUrl(job.source.url),
+    output: job.output,
+    bytes: transfer.doneBytes,
+    resumedBytes: transfer.resumedBytes,
+    seconds: Math.round(progress.figures().elapsedMs) / 1000,
+    via: transfer.via ?? null,
+    taskId: transfer.info?.taskId ?? null,
+    sources: transfer.sources,
+  });
+  const json = async (value: object): Promise<void> => {
+    if (job.json) await say(job.output === "-" ? process.stderr : process.stdout, `${JSON.stringify(value)}\n`);
+  };
+  try {
+    const digests = await transfer.run();
+    progress.finish();
+    await json({ ok: true, ...facts(), digests });
+    return 0;
+  } catch (thrown) {
+    progress.stop();
+    const error = toAppError(thrown);
+    const kept = await output.abandon(!IS_BAD.has(error.code));
+    const exitCode = interruption.exitCode ?? error.exitCode;
+    await report(error);
+    if (kept > 0 && job.verbosity !== "quiet") await say(process.stderr, `${job.output}.part keeps ${showBytes(kept)}; go on with -c\n`);
+    await json({ ok: false, ...facts(), exitCode, error: { code: error.code, message: error.message, details: error.details } });
+    return exitCode;
+  } finally {
+    interruption.close();
+  }
+}
+
+/** After these nothing that came is worth keeping. */
+const IS_BAD: ReadonlySet<ErrorCode> = new Set<ErrorCode>(["DIGEST_MISMATCH", "ORIGIN_CHANGED", "ORIGIN_LENGTH_WRONG"]);
+
+function openOutput(job: DfgetJob): Promise<DfgetOutput> {
+  const check = new DigestCheck(job.digests);
+  if (job.output === "-") return Promise.resolve(stdoutOutput(check));
+  if (isSpecialFile(job.output)) return specialFileOutput(job.output, check);
+  return openFileOutput({ path: job.output, overwrite: job.overwrite, resume: job.resume, check });
+}
+
+async function report(error: AppError): Promise<number> {
+  await say(process.stderr, errorLines(error));
+  return error.exitCode;
+}
+
+/** Writes, and waits until it is out: the process may end right after. @returns 0 */
+function say(stream: NodeJS.WriteStream, text: string): Promise<number> {
+  return new Promise((resolve) => stream.write(text, () => resolve(0)));
+}

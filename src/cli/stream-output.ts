@@ -1,0 +1,109 @@
+import { lstatSync, statSync } from "node:fs";
+import { open, type FileHandle } from "node:fs/promises";
+import { AppError } from "../base/errors.ts";
+import type { Digest } from "../protocol/ids.ts";
+import { outputError, type DfgetOutput } from "./dfget-output.ts";
+import { isSameVersion, type FileVersion } from "./dfget-resume.ts";
+import type { DigestCheck } from "./digest-check.ts";
+
+/**
+ * Writes to something that cannot be taken back: stdout, a pipe, a device. The last chunk waits for the check of the
+ * digests, so that a reader never has the whole of a wrong file.
+ */
+export class StreamOutput implements DfgetOutput {
+  readonly #name: string;
+  readonly #write: (chunk: Uint8Array) => Promise<void>;
+  readonly #close: () => Promise<void>;
+  readonly #check: DigestCheck;
+  #version: FileVersion | undefined;
+  #held: Uint8Array | undefined;
+  #takenBytes = 0;
+
+  constructor(name: string, check: DigestCheck, write: (chunk: Uint8Array) => Promise<void>, close: () => Promise<void> = () => Promise.resolve()) {
+    this.#name = name;
+    this.#check = check;
+    this.#write = write;
+    this.#close = close;
+  }
+
+  get likelyStartByte(): number {
+    return this.#takenBytes;
+  }
+
+  async begin(version: FileVersion): Promise<number> {
+    if (this.#version === undefined || !isSameVersion(this.#version, version)) this.restart();
+    this.#version = version;
+    return this.#takenBytes;
+  }
+
+  restart(): void {
+    if (this.#takenBytes === 0) return;
+    throw new AppError("ORIGIN_CHANGED", `after ${this.#takenBytes} bytes had gone to ${this.#name} the file cannot be continued; start again`);
+  }
+
+  async write(chunk: Uint8Array): Promise<void> {
+    this.#check.update(chunk);
+    this.#takenBytes += chunk.length;
+    const before = this.#held;
+    this.#held = chunk;
+    if (before !== undefined) await this.#send(before);
+  }
+
+  async finish(): Promise<readonly Digest[]> {
+    const digests = this.#check.finish("the content");
+    if (this.#held !== undefined) await this.#send(this.#held);
+    this.#held = undefined;
+    await this.#close();
+    return digests;
+  }
+
+  async abandon(): Promise<number> {
+    await this.#close().catch(() => undefined);
+    return 0;
+  }
+
+  async #send(chunk: Uint8Array): Promise<void> {
+    try {
+      await this.#write(chunk);
+    } catch (thrown) {
+      throw outputError(thrown, this.#name, "OUTPUT_UNWRITABLE");
+    }
+  }
+}
+
+export function stdoutOutput(check: DigestCheck): StreamOutput {
+  // Otherwise a reader who hangs up is an uncaught exception; the write's own callback tells, too.
+  process.stdout.on("error", () => undefined);
+  return new StreamOutput(
+    "stdout",
+    check,
+    (chunk) =>
+      new Promise((resolve, reject) => {
+        process.stdout.write(chunk, (error) => {
+          if (error === null || error === undefined) resolve();
+          else reject(error);
+        });
+      }),
+  );
+}
+
+/** True for `/dev/null`, a pipe and the like: there is no putting a whole file in their place. */
+export function isSpecialFile(path: string): boolean {
+  if (lstatSync(path, { throwIfNoEntry: false }) === undefined) return false;
+  const stat = statSync(path, { throwIfNoEntry: false });
+  return stat !== undefined && !stat.isFile() && !stat.isDirectory();
+}
+
+export async function specialFileOutput(path: string, check: DigestCheck): Promise<StreamOutput> {
+  let handle: FileHandle;
+  try {
+    handle = await open(path, "w");
+  } catch (thrown) {
+    throw outputError(thrown, path, "OUTPUT_UNWRITABLE");
+  }
+  return new StreamOutput(path, check, (chunk) => writeAll(handle, chunk), () => handle.close());
+}
+
+async function writeAll(handle: FileHandle, chunk: Uint8Array): Promise<void> {
+  for (let at = 0; at < chunk.length; ) at += (await handle.write(chunk, at)).bytesWritten;
+}
