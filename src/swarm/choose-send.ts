@@ -16,7 +16,7 @@ export interface Choice {
 export function chooseSend(links: Iterable<Link>, prng: Prng, nowMs: number): Choice | undefined {
   const candidates: { readonly remote: Remote; readonly key: number }[] = [];
   for (const link of links) {
-    if (link.stalled) continue;
+    if (nowMs < link.stalledUntilMs) continue;
     const busy = Math.max(link.incoming, link.outgoing);
     if (busy >= link.capacity) continue;
     for (const remote of link.remotes.values()) {

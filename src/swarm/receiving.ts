@@ -2,10 +2,12 @@
 import type { DeclineReason } from "../protocol/link-frames.ts";
 import type { TaskId } from "../protocol/ids.ts";
 import type { LinkId, SwarmConfig, SwarmEffect } from "./contract.ts";
-import { isComplete, type Link, type Receive, type Remote, type Task } from "./tables.ts";
+import { isComplete, type Link, type Receive, type Remote, STALLED_MS, type Task } from "./tables.ts";
 
 /** At most this many sources of one piece at a time. Source: swarm.md §4 (endgame). */
 const COPIES_IN_FLIGHT_MAX = 2;
+/** A late transfer that still moves nothing is ended: its piece must be free for a third source. */
+const GIVE_UP_MS = 5_000;
 
 export class Receiving {
   readonly #config: SwarmConfig;
@@ -54,7 +56,7 @@ export class Receiving {
     const receive = find(task, piece, linkId);
     if (receive === undefined) return;
     receive.progressMs = nowMs;
-    receive.link.stalled = false;
+    receive.link.stalledUntilMs = 0;
     if (receive.state === "agreed") {
       receive.state = "receiving";
       receive.sinceMs = nowMs;
@@ -113,12 +115,16 @@ export class Receiving {
 
   /** Marks what is late, so that it is wanted and accepted from a second source. */
   check(task: Task, nowMs: number): void {
-    for (const receives of task.incoming.values()) {
+    for (const receives of [...task.incoming.values()]) {
       for (const receive of receives) {
+        if (receive.late && receive.state !== "verifying" && nowMs - receive.progressMs >= GIVE_UP_MS) {
+          this.#cancel(receive);
+          this.#orphan(task, receive.piece);
+        }
         if (receive.late || receive.state === "verifying" || !this.#isLate(receive, nowMs)) continue;
         receive.late = true;
         if (nowMs - receive.progressMs >= this.#config.silenceMs && receive.state === "receiving") {
-          receive.link.stalled = true;
+          receive.link.stalledUntilMs = nowMs + STALLED_MS;
         }
         task.lateCount++;
         task.wantedStale = true;

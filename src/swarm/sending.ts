@@ -4,7 +4,7 @@ import type { DeclineReason } from "../protocol/link-frames.ts";
 import { chooseSend } from "./choose-send.ts";
 import type { LinkId, SwarmConfig, SwarmEffect } from "./contract.ts";
 import { RateProbe } from "./rate-probe.ts";
-import { addCopies, addHave, avoid, type Link, type Remote, type Send, type Task } from "./tables.ts";
+import { addCopies, addHave, avoid, type Link, type Remote, type Send, STALLED_MS, type Task } from "./tables.ts";
 
 /** A piece just sent, or said to be on its way, is not offered again for this long; `want` and `have` end it sooner. */
 const AVOID_MS = 3_000;
@@ -124,13 +124,14 @@ export class Sending {
     if (send === undefined) return;
     send.progressMs = nowMs;
     send.stalled = false;
-    remote.link.stalled = false;
+    remote.link.stalledUntilMs = 0;
   }
 
   finished(remote: Remote, piece: number, nowMs: number): void {
     const send = this.#find(remote, piece);
     if (send === undefined) return;
     this.#transferMs = average(this.#transferMs, nowMs - send.sinceMs);
+    remote.link.stalledUntilMs = 0;
     remote.task.sentPieces++;
     this.#remove(send);
     if (remote.have.has(piece)) return;
@@ -159,13 +160,13 @@ export class Sending {
     for (const send of this.#sends) {
       const { link } = send.remote;
       if (send.state === "offered" && nowMs - send.sinceMs >= this.#config.answerMs) {
-        link.stalled = true;
+        link.stalledUntilMs = nowMs + STALLED_MS;
         this.#remove(send);
         avoid(send.remote, send.piece, nowMs + AVOID_MS);
       } else if (send.state === "sending" && nowMs - send.progressMs >= this.#config.silenceMs) {
         // It keeps its place on the link, but no longer one of the uplink's.
         send.stalled = true;
-        link.stalled = true;
+        link.stalledUntilMs = nowMs + STALLED_MS;
       }
     }
   }

@@ -4,7 +4,7 @@ import type { TaskId } from "../protocol/ids.ts";
 import type { LinkId, SwarmConfig, SwarmEffect, SwarmInput, SwarmSnapshot } from "./contract.ts";
 import { Receiving } from "./receiving.ts";
 import { Sending } from "./sending.ts";
-import { addCopies, addHave, hasAvoidances, isComplete, newRemote, type Link, type Remote, type Task } from "./tables.ts";
+import { addCopies, addHave, isComplete, isNeeded, newRemote, type Link, type Remote, type Task } from "./tables.ts";
 
 /** While anything moves or is owed, time is looked at this often. */
 const CHECK_MS = 100;
@@ -102,7 +102,7 @@ export class Swarm {
           incoming: 0,
           capacity: 1,
           outgoing: 0,
-          stalled: false,
+          stalledUntilMs: 0,
         });
         return;
       }
@@ -131,7 +131,7 @@ export class Swarm {
       case "remoteStatus": {
         const link = this.#links.get(input.linkId);
         if (link === undefined) return;
-        link.stalled = false;
+        link.stalledUntilMs = 0;
         link.incoming = input.incoming;
         link.capacity = input.capacity;
         return;
@@ -251,7 +251,7 @@ export class Swarm {
     const remote = newRemote(link, task, have, input.seed, input.receives);
     link.remotes.set(taskId, remote);
     task.remotes.set(linkId, remote);
-    link.stalled = false;
+    link.stalledUntilMs = 0;
     for (const piece of have) addCopies(task, piece, 1);
     this.#receiving.tellStatus(link);
     if (task.wanted.length > 0) this.#effects.push({ type: "sendWant", linkId, taskId, pieces: task.wanted });
@@ -275,7 +275,7 @@ export class Swarm {
   /** As {@link #remote}, for inputs that are a sign of life. */
   #heard(linkId: LinkId, taskId: TaskId): Remote | undefined {
     const link = this.#links.get(linkId);
-    if (link !== undefined) link.stalled = false;
+    if (link !== undefined) link.stalledUntilMs = 0;
     return link?.remotes.get(taskId);
   }
 
@@ -314,7 +314,7 @@ export class Swarm {
     let useful = 0;
     if (nowMs - task.lastGainMs >= this.#config.starvedMs) {
       for (const remote of task.remotes.values()) {
-        if (remote.isolated || remote.link.stalled) useless.push(remote.link.peerId);
+        if (remote.isolated || nowMs < remote.link.stalledUntilMs) useless.push(remote.link.peerId);
         else useful++;
       }
     }
@@ -329,7 +329,7 @@ export class Swarm {
     let waiting = this.#sending.active;
     for (const task of this.#tasks.values()) {
       if (task.unannounced.length > 0 || task.wantedStale) owed = true;
-      if (!isComplete(task) || (!waiting && hasAvoidances(task))) waiting = true;
+      if (!isComplete(task) || (!waiting && isNeeded(task))) waiting = true;
     }
     if (owed) this.#flushAtMs ??= nowMs + FLUSH_MS;
     if (!waiting) this.#checkAtMs = undefined;

@@ -43,8 +43,8 @@ export interface Link {
   capacity: number;
   /** Transfers of ours towards it, offers included. */
   outgoing: number;
-  /** It left an offer unanswered or a transfer without progress; cleared by its next sign of life. */
-  stalled: boolean;
+  /** It left an offer unanswered or a transfer without progress: nothing new for it until then, or its next sign of life. */
+  stalledUntilMs: number;
 }
 
 /** One task at the other end of a link. */
@@ -85,6 +85,9 @@ export interface Receive {
   late: boolean;
 }
 
+/** How long a stalled link gets nothing new before it is tried again. */
+export const STALLED_MS = 1_000;
+
 export const PRIORITY_RANK: Readonly<Record<Priority, number>> = { interactive: 0, normal: 1, preheat: 2 };
 
 export function isComplete(task: Task): boolean {
@@ -96,10 +99,11 @@ export function holdsAll(remote: Remote): boolean {
   return remote.task.pieceCount !== undefined && remote.have.count >= remote.task.pieceCount;
 }
 
-/** True while a neighbour still needs something that may be offered again later: time must be looked at. */
-export function hasAvoidances(task: Task): boolean {
+/** True while a neighbour needs something of this task: there may be reason to offer later what cannot be now. */
+export function isNeeded(task: Task): boolean {
+  if (task.have.count === 0) return false;
   for (const remote of task.remotes.values()) {
-    if (remote.avoidances.length > 0 && !remote.isolated && !holdsAll(remote)) return true;
+    if (remote.receives && !remote.isolated && !holdsAll(remote)) return true;
   }
   return false;
 }

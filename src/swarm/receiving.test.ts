@@ -1,0 +1,220 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { declines, named, of, OTHER_TASK, TASK, TestSwarm } from "./swarm-fixture.test.ts";
+
+/** A peer that has nothing yet, with neighbours 1…count that hold everything. */
+function hungry(count: number, config: ConstructorParameters<typeof TestSwarm>[0] = {}): TestSwarm {
+  const bench = new TestSwarm(config);
+  bench.open(20, []);
+  const all = Array.from({ length: 20 }, (_, piece) => piece);
+  for (let linkId = 1; linkId <= count; linkId++) bench.neighbour(linkId, { have: all });
+  return bench;
+}
+
+test("what is missing is accepted", () => {
+  const bench = hungry(1);
+  assert.deepEqual(named(bench.tell("offered", 1, 7), "sendAccept"), [[1, 7]]);
+});
+
+test("nothing that is here, under way or beyond the end is accepted", () => {
+  const bench = hungry(2);
+  bench.receive(1, 7);
+  assert.deepEqual(declines(bench.tell("offered", 2, 7)), ["have"]);
+  bench.tell("offered", 1, 8);
+  assert.deepEqual(declines(bench.tell("offered", 2, 8)), ["taking"]);
+  assert.deepEqual(declines(bench.tell("offered", 1, 8)), ["taking"]);
+  assert.deepEqual(declines(bench.tell("offered", 1, 20)), ["unwanted"]);
+  assert.deepEqual(declines(bench.tell("offered", 9, 3)), ["unwanted"], "of a link that is not of the task");
+});
+
+test("a busy receiver declines, and says so when it no longer is", () => {
+  const bench = hungry(4);
+  for (const piece of [0, 1, 2]) bench.tell("offered", 1, piece);
+  bench.wait(2);
+  assert.deepEqual(declines(bench.tell("offered", 2, 3)), ["busy"]);
+  bench.tell("receiveFinished", 1, 0);
+  const told = of(bench.wait(2), "sendStatus");
+  assert.deepEqual(told.map(({ linkId, incoming, capacity }) => [linkId, incoming, capacity]), [1, 2, 3, 4].map((linkId) => [linkId, 2, 3]));
+  assert.deepEqual(named(bench.tell("offered", 2, 3), "sendAccept"), [[2, 3]]);
+});
+
+test("one who declined as busy tells its status again even when that is what it told before", () => {
+  const bench = hungry(2, { downloadCountMax: 1 });
+  bench.wait(2);
+  bench.tell("offered", 1, 0);
+  bench.tell("offered", 2, 1);
+  bench.tell("receiveCancelled", 1, 0);
+  assert.deepEqual(of(bench.wait(2), "sendStatus").map(({ incoming }) => incoming), [0, 0]);
+});
+
+/* It was told "full" on joining; before the flush the count was back at what all others had been told before. */
+test("one who joins while the receiver is full learns when it no longer is", () => {
+  const bench = hungry(1, { downloadCountMax: 1 });
+  bench.wait(2);
+  bench.tell("offered", 1, 0);
+  const [told] = of(bench.neighbour(2, { have: [3] }), "sendStatus");
+  assert.equal(told?.incoming, 1);
+  bench.tell("receiveCancelled", 1, 0);
+  const later = of(bench.wait(2), "sendStatus").filter(({ linkId }) => linkId === 2);
+  assert.deepEqual(later.map(({ incoming }) => incoming), [0]);
+});
+
+test("pieces that wait for disk and digest make the receiver busy, too", () => {
+  const bench = hungry(1, { verifyCountMax: 2 });
+  for (const piece of [0, 1]) {
+    bench.tell("offered", 1, piece);
+    bench.tell("receiveFinished", 1, piece);
+  }
+  assert.deepEqual(declines(bench.tell("offered", 1, 2)), ["busy"]);
+  bench.stored(0);
+  assert.deepEqual(named(bench.tell("offered", 1, 2), "sendAccept"), [[1, 2]]);
+});
+
+/* Their number is over all tasks: what a closed task left behind made the peer busy for good. */
+test("pieces of a closed task that were being verified no longer make the receiver busy", () => {
+  const bench = hungry(1, { verifyCountMax: 2 });
+  bench.open(20, [], { taskId: OTHER_TASK });
+  bench.join(1, { taskId: OTHER_TASK, have: [0, 1, 2] });
+  for (const piece of [0, 1]) {
+    bench.tell("offered", 1, piece, OTHER_TASK);
+    bench.tell("receiveFinished", 1, piece, OTHER_TASK);
+  }
+  bench.feed({ type: "taskClosed", taskId: OTHER_TASK });
+  for (const piece of [0, 1]) bench.stored(piece, OTHER_TASK);
+  assert.deepEqual(named(bench.tell("offered", 1, 5), "sendAccept"), [[1, 5]]);
+});
+
+test("a silent transfer is late after silenceMs and taken from a second source; the loser is cancelled", () => {
+  const bench = hungry(3);
+  bench.tell("offered", 1, 5);
+  bench.progressed("receive", 1, 5);
+  assert.deepEqual(declines(bench.tell("offered", 2, 5)), ["taking"]);
+  const wanted = of(bench.wait(600), "sendWant");
+  assert.deepEqual(wanted.map(({ linkId, pieces }) => [linkId, pieces]), [[1, [5]], [2, [5]], [3, [5]]]);
+  assert.deepEqual(named(bench.tell("offered", 2, 5), "sendAccept"), [[2, 5]]);
+  assert.deepEqual(declines(bench.tell("offered", 3, 5)), ["taking"], "two sources are enough");
+  bench.progressed("receive", 2, 5);
+  assert.deepEqual(named(bench.tell("receiveFinished", 2, 5), "cancelReceive"), [[1, 5]]);
+  assert.equal(bench.task().doubled, 1);
+});
+
+test("the late one may win as well", () => {
+  const bench = hungry(2);
+  bench.tell("offered", 1, 5);
+  bench.progressed("receive", 1, 5);
+  bench.wait(600);
+  bench.tell("offered", 2, 5);
+  bench.progressed("receive", 1, 5);
+  assert.deepEqual(named(bench.tell("receiveFinished", 1, 5), "cancelReceive"), [[2, 5]]);
+  assert.deepEqual(bench.stored(5).filter(({ type }) => type === "cancelReceive"), []);
+});
+
+test("an agreed piece that never starts is late after answerMs", () => {
+  const bench = hungry(2);
+  bench.tell("offered", 1, 5);
+  assert.deepEqual(of(bench.wait(1_900), "sendWant"), []);
+  assert.deepEqual(of(bench.wait(200), "sendWant").map(({ pieces }) => pieces), [[5], [5]]);
+});
+
+test("a transfer that crawls is late when it takes a multiple of the usual time", () => {
+  const bench = hungry(2);
+  for (let piece = 0; piece < 5; piece++) {
+    bench.tell("offered", 1, piece);
+    bench.progressed("receive", 1, piece);
+    bench.nowMs += 200;
+    bench.tell("receiveFinished", 1, piece);
+    bench.stored(piece);
+  }
+  bench.tell("offered", 2, 10);
+  for (let i = 0; i < 5; i++) {
+    bench.progressed("receive", 2, 10);
+    assert.equal(bench.task().late, 0);
+    bench.wait(100);
+  }
+  bench.progressed("receive", 2, 10);
+  bench.wait(300);
+  assert.equal(bench.task().late, 1);
+});
+
+test("late transfers leave room for others", () => {
+  const bench = hungry(2);
+  for (const piece of [0, 1, 2]) {
+    bench.tell("offered", 1, piece);
+    bench.progressed("receive", 1, piece);
+  }
+  bench.wait(600);
+  assert.deepEqual(named(bench.tell("offered", 2, 3), "sendAccept"), [[2, 3]]);
+});
+
+test("a rejected piece isolates its sender, drops all that comes from it, and tells", () => {
+  const bench = hungry(2);
+  bench.tell("offered", 1, 5);
+  bench.tell("offered", 1, 6);
+  bench.tell("receiveFinished", 1, 5);
+  const effects = bench.tell("pieceRejected", 1, 5);
+  assert.deepEqual(named(effects, "isolate"), [[1, 5]]);
+  assert.deepEqual(named(effects, "cancelReceive"), [[1, 6]]);
+  assert.deepEqual(declines(bench.tell("offered", 1, 7)), ["unwanted"]);
+  assert.deepEqual(of(bench.wait(2), "sendWant").map(({ linkId, pieces }) => [linkId, pieces]), [[2, [5, 6]]]);
+  assert.deepEqual(named(bench.tell("offered", 2, 5), "sendAccept"), [[2, 5]]);
+});
+
+test("an isolated neighbour gets nothing either", () => {
+  const bench = hungry(1);
+  bench.neighbour(2, { have: [] });
+  bench.tell("pieceRejected", 2, 5);
+  assert.deepEqual(named(bench.receive(1, 0), "sendOffer"), []);
+});
+
+test("a lost link frees its pieces at once, and they are wanted aloud", () => {
+  const bench = hungry(2);
+  bench.tell("offered", 1, 5);
+  bench.progressed("receive", 1, 5);
+  assert.deepEqual(declines(bench.tell("offered", 2, 5)), ["taking"]);
+  bench.feed({ type: "linkClosed", linkId: 1 });
+  assert.deepEqual(of(bench.wait(2), "sendWant").map(({ linkId, pieces }) => [linkId, pieces]), [[2, [5]]]);
+  assert.deepEqual(named(bench.tell("offered", 2, 5), "sendAccept"), [[2, 5]]);
+});
+
+/* A neighbour that withdrew what it had never offered could make this list, and the frame it is sent in, endless. */
+test("only what had been agreed is wanted aloud when it is withdrawn", () => {
+  const bench = hungry(2);
+  for (const piece of [5, 6, 100_000]) bench.tell("receiveCancelled", 1, piece);
+  assert.deepEqual(of(bench.wait(2), "sendWant"), []);
+});
+
+test("a piece lost for a reason of our own is accepted again, and nobody is blamed", () => {
+  const bench = hungry(1);
+  bench.tell("offered", 1, 5);
+  bench.tell("receiveFinished", 1, 5);
+  const effects = bench.feed({ type: "pieceLost", taskId: TASK, piece: 5 });
+  assert.deepEqual(named(effects, "isolate"), []);
+  assert.deepEqual(named(bench.tell("offered", 1, 5), "sendAccept"), [[1, 5]]);
+});
+
+test("a piece that comes from elsewhere cancels its transfer", () => {
+  const bench = hungry(1);
+  bench.tell("offered", 1, 5);
+  assert.deepEqual(named(bench.stored(5), "cancelReceive"), [[1, 5]]);
+});
+
+test("what a reader waits for is wanted from everybody, in order, and again when the reader moves", () => {
+  const bench = hungry(2, { readerWindowCount: 3 });
+  bench.receive(1, 5);
+  bench.wait(2);
+  bench.feed({ type: "readerMoved", taskId: TASK, readerId: 1, piece: 4 });
+  assert.deepEqual(of(bench.wait(2), "sendWant").map(({ linkId, pieces }) => [linkId, pieces]), [[1, [4, 6, 7]], [2, [4, 6, 7]]]);
+  bench.receive(2, 4);
+  assert.deepEqual(of(bench.wait(2), "sendWant").map(({ pieces }) => pieces), [[6, 7, 8], [6, 7, 8]]);
+  assert.deepEqual(of(bench.join(1, { have: [9] }), "sendWant").map(({ pieces }) => pieces), [[6, 7, 8]]);
+  bench.feed({ type: "readerMoved", taskId: TASK, readerId: 1, piece: undefined });
+  assert.deepEqual(of(bench.wait(2), "sendWant").map(({ pieces }) => pieces), [[], []]);
+});
+
+/* Each `want` of a piece that is coming made every neighbour offer it, to be declined: a reader cost more than it got. */
+test("what is on its way to a reader is not asked of others", () => {
+  const bench = hungry(2, { readerWindowCount: 3 });
+  bench.tell("offered", 1, 0);
+  bench.feed({ type: "readerMoved", taskId: TASK, readerId: 1, piece: 0 });
+  assert.deepEqual(of(bench.wait(2), "sendWant").map(({ pieces }) => pieces), [[1, 2], [1, 2]]);
+});

@@ -1,0 +1,226 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { SwarmEffect } from "./index.ts";
+import { named, of, OTHER_TASK, TASK, TestSwarm, type Transfer } from "./swarm-fixture.test.ts";
+
+/** Plays willing neighbours: what is offered is accepted, sent and finished, until nothing more is offered. */
+function playOut(bench: TestSwarm, first: readonly SwarmEffect[], announce: boolean): readonly Transfer[] {
+  const sent: Transfer[] = [];
+  const queue = [...first];
+  for (let effect = queue.shift(); effect !== undefined; effect = queue.shift()) {
+    if (effect.type === "sendOffer") queue.push(...bench.tell("offerAccepted", effect.linkId, effect.piece));
+    if (effect.type !== "startSend") continue;
+    sent.push([effect.linkId, effect.piece]);
+    bench.nowMs += 10;
+    queue.push(...bench.tell("sendFinished", effect.linkId, effect.piece));
+    if (announce) queue.push(...bench.has(effect.linkId, effect.piece));
+  }
+  return sent;
+}
+
+test("a seed sends each piece once before it sends any twice, whoever has announced what", () => {
+  for (const announce of [true, false]) {
+    const bench = new TestSwarm();
+    const effects = [1, 2, 3, 4].flatMap((linkId) => [...bench.neighbour(linkId)]);
+    const sent = playOut(bench, [...effects, ...bench.open(40), ...[1, 2, 3, 4].flatMap((linkId) => [...bench.join(linkId)])], announce);
+    assert.equal(new Set(sent.slice(0, 40).map(([, piece]) => piece)).size, 40);
+    assert.equal(sent.length, 160, "and in the end everybody gets everything from it, once");
+    assert.equal(new Set(sent.map(String)).size, 160);
+  }
+});
+
+test("pieces that nobody around holds go out in file order", () => {
+  const bench = new TestSwarm();
+  bench.open(200);
+  const sent = playOut(bench, [...bench.neighbour(1), ...bench.neighbour(2)], true);
+  assert.deepEqual(sent.slice(0, 200).map(([, piece]) => piece), Array.from({ length: 200 }, (_, piece) => piece));
+});
+
+test("of pieces that others hold too, the rarest goes first", () => {
+  const bench = new TestSwarm();
+  bench.open(8, [0, 1, 2, 3]);
+  bench.neighbour(1, { have: [0, 1, 2, 3], receives: false });
+  bench.neighbour(2, { have: [0, 1, 3], receives: false });
+  assert.deepEqual(named(bench.neighbour(3), "sendOffer")[0], [3, 2]);
+});
+
+test("the neighbour that receives least is offered first", () => {
+  for (let seed = 0; seed < 20; seed++) {
+    const bench = new TestSwarm({ lookaheadCount: 0 }, seed);
+    bench.open(10, []);
+    bench.neighbour(1, { incoming: 2 });
+    bench.neighbour(2, { incoming: 0 });
+    bench.neighbour(3, { incoming: 1 });
+    assert.deepEqual(named(bench.stored(7), "sendOffer"), [[2, 7]]);
+  }
+});
+
+test("a more urgent task is offered before a preheat, however idle the preheat's neighbours", () => {
+  const bench = new TestSwarm({ lookaheadCount: 0 });
+  bench.open(4, [], { taskId: OTHER_TASK, priority: "preheat" });
+  bench.open(4, [], { priority: "interactive" });
+  bench.neighbour(1, { taskId: OTHER_TASK });
+  bench.neighbour(2, { incoming: 2 });
+  bench.neighbour(3, { have: [0], receives: false });
+  // One offer at a time: it is under way until answered.
+  assert.deepEqual(named(bench.stored(0), "sendOffer"), [[2, 0]]);
+  assert.deepEqual(named(bench.stored(0, OTHER_TASK), "sendOffer"), []);
+});
+
+test("the next piece is agreed while the present one is sent", () => {
+  const bench = new TestSwarm();
+  bench.open(10);
+  const [first, second] = named(bench.neighbour(1), "sendOffer");
+  assert.deepEqual([first, second], [[1, 0], [1, 1]]);
+  assert.deepEqual(named(bench.tell("offerAccepted", 1, 0), "startSend"), [[1, 0]]);
+  assert.deepEqual(named(bench.tell("offerAccepted", 1, 1), "startSend"), [], "it waits for the uplink");
+  const effects = bench.tell("sendFinished", 1, 0);
+  assert.deepEqual(named(effects, "startSend"), [[1, 1]]);
+  assert.deepEqual(named(effects, "sendOffer"), [[1, 2]]);
+});
+
+test("nothing is offered to one who has shown no ticket", () => {
+  const bench = new TestSwarm();
+  bench.open(10);
+  assert.deepEqual(named(bench.neighbour(1, { receives: false }), "sendOffer"), []);
+  assert.deepEqual(named(bench.wants(1, 3), "sendOffer"), []);
+  assert.notDeepEqual(named(bench.join(1), "sendOffer"), [], "until it does");
+});
+
+test("a neighbour that declined as busy is not asked again until its status says otherwise", () => {
+  const bench = new TestSwarm({ lookaheadCount: 0 });
+  bench.open(10);
+  bench.neighbour(1);
+  assert.deepEqual(named(bench.declined(1, 0, "busy"), "sendOffer"), []);
+  assert.deepEqual(named(bench.wait(10_000), "sendOffer"), []);
+  assert.deepEqual(named(bench.status(1, 3), "sendOffer"), []);
+  assert.deepEqual(named(bench.status(1, 2), "sendOffer"), [[1, 0]]);
+});
+
+test("a piece declined as held is never offered there again; one declined as under way, not for some seconds", () => {
+  const bench = new TestSwarm({ lookaheadCount: 0 });
+  bench.open(2);
+  assert.deepEqual(named(bench.neighbour(1), "sendOffer"), [[1, 0]]);
+  assert.deepEqual(named(bench.declined(1, 0, "have"), "sendOffer"), [[1, 1]]);
+  assert.deepEqual(named(bench.declined(1, 1, "taking"), "sendOffer"), []);
+  assert.deepEqual(named(bench.wait(2_900), "sendOffer"), []);
+  assert.deepEqual(named(bench.wait(200), "sendOffer"), [[1, 1]], "nothing else happens, and still it is tried again");
+});
+
+test("a piece declined as under way is offered again at once when it is wanted", () => {
+  const bench = new TestSwarm({ lookaheadCount: 0 });
+  bench.open(2, [1]);
+  assert.deepEqual(named(bench.neighbour(1), "sendOffer"), [[1, 1]]);
+  bench.declined(1, 1, "taking");
+  assert.deepEqual(named(bench.wants(1, 1), "sendOffer"), [[1, 1]]);
+});
+
+test("an offer nobody answers stops holding the uplink", () => {
+  const bench = new TestSwarm({ lookaheadCount: 0 });
+  bench.open(10);
+  bench.neighbour(1);
+  bench.neighbour(2, { incoming: 2 });
+  const effects = bench.wait(2_100);
+  assert.deepEqual(named(effects, "sendOffer"), [[2, 0]], "after answerMs somebody else is asked");
+  assert.deepEqual(named(bench.wait(60_000), "sendOffer"), [], "and the silent ones no more");
+  assert.deepEqual(named(bench.has(1, 5), "sendOffer"), [[1, 0]], "until they show life");
+});
+
+test("a transfer that does not move stops holding the uplink, and moves on when its receiver does", () => {
+  const bench = new TestSwarm({ lookaheadCount: 0 });
+  bench.open(10);
+  bench.neighbour(1);
+  bench.neighbour(2, { incoming: 2 });
+  bench.tell("offerAccepted", 1, 0);
+  const effects = bench.wait(600);
+  assert.deepEqual(named(effects, "sendOffer"), [[2, 1]]);
+  bench.progressed("send", 1, 0);
+  assert.deepEqual(bench.task().outgoing, [
+    { linkId: 1, piece: 0, state: "sending" },
+    { linkId: 2, piece: 1, state: "offered" },
+  ]);
+});
+
+/*
+ * A receiver's reader window names pieces that are on their way to it. `want` used to lift the mark that kept the
+ * sender from offering those again: the second offer was declined ("taking"), the answer matched the first transfer,
+ * so the second stayed "offered" for two seconds, held a place of the uplink, and then marked a healthy link as dead.
+ */
+test("a wanted piece that is already on its way there is not offered twice", () => {
+  const bench = new TestSwarm({ lookaheadCount: 2 });
+  bench.open(3);
+  bench.neighbour(1);
+  bench.tell("offerAccepted", 1, 0);
+  bench.tell("offerAccepted", 1, 1);
+  bench.wants(1, 0, 1, 2);
+  bench.tell("sendFinished", 1, 0);
+  bench.has(1, 0);
+  const pieces = bench.task().outgoing.map(({ piece }) => piece);
+  assert.deepEqual(pieces, [1, 2]);
+});
+
+test("the end of an old avoidance does not release a piece that is on its way again", () => {
+  const bench = new TestSwarm({ lookaheadCount: 1, uploadCountMax: 1 });
+  bench.open(1);
+  bench.neighbour(1);
+  bench.declined(1, 0, "taking");
+  bench.wants(1, 0);
+  bench.tell("offerAccepted", 1, 0);
+  for (let i = 0; i < 50; i++) {
+    bench.wait(100);
+    bench.progressed("send", 1, 0);
+  }
+  assert.deepEqual(bench.task().outgoing, [{ linkId: 1, piece: 0, state: "sending" }]);
+});
+
+/*
+ * The sender had given the offer up (answerMs), the receiver's answer was on its way: the receiver then waited for a
+ * transfer that nobody knew of, declined every new offer of it from the same link as "taking", and with one holder
+ * only never got the piece.
+ */
+test("an acceptance that comes after the offer was given up is answered with a withdrawal", () => {
+  const bench = new TestSwarm();
+  bench.open(1);
+  bench.neighbour(1);
+  bench.wait(2_500);
+  assert.deepEqual(named(bench.tell("offerAccepted", 1, 0), "cancelSend"), [[1, 0]]);
+});
+
+test("a lost link frees its pieces at once for the others", () => {
+  const bench = new TestSwarm({ lookaheadCount: 0 });
+  bench.open(2);
+  bench.neighbour(1);
+  bench.neighbour(2, { incoming: 2 });
+  bench.tell("offerAccepted", 1, 0);
+  const effects = bench.feed({ type: "linkClosed", linkId: 1 });
+  assert.deepEqual(named(effects, "sendOffer"), [[2, 0]]);
+  assert.deepEqual(named(effects, "cancelSend"), [], "there is nobody to tell");
+});
+
+test("a closed task is withdrawn from everybody, and nothing of it is offered any more", () => {
+  const bench = new TestSwarm();
+  bench.open(10);
+  bench.neighbour(1);
+  bench.tell("offerAccepted", 1, 0);
+  const effects = bench.feed({ type: "taskClosed", taskId: TASK });
+  assert.deepEqual(named(effects, "cancelSend"), [[1, 0]]);
+  assert.deepEqual(named([...bench.status(1, 0), ...bench.wait(5_000)], "sendOffer"), []);
+  assert.equal(bench.swarm.nextDeadlineMs(), undefined);
+});
+
+test("a peer with nothing under way sleeps, even beside a neighbour that answers nothing", () => {
+  const bench = new TestSwarm();
+  bench.open(4);
+  bench.neighbour(1);
+  bench.wait(60_000);
+  assert.equal(bench.swarm.nextDeadlineMs(), undefined);
+});
+
+test("a piece stored is on offer in the same step", () => {
+  const bench = new TestSwarm();
+  bench.open(undefined, []);
+  bench.neighbour(1);
+  const effects = bench.stored(4);
+  assert.deepEqual(named(effects, "sendOffer"), [[1, 4]]);
+  assert.equal(of(effects, "sendHave").length, 0, "announcements are gathered");
+});

@@ -1,0 +1,127 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { PeerId } from "../protocol/ids.ts";
+import { named, of, TASK, TestSwarm } from "./swarm-fixture.test.ts";
+
+test("a reader's piece goes first among those that others hold too", () => {
+  const bench = new TestSwarm({ lookaheadCount: 0 });
+  const all = Array.from({ length: 100 }, (_, piece) => piece);
+  bench.open(100, []);
+  bench.neighbour(1, { have: all, receives: false });
+  bench.neighbour(2, { incoming: 3 });
+  for (const piece of all) bench.stored(piece);
+  bench.wants(2, 61, 62);
+  assert.deepEqual(named(bench.status(2, 0), "sendOffer"), [[2, 61]]);
+});
+
+test("a reader's piece goes first among those that nobody else holds", () => {
+  const bench = new TestSwarm({ lookaheadCount: 0 });
+  bench.open(100);
+  bench.neighbour(1, { incoming: 3 });
+  bench.wants(1, 61);
+  assert.deepEqual(named(bench.status(1, 0), "sendOffer"), [[1, 61]]);
+});
+
+test("announcements, status and wants are gathered into one flush", () => {
+  const bench = new TestSwarm();
+  bench.open(20, []);
+  bench.neighbour(1, { have: [0, 1, 2, 3] });
+  bench.neighbour(2);
+  bench.wait(5);
+  const atOnce = [...bench.receive(1, 0), ...bench.receive(1, 1), ...bench.tell("offered", 1, 2), ...bench.stored(9)];
+  bench.feed({ type: "readerMoved", taskId: TASK, readerId: 1, piece: 0 });
+  for (const type of ["sendHave", "sendStatus", "sendWant"] as const) assert.deepEqual(of(atOnce, type), []);
+  assert.equal(bench.swarm.nextDeadlineMs(), bench.nowMs + 1);
+  const flushed = bench.wait(1);
+  assert.deepEqual(of(flushed, "sendHave").map(({ linkId, pieces }) => [linkId, pieces]), [[1, [0, 1, 9]], [2, [0, 1, 9]]]);
+  assert.deepEqual(of(flushed, "sendStatus").map(({ linkId, incoming }) => [linkId, incoming]), [[1, 1], [2, 1]]);
+  assert.equal(of(flushed, "sendWant").length, 2);
+  assert.deepEqual(of(bench.wait(50), "sendHave"), [], "once");
+});
+
+test("one who joins is told the status and what is wanted", () => {
+  const bench = new TestSwarm({ readerWindowCount: 2 });
+  bench.open(20, []);
+  bench.feed({ type: "readerMoved", taskId: TASK, readerId: 1, piece: 3 });
+  bench.wait(2);
+  const effects = bench.neighbour(1);
+  assert.deepEqual(of(effects, "sendStatus").map(({ incoming, capacity }) => [incoming, capacity]), [[0, 3]]);
+  assert.deepEqual(of(effects, "sendWant").map(({ pieces }) => pieces), [[3, 4]]);
+});
+
+test("without any neighbour, neighbours are asked for once in starvedMs", () => {
+  const bench = new TestSwarm({ starvedMs: 1_000 });
+  bench.open(20, []);
+  assert.equal(of(bench.wait(900), "needNeighbours").length, 0);
+  assert.equal(of(bench.wait(200), "needNeighbours").length, 1);
+  const count = of(bench.wait(10_000), "needNeighbours").length;
+  assert.ok(count >= 9 && count <= 10, `${count}`);
+});
+
+test("lost and isolated neighbours are named when others are asked for", () => {
+  const bench = new TestSwarm();
+  bench.open(20, []);
+  for (const linkId of [1, 2, 3]) bench.neighbour(linkId, { have: [0, 1, 2] });
+  bench.feed({ type: "linkClosed", linkId: 1 });
+  bench.tell("pieceRejected", 2, 0);
+  const [asked] = of(bench.wait(1_200), "needNeighbours");
+  assert.deepEqual(asked?.useless, ["peer-1", "peer-2"]);
+});
+
+test("a task that is complete asks for nobody", () => {
+  const bench = new TestSwarm();
+  bench.open(20);
+  bench.neighbour(1);
+  bench.feed({ type: "linkClosed", linkId: 1 });
+  assert.deepEqual(of(bench.wait(60_000), "needNeighbours"), []);
+});
+
+test("a length that becomes known later ends the task at its last piece", () => {
+  const bench = new TestSwarm();
+  bench.open(undefined, []);
+  bench.neighbour(1, { have: [0, 1] });
+  bench.receive(1, 0);
+  bench.receive(1, 1);
+  assert.notEqual(bench.swarm.nextDeadlineMs(), undefined);
+  bench.feed({ type: "lengthKnown", taskId: TASK, pieceCount: 2 });
+  bench.wait(60_000);
+  assert.equal(bench.swarm.nextDeadlineMs(), undefined);
+});
+
+test("inputs about what is gone are ignored", () => {
+  const bench = new TestSwarm();
+  const types = ["offerAccepted", "sendCancelled", "receiveCancelled", "sendFinished", "receiveFinished", "pieceRejected"] as const;
+  for (const type of types) assert.deepEqual(bench.tell(type, 4, 2), []);
+  assert.deepEqual(bench.feed({ type: "linkClosed", linkId: 4 }), []);
+  assert.deepEqual(bench.feed({ type: "taskClosed", taskId: TASK }), []);
+  assert.equal(bench.swarm.nextDeadlineMs(), undefined);
+});
+
+test("a peer that joins again is counted anew", () => {
+  const bench = new TestSwarm();
+  bench.open(4);
+  bench.neighbour(1, { have: [0, 1, 2, 3] });
+  assert.deepEqual(bench.task().outgoing, []);
+  bench.join(1, { have: [0, 1, 2] });
+  assert.deepEqual(bench.task().outgoing.map(({ piece }) => piece), [3]);
+});
+
+test("the snapshot shows who is linked and what moves", () => {
+  const bench = new TestSwarm({ lookaheadCount: 0 });
+  bench.open(4, [3]);
+  bench.neighbour(1, { have: [0] });
+  bench.tell("offered", 1, 0);
+  bench.nowMs += 40;
+  const { links, tasks } = bench.swarm.snapshot();
+  assert.deepEqual(links, [{ linkId: 1, peerId: "peer-1" as PeerId }]);
+  assert.deepEqual(tasks[0]?.incoming.map(({ linkId, piece, ageMs }) => [linkId, piece, ageMs]), [[1, 0, 40]]);
+  assert.deepEqual(tasks[0]?.outgoing, [{ linkId: 1, piece: 3, state: "offered" }]);
+});
+
+test("time does not go back", () => {
+  const bench = new TestSwarm();
+  bench.nowMs = 10;
+  bench.open(4);
+  bench.nowMs = 9;
+  assert.throws(() => bench.neighbour(1), /time went back/);
+});
