@@ -126,10 +126,10 @@ export class DiskStore implements PieceStore {
     if (this.#isClosed) return;
     this.#isClosed = true;
     const entries = [...this.#entries.values()];
-    await Promise.all(entries.map((entry) => entry.task?.settleWrites()));
+    await Promise.all(entries.map(async ({ task }) => await task?.settleWrites()));
     // Digests and verifications under way are of no use any more; their jobs are rejected.
     await this.#runner.close();
-    await Promise.all(entries.flatMap(({ removing, opening }) => [removing?.catch(() => undefined), opening?.catch(() => undefined)]));
+    await Promise.allSettled(entries.map(async ({ removing, opening }) => await (removing ?? opening)));
     await Promise.all(entries.map((entry) => this.#shut(entry, true)));
     await this.#emptying;
     await this.#lock.release();

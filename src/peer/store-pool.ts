@@ -66,7 +66,7 @@ export class StorePool implements StoreRunner {
   /** Ends all threads; jobs not answered by then are rejected with SHUTTING_DOWN. Idempotent. */
   async close(): Promise<void> {
     this.#closed = true;
-    await Promise.all(this.#slots.map(({ worker }) => worker?.terminate()));
+    await Promise.all(this.#slots.map(async ({ worker }) => await worker?.terminate()));
   }
 
   #start(slot: Slot): Worker {

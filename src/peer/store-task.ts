@@ -163,7 +163,7 @@ export class StoreTask implements StoredTask {
   /** Pieces being written have a word to say before the threads end. Never rejects. */
   async settleWrites(): Promise<void> {
     this.#isClosing = true;
-    await Promise.allSettled([...this.#writing.values()]);
+    await Promise.allSettled(this.#writing.values());
   }
 
   /**
@@ -223,7 +223,7 @@ export class StoreTask implements StoredTask {
 
   async #discardAll(): Promise<void> {
     this.#drop(this.#held.all());
-    await Promise.allSettled([...this.#writing.values()]);
+    await Promise.allSettled(this.#writing.values());
     this.#drop(this.#held.all());
     await this.#append({ kind: "discard", piece: "all" });
     await this.#truncate(0);
