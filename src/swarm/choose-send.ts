@@ -46,7 +46,8 @@ export function choosePiece(remote: Remote, prng: Prng): number | undefined {
   let wanted: number | undefined;
   let wantedCopies = Number.POSITIVE_INFINITY;
   for (const piece of remote.wants) {
-    if (!task.have.has(piece) || remote.have.has(piece) || remote.avoided.has(piece)) continue;
+    if (!task.have.has(piece) || remote.have.has(piece)) continue;
+    if (remote.underWay.has(piece) || remote.avoided.has(piece)) continue;
     const count = copies[piece] ?? 0;
     if (count < wantedCopies) {
       wanted = piece;
@@ -56,6 +57,7 @@ export function choosePiece(remote: Remote, prng: Prng): number | undefined {
   if (wantedCopies === 0) return wanted;
   const mine = task.have.words;
   const theirs = remote.have.words;
+  const underWay = remote.underWay.words;
   const avoided = remote.avoided.words;
   const wordCount = mine.length;
   const startWord = wordCount > 1 ? prng.below(wordCount) : 0;
@@ -64,7 +66,7 @@ export function choosePiece(remote: Remote, prng: Prng): number | undefined {
   let rarestCopies = Number.POSITIVE_INFINITY;
   for (let step = 0; step < wordCount; step++) {
     const at = step + startWord < wordCount ? step + startWord : step + startWord - wordCount;
-    let word = (mine[at] as number) & ~(theirs[at] ?? 0) & ~(avoided[at] ?? 0);
+    let word = (mine[at] as number) & ~(theirs[at] ?? 0) & ~(underWay[at] ?? 0) & ~(avoided[at] ?? 0);
     if (word === 0) continue;
     // A random bit order within the word, so that equally rare pieces of one word are not always taken lowest first.
     const rotation = prng.nextUint32() & 31;

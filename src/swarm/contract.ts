@@ -141,7 +141,13 @@ export interface SwarmSnapshot {
     readonly taskId: TaskId;
     readonly haveCount: number;
     readonly pieceCount: number | undefined;
-    readonly incoming: readonly { readonly linkId: LinkId; readonly piece: number; readonly ageMs: number }[];
+    readonly incoming: readonly {
+      readonly linkId: LinkId;
+      readonly piece: number;
+      readonly state: "agreed" | "receiving" | "verifying";
+      readonly late: boolean;
+      readonly ageMs: number;
+    }[];
     readonly outgoing: readonly { readonly linkId: LinkId; readonly piece: number; readonly state: string }[];
     readonly offersSent: number;
     readonly offersDeclined: number;

@@ -97,7 +97,8 @@ export class Receiving {
   /** This transfer ended without a piece. */
   gone(task: Task, piece: number, linkId: LinkId): void {
     const receive = find(task, piece, linkId);
-    if (receive !== undefined) this.#remove(receive);
+    if (receive === undefined) return;
+    this.#remove(receive);
     if (!task.have.has(piece)) this.#orphan(task, piece);
   }
 
@@ -111,6 +112,11 @@ export class Receiving {
         this.#orphan(task, receive.piece);
       }
     }
+  }
+
+  /** What is still being verified no longer counts: its outcome is told to nobody. */
+  dropTask(task: Task): void {
+    for (const receives of [...task.incoming.values()]) for (const receive of receives) this.#remove(receive);
   }
 
   /** Marks what is late, so that it is wanted and accepted from a second source. */
@@ -147,6 +153,11 @@ export class Receiving {
   }
 
   tellStatus(link: Link): void {
+    // Links have been told different things: the next flush must tell all of them, even what it told before.
+    if (this.#load !== this.#toldIncoming) {
+      this.#toldIncoming = -1;
+      this.statusStale = true;
+    }
     this.#emit({
       type: "sendStatus",
       linkId: link.linkId,
@@ -188,7 +199,8 @@ export class Receiving {
       let piece = task.have.firstMissing(start);
       for (let i = 0; i < this.#config.readerWindowCount; i++) {
         if (task.pieceCount !== undefined && piece >= task.pieceCount) break;
-        wanted.add(piece);
+        // What is on its way needs no second sender; should it be late, it is added below.
+        if (!task.incoming.has(piece)) wanted.add(piece);
         piece = task.have.firstMissing(piece + 1);
       }
     }

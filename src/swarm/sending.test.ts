@@ -122,8 +122,17 @@ test("an offer nobody answers stops holding the uplink", () => {
   bench.neighbour(2, { incoming: 2 });
   const effects = bench.wait(2_100);
   assert.deepEqual(named(effects, "sendOffer"), [[2, 0]], "after answerMs somebody else is asked");
-  assert.deepEqual(named(bench.wait(60_000), "sendOffer"), [], "and the silent ones no more");
-  assert.deepEqual(named(bench.has(1, 5), "sendOffer"), [[1, 0]], "until they show life");
+});
+
+test("a neighbour that left an offer unanswered is tried again after a second, or when it shows life", () => {
+  for (const alive of [true, false]) {
+    const bench = new TestSwarm({ lookaheadCount: 0 });
+    bench.open(10);
+    bench.neighbour(1);
+    assert.deepEqual(named(bench.wait(2_500), "sendOffer"), []);
+    if (alive) assert.deepEqual(named(bench.has(1, 5), "sendOffer"), [[1, 1]]);
+    else assert.deepEqual(named(bench.wait(700), "sendOffer"), [[1, 1]]);
+  }
 });
 
 test("a transfer that does not move stops holding the uplink, and moves on when its receiver does", () => {
@@ -208,11 +217,16 @@ test("a closed task is withdrawn from everybody, and nothing of it is offered an
   assert.equal(bench.swarm.nextDeadlineMs(), undefined);
 });
 
-test("a peer with nothing under way sleeps, even beside a neighbour that answers nothing", () => {
+test("a peer sleeps when nothing is under way and nobody needs anything", () => {
   const bench = new TestSwarm();
   bench.open(4);
-  bench.neighbour(1);
-  bench.wait(60_000);
+  bench.neighbour(1, { receives: false });
+  bench.neighbour(2, { have: [0, 1, 2] });
+  bench.tell("offerAccepted", 2, 3);
+  bench.tell("sendFinished", 2, 3);
+  assert.notEqual(bench.swarm.nextDeadlineMs(), undefined);
+  bench.has(2, 3);
+  bench.wait(100);
   assert.equal(bench.swarm.nextDeadlineMs(), undefined);
 });
 

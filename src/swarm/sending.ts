@@ -81,7 +81,12 @@ export class Sending {
 
   accepted(remote: Remote, piece: number, nowMs: number): void {
     const send = this.#find(remote, piece);
-    if (send === undefined || send.state !== "offered") return;
+    if (send === undefined) {
+      // The offer was given up meanwhile: the receiver must not wait for it.
+      this.#emit({ type: "cancelSend", linkId: remote.link.linkId, taskId: remote.task.taskId, piece });
+      return;
+    }
+    if (send.state !== "offered") return;
     this.#answerMs = average(this.#answerMs, nowMs - send.sinceMs);
     send.state = "agreed";
     send.sinceMs = nowMs;
@@ -177,14 +182,14 @@ export class Sending {
     link.outgoing++;
     task.offersSent++;
     addCopies(task, piece, 1);
-    remote.avoided.add(piece);
+    remote.underWay.add(piece);
     this.#emit({ type: "sendOffer", linkId: link.linkId, taskId: task.taskId, piece });
   }
 
   #remove(send: Send): void {
     this.#sends.delete(send);
     send.remote.link.outgoing--;
-    send.remote.avoided.delete(send.piece);
+    send.remote.underWay.delete(send.piece);
     addCopies(send.remote.task, send.piece, -1);
   }
 

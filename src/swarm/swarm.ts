@@ -238,6 +238,7 @@ export class Swarm {
       this.#receiving.dropRemote(remote, true);
       remote.link.remotes.delete(taskId);
     }
+    this.#receiving.dropTask(task);
     this.#tasks.delete(taskId);
   }
 
@@ -346,6 +347,8 @@ export class Swarm {
         incoming: [...task.incoming.values()].flat().map((receive) => ({
           linkId: receive.link.linkId,
           piece: receive.piece,
+          state: receive.state,
+          late: receive.late,
           ageMs: this.#nowMs - receive.sinceMs,
         })),
         outgoing: this.#sending.of(task).map((send) => ({

@@ -1,4 +1,5 @@
 /** The swarm's tables: what this peer knows of its tasks, its links, and what moves between them. */
+import { assert } from "../base/assert.ts";
 import type { PeerId, TaskId } from "../protocol/ids.ts";
 import { PieceSet } from "../protocol/piece-set.ts";
 import type { LinkId, Priority } from "./contract.ts";
@@ -54,6 +55,8 @@ export interface Remote {
   readonly have: PieceSet;
   readonly seed: boolean;
   isolated: boolean;
+  /** On offer to it or on its way to it from here, whatever it wants meanwhile. */
+  readonly underWay: PieceSet;
   /** Not to be offered for a while: just sent, or on its way to it from somebody else. */
   readonly avoided: PieceSet;
   readonly avoidances: { readonly piece: number; readonly untilMs: number }[];
@@ -114,7 +117,9 @@ export function addCopies(task: Task, piece: number, delta: 1 | -1): void {
     grown.set(task.copies);
     task.copies = grown;
   }
-  task.copies[piece] = (task.copies[piece] as number) + delta;
+  const count = (task.copies[piece] as number) + delta;
+  assert(count >= 0, `W4: ${count} copies of piece ${piece}`);
+  task.copies[piece] = count;
 }
 
 /** Records that the other end holds `piece`. */
@@ -147,6 +152,7 @@ export function newRemote(link: Link, task: Task, have: PieceSet, seed: boolean,
     seed,
     receives,
     isolated: false,
+    underWay: new PieceSet(),
     avoided: new PieceSet(),
     avoidances: [],
     credited: new PieceSet(),
