@@ -262,7 +262,7 @@ export class ControlClient {
   }
 
   #failJoins(error: AppError): void {
-    for (const pending of [...this.#joins.values()]) pending.reject(error);
+    for (const pending of this.#joins.values()) pending.reject(error);
   }
 }
 

@@ -168,7 +168,7 @@ test("the OpenAPI document describes every route and each of its answers", async
   };
   assert.match(document.openapi, /^3\.1/);
   assert.equal(document.info.version, "1.2.3");
-  assert.deepEqual(Object.keys(document.paths).sort(), [
+  assert.deepEqual(Object.keys(document.paths).toSorted(), [
     "/healthz",
     "/metrics",
     "/readyz",
@@ -188,7 +188,7 @@ test("the OpenAPI document describes every route and each of its answers", async
       for (const response of Object.values(operation.responses)) assert.equal(typeof response.description, "string");
       const named = [...path.matchAll(/\{(\w+)\}/g)].map((match) => match[1]);
       const inPath = (operation.parameters ?? []).filter((parameter) => parameter.in === "path").map((parameter) => parameter.name);
-      assert.deepEqual(inPath.sort(), named.sort(), path);
+      assert.deepEqual(new Set(inPath), new Set(named), path);
     }
   }
 });

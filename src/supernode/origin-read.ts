@@ -7,7 +7,6 @@
 import { setTimeout as sleepFor } from "node:timers/promises";
 import { AppError, toAppError } from "../base/errors.ts";
 import type { Origin, OriginBody, OriginInfo } from "../origin/origin.ts";
-import { withRetries } from "../origin/retry.ts";
 import type { StoredTask } from "../peer/piece-store.ts";
 import type { Source } from "../protocol/control-messages.ts";
 import { pieceCountOf } from "../protocol/geometry.ts";
@@ -15,6 +14,8 @@ import { type Digest, parseDigest, type TaskId } from "../protocol/ids.ts";
 import type { BufferPool } from "./buffer-pool.ts";
 import type { OriginMeter } from "./origin-meter.ts";
 import { type CutPiece, cutPieces } from "./piece-cutter.ts";
+import { readPersistently } from "./persistent-read.ts";
+import { PieceSink } from "./piece-sink.ts";
 import { PrefixDigest } from "./prefix-digest.ts";
 import { lastMissing, planSpans, type Span, streamCountFor } from "./read-plan.ts";
 
@@ -49,7 +50,7 @@ export class OriginRead {
   /** Ends all streams of this read when one of them, or the disk, fails. */
   #ending = new AbortController();
   #signal: AbortSignal;
-  readonly #storing = new Set<Promise<void>>();
+  readonly #sink: PieceSink;
   #lengthBytes: number | undefined;
   #ranges: boolean;
   #digest: PrefixDigest | undefined;
@@ -57,7 +58,6 @@ export class OriginRead {
   /** Waits for the whole file's digest. */
   #withheldPiece: number | undefined;
   #withheld: CutPiece | undefined;
-  #storeError: AppError | undefined;
   #receivedBytes = 0;
   #wholePieces = 0;
 
@@ -70,6 +70,12 @@ export class OriginRead {
     this.#lengthBytes = record.lengthBytes;
     this.#ranges = job.expected.ranges;
     this.#signal = AbortSignal.any([job.signal, this.#ending.signal]);
+    this.#sink = new PieceSink({
+      store: ({ piece, bytes }) => job.addOwn(piece, bytes, (digest) => job.signPiece(piece, bytes.length, digest)),
+      // Pieces that came out of order are hashed from the disk meanwhile, not all at the end.
+      onStored: () => this.#digest?.catchUp(),
+      onFailed: () => this.#ending.abort(),
+    });
     this.#expectedDigest = record.digest === undefined ? undefined : parseDigest(record.digest);
   }
 
@@ -89,15 +95,15 @@ export class OriginRead {
     try {
       const isRead = this.#lengthBytes !== undefined && this.#ranges && (await this.#readSpans(this.#lengthBytes));
       if (!isRead) await this.#persist(() => this.#readStream());
-      await this.#settleStores();
+      await this.#sink.settle();
       await this.#releaseWithheld();
-      await this.#settleStores();
+      await this.#sink.settle();
     } catch (error) {
-      throw this.#storeError ?? error;
+      throw this.#sink.error ?? error;
     } finally {
       this.#ending.abort();
       this.#withheld?.buffer.release();
-      await Promise.all(this.#storing);
+      await this.#sink.idle();
       await digest?.stop();
     }
   }
@@ -127,8 +133,8 @@ export class OriginRead {
     // oxlint-disable-next-line no-await-in-loop -- none of them rejects, and the slowest counts
     for (const stream of streams) await stream;
     if (failure === undefined) return true;
-    if (!isNoRanges(failure) || this.#storeError !== undefined || this.#job.signal.aborted) throw failure;
-    await this.#settleStores();
+    if (!isNoRanges(failure) || this.#sink.error !== undefined || this.#job.signal.aborted) throw failure;
+    await this.#sink.settle();
     this.#ranges = false;
     this.#ending = new AbortController();
     this.#signal = AbortSignal.any([this.#job.signal, this.#ending.signal]);
@@ -188,7 +194,7 @@ export class OriginRead {
 
   /** The stream has ended, and with it the file. */
   async #endOfUnknown(lengthBytes: number, last: CutPiece | undefined): Promise<void> {
-    await this.#settleStores();
+    await this.#sink.settle();
     if (this.#digest !== undefined) {
       await this.#check(this.#digest, last ?? { piece: -1, bytes: new Uint8Array(0) }, this.#pieceCount(lengthBytes));
       this.#digest = undefined;
@@ -228,7 +234,7 @@ export class OriginRead {
 
   /** A whole piece: compared when it is here already, withheld when it has to wait, else stored and offered. */
   async #take(cut: CutPiece): Promise<void> {
-    if (this.#storeError !== undefined) throw this.#storeError;
+    if (this.#sink.error !== undefined) throw this.#sink.error;
     const { stored } = this.#job;
     if (stored.have.has(cut.piece)) {
       await this.#compare(cut).finally(() => cut.buffer.release());
@@ -241,34 +247,8 @@ export class OriginRead {
     } else {
       this.#wholePieces++;
       this.#digest?.feed(cut.piece, cut.bytes);
-      this.#store(cut);
+      this.#sink.put(cut);
     }
-  }
-
-  #store({ piece, bytes, buffer }: CutPiece): void {
-    const sign = (digest: Uint8Array): Uint8Array => this.#job.signPiece(piece, bytes.length, digest);
-    const storing = this.#job.addOwn(piece, bytes, sign).then(
-      () => {
-        // Pieces that came out of order are hashed from the disk meanwhile, not all at the end.
-        this.#digest?.catchUp().catch((error: unknown) => this.#failStoring(error));
-      },
-      (error: unknown) => this.#failStoring(error),
-    );
-    const settled = storing.finally(() => {
-      buffer.release();
-      this.#storing.delete(settled);
-    });
-    this.#storing.add(settled);
-  }
-
-  #failStoring(error: unknown): void {
-    this.#storeError ??= toAppError(error);
-    this.#ending.abort();
-  }
-
-  async #settleStores(): Promise<void> {
-    await Promise.all(this.#storing);
-    if (this.#storeError !== undefined) throw this.#storeError;
   }
 
   /** Read again without ranges: the same file must bring the same bytes. */
@@ -286,7 +266,7 @@ export class OriginRead {
     await this.#check(this.#digest, withheld, this.#pieceCount(this.#lengthBytes as number));
     this.#withheld = undefined;
     this.#digest = undefined;
-    this.#store(withheld);
+    this.#sink.put(withheld);
   }
 
   async #check(digest: PrefixDigest, last: Pick<CutPiece, "piece" | "bytes">, pieceCount: number): Promise<void> {
@@ -295,38 +275,15 @@ export class OriginRead {
     throw new AppError("DIGEST_MISMATCH", message);
   }
 
-  /** Calls `once` until it succeeds; attempts count from the last whole piece, within a budget of bytes. */
-  async #persist(once: () => Promise<void>): Promise<void> {
-    const attempt = async (): Promise<"done" | "progressed"> => {
-      const wholeBefore = this.#wholePieces;
-      try {
-        await once();
-        return "done";
-      } catch (error) {
-        // Asking again would bring the other version, as if it were this one.
-        if (error instanceof AppError && error.code === "ORIGIN_CHANGED") throw new Final(error);
-        if (this.#storeError !== undefined) throw new Final(this.#storeError);
-        if (!(error instanceof AppError) || !error.retriable || this.#signal.aborted) throw error;
-        if (this.#receivedBytes > this.#budgetBytes()) throw new Final(error);
-        if (this.#wholePieces === wholeBefore) throw error;
-        return "progressed";
-      }
-    };
-    const { random, sleep } = this.#deps;
-    try {
-      for (let outcome = "progressed"; outcome !== "done"; ) {
-        // oxlint-disable-next-line no-await-in-loop -- attempts follow each other
-        outcome = await withRetries(attempt, {
-          attempts: ATTEMPTS,
-          signal: this.#signal,
-          sleep: sleep ?? ((delayMs, signal) => sleepFor(delayMs, undefined, { signal })),
-          random,
-          maxDelayMs: RETRY_MS_MAX,
-        });
-      }
-    } catch (error) {
-      throw error instanceof Final ? error.error : error;
-    }
+  #persist(once: () => Promise<void>): Promise<void> {
+    return readPersistently(once, {
+      signal: this.#signal,
+      wholePieces: () => this.#wholePieces,
+      isOverBudget: () => this.#receivedBytes > this.#budgetBytes(),
+      fatal: () => this.#sink.error,
+      sleep: this.#deps.sleep ?? ((delayMs, signal) => sleepFor(delayMs, undefined, { signal })),
+      random: this.#deps.random,
+    });
   }
 
   /** What a read may cost at most, however often the origin breaks off. */
@@ -336,16 +293,6 @@ export class OriginRead {
 
   #pieceCount(lengthBytes: number): number {
     return pieceCountOf(lengthBytes, this.#pieceLengthBytes);
-  }
-}
-
-/** Carries an error past the retries. */
-class Final extends Error {
-  readonly error: AppError;
-
-  constructor(error: AppError) {
-    super(error.message);
-    this.error = error;
   }
 }
 
@@ -359,7 +306,4 @@ function isBeyondEnd(error: unknown): boolean {
   return error instanceof AppError && error.code === "RANGE_NOT_SATISFIABLE";
 }
 
-const ATTEMPTS = 5;
-/** A longer Retry-After is not waited for. */
-const RETRY_MS_MAX = 10_000;
 const BUDGET_EXTRA_BYTES = 64 * 1024 * 1024;

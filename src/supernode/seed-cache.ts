@@ -126,7 +126,7 @@ export class SeedCache {
   /** Ends all reads and lets go of all tasks. */
   async close(): Promise<void> {
     this.#isClosed = true;
-    await Promise.allSettled([...this.#opening.values()]);
+    await Promise.allSettled(this.#opening.values());
     await Promise.all([...this.#open.values()].map((open) => this.#close(open, false)));
     await Promise.all(this.#closing.values());
   }
@@ -193,7 +193,10 @@ export class SeedCache {
     try {
       // Not within the call that granted the lease.
       await Promise.resolve();
-      await read.run();
+      // What the origin no longer gives, other holders may have given meanwhile.
+      await read.run().catch((error: unknown) => {
+        if (!task.stored.complete || WORTHLESS.has(toAppError(error).code)) throw error;
+      });
       open.reading = undefined;
       const tookMs = Math.round(performance.now() - startedMs);
       log.info({ taskId, url: task.stored.record.displayUrl, lengthBytes: task.stored.record.lengthBytes, tookMs }, "read from the origin");

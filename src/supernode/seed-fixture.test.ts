@@ -166,7 +166,7 @@ export class FakeStored implements StoredTask {
   }
 
   discard(): Promise<void> {
-    for (const piece of [...this.have]) this.have.delete(piece);
+    for (const piece of this.pieces.keys()) this.have.delete(piece);
     this.pieces.clear();
     return Promise.resolve();
   }

@@ -52,7 +52,7 @@ export class SmallContent {
 
   async close(): Promise<void> {
     this.#closing.abort();
-    await Promise.allSettled([...this.#reading.values()]);
+    await Promise.allSettled(this.#reading.values());
   }
 
   async #read(resolved: ResolvedTask): Promise<Uint8Array> {

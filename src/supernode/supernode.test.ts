@@ -238,12 +238,16 @@ test("the join token is made at the first start, shown once, and needed", async 
     host: { address: "", port: 0, name: "", program: "dfget", version: "0", labels: {} },
     log,
     random: Math.random,
-    handlers: { onRegistered: assert.fail, onNeighbours: assert.fail, onLength: assert.fail, onTaskFailed: assert.fail, onDisconnected: assert.fail },
+    handlers: { onRegistered: unwanted, onNeighbours: unwanted, onLength: unwanted, onTaskFailed: unwanted, onDisconnected: unwanted },
   });
   t.after(() => stranger.close());
   const { signal } = new AbortController();
   await assert.rejects(stranger.join({ url: "http://h/f", headers: {} }, { download: true, signal }), { code: "TOKEN_REFUSED" });
 });
+
+function unwanted(): never {
+  assert.fail("a stranger was served");
+}
 
 test("a port that is taken is a clear error, and nothing stays open", async (t) => {
   const { supernode } = await start(t, dataDirectory(t));

@@ -1,0 +1,58 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { BufferPool } from "./buffer-pool.ts";
+
+const { signal } = new AbortController();
+const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+test("the budget is kept, and who waits is served in order", async () => {
+  const pool = new BufferPool(100);
+  const held = [await pool.acquire(40, signal), await pool.acquire(60, signal)];
+  const served: number[] = [];
+  const waiting = [50, 10].map((bytes, at) => pool.acquire(bytes, signal).then((buffer) => (served.push(at), buffer)));
+  held[0]?.release();
+  await turn();
+  // 10 would fit, but 50 came first.
+  assert.deepEqual(served, []);
+  held[1]?.release();
+  for (const buffer of await Promise.all(waiting)) buffer.release();
+  assert.deepEqual(served, [0, 1]);
+  assert.equal(pool.usedBytes, 0);
+});
+
+test("a buffer larger than the budget is handed out alone", async () => {
+  const pool = new BufferPool(10);
+  const large = await pool.acquire(1000, signal);
+  assert.equal(large.bytes.length, 1000);
+  assert.ok(large.bytes.buffer instanceof SharedArrayBuffer);
+  let isServed = false;
+  const next = pool.acquire(1, signal).then((buffer) => ((isServed = true), buffer));
+  await turn();
+  assert.equal(isServed, false);
+  large.release();
+  (await next).release();
+});
+
+test("a detached buffer makes room at once, and is not handed out again", async () => {
+  const pool = new BufferPool(10);
+  const first = await pool.acquire(10, signal);
+  first.detach();
+  const second = await pool.acquire(10, signal);
+  assert.notEqual(second.bytes.buffer, first.bytes.buffer);
+  first.release();
+  second.release();
+  assert.equal(pool.usedBytes, 0);
+});
+
+test("waiting can be given up, by one for all behind it", async () => {
+  const pool = new BufferPool(10);
+  const held = await pool.acquire(6, signal);
+  const giving = new AbortController();
+  const large = pool.acquire(10, giving.signal);
+  const small = pool.acquire(4, signal);
+  giving.abort();
+  await assert.rejects(large, { code: "ABORTED" });
+  (await small).release();
+  held.release();
+  await assert.rejects(pool.acquire(1, giving.signal), { code: "ABORTED" });
+});
