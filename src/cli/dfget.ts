@@ -17,6 +17,9 @@ import { errorLines } from "./report-error.ts";
 import { isSpecialFile, specialFileOutput, stdoutOutput } from "./stream-output.ts";
 import { showBytes } from "./units.ts";
 
+/** After these nothing that came is worth keeping. */
+const WORTHLESS_AFTER: ReadonlySet<ErrorCode> = new Set<ErrorCode>(["DIGEST_MISMATCH", "ORIGIN_CHANGED", "ORIGIN_LENGTH_WRONG"]);
+
 process.exit(await main(process.argv.slice(2)));
 
 async function main(argv: readonly string[]): Promise<number> {
@@ -83,7 +86,7 @@ async function download(job: DfgetJob, config: DfgetConfig): Promise<number> {
   } catch (thrown) {
     progress.stop();
     const error = toAppError(thrown);
-    const kept = await output.abandon(!IS_BAD.has(error.code));
+    const kept = await output.abandon(!WORTHLESS_AFTER.has(error.code));
     const exitCode = interruption.exitCode ?? error.exitCode;
     await report(error);
     if (kept > 0 && job.verbosity !== "quiet") await say(process.stderr, `${job.output}.part keeps ${showBytes(kept)}; go on with -c\n`);
@@ -93,9 +96,6 @@ async function download(job: DfgetJob, config: DfgetConfig): Promise<number> {
     interruption.close();
   }
 }
-
-/** After these nothing that came is worth keeping. */
-const IS_BAD: ReadonlySet<ErrorCode> = new Set<ErrorCode>(["DIGEST_MISMATCH", "ORIGIN_CHANGED", "ORIGIN_LENGTH_WRONG"]);
 
 function openOutput(job: DfgetJob): Promise<DfgetOutput> {
   const check = new DigestCheck(job.digests);
