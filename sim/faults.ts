@@ -37,6 +37,7 @@ export function scheduleFaults(targets: FaultTargets, options: SimOptions, horiz
     world.at(someTime(), () => {
       if (peer.gone || peer.host.frozen) return;
       peer.host.frozen = true;
+      peer.wasFrozen = true;
       world.after(lengthUs, () => {
         if (!peer.gone) thaw(peer);
       });

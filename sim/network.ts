@@ -49,6 +49,8 @@ export class Host {
   /** What arrived for a frozen process. */
   readonly inbox: (() => void)[] = [];
   sentPayloadBytes = 0;
+  /** Of them, those sent in each hundredth of a second. */
+  readonly sentByHundredth: number[] = [];
   receivedPayloadBytes = 0;
 
   constructor(upBytesPerSecond: number, downBytesPerSecond: number) {
@@ -147,6 +149,8 @@ export class Network {
     const { from, to } = direction;
     from.transmitting = false;
     from.sentPayloadBytes += bytes;
+    const hundredth = Math.floor(this.#world.nowUs / 1e4);
+    from.sentByHundredth[hundredth] = (from.sentByHundredth[hundredth] ?? 0) + bytes;
     for (const leave of from.waiting.splice(0)) leave();
     const readyUs = Math.max(this.#world.nowUs + this.#options.delayUs, to.downBusyUntilUs);
     to.downBusyUntilUs = readyUs + (bytes * 1e6) / to.downBytesPerSecond;

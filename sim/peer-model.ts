@@ -75,8 +75,11 @@ export class PeerModel {
   #timersInRow = 0;
   #timersAtMs = -1;
   #nextLinkId = 1;
-  startedUs = 0;
+  /** When it began to want the file; undefined before. */
+  startedUs: number | undefined;
   finishedUs: number | undefined;
+  /** It was stopped for a while, so that its own time says nothing. */
+  wasFrozen = false;
   readonly counters = { wastedBytes: 0, messages: 0, verified: 0 };
 
   constructor(deps: PeerModelDeps, options: { peerId: PeerId; host: Host; seed: boolean; have: PieceSet; swarmSeed: number }) {

@@ -15,19 +15,22 @@ import { World } from "./world.ts";
 
 export interface Recorder {
   swarm(peer: PeerModel, input: SwarmInput, nowMs: number, effects: readonly SwarmEffect[]): void;
-  scheduler(input: SchedulerInput, nowMs: number, effects: readonly SchedulerEffect[]): void;
+  /** `seed` is the one this life of the scheduler began with. */
+  scheduler(seed: number, input: SchedulerInput, nowMs: number, effects: readonly SchedulerEffect[]): void;
 }
 
 export interface SimReport {
   /** T*: before this nobody's download can have ended, in ms. */
   readonly boundMs: number;
   readonly lastMs: number;
-  /** Time to finish of each living peer, from its own start, ascending. */
+  /** Time to finish of each living peer that was never frozen, from its own start, ascending. */
   readonly finishMs: readonly number[];
   /** T* ÷ last finish. */
   readonly efficiency: number;
   /** Copies of the file the seed sent. */
   readonly seedCopies: number;
+  /** Share of all uplinks in use, in each twentieth of the run. */
+  readonly uplinkUse: readonly number[];
   readonly offers: number;
   readonly declines: Readonly<Record<string, number>>;
   readonly late: number;
@@ -71,7 +74,7 @@ export function simulate(options: SimOptions, recorder?: Recorder): SimReport {
       peers,
       origin,
       delayUs: options.delayUs,
-      record: recorder && ((input, nowMs, effects) => recorder.scheduler(input, nowMs, effects)),
+      record: recorder && ((seed, input, nowMs, effects) => recorder.scheduler(seed, input, nowMs, effects)),
     },
     prng.nextUint32() | 0,
   );
@@ -148,7 +151,7 @@ function reportOf(
   run: { readonly world: World; readonly oracles: Oracles; readonly supernode: SupernodeModel; readonly boundMs: number },
 ): SimReport {
   const alive = plain.filter((peer) => !peer.gone);
-  const finishMs = alive.map((peer) => ((peer.finishedUs as number) - peer.startedUs) / 1000).sort((a, b) => a - b);
+  const finishMs = alive.filter((peer) => !peer.wasFrozen).map((peer) => ((peer.finishedUs as number) - (peer.startedUs as number)) / 1000).sort((a, b) => a - b);
   const lastMs = finishMs.at(-1) ?? 0;
   let late = 0;
   let doubled = 0;
@@ -169,6 +172,7 @@ function reportOf(
     finishMs,
     efficiency: run.boundMs / lastMs,
     seedCopies: seedPeer.host.sentPayloadBytes / task.lengthBytes,
+    uplinkUse: uplinkUseOf([...plain, seedPeer], run.world.nowUs),
     offers: run.oracles.offerCount,
     declines: run.oracles.declines,
     late,
@@ -179,4 +183,19 @@ function reportOf(
     controlMessagesPerPeer: run.supernode.messageCount / options.peerCount,
     events: run.world.eventCount,
   };
+}
+
+function uplinkUseOf(peers: readonly PeerModel[], endUs: number): number[] {
+  const hundredths = Math.ceil(endUs / 1e4);
+  const partCount = Math.min(20, hundredths);
+  const used = new Array<number>(partCount).fill(0);
+  let capacity = 0;
+  for (const { host } of peers) {
+    capacity += host.upBytesPerSecond;
+    host.sentByHundredth.forEach((bytes, hundredth) => {
+      const part = Math.min(partCount - 1, Math.floor((hundredth * partCount) / hundredths));
+      used[part] = (used[part] as number) + bytes;
+    });
+  }
+  return used.map((bytes) => bytes / ((capacity * endUs) / 1e6 / partCount));
 }

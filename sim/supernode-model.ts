@@ -13,12 +13,15 @@ export interface SupernodeModelDeps {
   readonly origin: OriginModel;
   /** One way between a peer and the supernode. */
   readonly delayUs: number;
-  readonly record: ((input: SchedulerInput, nowMs: number, effects: readonly SchedulerEffect[]) => void) | undefined;
+  readonly record:
+    | ((seed: number, input: SchedulerInput, nowMs: number, effects: readonly SchedulerEffect[]) => void)
+    | undefined;
 }
 
 export class SupernodeModel {
   readonly #deps: SupernodeModelDeps;
   #scheduler: Scheduler;
+  #seed: number;
   #timerDueMs = Number.POSITIVE_INFINITY;
   #requestId = 0;
   /** Counts restarts: what was said to or by a former life is lost. */
@@ -28,6 +31,7 @@ export class SupernodeModel {
 
   constructor(deps: SupernodeModelDeps, seed: number) {
     this.#deps = deps;
+    this.#seed = seed;
     this.#scheduler = new Scheduler(deps.config, seed);
   }
 
@@ -67,16 +71,20 @@ export class SupernodeModel {
     this.#say({ type: "taskProgressed", peerId: peer.peerId, taskId, pieceCount: peer.have.count, complete: peer.complete });
   }
 
-  /** All soft state is lost; every peer comes back within `withinUs`. */
+  /** All soft state is lost; every peer comes back after its own delay. */
   restart(seed: number, delaysUs: (peer: PeerModel) => number): void {
     this.#life++;
+    this.#seed = seed;
     this.#scheduler = new Scheduler(this.#deps.config, seed);
     this.#timerDueMs = Number.POSITIVE_INFINITY;
     for (const peer of this.#deps.peers.values()) {
-      if (peer.gone) continue;
-      this.#deps.world.after(delaysUs(peer), () => {
-        if (!peer.gone) this.connect(peer);
-      });
+      if (peer.gone || peer.startedUs === undefined) continue;
+      const reconnect = (): void => {
+        if (peer.gone) return;
+        if (peer.host.frozen) peer.host.inbox.push(reconnect);
+        else this.connect(peer);
+      };
+      this.#deps.world.after(delaysUs(peer), reconnect);
     }
   }
 
@@ -91,7 +99,7 @@ export class SupernodeModel {
   #step(input: SchedulerInput): void {
     const { nowMs } = this.#deps.world;
     const effects = this.#scheduler.step(input, nowMs);
-    this.#deps.record?.(input, nowMs, effects);
+    this.#deps.record?.(this.#seed, input, nowMs, effects);
     for (const effect of effects) this.#execute(effect);
     this.#arm();
   }

@@ -1,0 +1,81 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { type Connection, Host, Network } from "./network.ts";
+import { World } from "./world.ts";
+
+const MIB = 1024 * 1024;
+const options = { delayUs: 500, chunkBytes: 64 * 1024, windowBytes: 256 * 1024 };
+
+/** Sends 1 MiB and notes when the last byte was read. */
+function send(world: World, connection: Connection<string>, ended: (us: number) => void, read?: () => void): void {
+  connection.listen(1, {
+    message: () => read?.(),
+    bytes: (_piece, _bytes, last) => {
+      if (last) ended(world.nowUs);
+    },
+    closed: () => undefined,
+  });
+  connection.startTransfer(0, 0, MIB, { handed: () => undefined });
+}
+
+test("a transfer takes its bytes at the slower of both ends, and the delay", () => {
+  const world = new World();
+  const network = new Network(world, options);
+  let endedUs = 0;
+  send(world, network.connect(new Host(MIB, MIB), new Host(MIB, MIB / 2)), (us) => (endedUs = us));
+  world.run(1e9, () => false);
+  assert.ok(Math.abs(endedUs - 2e6) < 0.1e6, `took ${endedUs} µs`);
+});
+
+test("a full receiver leaves the sender's uplink to others", () => {
+  const world = new World();
+  const network = new Network(world, options);
+  const sender = new Host(MIB, MIB);
+  const ends: number[] = [];
+  send(world, network.connect(sender, new Host(MIB, MIB / 10)), (us) => (ends[0] = us));
+  send(world, network.connect(sender, new Host(MIB, MIB)), (us) => (ends[1] = us));
+  world.run(1e9, () => false);
+  assert.ok(Math.abs((ends[0] as number) - 10e6) < 0.5e6, `the slow one took ${ends[0]} µs`);
+  assert.ok((ends[1] as number) < 1.5e6, `the fast one took ${ends[1]} µs`);
+});
+
+test("two senders share a receiver", () => {
+  const world = new World();
+  const network = new Network(world, options);
+  const receiver = new Host(MIB, MIB);
+  const ends: number[] = [];
+  for (const i of [0, 1]) send(world, network.connect(new Host(MIB, MIB), receiver), (us) => (ends[i] = us));
+  world.run(1e9, () => false);
+  for (const us of ends) assert.ok(us > 1.8e6 && us < 2.1e6, `took ${us} µs`);
+});
+
+test("a message waits for one chunk, not for the transfer", () => {
+  const world = new World();
+  const network = new Network(world, options);
+  const connection = network.connect<string>(new Host(MIB, MIB), new Host(MIB, MIB * 100));
+  let readUs = 0;
+  send(world, connection, () => undefined, () => (readUs = world.nowUs));
+  world.after(1, () => connection.send(0, "offer", 100));
+  world.run(1e9, () => false);
+  assert.ok(readUs > 60_000 && readUs < 70_000, `read at ${readUs} µs`);
+});
+
+test("a frozen process gets what came meanwhile, in order, when it thaws", () => {
+  const world = new World();
+  const network = new Network(world, options);
+  const receiver = new Host(MIB, MIB);
+  const connection = network.connect<string>(new Host(MIB, MIB), receiver);
+  const read: string[] = [];
+  connection.listen(1, {
+    message: (message) => read.push(message),
+    bytes: () => undefined,
+    closed: () => read.push("closed"),
+  });
+  receiver.frozen = true;
+  connection.send(0, "one", 1);
+  connection.send(0, "two", 1);
+  world.run(1e6, () => false);
+  assert.deepEqual(read, []);
+  network.thaw(receiver);
+  assert.deepEqual(read, ["one", "two"]);
+});
