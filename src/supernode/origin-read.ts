@@ -14,7 +14,7 @@ import { type Digest, parseDigest, type TaskId } from "../protocol/ids.ts";
 import type { BufferPool } from "./buffer-pool.ts";
 import type { OriginMeter } from "./origin-meter.ts";
 import { type CutPiece, cutPieces } from "./piece-cutter.ts";
-import { readPersistently } from "./persistent-read.ts";
+import { isBeyondEnd, isNoRanges, readPersistently } from "./persistent-read.ts";
 import { PieceSink } from "./piece-sink.ts";
 import { PrefixDigest } from "./prefix-digest.ts";
 import { lastMissing, planSpans, type Span, streamCountFor } from "./read-plan.ts";
@@ -294,16 +294,6 @@ export class OriginRead {
   #pieceCount(lengthBytes: number): number {
     return pieceCountOf(lengthBytes, this.#pieceLengthBytes);
   }
-}
-
-/** An origin that promised ranges and does not keep to it: the file can still be read from its start. */
-function isNoRanges(error: unknown): boolean {
-  return error instanceof AppError && error.code === "ORIGIN_PROTOCOL" && error.details["ranges"] === false;
-}
-
-/** Of an unknown length, all whole pieces were there: what remains is to see the end. */
-function isBeyondEnd(error: unknown): boolean {
-  return error instanceof AppError && error.code === "RANGE_NOT_SATISFIABLE";
 }
 
 const BUDGET_EXTRA_BYTES = 64 * 1024 * 1024;

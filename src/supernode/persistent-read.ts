@@ -46,6 +46,16 @@ export async function readPersistently(once: () => Promise<void>, options: Persi
   }
 }
 
+/** An origin that promised ranges and does not keep to it: the file can still be read from its start. */
+export function isNoRanges(error: unknown): boolean {
+  return error instanceof AppError && error.code === "ORIGIN_PROTOCOL" && error.details["ranges"] === false;
+}
+
+/** Of an unknown length, all whole pieces were there: what remains is to see the end. */
+export function isBeyondEnd(error: unknown): boolean {
+  return error instanceof AppError && error.code === "RANGE_NOT_SATISFIABLE";
+}
+
 /** Carries an error past the retries. */
 class Final extends Error {
   readonly error: AppError;
