@@ -218,3 +218,17 @@ test("what is on its way to a reader is not asked of others", () => {
   bench.feed({ type: "readerMoved", taskId: TASK, readerId: 1, piece: 0 });
   assert.deepEqual(of(bench.wait(2), "sendWant").map(({ pieces }) => pieces), [[1, 2], [1, 2]]);
 });
+
+test("a piece that is late from two sources is not taken from a third until one of them is given up", () => {
+  const bench = hungry(3);
+  bench.tell("offered", 1, 5);
+  bench.progressed("receive", 1, 5);
+  bench.wait(600);
+  bench.tell("offered", 2, 5);
+  bench.progressed("receive", 2, 5);
+  bench.wait(600);
+  assert.deepEqual(bench.task().incoming.map(({ linkId, late }) => [linkId, late]), [[1, true], [2, true]]);
+  assert.deepEqual(declines(bench.tell("offered", 3, 5)), ["taking"]);
+  assert.deepEqual(named(bench.wait(5_000), "cancelReceive"), [[1, 5], [2, 5]]);
+  assert.deepEqual(named(bench.tell("offered", 3, 5), "sendAccept"), [[3, 5]]);
+});

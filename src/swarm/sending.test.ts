@@ -238,3 +238,19 @@ test("a piece stored is on offer in the same step", () => {
   assert.deepEqual(named(effects, "sendOffer"), [[1, 4]]);
   assert.equal(of(effects, "sendHave").length, 0, "announcements are gathered");
 });
+
+test("a piece that was sent, and is then announced by who got it, counts as one copy", () => {
+  for (let seed = 0; seed < 20; seed++) {
+    const bench = new TestSwarm({ lookaheadCount: 0 }, seed);
+    bench.open(3, [0]);
+    bench.neighbour(1);
+    bench.tell("offerAccepted", 1, 0);
+    bench.tell("sendFinished", 1, 0);
+    bench.has(1, 0);
+    bench.neighbour(2, { have: [1], receives: false });
+    bench.neighbour(3, { have: [1], receives: false });
+    bench.status(1, 3);
+    bench.stored(1);
+    assert.deepEqual(named(bench.neighbour(4), "sendOffer"), [[4, 0]]);
+  }
+});
