@@ -36,7 +36,7 @@ function setting<T>(kind: Kind<T>, flag: string, defaultsTo: T | ((machine: Mach
 
 const LOCAL_SUPERNODE = [{ host: "127.0.0.1", port: 8002, weight: 1 }];
 
-const logLevel = setting(kinds.word("info", "trace", "debug", "warn", "error", "silent"), "--log-level", "info", "Least severe log lines to write.", { reloads: true });
+const logLevel = setting(kinds.word("trace", "debug", "info", "warn", "error", "silent"), "--log-level", "info", "Least severe log lines to write.", { reloads: true });
 
 const joinToken = setting(kinds.secret, "--join-token", undefined, "The join token itself. Other users of the machine can see flags: prefer the variable or a file.", {
   notInFile: true,
