@@ -5,7 +5,7 @@
  * same to the receiver. The descriptor's number is used only on this thread, synchronously, right after checking that
  * the socket is alive: no byte can go to a socket that took the number over.
  */
-import { read } from "node:fs";
+import { read, readSync } from "node:fs";
 import type { Socket } from "node:net";
 import { DATA_LENGTH_BYTES_MAX, encodeDataHeader, encodeFrame, type LinkFrame } from "../protocol/link-frames.ts";
 import { type NativeSocket, nativeSocket } from "./native-socket.ts";
@@ -199,12 +199,11 @@ export class LinkWriter {
       }
       if (at === end) return done(true);
       // The socket is full, or the file ended early. One byte through the stream's own queue tells when there is room.
+      // Read on this thread: its page has just been in use, and a trip to the thread pool costs more than the wait.
       const byte = Buffer.allocUnsafe(1);
-      read(fileFd, byte, 0, 1, at, (readError, count) => {
-        if (readError !== null || count !== 1) return done(false);
-        at++;
-        if (!this.#closed) this.#socket.write(byte, step);
-      });
+      if (readByte(fileFd, byte, at) !== 1) return done(false);
+      at++;
+      this.#socket.write(byte, step);
     };
     step();
   }
@@ -236,6 +235,14 @@ export class LinkWriter {
   #adaptBlock(tookMs: number): void {
     if (tookMs <= BLOCK_FAST_MS) this.#blockBytes = Math.min(DATA_LENGTH_BYTES_MAX, this.#blockBytes * 2);
     else if (tookMs >= BLOCK_SLOW_MS) this.#blockBytes = Math.max(BLOCK_BYTES_MIN, this.#blockBytes / 2);
+  }
+}
+
+function readByte(fileFd: number, byte: Buffer, at: number): number {
+  try {
+    return readSync(fileFd, byte, 0, 1, at);
+  } catch {
+    return -1;
   }
 }
 

@@ -18,9 +18,14 @@ interface Arrival {
   readonly session: TaskSession;
   readonly bytes: Uint8Array;
   filled: number;
+  /** Received, but not told to the brain yet. */
+  untoldBytes: number;
   /** A payload frame is being copied in right now. */
   writing: boolean;
 }
+
+/** The brain hears of progress in steps of this, not with every read: on a slow link a read is one packet. */
+const PROGRESS_BYTES = 64 * 1024;
 
 export interface SwarmDriverDeps {
   readonly links: LinkTable;
@@ -301,8 +306,12 @@ export class SwarmDriver {
       return;
     }
     arrival.filled += bytes;
+    arrival.untoldBytes += bytes;
     if (ended) arrival.writing = false;
-    this.feed({ type: "receiveProgressed", linkId: link.linkId, taskId, piece, bytes });
+    if (ended || arrival.untoldBytes >= PROGRESS_BYTES) {
+      this.feed({ type: "receiveProgressed", linkId: link.linkId, taskId, piece, bytes: arrival.untoldBytes });
+      arrival.untoldBytes = 0;
+    }
     if (ended && arrival.filled === arrival.bytes.length && this.#arrivals.delete(key)) {
       this.#lengths.delete(key);
       this.feed({ type: "receiveFinished", linkId: link.linkId, taskId, piece });
@@ -381,7 +390,7 @@ export class SwarmDriver {
       case "sendAccept": {
         const key = keyOf(link, taskId, effect.piece);
         const lengthBytes = this.#lengths.get(key) ?? session.pieceLengthBytes;
-        this.#arrivals.set(key, { session, bytes: this.#buffers.take(lengthBytes), filled: 0, writing: false });
+        this.#arrivals.set(key, { session, bytes: this.#buffers.take(lengthBytes), filled: 0, untoldBytes: 0, writing: false });
         return link.send({ type: "accept", channel: remote, piece: effect.piece });
       }
       case "sendDecline":

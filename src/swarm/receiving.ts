@@ -6,6 +6,8 @@ import { isComplete, type Link, type Receive, type Remote, STALLED_MS, type Task
 
 /** At most this many sources of one piece at a time. Source: swarm.md §4 (endgame). */
 const COPIES_IN_FLIGHT_MAX = 2;
+/** Between two tellings of what is wanted, unless all of it has come. */
+const WANT_MS_MIN = 50;
 /** A late transfer that still moves nothing is ended: its piece must be free for a third source. */
 const GIVE_UP_MS = 5_000;
 
@@ -27,9 +29,24 @@ export class Receiving {
     this.#emit = emit;
   }
 
-  /** What neighbours are told: transfers under way, or "full" while disk and digest are behind. */
+  /**
+   * What neighbours are told: idle (0), receiving (1), or full (the capacity), also while disk and digest are behind.
+   * Three levels, because each change goes to every neighbour; senders tell equals apart by what they give themselves.
+   */
   get #load(): number {
-    return this.#verifying >= this.#config.verifyCountMax ? this.#config.downloadCountMax : this.#incoming;
+    const { downloadCountMax, verifyCountMax } = this.#config;
+    if (this.#incoming >= downloadCountMax || this.#verifying >= verifyCountMax) return downloadCountMax;
+    return Math.min(this.#incoming, 1);
+  }
+
+  /** Usual time from the first byte of a piece to its last, in ms; 0 while unknown. */
+  get transferMs(): number {
+    return this.#transferMs;
+  }
+
+  /** Idle and not known to be: that cannot wait for a flush. */
+  get starving(): boolean {
+    return this.#incoming === 0 && this.#toldIncoming > 0 && this.#verifying < this.#config.verifyCountMax;
   }
 
   offered(remote: Remote | undefined, linkId: LinkId, taskId: TaskId, piece: number, nowMs: number): void {
@@ -140,16 +157,27 @@ export class Receiving {
   }
 
 
-  /** Tells all neighbours of the task what is wanted first: what readers wait for, and what is late. */
-  tellWanted(task: Task): void {
+  /**
+   * Tells all neighbours of the task what is wanted first: what readers wait for, and what is late. A reader that moves
+   * on is followed by windows, not piece by piece: each telling goes to every neighbour.
+   */
+  tellWanted(task: Task, nowMs: number): void {
+    if (nowMs < this.wantDueMs(task)) return;
     task.wantedStale = false;
     const wanted = this.#wanted(task);
     if (wanted.length === task.wanted.length && wanted.every((piece, i) => piece === task.wanted[i])) return;
     task.wanted = wanted;
+    task.wantedToldMs = nowMs;
     for (const remote of task.remotes.values()) {
       if (remote.isolated) continue;
       this.#emit({ type: "sendWant", linkId: remote.link.linkId, taskId: task.taskId, pieces: wanted });
     }
+  }
+
+  /** When what is wanted may be told again. */
+  wantDueMs(task: Task): number {
+    if (task.wanted.every((piece) => task.have.has(piece))) return Number.NEGATIVE_INFINITY;
+    return task.wantedToldMs + Math.max(WANT_MS_MIN, Math.floor(this.#transferMs * 2));
   }
 
   tellStatus(link: Link): void {

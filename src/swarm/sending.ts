@@ -19,6 +19,8 @@ export class Sending {
   /** In the order of their offers; agreed ones start in this order. */
   readonly #sends = new Set<Send>();
   readonly #probe: RateProbe;
+  /** There was nobody to offer to, and nothing has changed since that could matter. */
+  #dry = false;
   /** Moving averages in ms: offer to answer, and start to end of a transfer. */
   #answerMs = 0;
   #transferMs = 0;
@@ -43,6 +45,11 @@ export class Sending {
 
   of(task: Task): readonly Send[] {
     return [...this.#sends].filter((send) => send.remote.task === task);
+  }
+
+  /** Something has happened that may give us a neighbour to offer to. */
+  stir(): void {
+    this.#dry = false;
   }
 
   /** Starts agreed pieces and makes offers until the uplink has enough to do, now and next. */
@@ -71,8 +78,11 @@ export class Sending {
     }
     const target = this.#probe.count + this.#lookaheadCount();
     while (sending + pending < target) {
-      const choice = chooseSend(this.#links.values(), this.#prng, nowMs);
-      if (choice === undefined) return;
+      const choice = this.#dry ? undefined : chooseSend(this.#links.values(), this.#prng, nowMs);
+      if (choice === undefined) {
+        this.#dry = true;
+        return;
+      }
       this.#offer(choice.remote, choice.piece, nowMs);
       pending++;
     }

@@ -6,10 +6,30 @@ import { Receiving } from "./receiving.ts";
 import { Sending } from "./sending.ts";
 import { addCopies, addHave, isComplete, isNeeded, newRemote, type Link, type Remote, type Task } from "./tables.ts";
 
+/** Inputs after which there may be somebody to offer to who was not there before. */
+const STIRRING: ReadonlySet<SwarmInput["type"]> = new Set([
+  "taskOpened",
+  "pieceStored",
+  "linkClosed",
+  "remoteJoined",
+  "remoteStatus",
+  "remoteWants",
+  "offerAccepted",
+  "offerDeclined",
+  "sendCancelled",
+  "sendFinished",
+  "deadlineReached",
+] satisfies SwarmInput["type"][]);
+
 /** While anything moves or is owed, time is looked at this often. */
 const CHECK_MS = 100;
-/** Announcements and status are gathered for this long, so that one frame carries many. */
-const FLUSH_MS = 1;
+/**
+ * Announcements, status and wants are gathered, so that one write carries many: for an eighth of a piece's time, which
+ * costs the swarm about a point of efficiency, and every neighbour a seventh of the wake-ups.
+ */
+const FLUSH_MS_MIN = 1;
+const FLUSH_MS_MAX = 10;
+const FLUSH_SHARE = 1 / 8;
 
 /**
  * A peer's brain: what to offer to whom, what to accept, what is late, what readers wait for.
@@ -43,8 +63,9 @@ export class Swarm {
     assert(nowMs >= this.#nowMs, `time went back from ${this.#nowMs} to ${nowMs}`);
     this.#nowMs = nowMs;
     this.#apply(input, nowMs);
-    // Progress changes nothing about what can be offered, and comes with every read and write.
-    if (input.type !== "sendProgressed" && input.type !== "receiveProgressed") this.#sending.fill(nowMs);
+    if (STIRRING.has(input.type)) this.#sending.stir();
+    this.#sending.fill(nowMs);
+    if (this.#receiving.starving) this.#receiving.flushStatus();
     this.#schedule(nowMs);
     const effects = this.#effects;
     this.#effects = [];
@@ -217,6 +238,7 @@ export class Swarm {
       readers: new Map(),
       wanted: [],
       wantedStale: false,
+      wantedToldMs: Number.NEGATIVE_INFINITY,
       orphans: new Set(),
       unannounced: [],
       sentPieces: 0,
@@ -276,7 +298,10 @@ export class Swarm {
   /** As {@link #remote}, for inputs that are a sign of life. */
   #heard(linkId: LinkId, taskId: TaskId): Remote | undefined {
     const link = this.#links.get(linkId);
-    if (link !== undefined) link.stalledUntilMs = 0;
+    if (link !== undefined && link.stalledUntilMs > 0) {
+      link.stalledUntilMs = 0;
+      this.#sending.stir();
+    }
     return link?.remotes.get(taskId);
   }
 
@@ -304,7 +329,7 @@ export class Swarm {
           }
         }
       }
-      if (task.wantedStale) this.#receiving.tellWanted(task);
+      if (task.wantedStale) this.#receiving.tellWanted(task, this.#nowMs);
     }
     this.#receiving.flushStatus();
   }
@@ -326,13 +351,18 @@ export class Swarm {
   }
 
   #schedule(nowMs: number): void {
-    let owed = this.#receiving.statusStale;
+    const gatherMs = Math.min(
+      FLUSH_MS_MAX,
+      Math.max(FLUSH_MS_MIN, Math.floor(this.#receiving.transferMs * FLUSH_SHARE)),
+    );
+    let dueMs = this.#receiving.statusStale ? nowMs + gatherMs : Number.POSITIVE_INFINITY;
     let waiting = this.#sending.active;
     for (const task of this.#tasks.values()) {
-      if (task.unannounced.length > 0 || task.wantedStale) owed = true;
+      if (task.unannounced.length > 0) dueMs = Math.min(dueMs, nowMs + gatherMs);
+      if (task.wantedStale) dueMs = Math.min(dueMs, Math.max(nowMs + gatherMs, this.#receiving.wantDueMs(task)));
       if (!isComplete(task) || (!waiting && isNeeded(task))) waiting = true;
     }
-    if (owed) this.#flushAtMs ??= nowMs + FLUSH_MS;
+    if (dueMs < (this.#flushAtMs ?? Number.POSITIVE_INFINITY)) this.#flushAtMs = dueMs;
     if (!waiting) this.#checkAtMs = undefined;
     else if (this.#checkAtMs === undefined || this.#checkAtMs <= nowMs) this.#checkAtMs = nowMs + CHECK_MS;
   }

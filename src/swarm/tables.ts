@@ -20,6 +20,7 @@ export interface Task {
   /** What was last told to neighbours as wanted. */
   wanted: readonly number[];
   wantedStale: boolean;
+  wantedToldMs: number;
   /** Pieces whose transfer ended without a piece: others may think they are on their way, so they are wanted aloud. */
   readonly orphans: Set<number>;
   /** Pieces stored since the last flush, not announced yet. */
