@@ -187,7 +187,7 @@ export class TaskJoins {
 }
 
 /** A task as peers are told of it. */
-export function taskInfoOf(record: TaskRecord): TaskInfo {
+function taskInfoOf(record: TaskRecord): TaskInfo {
   const { taskId, lengthBytes, pieceLengthBytes, contentType, digest, headers } = record;
   return {
     taskId,
