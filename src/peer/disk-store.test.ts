@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { describe, test } from "node:test";
-import { openStore, PIECE_LENGTH_BYTES, pieceBytes, proofOf, recordOf, storeAll, storePiece, taskDirectory, taskId, temporaryDirectory } from "./store-fixture.test.ts";
+import { assertSameBytes, openStore, PIECE_LENGTH_BYTES, pieceBytes, proofOf, recordOf, storeAll, storePiece, taskDirectory, taskId, temporaryDirectory } from "./store-fixture.test.ts";
 
 const sign = (digest: Uint8Array): Uint8Array => new Uint8Array(64).fill(digest[0] as number);
 
@@ -34,7 +34,7 @@ describe("disk store", () => {
     assert.ok(store.usage().verifyMsTotal > 0);
     const into = new Uint8Array(50);
     await again.read(3 * PIECE_LENGTH_BYTES + 50, into);
-    assert.deepEqual(into, Uint8Array.from(pieceBytes("a", 3, 100).subarray(50)));
+    assertSameBytes(into, pieceBytes("a", 3, 100).subarray(50));
     assert.equal(await storePiece(again, "a", 1), "stored");
     assert.equal(again.complete, true);
   });
@@ -62,7 +62,7 @@ describe("disk store", () => {
     assert.deepEqual(await task.storeOwn(0, pieceBytes("b", 0), sign), task.proofOf(0));
     const into = new Uint8Array(PIECE_LENGTH_BYTES);
     await task.read(0, into);
-    assert.deepEqual(into, Uint8Array.from(pieceBytes("a", 0)));
+    assertSameBytes(into, pieceBytes("a", 0));
   });
 
   test("a wrong piece does not keep the right one that waited for it from being stored", async (t) => {
@@ -108,7 +108,7 @@ describe("disk store", () => {
     const into = new Uint8Array(PIECE_LENGTH_BYTES);
     for (let piece = 0; piece < 200; piece++) {
       await again.read(piece * PIECE_LENGTH_BYTES, into);
-      assert.deepEqual(into, Uint8Array.from(pieceBytes("a", piece)), `piece ${piece}`);
+      assertSameBytes(into, pieceBytes("a", piece), `piece ${piece}`);
     }
   });
 
@@ -213,7 +213,7 @@ describe("disk store", () => {
     for (const piece of task.have) {
       const into = new Uint8Array(PIECE_LENGTH_BYTES);
       await task.read(piece * PIECE_LENGTH_BYTES, into);
-      assert.deepEqual(into, Uint8Array.from(pieceBytes("a", piece)), `piece ${piece}`);
+      assertSameBytes(into, pieceBytes("a", piece), `piece ${piece}`);
     }
     assert.equal(store.usage().usedBytes, task.have.count * PIECE_LENGTH_BYTES);
   });

@@ -11,7 +11,7 @@ import { createInterface } from "node:readline";
 import { describe, test, type TestContext } from "node:test";
 import type { AppError } from "../base/errors.ts";
 import { DiskStore } from "./disk-store.ts";
-import { openStore, PIECE_LENGTH_BYTES, pieceBytes, recordOf, storeAll, storePiece, taskDirectory, taskId, temporaryDirectory } from "./store-fixture.test.ts";
+import { assertSameBytes, openStore, PIECE_LENGTH_BYTES, pieceBytes, recordOf, storeAll, storePiece, taskDirectory, taskId, temporaryDirectory } from "./store-fixture.test.ts";
 
 const CHILD_DIRECTORY = "STORE_CRASH_TEST_DIRECTORY";
 const PIECE_COUNT = 2000;
@@ -71,7 +71,7 @@ if (directory !== undefined) {
         const into = new Uint8Array(PIECE_LENGTH_BYTES);
         for (const piece of task.have) {
           await task.read(piece * PIECE_LENGTH_BYTES, into);
-          assert.equal(Buffer.compare(into, pieceBytes("a", piece)), 0, `piece ${piece}`);
+          assertSameBytes(into, pieceBytes("a", piece), `piece ${piece}`);
         }
         assert.equal(store.usage().damagedPieces, 0, "journaled only what was written");
       });

@@ -1,11 +1,12 @@
 /**
  * What the store's tests share: directories, tasks with known bytes, a store that logs to an array. No tests of its own.
  */
+import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { TestContext } from "node:test";
-import { createHash } from "node:crypto";
 import { pieceCountOf } from "../protocol/geometry.ts";
 import type { TaskId } from "../protocol/ids.ts";
 import { DiskStore, type DiskStoreDeps } from "./disk-store.ts";
@@ -13,6 +14,11 @@ import { pieceDigest } from "./piece-hash.ts";
 import type { PieceProof, PieceStoreConfig, StoredTask, TaskRecord } from "./piece-store.ts";
 
 export const PIECE_LENGTH_BYTES = 64 * 1024;
+
+/** Compares pieces. `deepEqual` would, when they differ, look for the shortest difference of 65,536 elements: in all memory there is. */
+export function assertSameBytes(actual: Uint8Array, expected: Uint8Array, message = "the bytes"): void {
+  assert.ok(Buffer.compare(actual, expected) === 0, `${message} differ`);
+}
 
 /** A fresh directory, removed after the test. */
 export function temporaryDirectory(t: TestContext): string {

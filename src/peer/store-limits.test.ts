@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { describe, test } from "node:test";
 import { AppError } from "../base/errors.ts";
 import type { PieceStore } from "./piece-store.ts";
-import { openStore, PIECE_LENGTH_BYTES, pieceBytes, proofOf, recordOf, storeAll, storePiece, taskDirectory, taskId, temporaryDirectory } from "./store-fixture.test.ts";
+import { assertSameBytes, openStore, PIECE_LENGTH_BYTES, pieceBytes, proofOf, recordOf, storeAll, storePiece, taskDirectory, taskId, temporaryDirectory } from "./store-fixture.test.ts";
 import { StorePool, type StoreRunner } from "./store-pool.ts";
 
 function namesOf(store: PieceStore): Set<string | undefined> {
@@ -128,7 +128,7 @@ describe("disk store at its limits", () => {
     assert.ok(after > before, "the discard was journaled when the second write began");
     const into = new Uint8Array(PIECE_LENGTH_BYTES);
     await task.read(0, into);
-    assert.deepEqual(into, Uint8Array.from(pieceBytes("a", 0)));
+    assertSameBytes(into, pieceBytes("a", 0));
   });
 
   test("a piece whose bytes are gone is dropped by the read that finds out", async (t) => {

@@ -7,7 +7,7 @@ import { pathToFileURL } from "node:url";
 import { AppError } from "../base/errors.ts";
 import { pieceDigest } from "./piece-hash.ts";
 import { StorePool } from "./store-pool.ts";
-import { pieceBytes, temporaryDirectory } from "./store-fixture.test.ts";
+import { assertSameBytes, pieceBytes, temporaryDirectory } from "./store-fixture.test.ts";
 
 function poolOf(t: TestContext, workerCount = 2, workerUrl?: URL): StorePool {
   const pool = new StorePool(workerCount, workerUrl);
@@ -32,9 +32,9 @@ describe("store pool", () => {
     assert.equal(await pool.run("verifyAndWrite", { fd, offsetByte: 10, bytes, digest: new Uint8Array(32) }, path), false);
     assert.equal(readFileSync(path).length, 0);
     assert.equal(await pool.run("verifyAndWrite", { fd, offsetByte: 10, bytes, digest }, path), true);
-    assert.deepEqual(readFileSync(path).subarray(10), Buffer.from(bytes));
+    assertSameBytes(readFileSync(path).subarray(10), bytes);
     assert.deepEqual(Buffer.from(await pool.run("digestAndWrite", { fd, offsetByte: 0, bytes }, path)), Buffer.from(digest));
-    assert.deepEqual(readFileSync(path).subarray(0, bytes.length), Buffer.from(bytes));
+    assertSameBytes(readFileSync(path).subarray(0, bytes.length), bytes);
   });
 
   test("finds the pieces that are wrong, cut, or not there", async (t) => {
