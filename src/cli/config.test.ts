@@ -1,0 +1,157 @@
+import assert from "node:assert/strict";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { AppError } from "../base/errors.ts";
+import { printConfig, resolveConfig, type FlagTexts, type ResolvedConfig } from "./config.ts";
+import { DFDAEMON, DFGET, SUPERNODE, type DFDAEMON_SETTINGS } from "./config-schema.ts";
+import type { Machine } from "./machine.ts";
+
+let directory: string;
+
+before(() => {
+  directory = mkdtempSync(join(tmpdir(), "config-"));
+});
+after(() => rmSync(directory, { recursive: true }));
+
+function machine(env: Readonly<Record<string, string>> = {}): Machine {
+  return { env, isRoot: true, home: "/root", canWrite: () => true };
+}
+
+function file(text: string): string {
+  const path = join(directory, "c.yaml");
+  writeFileSync(path, text);
+  return path;
+}
+
+function resolve(text: string, flags: FlagTexts = {}, env: Readonly<Record<string, string>> = {}): ResolvedConfig<typeof DFDAEMON_SETTINGS> {
+  return resolveConfig(DFDAEMON, { flags, file: file(text) }, machine(env));
+}
+
+function problems(text: string, flags: FlagTexts = {}, env: Readonly<Record<string, string>> = {}): readonly string[] {
+  try {
+    resolve(text, flags, env);
+  } catch (thrown) {
+    assert.ok(thrown instanceof AppError);
+    assert.equal(thrown.code, "CONFIG_INVALID");
+    return thrown.message.split("\n").map((line) => line.replaceAll(join(directory, "c.yaml"), "c.yaml"));
+  }
+  return [];
+}
+
+test("nothing said: the defaults of the architecture", () => {
+  const { values } = resolveConfig(SUPERNODE, { flags: {}, file: file("# nothing\n") }, machine());
+  assert.deepEqual(values.listen, { host: "0.0.0.0", port: 8002 });
+  assert.equal(values.dataDir, "/var/lib/dragonfly/supernode");
+  assert.equal(values.downloadLimit, undefined);
+  const daemon = resolve("").values;
+  assert.deepEqual([daemon.listen, daemon.peerListen], [{ host: "127.0.0.1", port: 65001 }, { host: "0.0.0.0", port: 65002 }]);
+  assert.deepEqual(daemon.supernodes, [{ host: "127.0.0.1", port: 8002, weight: 1 }]);
+  assert.equal(daemon.socket, "/run/dragonfly/dfdaemon.sock");
+});
+
+test("who is not root keeps things in his own folders", () => {
+  const user: Machine = { env: { XDG_RUNTIME_DIR: "/run/user/7" }, isRoot: false, home: "/home/u", canWrite: () => false };
+  const { values } = resolveConfig(DFDAEMON, { flags: {}, file: file("") }, user);
+  assert.equal(values.dataDir, "/home/u/.local/state/dragonfly/dfdaemon");
+  assert.equal(values.socket, "/run/user/7/dragonfly/dfdaemon.sock");
+  const withState = resolveConfig(SUPERNODE, { flags: {}, file: file("") }, { ...user, env: { XDG_STATE_HOME: "/s" } });
+  assert.equal(withState.values.dataDir, "/s/dragonfly/supernode");
+});
+
+test("flag before environment before file before default, and zero is a value", () => {
+  const text = "uploadLimit: 1M\ndownloadLimit: 1M\noriginLimit: 1M\ncacheQuota: 0\nreservedFree: 0\n";
+  const { values, sources } = resolve(text, { uploadLimit: ["3M"] }, { DRAGONFLY_UPLOAD_LIMIT: "2M", DRAGONFLY_DOWNLOAD_LIMIT: "2M" });
+  assert.deepEqual([values.uploadLimit, values.downloadLimit, values.originLimit], [3 << 20, 2 << 20, 1 << 20]);
+  assert.deepEqual([values.cacheQuota, values.reservedFree], [0, 0]);
+  assert.equal(sources.uploadLimit, "flag --upload-limit");
+  assert.equal(sources.downloadLimit, "env DRAGONFLY_DOWNLOAD_LIMIT");
+  assert.match(sources.originLimit, /c\.yaml:3$/);
+  assert.equal(sources.listen, "default");
+  assert.equal(resolve(text, { uploadLimit: ["none"] }).values.uploadLimit, undefined);
+});
+
+test("every problem at once, each with its line", () => {
+  const text = `listen: 0.0.0.0:1
+downloadLimit: ten
+cacheQuota: 99999999999T
+uploadLimit: 0
+unheardOf: 1
+peerlisten: 1.2.3.4:5
+labels:
+  region: 5
+  "bad name": x
+registries:
+  - host: docker.io
+    url: ftp://x
+    foo: 1
+  - reg.example
+supernodes: 10.0.0.1
+insecureNoToken: maybe
+joinToken: very-secret-token
+`;
+  const found = problems(text, { logLevel: ["loud"] }, { DRAGONFLY_PEER_LISTEN: "nowhere" });
+  assert.deepEqual(found.map((line) => /^[^ ]+?(?=: )/.exec(line)?.[0]).toSorted(), [
+    "--log-level", "DRAGONFLY_PEER_LISTEN", "c.yaml:12", "c.yaml:13", "c.yaml:14", "c.yaml:15", "c.yaml:16", "c.yaml:17", "c.yaml:2", "c.yaml:3", "c.yaml:4", "c.yaml:5",
+    "c.yaml:6", "c.yaml:8", "c.yaml:9",
+  ]);
+  const all = found.join("\n");
+  assert.match(all, /c\.yaml:2: downloadLimit: "ten" is not a rate/);
+  assert.match(all, /c\.yaml:5: unknown key "unheardOf" \(known: /);
+  assert.match(all, /c\.yaml:6: unknown key "peerlisten"; did you mean "peerListen"\?/);
+  assert.match(all, /c\.yaml:13: unknown key "registries\.0\.foo"/);
+  assert.match(all, /c\.yaml:17: "joinToken" may not stand in a file/);
+  assert.doesNotMatch(all, /very-secret-token/);
+});
+
+test("a file that is none, or no YAML, is a problem with its place", () => {
+  assert.match(problems("listen: [\n").join(), /c\.yaml:\d+: /);
+  assert.match(problems("- a\n").join(), /c\.yaml:1: the file must be a mapping/);
+  assert.match(problems("listen: a:1\nlisten: b:1\n").join(), /c\.yaml:2: .*unique/);
+  assert.throws(() => resolveConfig(DFGET, { flags: {}, file: join(directory, "absent.yaml") }, machine()), /absent\.yaml: cannot be read/);
+});
+
+test("lists and mappings come from flags, variables and files alike", () => {
+  const flags = { supernodes: ["a", "b:1=3,c"], labels: ["region=eu", "zone=a=b"], registries: ["Reg.example:5000=http://10.0.0.5:5000/"] };
+  const expected = {
+    supernodes: [{ host: "a", port: 8002, weight: 1 }, { host: "b", port: 1, weight: 3 }, { host: "c", port: 8002, weight: 1 }],
+    labels: { region: "eu", zone: "a=b" },
+    registries: [{ host: "reg.example:5000", url: "http://10.0.0.5:5000", caFile: undefined }],
+  };
+  const { supernodes, labels, registries } = resolve("supernodes: [z]\n", flags).values;
+  assert.deepEqual({ supernodes, labels, registries }, expected);
+  const fromEnv = resolve("", {}, {
+    DRAGONFLY_SUPERNODE: "a,b:1=3,c", DRAGONFLY_LABELS: "region=eu,zone=a=b", DRAGONFLY_REGISTRIES: "reg.example:5000=http://10.0.0.5:5000",
+  }).values;
+  assert.deepEqual({ supernodes: fromEnv.supernodes, labels: fromEnv.labels, registries: fromEnv.registries }, expected);
+  assert.match(problems("", { labels: ["region"] }).join(), /--label: a label needs a text/);
+  assert.match(problems("", { registries: ["a=http://x", "A=http://y"] }).join(), /"a" is given twice/);
+  assert.match(problems("", { registries: ["a=http://u:p@x"] }).join(), /must not hold a user name/);
+  assert.match(problems("", { registries: ["a"] }).join(), /url is missing/);
+});
+
+test("a switch that says no, from a flag and from a variable", () => {
+  assert.equal(resolve("", { backToSource: [] }).values.backToSource, false);
+  assert.equal(resolve("", {}, { DRAGONFLY_BACK_SOURCE: "false" }).values.backToSource, false);
+  assert.equal(resolve("backToSource: false\n").values.backToSource, false);
+  assert.equal(resolve("", { insecureNoToken: [] }).values.insecureNoToken, true);
+});
+
+test("what is printed names each source, hides secrets, and leads to the same configuration", () => {
+  const flags = { joinToken: ["very-secret-token"], labels: ["region=eu"], uploadLimit: ["10MiB"], registries: ["a=http://b"] };
+  const first = resolve("cacheQuota: 5GiB\n", flags);
+  const printed = printConfig(DFDAEMON, first);
+  assert.doesNotMatch(printed, /very-secret-token/);
+  assert.match(printed, /^uploadLimit: 10MiB {2}# flag --upload-limit$/m);
+  assert.match(printed, /^cacheQuota: 5GiB {2}# .*c\.yaml:1$/m);
+  assert.match(printed, /^logLevel: info {2}# default$/m);
+  assert.match(printed, /^# joinToken: <secret>/m);
+  const { joinToken: _, ...again } = resolve(printed).values;
+  const { joinToken: __, ...before } = first.values;
+  assert.deepEqual(again, before);
+});
+
+test("what is wrong with a secret is said without it", () => {
+  assert.equal(problems("", { joinToken: ["abc"] }).join(), "--join-token: a secret is one line of 8 to 1024 characters without spaces");
+});
