@@ -57,7 +57,7 @@ export class StorePool implements StoreRunner {
     const id = this.#nextId++;
     return new Promise((resolve, reject) => {
       // The reply to `id` is of kind K: the worker answers each request with its own kind's output.
-      this.#pending.set(id, { slot, kind, path, resolve: resolve as Pending["resolve"], reject });
+      this.#pending.set(id, { slot, kind, path, resolve, reject });
       if (slot.jobCount++ === 0) worker.ref();
       worker.postMessage({ id, kind, input });
     });
