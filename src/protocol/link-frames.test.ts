@@ -25,7 +25,7 @@ const uint16 = fc.nat({ max: 0xffff });
 const piece = fc.nat({ max: 2 ** 24 - 1 });
 const bytesOf = (length: number): fc.Arbitrary<Uint8Array> => fc.uint8Array({ minLength: length, maxLength: length });
 const taskId = bytesOf(32).map((bytes) => bytesToHex(bytes) as TaskId);
-const ticket = fc.string({ unit: fc.constantFrom(..."abcXYZ019-_."), maxLength: 500 });
+const ticket = fc.string({ unit: fc.constantFrom(..."abcXYZ019-_.".split("")), maxLength: 500 });
 const pieces = fc.array(piece, { maxLength: 200 });
 const signature = bytesOf(SIGNATURE_BYTES);
 

@@ -58,7 +58,7 @@ test("too many ranges get the whole file", () => {
 });
 
 test("no header makes the parser throw, and each range lies within the file", () => {
-  const text = fc.string({ unit: fc.constantFrom(..."bytes=0123456789-, ;*/"), maxLength: 40 });
+  const text = fc.string({ unit: fc.constantFrom(..."bytes=0123456789-, ;*/".split("")), maxLength: 40 });
   fc.assert(
     fc.property(fc.oneof(text, text.map((rest) => `bytes=${rest}`)), fc.nat({ max: 2_000 }), (header, lengthBytes) => {
       const request = parseRange(header, lengthBytes);
