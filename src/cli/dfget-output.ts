@@ -1,5 +1,5 @@
 /** Where dfget's bytes go: a file that appears whole or not at all, or a stream. */
-import { constants, lstatSync, rmSync, statSync } from "node:fs";
+import { constants, lstatSync, rmSync, statSync, type Stats } from "node:fs";
 import { link, open, rename, unlink, type FileHandle } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import { AppError, type ErrorCode } from "../base/errors.ts";
@@ -46,8 +46,8 @@ export interface FileOutputOptions {
  */
 export async function openFileOutput(options: FileOutputOptions): Promise<FileOutput> {
   const path = resolve(options.path);
-  const existing = lstatSync(path, { throwIfNoEntry: false });
-  if (statSync(path, { throwIfNoEntry: false })?.isDirectory() === true || options.path.endsWith("/")) {
+  const existing = statOf(path, "itself");
+  if (statOf(path)?.isDirectory() === true || options.path.endsWith("/")) {
     throw new AppError("OUTPUT_UNWRITABLE", `${options.path} is a directory; name a file in it`);
   }
   if (existing !== undefined && !options.overwrite) {
@@ -222,6 +222,15 @@ export class FileOutput implements DfgetOutput {
     await this.#handle.close().catch(() => undefined);
     rmSync(this.#partPath, { force: true });
     rmSync(this.#statePath, { force: true });
+  }
+}
+
+/** @returns undefined when there is nothing, or nothing that can be looked at: opening it will say why */
+export function statOf(path: string, link: "itself" | "target" = "target"): Stats | undefined {
+  try {
+    return link === "itself" ? lstatSync(path) : statSync(path);
+  } catch {
+    return undefined;
   }
 }
 

@@ -32,36 +32,35 @@ export interface ProgressStyle {
  * left out, the least important first; the bytes always stay.
  */
 export function renderBar(figures: ProgressFigures, { columns, colour }: ProgressStyle): string {
-  const colours = createColors(colour);
   const room = Math.max(10, columns - 1);
   const total = figures.totalBytes === undefined ? "" : ` / ${showBytes(figures.totalBytes)}`;
+  const bytes = `${showBytes(figures.doneBytes)}${total}`;
+  const rate = rateText(figures);
+  const left = leftText(figures);
+  const sources = sourcesText(figures.sources, "brief");
   const percent = percentText(figures);
-  const parts = {
-    bytes: `${showBytes(figures.doneBytes)}${total}`,
-    rate: rateText(figures),
-    left: leftText(figures),
-    sources: sourcesText(figures.sources),
-    name: figures.name,
-  };
-  for (const keys of [
-    ["name", "bytes", "rate", "left", "sources"],
-    ["bytes", "rate", "left", "sources"],
-    ["bytes", "rate", "left"],
-    ["bytes", "rate"],
-    ["bytes"],
-  ] as const) {
-    const after = keys.filter((key) => key !== "name").map((key) => parts[key]).filter((text) => text !== "").join("  ");
-    const before = keys[0] === "name" ? `${clip(parts.name, NAME_COLUMNS)} ` : "";
-    const bare = before.length + percent.length + after.length + (percent === "" ? 0 : 1);
-    const barColumns = Math.min(BAR_COLUMNS_MAX, room - bare - 3);
-    const withBar = percent !== "" && barColumns >= BAR_COLUMNS_MIN;
-    if (keys.length > 1 && (bare > room || (percent !== "" && !withBar))) continue;
-    const bar = withBar ? `[${barText(figures, barColumns)}] ` : "";
-    const line = `${before}${percent === "" ? "" : `${percent} `}${bar}${after}`;
-    if (line.length > room) return clip(line, room);
-    return `${before}${percent === "" ? "" : `${colours.bold(percent)} `}${colours.cyan(bar)}${after}`;
+  const name = `${clip(figures.name, NAME_COLUMNS)} `;
+  const layouts: readonly (readonly [before: string, hasBar: boolean, after: readonly string[]])[] = [
+    [name, true, [bytes, rate, left, sources]],
+    ["", true, [bytes, rate, left, sources]],
+    ["", false, [bytes, rate, left, sources]],
+    ["", false, [bytes, rate, sources]],
+    ["", true, [bytes, rate]],
+    ["", false, [bytes, rate]],
+  ];
+  for (const [before, hasBar, parts] of layouts) {
+    const after = parts.filter((text) => text !== "").join("  ");
+    const barRoom = room - before.length - percent.length - after.length - " [] ".length;
+    if (!hasBar || percent === "") {
+      const line = [percent, after].filter((text) => text !== "").join(" ");
+      if (before.length + line.length <= room) return `${before}${line}`;
+    } else if (barRoom >= BAR_COLUMNS_MIN) {
+      const colours = createColors(colour);
+      const bar = barText(figures, Math.min(BAR_COLUMNS_MAX, barRoom));
+      return `${before}${colours.bold(percent)} [${colours.cyan(bar)}] ${after}`;
+    }
   }
-  return clip(parts.bytes, room);
+  return clip(bytes, room);
 }
 
 /** One line for a log. */
@@ -81,14 +80,19 @@ export function renderFinal(figures: ProgressFigures): string {
   return `${figures.name}: ${parts.filter((text) => text !== "").join(", ")}`;
 }
 
-/** `seed 12% peers 80% origin 8%`; empty while nothing has come. */
-export function sourcesText({ seedBytes, peerBytes, originBytes, cacheBytes }: SourceFigures): string {
+/**
+ * `seed 12% peers 80% origin 8%`; empty while nothing has come.
+ *
+ * @param style brief leaves out what gave nothing
+ */
+export function sourcesText({ seedBytes, peerBytes, originBytes, cacheBytes }: SourceFigures, style: "full" | "brief" = "full"): string {
   const total = seedBytes + peerBytes + originBytes + cacheBytes;
   if (total === 0) return "";
-  const share = (bytes: number): string => `${Math.round((100 * bytes) / total)}%`;
-  const parts = [`seed ${share(seedBytes)}`, `peers ${share(peerBytes)}`, `origin ${share(originBytes)}`];
-  if (cacheBytes > 0) parts.push(`cache ${share(cacheBytes)}`);
-  return parts.join(" ");
+  const named = [["seed", seedBytes], ["peers", peerBytes], ["origin", originBytes], ["cache", cacheBytes]] as const;
+  return named
+    .filter(([name, bytes]) => bytes > 0 || (style === "full" && name !== "cache"))
+    .map(([name, bytes]) => `${name} ${Math.round((100 * bytes) / total)}%`)
+    .join(" ");
 }
 
 function percentText({ doneBytes, totalBytes }: ProgressFigures): string {

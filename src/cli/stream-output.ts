@@ -1,8 +1,7 @@
-import { lstatSync, statSync } from "node:fs";
 import { open, type FileHandle } from "node:fs/promises";
 import { AppError } from "../base/errors.ts";
 import type { Digest } from "../protocol/ids.ts";
-import { outputError, type DfgetOutput } from "./dfget-output.ts";
+import { outputError, statOf, type DfgetOutput } from "./dfget-output.ts";
 import { isSameVersion, type FileVersion } from "./dfget-resume.ts";
 import type { DigestCheck } from "./digest-check.ts";
 
@@ -89,8 +88,7 @@ export function stdoutOutput(check: DigestCheck): StreamOutput {
 
 /** True for `/dev/null`, a pipe and the like: there is no putting a whole file in their place. */
 export function isSpecialFile(path: string): boolean {
-  if (lstatSync(path, { throwIfNoEntry: false }) === undefined) return false;
-  const stat = statSync(path, { throwIfNoEntry: false });
+  const stat = statOf(path);
   return stat !== undefined && !stat.isFile() && !stat.isDirectory();
 }
 

@@ -1,0 +1,207 @@
+import assert from "node:assert/strict";
+import { createHash, randomBytes } from "node:crypto";
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, test } from "node:test";
+import type { Digest } from "../protocol/ids.ts";
+import { outputError, openFileOutput, type FileOutput } from "./dfget-output.ts";
+import { fileVersion, isSameVersion, type FileVersion } from "./dfget-resume.ts";
+import { DigestCheck } from "./digest-check.ts";
+
+const CONTENT = randomBytes(100_000);
+const SHA256 = `sha256:${createHash("sha256").update(CONTENT).digest("hex")}` as Digest;
+const MD5 = `md5:${createHash("md5").update(CONTENT).digest("hex")}` as Digest;
+const VERSION: FileVersion = { urlHash: "u", lengthBytes: CONTENT.length, digest: null, etag: '"1"', lastModified: null };
+
+let directory: string;
+let path: string;
+
+beforeEach(() => {
+  directory = mkdtempSync(join(tmpdir(), "output-"));
+  path = join(directory, "FILE");
+});
+afterEach(() => rmSync(directory, { recursive: true }));
+
+function open(options: { readonly overwrite?: boolean; readonly resume?: boolean; readonly digests?: readonly Digest[] } = {}): Promise<FileOutput> {
+  const { overwrite = false, resume = false, digests = [SHA256, MD5] } = options;
+  return openFileOutput({ path, overwrite, resume, check: new DigestCheck(digests) });
+}
+
+/** A run that ends after so many bytes. */
+async function partialRun(byteCount: number, version = VERSION): Promise<number> {
+  const output = await open();
+  await output.begin(version);
+  await output.write(CONTENT.subarray(0, byteCount));
+  return await output.abandon(true);
+}
+
+test("the file appears whole, checked against every digest, and nothing else stays", async () => {
+  const output = await open();
+  assert.equal(await output.begin(VERSION), 0);
+  await output.write(CONTENT.subarray(0, 60_000));
+  assert.equal(existsSync(path), false);
+  await output.write(CONTENT.subarray(60_000));
+  assert.deepEqual(await output.finish(), [SHA256, MD5]);
+  assert.deepEqual(readdirSync(directory), ["FILE"]);
+  assert.ok(readFileSync(path).equals(CONTENT));
+});
+
+test("a wrong digest leaves nothing, neither at FILE nor beside it", async () => {
+  const output = await open({ digests: [SHA256, `md5:${"0".repeat(32)}` as Digest] });
+  await output.begin(VERSION);
+  await output.write(CONTENT);
+  await assert.rejects(output.finish(), { code: "DIGEST_MISMATCH", message: /its md5 is/ });
+  assert.equal(await output.abandon(true), 0);
+  assert.deepEqual(readdirSync(directory), []);
+});
+
+test("an interrupted download goes on where it was, its first part hashed again", async () => {
+  assert.equal(await partialRun(70_000), 70_000);
+  assert.deepEqual(readdirSync(directory), ["FILE.part", "FILE.part.json"]);
+  const output = await open({ resume: true });
+  assert.equal(output.likelyStartByte, 70_000);
+  assert.equal(await output.begin(VERSION), 70_000);
+  await output.write(CONTENT.subarray(70_000));
+  await output.finish();
+  assert.ok(readFileSync(path).equals(CONTENT));
+  assert.deepEqual(readdirSync(directory), ["FILE"]);
+});
+
+test("what a crash left after the last checkpoint is not trusted", async () => {
+  await partialRun(70_000);
+  writeFileSync(`${path}.part`, Buffer.concat([CONTENT.subarray(0, 70_000), Buffer.alloc(20_000)]));
+  const output = await open({ resume: true });
+  assert.equal(await output.begin(VERSION), 70_000);
+  await output.write(CONTENT.subarray(70_000));
+  await output.finish();
+  assert.ok(readFileSync(path).equals(CONTENT));
+});
+
+test("a part that is shorter than its state says is taken as it is", async () => {
+  await partialRun(70_000);
+  writeFileSync(`${path}.part`, CONTENT.subarray(0, 10));
+  const output = await open({ resume: true });
+  assert.equal(await output.begin(VERSION), 10);
+  await output.abandon(false);
+});
+
+test("another version of the file, a torn state, or no -c: from the start", async () => {
+  await partialRun(70_000);
+  const changed = await open({ resume: true });
+  assert.equal(await changed.begin({ ...VERSION, etag: '"2"' }), 0);
+  await changed.abandon(true);
+
+  await partialRun(70_000);
+  writeFileSync(`${path}.part.json`, '{"version":1,"pid"');
+  const torn = await open({ resume: true });
+  assert.equal(await torn.begin(VERSION), 0);
+  await torn.abandon(true);
+
+  await partialRun(70_000);
+  const fresh = await open();
+  assert.equal(fresh.likelyStartByte, 0);
+  assert.equal(await fresh.begin(VERSION), 0);
+  await fresh.abandon(true);
+});
+
+test("a run that fails before it learns anything leaves the earlier run's part alone", async () => {
+  await partialRun(70_000);
+  const output = await open();
+  assert.equal(await output.abandon(true), 70_000);
+  const again = await open({ resume: true });
+  assert.equal(await again.begin(VERSION), 70_000);
+  await again.abandon(false);
+});
+
+test("a part nobody could go on with is not kept, nor is one known to be bad", async () => {
+  assert.equal(await partialRun(70_000, { ...VERSION, etag: null }), 0);
+  assert.deepEqual(readdirSync(directory), []);
+  const output = await open();
+  await output.begin(VERSION);
+  await output.write(CONTENT);
+  assert.equal(await output.abandon(false), 0);
+  assert.deepEqual(readdirSync(directory), []);
+});
+
+test("a way that changes in mid-file goes on at the next byte, if it is the same file", async () => {
+  const output = await open();
+  await output.begin(VERSION);
+  await output.write(CONTENT.subarray(0, 500));
+  assert.equal(await output.begin(VERSION), 500);
+  assert.equal(await output.begin({ ...VERSION, etag: '"2"' }), 0);
+  await output.write(CONTENT);
+  await output.finish();
+  assert.ok(readFileSync(path).equals(CONTENT));
+});
+
+test("what exists is kept, unless it is to be overwritten", async () => {
+  writeFileSync(path, "precious");
+  await assert.rejects(open(), { code: "OUTPUT_EXISTS" });
+  symlinkSync("nowhere", join(directory, "link"));
+  const link = openFileOutput({ path: join(directory, "link"), overwrite: false, resume: false, check: new DigestCheck([]) });
+  await assert.rejects(link, { code: "OUTPUT_EXISTS" });
+  const output = await open({ overwrite: true });
+  await output.begin(VERSION);
+  await output.write(CONTENT);
+  assert.equal(readFileSync(path, "utf8"), "precious");
+  await output.finish();
+  assert.ok(readFileSync(path).equals(CONTENT));
+});
+
+test("a file that somebody makes meanwhile is kept, too", async () => {
+  const output = await open();
+  await output.begin(VERSION);
+  await output.write(CONTENT);
+  writeFileSync(path, "precious");
+  await assert.rejects(output.finish(), { code: "OUTPUT_EXISTS" });
+  assert.equal(readFileSync(path, "utf8"), "precious");
+});
+
+test("an output that cannot be written is known before any download", async () => {
+  const at = (target: string): Promise<FileOutput> => openFileOutput({ path: target, overwrite: false, resume: false, check: new DigestCheck([]) });
+  mkdirSync(join(directory, "dir"));
+  await assert.rejects(at(join(directory, "dir")), { code: "OUTPUT_UNWRITABLE", message: /is a directory/ });
+  await assert.rejects(at(join(directory, "new/")), { code: "OUTPUT_UNWRITABLE" });
+  await assert.rejects(at(join(directory, "no/such/file")), { code: "OUTPUT_UNWRITABLE", message: /folder does not exist/ });
+  writeFileSync(join(directory, "plain"), "");
+  await assert.rejects(at(join(directory, "plain/below")), { code: "OUTPUT_UNWRITABLE" });
+  symlinkSync("/etc/passwd", join(directory, "x.part"));
+  await assert.rejects(at(join(directory, "x")), { code: "OUTPUT_UNWRITABLE", message: /symbolic link/ });
+  if (process.getuid?.() !== 0) {
+    chmodSync(directory, 0o555);
+    await assert.rejects(at(path), { code: "OUTPUT_UNWRITABLE", message: /no permission/ });
+    chmodSync(directory, 0o755);
+  }
+});
+
+test("a full disk is DISK_FULL", { skip: !existsSync("/dev/full") }, () => {
+  const error = outputError(Object.assign(new Error("x"), { code: "ENOSPC" }), "F", "DISK_FAILED");
+  assert.deepEqual([error.code, error.message], ["DISK_FULL", "cannot write F: the disk is full; make room and go on with -c"]);
+  assert.equal(outputError(Object.assign(new Error("io"), { code: "EIO" }), "F", "DISK_FAILED").code, "DISK_FAILED");
+});
+
+test("the state beside a part holds no URL, and its owner can read it", async () => {
+  const source = { url: "http://u:p@o/f?sig=secret&v=1", headers: {}, filteredQueryParameters: ["sig"] };
+  const info = { taskId: undefined, lengthBytes: 5, contentType: undefined, digest: undefined, headers: { etag: '"1"' } };
+  const output = await open();
+  await output.begin(fileVersion(source, info));
+  assert.doesNotMatch(readFileSync(`${path}.part.json`, "utf8"), /secret|http/);
+  assert.equal(statSync(`${path}.part.json`).mode & 0o400, 0o400);
+  await output.abandon(false);
+  const other = fileVersion({ ...source, url: "http://o/f?v=1&sig=another" }, info);
+  assert.equal(isSameVersion(fileVersion(source, info), other), true);
+});
+
+test("versions: a digest or a strong ETag is proof, a date only without ETag, a weak ETag never", () => {
+  const none = { ...VERSION, etag: null };
+  const same = (a: FileVersion, b: FileVersion = a): boolean => isSameVersion(a, b);
+  assert.equal(same(VERSION), true);
+  assert.equal(same(VERSION, { ...VERSION, lengthBytes: 1 }), false);
+  assert.equal(same(VERSION, { ...VERSION, urlHash: "v" }), false);
+  assert.equal(same({ ...VERSION, etag: 'W/"1"' }), false);
+  assert.equal(same(none), false);
+  assert.equal(same({ ...none, lastModified: "d" }), true);
+  assert.equal(same({ ...none, lastModified: "d" }, { ...VERSION, lastModified: "d" }), false);
+  assert.equal(same({ ...none, digest: "sha256:x" }, { ...VERSION, digest: "sha256:x" }), true);
+});
