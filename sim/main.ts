@@ -1,6 +1,7 @@
 /**
- * node sim/main.ts [seed] [--peers N] [--pieces N] [--piece-kib N] [--seed-factor N] [--mixed] [--faults]
- *                  [--perf] [--seeds A-B]
+ * node sim/main.ts [seed] [--peers N] [--pieces N] [--piece-kib N] [--seed-factor N] [--arrival-ms N] [--delay-us N]
+ *                  [--window-kib N] [--chunk-kib N] [--fair-queueing] [--crashes N] [--mixed] [--swarm JSON]
+ *                  [--scheduler JSON] [--faults] [--perf] [--seeds A-B]
  *
  * One seed: a drawn workload (or the plain one, once any size is given), its options and its figures. `--perf`: the
  * table of plain workloads. `--seeds A-B`: drawn workloads with faults, one line each; exit code 1 if any failed.
@@ -23,6 +24,7 @@ const { values, positionals } = parseArgs({
     crashes: { type: "string" },
     swarm: { type: "string" },
     scheduler: { type: "string" },
+    "fair-queueing": { type: "boolean", default: false },
     mixed: { type: "boolean", default: false },
     faults: { type: "boolean", default: false },
     perf: { type: "boolean", default: false },
@@ -30,15 +32,18 @@ const { values, positionals } = parseArgs({
   },
 });
 
+/** Peers, pieces, seed's uplink as a multiple of a peer's. */
+const PERF = [[16, 200, 1], [16, 800, 1], [100, 200, 1], [100, 200, 2], [100, 800, 1], [300, 200, 1]] as const;
+
 const seed = Number(positionals[0] ?? 1);
 
 if (values.seeds !== undefined) {
   const [from, to] = values.seeds.split("-").map(Number) as [number, number];
   for (let each = from; each <= (to ?? from); each++) run(drawnOptions(each, true));
 } else if (values.perf) {
-  for (const seedFactor of [1, 2]) {
-    for (const [peerCount, pieceCount] of [[16, 200], [16, 800], [100, 200], [100, 800], [300, 200]] as const) {
-      run(plainOptions(seed, { peerCount, pieceCount, seedFactor }));
+  for (const fairQueueing of [false, true]) {
+    for (const [peerCount, pieceCount, seedFactor] of PERF) {
+      run(plainOptions(seed, { peerCount, pieceCount, seedFactor, fairQueueing }));
     }
   }
   run(plainOptions(seed, { peerCount: 100, uplinkShares: mixedShares(100), seedFactor: 2 }));
@@ -59,6 +64,7 @@ function givenOptions(): SimOptions {
     delayUs: Number(values["delay-us"] ?? base.delayUs),
     windowBytes: Number(values["window-kib"] ?? base.windowBytes / 1024) * 1024,
     chunkBytes: Number(values["chunk-kib"] ?? base.chunkBytes / 1024) * 1024,
+    fairQueueing: values["fair-queueing"],
     crashCount: Number(values.crashes ?? 0),
     uplinkShares: values.mixed ? mixedShares(peerCount) : base.uplinkShares,
     swarm: { ...base.swarm, ...(values.swarm === undefined ? {} : (JSON.parse(values.swarm) as object)) },

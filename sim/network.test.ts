@@ -4,7 +4,7 @@ import { type Connection, Host, Network } from "./network.ts";
 import { World } from "./world.ts";
 
 const MIB = 1024 * 1024;
-const options = { delayUs: 500, chunkBytes: 64 * 1024, windowBytes: 256 * 1024 };
+const options = { delayUs: 500, chunkBytes: 64 * 1024, windowBytes: 256 * 1024, fairQueueing: false };
 
 /** Sends 1 MiB and notes when the last byte was read. */
 function send(world: World, connection: Connection<string>, ended: (us: number) => void, read?: () => void): void {

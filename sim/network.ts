@@ -14,6 +14,8 @@ export interface NetworkOptions {
   readonly delayUs: number;
   readonly chunkBytes: number;
   readonly windowBytes: number;
+  /** Small packets pass the receiver's queue (fq_codel); false: one queue for all (a plain token bucket, the lab). */
+  readonly fairQueueing: boolean;
 }
 
 /** What a connection tells one of its ends. */
@@ -99,7 +101,8 @@ export class Network {
     if (from.crashed) return;
     from.debtBytes += payloadBytes + PACKET_BYTES;
     const leave = (): void => {
-      const readyUs = Math.max(this.#world.nowUs + this.#options.delayUs, to.downBusyUntilUs);
+      const arrivesUs = this.#world.nowUs + this.#options.delayUs;
+      const readyUs = this.#options.fairQueueing ? arrivesUs : Math.max(arrivesUs, to.downBusyUntilUs);
       this.#world.at(readyUs, () => this.#hand(to, deliver));
     };
     if (from.transmitting) from.waiting.push(leave);

@@ -19,6 +19,7 @@ export interface SimOptions {
   readonly delayUs: number;
   readonly chunkBytes: number;
   readonly windowBytes: number;
+  readonly fairQueueing: boolean;
   readonly verifyBytesPerSecond: number;
   /** Peers arrive evenly over this time. */
   readonly arrivalMs: number;
@@ -50,6 +51,7 @@ export function plainOptions(seed: number, changes: Partial<SimOptions> = {}): S
     delayUs: 200,
     chunkBytes: Math.max(32 * KIB, pieceLengthBytes >>> 3),
     windowBytes: 256 * KIB,
+    fairQueueing: false,
     verifyBytesPerSecond: 1e9,
     arrivalMs: 0,
     crashCount: 0,
@@ -82,6 +84,7 @@ export function drawnOptions(seed: number, faults: boolean): SimOptions {
     seedFactor: pick(1, 1, 2, 4),
     originBytesPerSecond: pick(undefined, LAB_BYTES_PER_SECOND / 2, LAB_BYTES_PER_SECOND * 4),
     delayUs: pick(100, 200, 1_000, 10_000, 40_000),
+    fairQueueing: pick(false, true),
     arrivalMs: pick(0, 0, 500, 5_000),
     crashCount: faults ? prng.below(1 + (peerCount >>> 2)) : 0,
     freezeCount: faults ? prng.below(1 + (peerCount >>> 2)) : 0,
