@@ -22,7 +22,7 @@ test("a bar with all of it where there is room, less where there is not", () => 
   assert.equal(at(80), " 25% [=>         ] 50.0 MiB / 200 MiB  10.0 MiB/s  15s left  seed 20% peers 80%");
   assert.equal(at(70), " 25% 50.0 MiB / 200 MiB  10.0 MiB/s  15s left  seed 20% peers 80%");
   assert.equal(at(60), " 25% 50.0 MiB / 200 MiB  10.0 MiB/s  seed 20% peers 80%");
-  assert.equal(at(50), " 25% [==>        ] 50.0 MiB / 200 MiB  10.0 MiB/s");
+  assert.equal(at(50), " 25% [=>         ] 50.0 MiB / 200 MiB  10.0 MiB/s");
   assert.equal(at(20), "50.0 MiB / 200 MiB");
   assert.equal(at(15), "50.0 MiB / 20…");
 });

@@ -1,0 +1,124 @@
+import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
+import { test } from "node:test";
+import { AppError } from "../base/errors.ts";
+import type { Content, ContentInfo, ContentOpener } from "../peer/content.ts";
+import type { Digest } from "../protocol/ids.ts";
+import { Transfer, type TransferOptions } from "./dfget-transfer.ts";
+import type { Way } from "./dfget-ways.ts";
+import { DigestCheck } from "./digest-check.ts";
+import { StreamOutput } from "./stream-output.ts";
+
+const BYTES = Buffer.from("0123456789");
+const SHA256 = `sha256:${createHash("sha256").update(BYTES).digest("hex")}` as Digest;
+const INFO: ContentInfo = { taskId: undefined, lengthBytes: 10, contentType: undefined, digest: undefined, headers: { etag: '"1"' } };
+
+interface FakeWay {
+  readonly name?: Way["name"];
+  readonly info?: ContentInfo;
+  /** Ends with this after so many bytes. */
+  readonly failure?: { readonly atByte: number; readonly error: AppError };
+  readonly openError?: AppError;
+  /** Never gives a byte. */
+  readonly hangs?: true;
+  readonly log?: string[];
+}
+
+function way({ name = "dfdaemon", info = INFO, failure, openError, hangs, log }: FakeWay): Way {
+  const content: Content = {
+    info,
+    read: async function* ({ startByte }) {
+      log?.push(`read from ${startByte}`);
+      if (hangs === true) await new Promise(() => undefined);
+      for (let at = startByte; at < BYTES.length; at++) {
+        if (failure !== undefined && at >= failure.atByte) throw failure.error;
+        yield BYTES.subarray(at, at + 1);
+      }
+    },
+    sources: () => ({ seedBytes: 1, peerBytes: 2, originBytes: 3, cacheBytes: 4 }),
+    close: () => void log?.push("closed"),
+  };
+  const open = (): Promise<Content> => (openError === undefined ? Promise.resolve(content) : Promise.reject(openError));
+  const opener: ContentOpener = { open, stat: () => Promise.resolve(info) };
+  return { name, opener: () => opener };
+}
+
+function transfer(ways: readonly FakeWay[], options: Partial<TransferOptions> = {}): { readonly transfer: Transfer; readonly out: () => string; readonly next: string[] } {
+  const chunks: Uint8Array[] = [];
+  const next: string[] = [];
+  const write = (chunk: Uint8Array): Promise<void> => {
+    chunks.push(chunk);
+    return Promise.resolve();
+  };
+  const made = new Transfer({
+    source: { url: "http://o/f", headers: {} },
+    backToSource: true,
+    output: new StreamOutput("stdout", new DigestCheck([SHA256]), write),
+    ways: (async function* () {
+      for (const fake of ways) yield way(fake);
+    })(),
+    limitBytesPerSecond: undefined,
+    signal: new AbortController().signal,
+    onNextWay: (error) => next.push(error.code),
+    ...options,
+  });
+  return { transfer: made, out: () => Buffer.concat(chunks).toString(), next };
+}
+
+const GONE = new AppError("DAEMON_UNREACHABLE", "gone");
+
+test("one way that works is all there is to it", async () => {
+  const log: string[] = [];
+  const { transfer: run, out } = transfer([{ log }, { name: "origin" }]);
+  assert.deepEqual(await run.run(), [SHA256]);
+  assert.equal(out(), "0123456789");
+  assert.deepEqual(log, ["read from 0", "closed"]);
+  assert.deepEqual([run.via, run.doneBytes, run.resumedBytes], ["dfdaemon", 10, 0]);
+  assert.deepEqual(run.sources, { seedBytes: 1, peerBytes: 2, originBytes: 3, cacheBytes: 4 });
+});
+
+test("a daemon that is not there, or goes away in mid-file, is got round without a byte twice", async () => {
+  const log: string[] = [];
+  const { transfer: run, out, next } = transfer([{ openError: GONE }, { failure: { atByte: 4, error: GONE } }, { name: "origin", log }]);
+  await run.run();
+  assert.equal(out(), "0123456789");
+  assert.deepEqual(log, ["read from 4", "closed"]);
+  assert.deepEqual(next, ["DAEMON_UNREACHABLE", "DAEMON_UNREACHABLE"]);
+  assert.equal(run.via, "origin");
+  assert.equal(run.sources.seedBytes, 2);
+});
+
+test("what the daemon says of the file stands", async () => {
+  const { transfer: run } = transfer([{ openError: new AppError("ORIGIN_NOT_FOUND", "404") }, { name: "origin" }]);
+  await assert.rejects(run.run(), { code: "ORIGIN_NOT_FOUND" });
+});
+
+test("bytes of another version are not put behind those that are out", async () => {
+  const { transfer: run } = transfer([{ failure: { atByte: 4, error: GONE } }, { info: { ...INFO, headers: { etag: '"2"' } } }]);
+  await assert.rejects(run.run(), { code: "ORIGIN_CHANGED" });
+});
+
+test("a file that comes short is no file", async () => {
+  const { transfer: run } = transfer([{ info: { ...INFO, lengthBytes: 11 } }]);
+  await assert.rejects(run.run(), { code: "ORIGIN_CUT", message: /11 bytes, but 10 came/ });
+});
+
+test("the last way's failure, and that there is none", async () => {
+  await assert.rejects(transfer([{ openError: GONE }]).transfer.run(), { code: "DAEMON_UNREACHABLE" });
+  await assert.rejects(transfer([]).transfer.run(), { code: "DAEMON_UNREACHABLE" });
+});
+
+test("an abort ends a way that hangs, with the abort's reason", async () => {
+  const abort = new AbortController();
+  const { transfer: run } = transfer([{ hangs: true }], { signal: abort.signal });
+  setImmediate(() => abort.abort(new AppError("TIMEOUT", "too long")));
+  await assert.rejects(run.run(), { code: "TIMEOUT" });
+});
+
+test("the limit holds", async () => {
+  const startedMs = performance.now();
+  await transfer([{}], { limitBytesPerSecond: 50 }).transfer.run();
+  const tookMs = performance.now() - startedMs;
+  // 10 bytes at 50 per second, less a burst of 50 ms.
+  assert.ok(tookMs >= 140 && tookMs < 2000, `${tookMs} ms`);
+});
