@@ -34,7 +34,7 @@ test("a busy receiver declines, and says so when it no longer is", () => {
   assert.deepEqual(declines(bench.tell("offered", 2, 3)), ["busy"]);
   bench.tell("receiveFinished", 1, 0);
   const told = of(bench.wait(2), "sendStatus");
-  assert.deepEqual(told.map(({ linkId, incoming, capacity }) => [linkId, incoming, capacity]), [1, 2, 3, 4].map((linkId) => [linkId, 2, 3]));
+  assert.deepEqual(told.map(({ linkId, incoming, capacity }) => [linkId, incoming, capacity]), [1, 2, 3, 4].map((linkId) => [linkId, 1, 3]));
   assert.deepEqual(named(bench.tell("offered", 2, 3), "sendAccept"), [[2, 3]]);
 });
 
@@ -205,10 +205,37 @@ test("what a reader waits for is wanted from everybody, in order, and again when
   bench.feed({ type: "readerMoved", taskId: TASK, readerId: 1, piece: 4 });
   assert.deepEqual(of(bench.wait(2), "sendWant").map(({ linkId, pieces }) => [linkId, pieces]), [[1, [4, 6, 7]], [2, [4, 6, 7]]]);
   bench.receive(2, 4);
-  assert.deepEqual(of(bench.wait(2), "sendWant").map(({ pieces }) => pieces), [[6, 7, 8], [6, 7, 8]]);
+  assert.deepEqual(of(bench.wait(20), "sendWant"), [], "by windows, not piece by piece");
+  assert.deepEqual(of(bench.wait(40), "sendWant").map(({ pieces }) => pieces), [[6, 7, 8], [6, 7, 8]]);
   assert.deepEqual(of(bench.join(1, { have: [9] }), "sendWant").map(({ pieces }) => pieces), [[6, 7, 8]]);
   bench.feed({ type: "readerMoved", taskId: TASK, readerId: 1, piece: undefined });
-  assert.deepEqual(of(bench.wait(2), "sendWant").map(({ pieces }) => pieces), [[], []]);
+  assert.deepEqual(of(bench.wait(60), "sendWant").map(({ pieces }) => pieces), [[], []]);
+});
+
+test("status has three levels, idle, receiving and full, and only a change of level is told", () => {
+  const bench = hungry(1);
+  bench.wait(2);
+  const told = [0, 1, 2].map((piece) => {
+    bench.tell("offered", 1, piece);
+    return of(bench.wait(2), "sendStatus").map(({ incoming }) => incoming);
+  });
+  assert.deepEqual(told, [[1], [], [3]]);
+});
+
+test("that a receiver has nothing more to receive cannot wait for the flush", () => {
+  const bench = hungry(1);
+  bench.tell("offered", 1, 0);
+  bench.wait(2);
+  assert.deepEqual(of(bench.tell("receiveFinished", 1, 0), "sendStatus").map(({ incoming }) => incoming), [0]);
+});
+
+test("a reader whose whole window has come tells the next at once", () => {
+  const bench = hungry(1, { readerWindowCount: 2 });
+  bench.feed({ type: "readerMoved", taskId: TASK, readerId: 1, piece: 0 });
+  bench.wait(2);
+  bench.receive(1, 0);
+  bench.receive(1, 1);
+  assert.deepEqual(of(bench.wait(2), "sendWant").map(({ pieces }) => pieces), [[2, 3]]);
 });
 
 /* Each `want` of a piece that is coming made every neighbour offer it, to be declined: a reader cost more than it got. */
