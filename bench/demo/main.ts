@@ -42,7 +42,11 @@ async function cleanUp(): Promise<void> {
   await rm(directory, { recursive: true, force: true });
 }
 
-for (const [signal, number] of [["SIGINT", 2], ["SIGTERM", 15], ["SIGHUP", 1]] as const) {
+for (const [signal, number] of [
+  ["SIGINT", 2],
+  ["SIGTERM", 15],
+  ["SIGHUP", 1],
+] as const) {
   process.once(signal, () => void cleanUp().finally(() => process.exit(128 + number)));
 }
 
@@ -67,11 +71,24 @@ async function demo({ hostCount, lengthBytes, rate }: DemoOptions): Promise<bool
   await untilReady(
     "the supernode",
     `http://${supernode}/readyz`,
-    programs.start("supernode", ["--listen", supernode, "--data-dir", data, "--upload-limit", rate, "--reserved-free", "0"]),
+    programs.start("supernode", [
+      "--listen",
+      supernode,
+      "--data-dir",
+      data,
+      "--upload-limit",
+      rate,
+      "--reserved-free",
+      "0",
+    ]),
   );
   say(`supernode: ${supernode}`);
-  const hosts = await Promise.all(Array.from({ length: hostCount }, (_, index) => startHost(index + 1, supernode, data, rate)));
-  say(`dfdaemons: ${hosts.map(({ name }) => name).join(", ")}; each may send ${rate} per second, as may the supernode\n`);
+  const hosts = await Promise.all(
+    Array.from({ length: hostCount }, (_, index) => startHost(index + 1, supernode, data, rate)),
+  );
+  say(
+    `dfdaemons: ${hosts.map(({ name }) => name).join(", ")}; each may send ${rate} per second, as may the supernode\n`,
+  );
 
   const startedMs = performance.now();
   const url = origin.url;
@@ -87,7 +104,11 @@ async function demo({ hostCount, lengthBytes, rate }: DemoOptions): Promise<bool
   say(`all ${hostCount} hosts after ${showDuration(elapsedMs)}`);
   say(`origin: ${showBytes(origin.sentBytes)} in ${origin.requestCount} requests = ${ratio.toFixed(2)} x the file`);
   const isRight = results.every((result) => result.isRight) && ratio > 0.995 && ratio < 1.005;
-  say(isRight ? "all right: every file is right, and the origin was read once" : "NOT RIGHT: see the table and the origin's bytes");
+  say(
+    isRight
+      ? "all right: every file is right, and the origin was read once"
+      : "NOT RIGHT: see the table and the origin's bytes",
+  );
   if (isOnPath("docker-registry") && isOnPath("containerd") && process.getuid?.() === 0) {
     say("docker-registry and containerd are here: npm run test:e2e pulls a real image on three hosts");
   }
@@ -99,16 +120,40 @@ async function startHost(number: number, supernode: string, supernodeData: strin
   const mirror = `127.0.0.1:${await freePort()}`;
   const socket = join(directory, `${name}.sock`);
   const started = programs.start("dfdaemon", [
-    "--listen", mirror, "--peer-listen", `127.0.0.1:${await freePort()}`, "--advertise", "127.0.0.1",
-    "--supernode", supernode, "--join-token-file", join(supernodeData, "join-token"),
-    "--data-dir", join(directory, name), "--socket", socket, "--upload-limit", rate, "--reserved-free", "0",
+    "--listen",
+    mirror,
+    "--peer-listen",
+    `127.0.0.1:${await freePort()}`,
+    "--advertise",
+    "127.0.0.1",
+    "--supernode",
+    supernode,
+    "--join-token-file",
+    join(supernodeData, "join-token"),
+    "--data-dir",
+    join(directory, name),
+    "--socket",
+    socket,
+    "--upload-limit",
+    rate,
+    "--reserved-free",
+    "0",
   ]);
   await untilReady(name, `http://${mirror}/readyz`, started);
   return { name, socket, output: join(directory, `${name}.tar`) };
 }
 
 function download(host: Host, url: string): Promise<Finished> {
-  return programs.start("dfget", [url, "-O", host.output, "--socket", host.socket, "--no-back-source", "--quiet", "--json"]);
+  return programs.start("dfget", [
+    url,
+    "-O",
+    host.output,
+    "--socket",
+    host.socket,
+    "--no-back-source",
+    "--quiet",
+    "--json",
+  ]);
 }
 
 async function judge(host: Host, finished: Finished | undefined, sha256: string): Promise<HostResult> {
@@ -117,7 +162,16 @@ async function judge(host: Host, finished: Finished | undefined, sha256: string)
   const failure = finished?.code === 0 ? undefined : `exit ${finished?.code}`;
   if (failure !== undefined) say(`${host.name}: ${finished?.stderr.trim()}`);
   const { seedBytes = 0, peerBytes = 0, originBytes = 0 } = report.sources ?? {};
-  return { name: host.name, seconds: report.seconds ?? 0, bytes: report.bytes ?? 0, seedBytes, peerBytes, originBytes, isRight, failure };
+  return {
+    name: host.name,
+    seconds: report.seconds ?? 0,
+    bytes: report.bytes ?? 0,
+    seedBytes,
+    peerBytes,
+    originBytes,
+    isRight,
+    failure,
+  };
 }
 
 interface Report {
@@ -139,7 +193,10 @@ function showProgress(hosts: readonly Host[], lengthBytes: number): () => void {
   const isTerminal = process.stdout.isTTY && process.env["TERM"] !== "dumb";
   let drawn = 0;
   const draw = (): void => {
-    const lines = renderHosts(hosts.map(({ name, output }) => ({ name, doneBytes: sizeOf(output) })), lengthBytes);
+    const lines = renderHosts(
+      hosts.map(({ name, output }) => ({ name, doneBytes: sizeOf(output) })),
+      lengthBytes,
+    );
     if (isTerminal && drawn > 0) process.stdout.write(`\u001b[${drawn}A`);
     for (const line of lines) process.stdout.write(`${line}${isTerminal ? "\u001b[K" : ""}\n`);
     drawn = lines.length;
@@ -152,7 +209,9 @@ function showProgress(hosts: readonly Host[], lengthBytes: number): () => void {
 }
 
 function sizeOf(output: string): number {
-  return (statSync(output, { throwIfNoEntry: false }) ?? statSync(`${output}.part`, { throwIfNoEntry: false }))?.size ?? 0;
+  return (
+    (statSync(output, { throwIfNoEntry: false }) ?? statSync(`${output}.part`, { throwIfNoEntry: false }))?.size ?? 0
+  );
 }
 
 async function writeRandomFile(path: string, lengthBytes: number): Promise<string> {
@@ -172,21 +231,29 @@ async function writeRandomFile(path: string, lengthBytes: number): Promise<strin
 
 async function sha256Of(path: string): Promise<string> {
   const hash = createHash("sha256");
-  for await (const chunk of createReadStream(path, { highWaterMark: BLOCK_BYTES }) as AsyncIterable<Buffer>) hash.update(chunk);
+  for await (const chunk of createReadStream(path, { highWaterMark: BLOCK_BYTES }) as AsyncIterable<Buffer>)
+    hash.update(chunk);
   return hash.digest("hex");
 }
 
 function isOnPath(command: string): boolean {
-  return (process.env["PATH"] ?? "").split(delimiter).some((folder) => folder !== "" && existsSync(join(folder, command)));
+  return (process.env["PATH"] ?? "")
+    .split(delimiter)
+    .some((folder) => folder !== "" && existsSync(join(folder, command)));
 }
 
 function readOptions(): DemoOptions {
   const { values } = parseArgs({
-    options: { hosts: { type: "string", default: "4" }, size: { type: "string", default: "128MiB" }, rate: { type: "string", default: "110MiB" } },
+    options: {
+      hosts: { type: "string", default: "4" },
+      size: { type: "string", default: "128MiB" },
+      rate: { type: "string", default: "110MiB" },
+    },
   });
   const hostCount = Number(values.hosts);
   const lengthBytes = parseSize(values.size);
-  if (!Number.isInteger(hostCount) || hostCount < 1 || hostCount > 64) throw new Error("--hosts: a number from 1 to 64");
+  if (!Number.isInteger(hostCount) || hostCount < 1 || hostCount > 64)
+    throw new Error("--hosts: a number from 1 to 64");
   if (lengthBytes === undefined || lengthBytes < 1) throw new Error("--size: a size such as 128MiB");
   return { hostCount, lengthBytes, rate: values.rate };
 }

@@ -36,7 +36,10 @@ export class DemoOrigin {
     this.requestCount++;
     const range = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? "");
     const start = Number(range?.[1] ?? 0);
-    const end = Math.min(range?.[2] === undefined || range[2] === "" ? this.#lengthBytes - 1 : Number(range[2]), this.#lengthBytes - 1);
+    const end = Math.min(
+      range?.[2] === undefined || range[2] === "" ? this.#lengthBytes - 1 : Number(range[2]),
+      this.#lengthBytes - 1,
+    );
     response.setHeader("accept-ranges", "bytes");
     response.setHeader("etag", '"demo-1"');
     response.setHeader("content-type", "application/x-tar");

@@ -14,7 +14,10 @@ export interface HostResult {
   readonly failure: string | undefined;
 }
 
-export function renderHosts(hosts: readonly { readonly name: string; readonly doneBytes: number }[], lengthBytes: number): readonly string[] {
+export function renderHosts(
+  hosts: readonly { readonly name: string; readonly doneBytes: number }[],
+  lengthBytes: number,
+): readonly string[] {
   return hosts.map(({ name, doneBytes }) => {
     const share = doneBytes / lengthBytes;
     const full = Math.floor(share * BAR_COLUMNS);
@@ -36,7 +39,16 @@ export function renderTable(results: readonly HostResult[]): string {
     ]),
   ];
   const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)));
-  const lines = rows.map((row) => row.map((cell, column) => (column === 0 || column === row.length - 1 ? cell.padEnd(widths[column] ?? 0) : cell.padStart(widths[column] ?? 0))).join("  ").trimEnd());
+  const lines = rows.map((row) =>
+    row
+      .map((cell, column) =>
+        column === 0 || column === row.length - 1
+          ? cell.padEnd(widths[column] ?? 0)
+          : cell.padStart(widths[column] ?? 0),
+      )
+      .join("  ")
+      .trimEnd(),
+  );
   lines.splice(1, 0, widths.map((width) => "-".repeat(width)).join("  "));
   return lines.join("\n");
 }

@@ -8,10 +8,20 @@ import type { Program, Setting, Settings } from "./config-schema.ts";
 /** What was asked for; `text` is to be written to stdout and the program is done. */
 export type Parsed =
   | { readonly kind: "text"; readonly text: string }
-  | { readonly kind: "run"; readonly flags: FlagTexts; readonly configFile: string | undefined; readonly printConfig: boolean; readonly command: Command };
+  | {
+      readonly kind: "run";
+      readonly flags: FlagTexts;
+      readonly configFile: string | undefined;
+      readonly printConfig: boolean;
+      readonly command: Command;
+    };
 
 /** A command with every setting of `program` as a flag, `--config`, `--print-config`, `--version` and `--help`. */
-export function createCommand(program: Program<Settings>, version: string, shortFlags: Readonly<Record<string, string>> = {}): Command {
+export function createCommand(
+  program: Program<Settings>,
+  version: string,
+  shortFlags: Readonly<Record<string, string>> = {},
+): Command {
   const command = new Command(program.name)
     .description(`${program.name} ${program.summary}.`)
     .version(`${program.name} ${version}`, "-V, --version", "print the version")
@@ -53,7 +63,9 @@ export function parseCommandLine(command: Command, program: Program<Settings>, a
 
 /** The version in the package's manifest. */
 export function packageVersion(): string {
-  const manifest = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")) as { version: string };
+  const manifest = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")) as {
+    version: string;
+  };
   return manifest.version;
 }
 

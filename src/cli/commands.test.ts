@@ -2,7 +2,17 @@
 import assert from "node:assert/strict";
 import { spawn, type ChildProcess } from "node:child_process";
 import { createHash, randomBytes } from "node:crypto";
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
@@ -58,7 +68,11 @@ interface Finished {
   readonly stderr: string;
 }
 
-function start(command: string, args: readonly string[], env: Readonly<Record<string, string>> = {}): { readonly child: ChildProcess; readonly done: Promise<Finished> } {
+function start(
+  command: string,
+  args: readonly string[],
+  env: Readonly<Record<string, string>> = {},
+): { readonly child: ChildProcess; readonly done: Promise<Finished> } {
   // Nothing of the machine the test runs on: no daemon, no supernode, no configuration.
   const clean = { PATH: process.env["PATH"] ?? "", HOME: directory, DRAGONFLY_SUPERNODE: "127.0.0.1:9", ...env };
   const child = spawn(command, args, { cwd: directory, env: clean, stdio: ["ignore", "pipe", "pipe"] });
@@ -86,7 +100,12 @@ function assertError(finished: Finished, exitCode: number, code: string): void {
 test("all three say who they are, what they take, and what they were given", async () => {
   for (const name of ["supernode", "dfdaemon", "dfget"]) {
     const run = (...args: readonly string[]): Promise<Finished> => start(join(BIN, name), args).done;
-    const [version, help, config, unknown] = await Promise.all([run("--version"), run("--help"), run("--print-config"), run("--no-such-flag")]);
+    const [version, help, config, unknown] = await Promise.all([
+      run("--version"),
+      run("--help"),
+      run("--print-config"),
+      run("--no-such-flag"),
+    ]);
     assert.match(version.stdout.toString(), new RegExp(`^${name} \\d+\\.\\d+\\.\\d+\\n$`));
     assert.match(help.stdout.toString(), /^Usage: .*\n[^]*--print-config/);
     assert.match(config.stdout.toString(), /^# file: none/m);
@@ -122,7 +141,10 @@ test("a file straight from its origin, checked and reported", async () => {
   assert.equal(finished.code, 0, finished.stderr);
   assert.ok(readFileSync(join(directory, "direct")).equals(CONTENT));
   const report = JSON.parse(finished.stdout.toString()) as Record<string, unknown>;
-  assert.deepEqual([report["ok"], report["bytes"], report["via"], report["digests"]], [true, CONTENT.length, "origin", [SHA256]]);
+  assert.deepEqual(
+    [report["ok"], report["bytes"], report["via"], report["digests"]],
+    [true, CONTENT.length, "origin", [SHA256]],
+  );
   assert.match(finished.stderr, /^direct: 977 KiB in .*origin 100%$/m);
 });
 
@@ -153,8 +175,11 @@ test("every failure has its code and its exit code, and leaves nothing behind", 
     [[`${url}/file`, "-O", "x", "--digest", `sha256:${"0".repeat(64)}`], 9, "DIGEST_MISMATCH"],
     [[`${url}/file`, "-O", "x", "--no-back-source"], 11, "BACK_SOURCE_FORBIDDEN"],
   ];
-  const finished = await Promise.all(failures.map(([args], index) => dfget(...args.map((arg) => (arg === "x" ? `x${index}` : arg)))));
-  for (const [index, [, exitCode, code]] of failures.entries()) assertError(finished[index] as Finished, exitCode, code);
+  const finished = await Promise.all(
+    failures.map(([args], index) => dfget(...args.map((arg) => (arg === "x" ? `x${index}` : arg)))),
+  );
+  for (const [index, [, exitCode, code]] of failures.entries())
+    assertError(finished[index] as Finished, exitCode, code);
   assert.equal(readFileSync(file, "utf8"), "precious");
   rmSync(file);
   assert.deepEqual(readdirSync(directory), before);
@@ -175,7 +200,10 @@ test("a timeout is 10, and -c goes on with what came", async () => {
 });
 
 test("a signal ends it with 128 and its number, and what came is kept for -c", async () => {
-  for (const [signal, exitCode] of [["SIGINT", 130], ["SIGTERM", 143]] as const) {
+  for (const [signal, exitCode] of [
+    ["SIGINT", 130],
+    ["SIGTERM", 143],
+  ] as const) {
     const { child, done } = start(join(BIN, "dfget"), ["--socket", "none.sock", `${url}/slow`, "-O", signal]);
     const part = join(directory, `${signal}.part`);
     for (let tries = 0; tries < 200 && (!existsSync(part) || statSync(part).size === 0); tries++) {

@@ -1,4 +1,5 @@
 /** docs/config.md, made from the tables of settings. */
+import { stringify } from "yaml";
 import { DFDAEMON, DFGET, SUPERNODE, type Program, type Setting, type Settings } from "./config-schema.ts";
 import { defaultDataDirectory, type Machine } from "./machine.ts";
 
@@ -30,7 +31,7 @@ function programDocs(program: Program<Settings>): string {
 function exampleLine(key: string, setting: Setting<unknown>): string {
   const printed: unknown = setting.kind.print(setting.default(NOBODYS_MACHINE));
   if (printed === undefined || printed === "none") return `# ${key}: ${setting.kind.example}`;
-  return `${key}: ${Array.isArray(printed) ? `[${printed.join(", ")}]` : String(printed)}`;
+  return `${key}: ${Array.isArray(printed) ? `[${printed.join(", ")}]` : stringify(printed).trim()}`;
 }
 
 function row(key: string, setting: Setting<unknown>): string {
@@ -49,7 +50,7 @@ function row(key: string, setting: Setting<unknown>): string {
 function defaultText(setting: Setting<unknown>): string {
   if (setting.defaultText !== undefined) return setting.defaultText;
   const printed: unknown = setting.kind.print(setting.default(NOBODYS_MACHINE));
-  return `\`${Array.isArray(printed) ? printed.join(", ") : String(printed)}\``;
+  return `\`${Array.isArray(printed) ? printed.join(", ") : stringify(printed).trim()}\``;
 }
 
 /** Defaults that depend on the machine have words of their own; nothing of this one shows. */

@@ -32,7 +32,8 @@ export function readConfigFile(file: string, problems: string[]): ConfigFile | u
     problems.push(`${file}:1: the file must be a mapping of KEY: VALUE`);
     return undefined;
   }
-  const at = (offset: number | undefined): string => (offset === undefined ? file : `${file}:${lines.linePos(offset).line}`);
+  const at = (offset: number | undefined): string =>
+    offset === undefined ? file : `${file}:${lines.linePos(offset).line}`;
   return {
     values: document.toJS({ maxAliasCount: 100 }) as Record<string, unknown>,
     locate: (path) => at(valueOffset(document, path)),

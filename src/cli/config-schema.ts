@@ -24,59 +24,139 @@ export interface Setting<T> {
   readonly flagMeans?: false;
 }
 
-// `any`: a table holds settings of every type, and Setting is invariant in its T.
-export type Settings = Readonly<Record<string, Setting<any>>>;
+export type Settings = Readonly<Record<string, Setting<unknown>>>;
 export type Values<S extends Settings> = { readonly [K in keyof S]: S[K] extends Setting<infer T> ? T : never };
 
-function setting<T>(kind: Kind<T>, flag: string, defaultsTo: T | ((machine: Machine) => T), doc: string, more: Partial<Setting<T>> = {}): Setting<T> {
-  const env = `DRAGONFLY_${flag.replace(/^--(no-)?/, "").replaceAll("-", "_").toUpperCase()}`;
+function setting<T>(
+  kind: Kind<T>,
+  flag: string,
+  defaultsTo: T | ((machine: Machine) => T),
+  doc: string,
+  more: Partial<Setting<T>> = {},
+): Setting<T> {
+  const env = `DRAGONFLY_${flag
+    .replace(/^--(no-)?/, "")
+    .replaceAll("-", "_")
+    .toUpperCase()}`;
   const byMachine = typeof defaultsTo === "function" ? (defaultsTo as (machine: Machine) => T) : (): T => defaultsTo;
   return { kind, flag, env, default: byMachine, doc, ...more };
 }
 
 const LOCAL_SUPERNODE = [{ host: "127.0.0.1", port: 8002, weight: 1 }];
 
-const logLevel = setting(kinds.word("trace", "debug", "info", "warn", "error", "silent"), "--log-level", "info", "Least severe log lines to write.", { reloads: true });
+const logLevel = setting(
+  kinds.word("trace", "debug", "info", "warn", "error", "silent"),
+  "--log-level",
+  "info",
+  "Least severe log lines to write.",
+  { reloads: true },
+);
 
-const joinToken = setting(kinds.secret, "--join-token", undefined, "The join token itself. Other users of the machine can see flags: prefer the variable or a file.", {
-  notInFile: true,
-  defaultText: "the token file's",
-});
+const joinToken = setting(
+  kinds.secret,
+  "--join-token",
+  undefined,
+  "The join token itself. Other users of the machine can see flags: prefer the variable or a file.",
+  {
+    notInFile: true,
+    defaultText: "the token file's",
+  },
+);
 
-const clientTokenFile = setting(kinds.optionalPath, "--join-token-file", undefined, "File whose first line is the join token.", {
-  defaultText: `\`join-token\` in the supernode's data folder when it is on this machine`,
-});
+const clientTokenFile = setting(
+  kinds.optionalPath,
+  "--join-token-file",
+  undefined,
+  "File whose first line is the join token.",
+  {
+    defaultText: `\`join-token\` in the supernode's data folder when it is on this machine`,
+  },
+);
 
-const supernodes = setting(kinds.supernodes, "--supernode", LOCAL_SUPERNODE, "Supernodes, `HOST[:PORT][=WEIGHT]`; the flag may be repeated.", {
-  env: "DRAGONFLY_SUPERNODE",
-});
+const supernodes = setting(
+  kinds.supernodes,
+  "--supernode",
+  LOCAL_SUPERNODE,
+  "Supernodes, `HOST[:PORT][=WEIGHT]`; the flag may be repeated.",
+  {
+    env: "DRAGONFLY_SUPERNODE",
+  },
+);
 
-const labels = setting(kinds.labels, "--label", {}, "Where this host stands (`region=eu`, `zone=a`, …); the flag may be repeated.", {
-  env: "DRAGONFLY_LABELS",
-  defaultText: "none",
-});
+const labels = setting(
+  kinds.labels,
+  "--label",
+  {},
+  "Where this host stands (`region=eu`, `zone=a`, …); the flag may be repeated.",
+  {
+    env: "DRAGONFLY_LABELS",
+    defaultText: "none",
+  },
+);
 
-const insecureNoToken = setting(kinds.truth, "--insecure-no-token", false, "Run without a join token although others than this machine can reach the listener: anybody may then join and read.");
+const insecureNoToken = setting(
+  kinds.truth,
+  "--insecure-no-token",
+  false,
+  "Run without a join token although others than this machine can reach the listener: anybody may then join and read.",
+);
 
 const limits = {
-  downloadLimit: setting(kinds.rateOrNone, "--download-limit", undefined, "Most bytes per second taken in from other peers, host-wide.", { reloads: true, defaultText: "none" }),
-  uploadLimit: setting(kinds.rateOrNone, "--upload-limit", undefined, "Most bytes per second given to other peers, host-wide.", { reloads: true, defaultText: "none" }),
-  originLimit: setting(kinds.rateOrNone, "--origin-limit", undefined, "Most bytes per second read from origins, host-wide.", { reloads: true, defaultText: "none" }),
+  downloadLimit: setting(
+    kinds.rateOrNone,
+    "--download-limit",
+    undefined,
+    "Most bytes per second taken in from other peers, host-wide.",
+    { reloads: true, defaultText: "none" },
+  ),
+  uploadLimit: setting(
+    kinds.rateOrNone,
+    "--upload-limit",
+    undefined,
+    "Most bytes per second given to other peers, host-wide.",
+    { reloads: true, defaultText: "none" },
+  ),
+  originLimit: setting(
+    kinds.rateOrNone,
+    "--origin-limit",
+    undefined,
+    "Most bytes per second read from origins, host-wide.",
+    { reloads: true, defaultText: "none" },
+  ),
 };
 
 const cache = {
-  cacheQuota: setting(kinds.sizeOrNone, "--cache-quota", undefined, "Most bytes of cached pieces; the least recently used go first. 0 keeps nothing that nobody reads.", { defaultText: "none" }),
+  cacheQuota: setting(
+    kinds.sizeOrNone,
+    "--cache-quota",
+    undefined,
+    "Most bytes of cached pieces; the least recently used go first. 0 keeps nothing that nobody reads.",
+    { defaultText: "none" },
+  ),
   reservedFree: setting(kinds.size, "--reserved-free", 1024 ** 3, "Free space to leave on the cache's file system."),
 };
 
-const advertise = setting(kinds.name, "--advertise", undefined, "The host name or address that other hosts dial.", { defaultText: "the address the supernode sees" });
+const advertise = setting(kinds.name, "--advertise", undefined, "The host name or address that other hosts dial.", {
+  defaultText: "the address the supernode sees",
+});
 
 export const SUPERNODE_SETTINGS = {
-  listen: setting(kinds.listenAddress, "--listen", { host: "0.0.0.0", port: 8002 }, "Control, links, pieces, REST and metrics, on one port."),
+  listen: setting(
+    kinds.listenAddress,
+    "--listen",
+    { host: "0.0.0.0", port: 8002 },
+    "Control, links, pieces, REST and metrics, on one port.",
+  ),
   advertise: { ...advertise, defaultText: "the address each peer reached it by" },
-  dataDir: setting(kinds.path, "--data-dir", (machine) => defaultDataDirectory(machine, "supernode"), "Cache, state and join token.", {
-    defaultText: `\`${SYSTEM_STATE}/supernode\`, else \`$XDG_STATE_HOME/dragonfly/supernode\`, else \`~/.local/state/dragonfly/supernode\``,
-  }),
+  dataDir: setting(
+    kinds.path,
+    "--data-dir",
+    (machine) => defaultDataDirectory(machine, "supernode"),
+    "Cache, state and join token.",
+    {
+      defaultText: `\`${SYSTEM_STATE}/supernode\`, else \`$XDG_STATE_HOME/dragonfly/supernode\`, else \`~/.local/state/dragonfly/supernode\``,
+    },
+  ),
   joinToken,
   joinTokenFile: {
     ...clientTokenFile,
@@ -91,24 +171,52 @@ export const SUPERNODE_SETTINGS = {
 };
 
 export const DFDAEMON_SETTINGS = {
-  listen: setting(kinds.listenAddress, "--listen", { host: "127.0.0.1", port: 65001 }, "Registry mirror and proxy for engines; health and metrics."),
-  peerListen: setting(kinds.listenAddress, "--peer-listen", { host: "0.0.0.0", port: 65002 }, "Links and pieces for other hosts."),
+  listen: setting(
+    kinds.listenAddress,
+    "--listen",
+    { host: "127.0.0.1", port: 65001 },
+    "Registry mirror and proxy for engines; health and metrics.",
+  ),
+  peerListen: setting(
+    kinds.listenAddress,
+    "--peer-listen",
+    { host: "0.0.0.0", port: 65002 },
+    "Links and pieces for other hosts.",
+  ),
   advertise,
   socket: setting(kinds.path, "--socket", defaultSocketPath, "Unix socket of the local API, for dfget.", {
     defaultText: "`/run/dragonfly/dfdaemon.sock`, else `$XDG_RUNTIME_DIR/dragonfly/dfdaemon.sock`",
   }),
-  dataDir: setting(kinds.path, "--data-dir", (machine) => defaultDataDirectory(machine, "dfdaemon"), "Cache and state.", {
-    defaultText: `\`${SYSTEM_STATE}/dfdaemon\`, else \`$XDG_STATE_HOME/dragonfly/dfdaemon\`, else \`~/.local/state/dragonfly/dfdaemon\``,
-  }),
+  dataDir: setting(
+    kinds.path,
+    "--data-dir",
+    (machine) => defaultDataDirectory(machine, "dfdaemon"),
+    "Cache and state.",
+    {
+      defaultText: `\`${SYSTEM_STATE}/dfdaemon\`, else \`$XDG_STATE_HOME/dragonfly/dfdaemon\`, else \`~/.local/state/dragonfly/dfdaemon\``,
+    },
+  ),
   supernodes,
   joinToken,
   joinTokenFile: clientTokenFile,
   insecureNoToken,
-  registries: setting(kinds.registries, "--registry", [], "Upstream base URL of a registry, `HOST=URL`, where it is not `https://HOST`; the flag may be repeated. In a file also `caFile`.", {
-    env: "DRAGONFLY_REGISTRIES",
-    defaultText: "none",
-  }),
-  backToSource: setting(kinds.truth, "--no-back-source", true, "Read the origin from this host when the swarm cannot deliver.", { flagMeans: false }),
+  registries: setting(
+    kinds.registries,
+    "--registry",
+    [],
+    "Upstream base URL of a registry, `HOST=URL`, where it is not `https://HOST`; the flag may be repeated. In a file also `caFile`.",
+    {
+      env: "DRAGONFLY_REGISTRIES",
+      defaultText: "none",
+    },
+  ),
+  backToSource: setting(
+    kinds.truth,
+    "--no-back-source",
+    true,
+    "Read the origin from this host when the swarm cannot deliver.",
+    { flagMeans: false },
+  ),
   ...limits,
   ...cache,
   labels,
@@ -122,10 +230,29 @@ export const DFGET_SETTINGS = {
   supernodes,
   joinToken,
   joinTokenFile: clientTokenFile,
-  backToSource: setting(kinds.truth, "--no-back-source", true, "Read the origin from this host when the swarm cannot deliver.", { flagMeans: false }),
-  limitRate: setting(kinds.rateOrNone, "--limit-rate", undefined, "Most bytes per second for this download.", { defaultText: "none" }),
-  timeout: setting(kinds.durationOrNone, "--timeout", undefined, "Longest time the whole download may take; a bare number is seconds.", { defaultText: "none" }),
-  progress: setting(kinds.word("auto", "bar", "plain", "none"), "--progress", "auto", "How progress shows on stderr; auto is a bar on a terminal, plain lines elsewhere."),
+  backToSource: setting(
+    kinds.truth,
+    "--no-back-source",
+    true,
+    "Read the origin from this host when the swarm cannot deliver.",
+    { flagMeans: false },
+  ),
+  limitRate: setting(kinds.rateOrNone, "--limit-rate", undefined, "Most bytes per second for this download.", {
+    defaultText: "none",
+  }),
+  timeout: setting(
+    kinds.durationOrNone,
+    "--timeout",
+    undefined,
+    "Longest time the whole download may take; a bare number is seconds.",
+    { defaultText: "none" },
+  ),
+  progress: setting(
+    kinds.word("auto", "bar", "plain", "none"),
+    "--progress",
+    "auto",
+    "How progress shows on stderr; auto is a bar on a terminal, plain lines elsewhere.",
+  ),
   advertise,
   labels,
 };

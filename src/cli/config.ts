@@ -27,7 +27,9 @@ export function resolveConfig<S extends Settings>(
   machine: Machine,
 ): ResolvedConfig<S> {
   const problems: string[] = [];
-  const path = given.file ?? (machine.env["DRAGONFLY_CONFIG"] || (existsSync(program.defaultFile) ? program.defaultFile : undefined));
+  const path =
+    given.file ??
+    (machine.env["DRAGONFLY_CONFIG"] || (existsSync(program.defaultFile) ? program.defaultFile : undefined));
   const file = path === undefined ? undefined : readConfigFile(path, problems);
   if (file !== undefined) refuseUnknownKeys(program, file, problems);
 
@@ -52,15 +54,22 @@ export function invalidConfig(problems: readonly string[]): AppError {
  * without a value, and those that no file may hold, are comments.
  */
 export function printConfig<S extends Settings>(program: Program<S>, config: ResolvedConfig<S>): string {
-  const lines = [`# ${program.name}: the configuration in effect`, `# file: ${config.file ?? `none (${program.defaultFile} does not exist)`}`];
+  const lines = [
+    `# ${program.name}: the configuration in effect`,
+    `# file: ${config.file ?? `none (${program.defaultFile} does not exist)`}`,
+  ];
   for (const [key, setting] of Object.entries(program.settings)) {
     const source = config.sources[key] ?? "default";
     const printed: unknown = setting.kind.print(config.values[key]);
     if (printed === undefined) {
-      lines.push(`# ${key}: ${source === "default" ? (setting.defaultText ?? "not set").replaceAll("`", "") : "none"}  # ${source}`);
+      lines.push(
+        `# ${key}: ${source === "default" ? (setting.defaultText ?? "not set").replaceAll("`", "") : "none"}  # ${source}`,
+      );
       continue;
     }
-    const text = stringify({ [key]: printed }, { lineWidth: 0 }).trimEnd().split("\n");
+    const text = stringify({ [key]: printed }, { lineWidth: 0 })
+      .trimEnd()
+      .split("\n");
     const prefix = setting.notInFile === true ? "# " : "";
     if (text.length === 1) lines.push(`${prefix}${text[0]}  # ${source}`);
     else lines.push(`# ${key}: ${source}`, ...text);
@@ -74,9 +83,13 @@ function refuseUnknownKeys(program: Program<Settings>, file: ConfigFile, problem
     if (setting === undefined) {
       const known = Object.keys(program.settings);
       const near = known.find((candidate) => similar(candidate, key));
-      problems.push(`${file.locateKey([key])}: unknown key "${key}"${near === undefined ? ` (known: ${known.join(", ")})` : `; did you mean "${near}"?`}`);
+      problems.push(
+        `${file.locateKey([key])}: unknown key "${key}"${near === undefined ? ` (known: ${known.join(", ")})` : `; did you mean "${near}"?`}`,
+      );
     } else if (setting.notInFile === true) {
-      problems.push(`${file.locateKey([key])}: "${key}" may not stand in a file; use ${setting.flag} or ${setting.env}`);
+      problems.push(
+        `${file.locateKey([key])}: "${key}" may not stand in a file; use ${setting.flag} or ${setting.env}`,
+      );
     }
   }
 }
@@ -156,7 +169,9 @@ function similar(a: string, b: string): boolean {
   for (let i = 1; i <= x.length; i++) {
     const next = [i];
     for (let j = 1; j <= y.length; j++) {
-      next.push(Math.min((row[j] ?? 0) + 1, (next[j - 1] ?? 0) + 1, (row[j - 1] ?? 0) + (x[i - 1] === y[j - 1] ? 0 : 1)));
+      next.push(
+        Math.min((row[j] ?? 0) + 1, (next[j - 1] ?? 0) + 1, (row[j - 1] ?? 0) + (x[i - 1] === y[j - 1] ? 0 : 1)),
+      );
     }
     row = next;
   }

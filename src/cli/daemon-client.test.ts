@@ -10,7 +10,13 @@ import type { Content, ContentInfo, ContentOpener } from "../peer/content.ts";
 import { DaemonClient } from "./daemon-client.ts";
 
 const REQUEST = { source: { url: "http://o/f", headers: {} }, backToSource: true };
-const INFO: ContentInfo = { taskId: undefined, lengthBytes: 10, contentType: "text/plain", digest: undefined, headers: { etag: '"ü"' } };
+const INFO: ContentInfo = {
+  taskId: undefined,
+  lengthBytes: 10,
+  contentType: "text/plain",
+  digest: undefined,
+  headers: { etag: '"ü"' },
+};
 const SOURCES = { seedBytes: 1, peerBytes: 2, originBytes: 3, cacheBytes: 4 };
 
 let directory: string;
@@ -47,7 +53,12 @@ async function serve(read: (startByte: number) => AsyncIterable<Uint8Array>, ope
     open: () => (openError === undefined ? Promise.resolve(content) : Promise.reject(openError)),
     stat: () => Promise.resolve(INFO),
   };
-  api = await LocalApi.listen({ opener, socketPath, version: "1", log: { info: () => undefined, warn: () => undefined } });
+  api = await LocalApi.listen({
+    opener,
+    socketPath,
+    version: "1",
+    log: { info: () => undefined, warn: () => undefined },
+  });
   return starts;
 }
 
@@ -82,7 +93,11 @@ test("a reading that begins where it was expected costs one request, elsewhere t
 
 test("an error is the daemon's own, before the first byte and in mid-stream", async () => {
   await serve(digits, new AppError("ORIGIN_NOT_FOUND", "not there", { details: { status: 404 } }));
-  await assert.rejects(new DaemonClient(socketPath).open(REQUEST, never), { code: "ORIGIN_NOT_FOUND", message: "not there", details: { status: 404 } });
+  await assert.rejects(new DaemonClient(socketPath).open(REQUEST, never), {
+    code: "ORIGIN_NOT_FOUND",
+    message: "not there",
+    details: { status: 404 },
+  });
   await api?.close();
   await serve(async function* () {
     yield Buffer.from("01234");
@@ -93,9 +108,15 @@ test("an error is the daemon's own, before the first byte and in mid-stream", as
 });
 
 test("a daemon that is not there, or dies, is DAEMON_UNREACHABLE", async () => {
-  await assert.rejects(new DaemonClient(socketPath).open(REQUEST, never), { code: "DAEMON_UNREACHABLE", message: /no such socket/ });
+  await assert.rejects(new DaemonClient(socketPath).open(REQUEST, never), {
+    code: "DAEMON_UNREACHABLE",
+    message: /no such socket/,
+  });
   server = createServer((_, response) => {
-    response.writeHead(200, { "content-length": 10, "dragonfly-info": '{"lengthBytes":10,"contentType":null,"headers":{}}' });
+    response.writeHead(200, {
+      "content-length": 10,
+      "dragonfly-info": '{"lengthBytes":10,"contentType":null,"headers":{}}',
+    });
     response.write("01234", () => {
       server?.close();
       server?.closeAllConnections();

@@ -18,7 +18,11 @@ const statusSchema = z.object({
   sources: z.object({ seedBytes: z.number(), peerBytes: z.number(), originBytes: z.number(), cacheBytes: z.number() }),
   error: errorSchema.optional(),
 });
-const infoSchema = z.object({ lengthBytes: z.number().nullable(), contentType: z.string().nullable(), headers: z.record(z.string(), z.string()) });
+const infoSchema = z.object({
+  lengthBytes: z.number().nullable(),
+  contentType: z.string().nullable(),
+  headers: z.record(z.string(), z.string()),
+});
 
 export class DaemonClient implements ContentOpener {
   readonly #socketPath: string;
@@ -48,7 +52,12 @@ export class DaemonClient implements ContentOpener {
     return content.info;
   }
 
-  async #request(asked: ContentRequest, startByte: number, endByte: number | undefined, signal: AbortSignal): Promise<Stream> {
+  async #request(
+    asked: ContentRequest,
+    startByte: number,
+    endByte: number | undefined,
+    signal: AbortSignal,
+  ): Promise<Stream> {
     const requestId = randomUUID();
     const body: LocalContentRequest = {
       requestId,
@@ -77,7 +86,10 @@ class DaemonContent implements Content {
   #fresh: Stream | undefined;
   #sources: Sources = { seedBytes: 0, peerBytes: 0, originBytes: 0, cacheBytes: 0 };
 
-  constructor(stream: Stream, again: (startByte: number, endByte: number | undefined, signal: AbortSignal) => Promise<Stream>) {
+  constructor(
+    stream: Stream,
+    again: (startByte: number, endByte: number | undefined, signal: AbortSignal) => Promise<Stream>,
+  ) {
     this.#again = again;
     this.#fresh = stream;
     this.info = infoOf(stream.response);
@@ -85,7 +97,10 @@ class DaemonContent implements Content {
     stream.response.on("error", () => undefined);
   }
 
-  async *read(range: { readonly startByte: number; readonly endByte: number | undefined }, signal: AbortSignal): AsyncGenerator<Uint8Array> {
+  async *read(
+    range: { readonly startByte: number; readonly endByte: number | undefined },
+    signal: AbortSignal,
+  ): AsyncGenerator<Uint8Array> {
     let stream = this.#fresh;
     this.#fresh = undefined;
     if (stream === undefined || stream.startByte !== range.startByte || range.endByte !== undefined) {
@@ -101,7 +116,9 @@ class DaemonContent implements Content {
       if (signal.aborted) throw thrown;
       const status = await this.#poll(socketPath, requestId);
       if (status?.error !== undefined) throw namedError(status.error);
-      throw new AppError("DAEMON_UNREACHABLE", `dfdaemon at ${socketPath} went away in mid-download`, { cause: thrown });
+      throw new AppError("DAEMON_UNREACHABLE", `dfdaemon at ${socketPath} went away in mid-download`, {
+        cause: thrown,
+      });
     } finally {
       clearInterval(polling);
       response.destroy();
@@ -120,7 +137,13 @@ class DaemonContent implements Content {
 
   async #poll(socketPath: string, requestId: string): Promise<z.infer<typeof statusSchema> | undefined> {
     try {
-      const response = await call(socketPath, "GET", `/v1/requests/${requestId}`, undefined, AbortSignal.timeout(POLL_MS_MAX));
+      const response = await call(
+        socketPath,
+        "GET",
+        `/v1/requests/${requestId}`,
+        undefined,
+        AbortSignal.timeout(POLL_MS_MAX),
+      );
       const parsed = statusSchema.safeParse(JSON.parse(await readText(response)));
       if (!parsed.success) return undefined;
       this.#sources = parsed.data.sources;
@@ -133,9 +156,22 @@ class DaemonContent implements Content {
 }
 
 /** @throws AppError DAEMON_UNREACHABLE */
-function call(socketPath: string, method: string, path: string, body: string | undefined, signal: AbortSignal): Promise<IncomingMessage> {
+function call(
+  socketPath: string,
+  method: string,
+  path: string,
+  body: string | undefined,
+  signal: AbortSignal,
+): Promise<IncomingMessage> {
   const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
-  const sent = request({ socketPath, method, path, agent: NO_POOL, signal, headers: { host: "dfdaemon", "content-type": "application/json" } });
+  const sent = request({
+    socketPath,
+    method,
+    path,
+    agent: NO_POOL,
+    signal,
+    headers: { host: "dfdaemon", "content-type": "application/json" },
+  });
   sent.on("response", resolve);
   sent.on("error", (error: NodeJS.ErrnoException) => {
     if (signal.aborted) reject(new AppError("ABORTED", "broken off", { cause: error }));
@@ -157,7 +193,11 @@ function unreachable(socketPath: string, error: NodeJS.ErrnoException): string {
 function infoOf(response: IncomingMessage): ContentInfo {
   const { headers } = response;
   const parsed = infoSchema.safeParse(jsonOrUndefined(String(headers["dragonfly-info"])));
-  if (!parsed.success) throw new AppError("PROTOCOL_VIOLATION", "dfdaemon answered without saying what the content is; are dfget and dfdaemon of one version?");
+  if (!parsed.success)
+    throw new AppError(
+      "PROTOCOL_VIOLATION",
+      "dfdaemon answered without saying what the content is; are dfget and dfdaemon of one version?",
+    );
   const taskId = headers["dragonfly-task-id"];
   const digest = headers["dragonfly-digest"];
   return {
@@ -172,10 +212,21 @@ function infoOf(response: IncomingMessage): ContentInfo {
 async function answeredError(response: IncomingMessage): Promise<AppError> {
   const parsed = errorSchema.safeParse(jsonOrUndefined(await readText(response).catch(() => "")));
   if (parsed.success) return namedError(parsed.data);
-  return new AppError("PROTOCOL_VIOLATION", `dfdaemon answered ${response.statusCode ?? 0} in no form we know; are dfget and dfdaemon of one version?`);
+  return new AppError(
+    "PROTOCOL_VIOLATION",
+    `dfdaemon answered ${response.statusCode ?? 0} in no form we know; are dfget and dfdaemon of one version?`,
+  );
 }
 
-function namedError({ code, message, details }: { readonly code: string; readonly message: string; readonly details: ErrorDetails }): AppError {
+function namedError({
+  code,
+  message,
+  details,
+}: {
+  readonly code: string;
+  readonly message: string;
+  readonly details: ErrorDetails;
+}): AppError {
   return new AppError(isErrorCode(code) ? code : "INTERNAL", message, { details });
 }
 

@@ -5,7 +5,11 @@ import { DFGET } from "./config-schema.ts";
 import { addDfgetFlags, aliasedSettings, dfgetJob, ignoredFlags, type DfgetJob } from "./dfget-flags.ts";
 import type { FlagTexts } from "./config.ts";
 
-function parse(...argv: readonly string[]): { readonly job: () => DfgetJob; readonly flags: FlagTexts; readonly ignored: readonly string[] } {
+function parse(...argv: readonly string[]): {
+  readonly job: () => DfgetJob;
+  readonly flags: FlagTexts;
+  readonly ignored: readonly string[];
+} {
   const command = createCommand(DFGET, "1", { "--timeout": "-T" });
   addDfgetFlags(command);
   const parsed = parseCommandLine(command, DFGET, argv);
@@ -19,36 +23,123 @@ const MD5 = "b".repeat(32);
 
 test("a download in today's names", () => {
   const { job, flags } = parse(
-    "http://o/dir/f%20x.tar?sig=1", "-O", "out", "-H", "Authorization: Bearer x", "-H", "X: 1", "-H", "x: 2", "--digest", SHA, "--digest", `md5:${MD5}`,
-    "-c", "--force", "--tag", "t", "--application", "a", "--filter", "sig&exp", "--json", "-q", "-T", "30", "--limit-rate", "10M", "--no-back-source",
+    "http://o/dir/f%20x.tar?sig=1",
+    "-O",
+    "out",
+    "-H",
+    "Authorization: Bearer x",
+    "-H",
+    "X: 1",
+    "-H",
+    "x: 2",
+    "--digest",
+    SHA,
+    "--digest",
+    `md5:${MD5}`,
+    "-c",
+    "--force",
+    "--tag",
+    "t",
+    "--application",
+    "a",
+    "--filter",
+    "sig&exp",
+    "--json",
+    "-q",
+    "-T",
+    "30",
+    "--limit-rate",
+    "10M",
+    "--no-back-source",
   );
   assert.deepEqual(job(), {
     source: {
-      url: "http://o/dir/f%20x.tar?sig=1", headers: { authorization: "Bearer x", x: "1, 2" }, digest: SHA, tag: "t", application: "a",
+      url: "http://o/dir/f%20x.tar?sig=1",
+      headers: { authorization: "Bearer x", x: "1, 2" },
+      digest: SHA,
+      tag: "t",
+      application: "a",
       filteredQueryParameters: ["sig", "exp"],
     },
-    output: "out", digests: [SHA, `md5:${MD5}`], overwrite: true, resume: true, json: true, verbosity: "quiet", originOnly: false,
+    output: "out",
+    digests: [SHA, `md5:${MD5}`],
+    overwrite: true,
+    resume: true,
+    json: true,
+    verbosity: "quiet",
+    originOnly: false,
   });
   assert.deepEqual(flags, { timeout: ["30"], limitRate: ["10M"], backToSource: [] });
 });
 
 test("the same in the names of Dragonfly 1.0, and of 2", () => {
   const { job, flags, ignored } = parse(
-    "-u", "http://o/f", "-o", "out", "-m", MD5, "-i", "id", "-n", "a,b=2", "--node", "c", "-s", "20m", "--notbs", "-e", "5m0s", "-f", "a&b",
-    "--callsystem", "ci", "--header", "A: b", "--verbose", "-p", "p2p", "--minrate", "64k", "--dfdaemon", "-b", "--clientqueue", "6",
+    "-u",
+    "http://o/f",
+    "-o",
+    "out",
+    "-m",
+    MD5,
+    "-i",
+    "id",
+    "-n",
+    "a,b=2",
+    "--node",
+    "c",
+    "-s",
+    "20m",
+    "--notbs",
+    "-e",
+    "5m0s",
+    "-f",
+    "a&b",
+    "--callsystem",
+    "ci",
+    "--header",
+    "A: b",
+    "--verbose",
+    "-p",
+    "p2p",
+    "--minrate",
+    "64k",
+    "--dfdaemon",
+    "-b",
+    "--clientqueue",
+    "6",
   );
   const { source, output, digests, verbosity } = job();
-  assert.deepEqual(source, { url: "http://o/f", headers: { a: "b" }, digest: `md5:${MD5}`, tag: "id", application: "ci", filteredQueryParameters: ["a", "b"] });
+  assert.deepEqual(source, {
+    url: "http://o/f",
+    headers: { a: "b" },
+    digest: `md5:${MD5}`,
+    tag: "id",
+    application: "ci",
+    filteredQueryParameters: ["a", "b"],
+  });
   assert.deepEqual([output, digests, verbosity], ["out", [`md5:${MD5}`], "verbose"]);
   assert.deepEqual(flags, { supernodes: ["a,b=2", "c"], limitRate: ["20m"], backToSource: [], timeout: ["5m0s"] });
-  assert.deepEqual(ignored.map((line) => line.split(" ")[1]), ["--minrate", "--dfdaemon", "--clientqueue", "--showbar"]);
-  const second = parse("http://o/f", "--disable-back-to-source", "--overwrite", "--filtered-query-param", "a", "--filtered-query-param", "b");
+  assert.deepEqual(
+    ignored.map((line) => line.split(" ")[1]),
+    ["--minrate", "--dfdaemon", "--clientqueue", "--showbar"],
+  );
+  const second = parse(
+    "http://o/f",
+    "--disable-back-to-source",
+    "--overwrite",
+    "--filtered-query-param",
+    "a",
+    "--filtered-query-param",
+    "b",
+  );
   assert.deepEqual([second.job().overwrite, second.job().source.filteredQueryParameters], [true, ["a", "b"]]);
   assert.deepEqual(second.flags, { backToSource: [] });
 });
 
 test("0 is no limit in 1.0's names, and today's name wins over the old one", () => {
-  assert.deepEqual(parse("http://o/f", "--totallimit", "0", "-e", "0").flags, { limitRate: ["none"], timeout: ["none"] });
+  assert.deepEqual(parse("http://o/f", "--totallimit", "0", "-e", "0").flags, {
+    limitRate: ["none"],
+    timeout: ["none"],
+  });
   assert.deepEqual(parse("http://o/f", "-s", "20m", "--limit-rate", "1m").flags, { limitRate: ["1m"] });
   assert.equal(parse("http://o/f", "-p", "source").job().originOnly, true);
 });
@@ -77,7 +168,10 @@ test("what cannot be meant is refused", () => {
     [["http://o/f", "-p", "x"], "USAGE", /--pattern/],
   ];
   for (const [argv, code, message] of refused) assert.throws(parse(...argv).job, { code, message }, argv.join(" "));
-  assert.throws(() => parse("http://o/f", "--no-such-flag"), { code: "USAGE", message: /no-such-flag.*try dfget --help$/ });
+  assert.throws(() => parse("http://o/f", "--no-such-flag"), {
+    code: "USAGE",
+    message: /no-such-flag.*try dfget --help$/,
+  });
   assert.throws(() => parse("http://o/f", "http://o/g"), { code: "USAGE" });
 });
 

@@ -34,7 +34,11 @@ export function addDfgetFlags(command: Command): void {
     .option("--force", "overwrite FILE")
     .option("--tag <TEXT>", "keeps downloads of one URL apart that must not share")
     .option("--application <TEXT>", "who downloads, likewise")
-    .option("-f, --filter <a&b>", "query parameters of the URL that do not tell files apart, such as signatures", collect)
+    .option(
+      "-f, --filter <a&b>",
+      "query parameters of the URL that do not tell files apart, such as signatures",
+      collect,
+    )
     .option("--json", "at the end one JSON object on stdout (on stderr with -O -)")
     .option("-q, --quiet", "no progress, only errors")
     .option("-v, --verbose", "say which way was taken, and why");
@@ -42,8 +46,23 @@ export function addDfgetFlags(command: Command): void {
     const option = new Option(flags).hideHelp();
     command.addOption(repeatable ? option.argParser(collect) : option);
   };
-  for (const flags of ["-u, --url <url>", "-o <file>", "-m, --md5 <hex>", "-i, --identifier <text>", "-p, --pattern <word>", "-e <time>", "--callsystem <text>"]) hidden(flags);
-  for (const flags of ["-n, --node <list>", "-s, --locallimit <rate>", "--totallimit <rate>", "--filtered-query-param <name>"]) hidden(flags, true);
+  for (const flags of [
+    "-u, --url <url>",
+    "-o <file>",
+    "-m, --md5 <hex>",
+    "-i, --identifier <text>",
+    "-p, --pattern <word>",
+    "-e <time>",
+    "--callsystem <text>",
+  ])
+    hidden(flags);
+  for (const flags of [
+    "-n, --node <list>",
+    "-s, --locallimit <rate>",
+    "--totallimit <rate>",
+    "--filtered-query-param <name>",
+  ])
+    hidden(flags, true);
   for (const flags of ["--notbs", "--disable-back-to-source", "--overwrite"]) hidden(flags);
   for (const { flags } of IGNORED) hidden(flags);
 }
@@ -82,7 +101,8 @@ export function dfgetJob(command: Command): DfgetJob {
   }
   const parsed = parseOriginUrl(url);
   const output = given.output ?? given.o ?? lastSegment(parsed);
-  if (output === "-" && given.continue === true) throw new AppError("USAGE", "-c needs a file to continue, and -O - is none");
+  if (output === "-" && given.continue === true)
+    throw new AppError("USAGE", "-c needs a file to continue, and -O - is none");
   if (output === "") throw new AppError("USAGE", "-O needs a file name, or - for stdout");
   const digests = [
     ...(given.digest ?? []).map((text) => requireDigest(text, "--digest")),
@@ -141,7 +161,10 @@ function parseHeaders(lines: readonly string[]): Readonly<Record<string, string>
     const value = line.slice(colon + 1).trim();
     if (colon < 0 || !/^[!#$%&'*+.^_`|~0-9a-z-]+$/.test(name) || /[\0\r\n]/.test(value)) {
       // The value may be a credential: only what stands before the colon is repeated.
-      throw new AppError("USAGE", `--header: ${JSON.stringify(colon < 0 ? "" : name.slice(0, 80))} is no header; write 'Name: value'`);
+      throw new AppError(
+        "USAGE",
+        `--header: ${JSON.stringify(colon < 0 ? "" : name.slice(0, 80))} is no header; write 'Name: value'`,
+      );
     }
     if (name === "range") throw new AppError("USAGE", "--header: dfget fetches whole files and sends its own Range");
     if (value === "") continue;

@@ -1,6 +1,17 @@
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
@@ -12,7 +23,13 @@ import { DigestCheck } from "./digest-check.ts";
 const CONTENT = randomBytes(100_000);
 const SHA256 = `sha256:${createHash("sha256").update(CONTENT).digest("hex")}` as Digest;
 const MD5 = `md5:${createHash("md5").update(CONTENT).digest("hex")}` as Digest;
-const VERSION: FileVersion = { urlHash: "u", lengthBytes: CONTENT.length, digest: null, etag: '"1"', lastModified: null };
+const VERSION: FileVersion = {
+  urlHash: "u",
+  lengthBytes: CONTENT.length,
+  digest: null,
+  etag: '"1"',
+  lastModified: null,
+};
 
 let directory: string;
 let path: string;
@@ -23,7 +40,9 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(directory, { recursive: true }));
 
-function open(options: { readonly overwrite?: boolean; readonly resume?: boolean; readonly digests?: readonly Digest[] } = {}): Promise<FileOutput> {
+function open(
+  options: { readonly overwrite?: boolean; readonly resume?: boolean; readonly digests?: readonly Digest[] } = {},
+): Promise<FileOutput> {
   const { overwrite = false, resume = false, digests = [SHA256, MD5] } = options;
   return openFileOutput({ path, overwrite, resume, check: new DigestCheck(digests) });
 }
@@ -139,7 +158,12 @@ test("what exists is kept, unless it is to be overwritten", async () => {
   writeFileSync(path, "precious");
   await assert.rejects(open(), { code: "OUTPUT_EXISTS" });
   symlinkSync("nowhere", join(directory, "link"));
-  const link = openFileOutput({ path: join(directory, "link"), overwrite: false, resume: false, check: new DigestCheck([]) });
+  const link = openFileOutput({
+    path: join(directory, "link"),
+    overwrite: false,
+    resume: false,
+    check: new DigestCheck([]),
+  });
   await assert.rejects(link, { code: "OUTPUT_EXISTS" });
   const output = await open({ overwrite: true });
   await output.begin(VERSION);
@@ -159,11 +183,15 @@ test("a file that somebody makes meanwhile is kept, too", async () => {
 });
 
 test("an output that cannot be written is known before any download", async () => {
-  const at = (target: string): Promise<FileOutput> => openFileOutput({ path: target, overwrite: false, resume: false, check: new DigestCheck([]) });
+  const at = (target: string): Promise<FileOutput> =>
+    openFileOutput({ path: target, overwrite: false, resume: false, check: new DigestCheck([]) });
   mkdirSync(join(directory, "dir"));
   await assert.rejects(at(join(directory, "dir")), { code: "OUTPUT_UNWRITABLE", message: /is a directory/ });
   await assert.rejects(at(join(directory, "new/")), { code: "OUTPUT_UNWRITABLE" });
-  await assert.rejects(at(join(directory, "no/such/file")), { code: "OUTPUT_UNWRITABLE", message: /folder does not exist/ });
+  await assert.rejects(at(join(directory, "no/such/file")), {
+    code: "OUTPUT_UNWRITABLE",
+    message: /folder does not exist/,
+  });
   writeFileSync(join(directory, "plain"), "");
   await assert.rejects(at(join(directory, "plain/below")), { code: "OUTPUT_UNWRITABLE" });
   symlinkSync("/etc/passwd", join(directory, "x.part"));
@@ -177,13 +205,22 @@ test("an output that cannot be written is known before any download", async () =
 
 test("a full disk is DISK_FULL", { skip: !existsSync("/dev/full") }, () => {
   const error = outputError(Object.assign(new Error("x"), { code: "ENOSPC" }), "F", "DISK_FAILED");
-  assert.deepEqual([error.code, error.message], ["DISK_FULL", "cannot write F: the disk is full; make room and go on with -c"]);
+  assert.deepEqual(
+    [error.code, error.message],
+    ["DISK_FULL", "cannot write F: the disk is full; make room and go on with -c"],
+  );
   assert.equal(outputError(Object.assign(new Error("io"), { code: "EIO" }), "F", "DISK_FAILED").code, "DISK_FAILED");
 });
 
 test("the state beside a part holds no URL, and its owner can read it", async () => {
   const source = { url: "http://u:p@o/f?sig=secret&v=1", headers: {}, filteredQueryParameters: ["sig"] };
-  const info = { taskId: undefined, lengthBytes: 5, contentType: undefined, digest: undefined, headers: { etag: '"1"' } };
+  const info = {
+    taskId: undefined,
+    lengthBytes: 5,
+    contentType: undefined,
+    digest: undefined,
+    headers: { etag: '"1"' },
+  };
   const output = await open();
   await output.begin(fileVersion(source, info));
   assert.doesNotMatch(readFileSync(`${path}.part.json`, "utf8"), /secret|http/);

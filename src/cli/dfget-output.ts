@@ -5,7 +5,14 @@ import { dirname, resolve } from "node:path";
 import { AppError, type ErrorCode } from "../base/errors.ts";
 import type { Digest } from "../protocol/ids.ts";
 import type { DigestCheck } from "./digest-check.ts";
-import { isHeldByOther, isResumable, isSameVersion, readPartState, writePartState, type FileVersion } from "./dfget-resume.ts";
+import {
+  isHeldByOther,
+  isResumable,
+  isSameVersion,
+  readPartState,
+  writePartState,
+  type FileVersion,
+} from "./dfget-resume.ts";
 
 /** Takes one file's bytes in order. Calls follow each other; none overlaps. */
 export interface DfgetOutput {
@@ -56,11 +63,16 @@ export async function openFileOutput(options: FileOutputOptions): Promise<FileOu
   const partPath = `${path}.part`;
   const state = readPartState(`${partPath}.json`);
   if (isHeldByOther(state)) {
-    throw new AppError("OUTPUT_UNWRITABLE", `another dfget (process ${state?.pid}) is writing ${options.path}; wait for it, or choose another file`);
+    throw new AppError(
+      "OUTPUT_UNWRITABLE",
+      `another dfget (process ${state?.pid}) is writing ${options.path}; wait for it, or choose another file`,
+    );
   }
-  const handle = await open(partPath, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o666).catch((thrown: unknown) => {
-    throw outputError(thrown, options.path, "OUTPUT_UNWRITABLE");
-  });
+  const handle = await open(partPath, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o666).catch(
+    (thrown: unknown) => {
+      throw outputError(thrown, options.path, "OUTPUT_UNWRITABLE");
+    },
+  );
   return new FileOutput({ ...options, path }, handle, state?.file, state?.syncedBytes ?? 0);
 }
 
@@ -163,7 +175,7 @@ export class FileOutput implements DfgetOutput {
   }
 
   async #writeAll(chunk: Uint8Array): Promise<void> {
-    for (let at = 0; at < chunk.length; ) {
+    for (let at = 0; at < chunk.length;) {
       const { bytesWritten } = await this.#handle.write(chunk, at, chunk.length - at, this.#writtenBytes);
       at += bytesWritten;
       this.#writtenBytes += bytesWritten;
@@ -191,7 +203,12 @@ export class FileOutput implements DfgetOutput {
 
   #saveState(): void {
     if (this.#version === undefined) return;
-    writePartState(this.#statePath, { version: 1, pid: process.pid, file: this.#version, syncedBytes: this.#syncedBytes });
+    writePartState(this.#statePath, {
+      version: 1,
+      pid: process.pid,
+      file: this.#version,
+      syncedBytes: this.#syncedBytes,
+    });
   }
 
   async #putInPlace(): Promise<void> {
@@ -206,7 +223,10 @@ export class FileOutput implements DfgetOutput {
       } catch (thrown) {
         const { code } = thrown as NodeJS.ErrnoException;
         if (code === "EEXIST") {
-          throw new AppError("OUTPUT_EXISTS", `${path} was made by somebody else meanwhile and stays as it is; the download is whole in ${this.#partPath}`);
+          throw new AppError(
+            "OUTPUT_EXISTS",
+            `${path} was made by somebody else meanwhile and stays as it is; the download is whole in ${this.#partPath}`,
+          );
         }
         if (code !== "EPERM" && code !== "EOPNOTSUPP" && code !== "ENOSYS" && code !== "EMLINK") throw thrown;
         // A file system without hard links.
@@ -243,7 +263,11 @@ export function outputError(thrown: unknown, path: string, fallback: ErrorCode):
     return new AppError("DISK_FULL", `cannot write ${path}: ${what}; make room and go on with -c`, { cause: thrown });
   }
   const advice = ADVICE[code ?? ""];
-  return new AppError(advice === undefined ? fallback : "OUTPUT_UNWRITABLE", `cannot write ${path}: ${advice ?? message}`, { cause: thrown });
+  return new AppError(
+    advice === undefined ? fallback : "OUTPUT_UNWRITABLE",
+    `cannot write ${path}: ${advice ?? message}`,
+    { cause: thrown },
+  );
 }
 
 const ADVICE: Readonly<Record<string, string>> = {

@@ -11,7 +11,13 @@ import { StreamOutput } from "./stream-output.ts";
 
 const BYTES = Buffer.from("0123456789");
 const SHA256 = `sha256:${createHash("sha256").update(BYTES).digest("hex")}` as Digest;
-const INFO: ContentInfo = { taskId: undefined, lengthBytes: 10, contentType: undefined, digest: undefined, headers: { etag: '"1"' } };
+const INFO: ContentInfo = {
+  taskId: undefined,
+  lengthBytes: 10,
+  contentType: undefined,
+  digest: undefined,
+  headers: { etag: '"1"' },
+};
 
 interface FakeWay {
   readonly name?: Way["name"];
@@ -43,7 +49,10 @@ function way({ name = "dfdaemon", info = INFO, failure, openError, hangs, log }:
   return { name, opener: () => opener };
 }
 
-function transfer(ways: readonly FakeWay[], options: Partial<TransferOptions> = {}): { readonly transfer: Transfer; readonly out: () => string; readonly next: string[] } {
+function transfer(
+  ways: readonly FakeWay[],
+  options: Partial<TransferOptions> = {},
+): { readonly transfer: Transfer; readonly out: () => string; readonly next: string[] } {
   const chunks: Uint8Array[] = [];
   const next: string[] = [];
   const write = (chunk: Uint8Array): Promise<void> => {
@@ -79,7 +88,11 @@ test("one way that works is all there is to it", async () => {
 
 test("a daemon that is not there, or goes away in mid-file, is got round without a byte twice", async () => {
   const log: string[] = [];
-  const { transfer: run, out, next } = transfer([{ openError: GONE }, { failure: { atByte: 4, error: GONE } }, { name: "origin", log }]);
+  const {
+    transfer: run,
+    out,
+    next,
+  } = transfer([{ openError: GONE }, { failure: { atByte: 4, error: GONE } }, { name: "origin", log }]);
   await run.run();
   assert.equal(out(), "0123456789");
   assert.deepEqual(log, ["read from 4", "closed"]);
@@ -94,7 +107,10 @@ test("what the daemon says of the file stands", async () => {
 });
 
 test("bytes of another version are not put behind those that are out", async () => {
-  const { transfer: run } = transfer([{ failure: { atByte: 4, error: GONE } }, { info: { ...INFO, headers: { etag: '"2"' } } }]);
+  const { transfer: run } = transfer([
+    { failure: { atByte: 4, error: GONE } },
+    { info: { ...INFO, headers: { etag: '"2"' } } },
+  ]);
   await assert.rejects(run.run(), { code: "ORIGIN_CHANGED" });
 });
 

@@ -102,7 +102,10 @@ export class Transfer {
     } catch (thrown) {
       const error = toAppError(thrown);
       const { output, signal } = this.#options;
-      const isStuck = CANNOT_CONTINUE.has(error.code) && output.likelyStartByte > 0 && this.#doneBytes <= Math.max(startedAt, this.resumedBytes);
+      const isStuck =
+        CANNOT_CONTINUE.has(error.code) &&
+        output.likelyStartByte > 0 &&
+        this.#doneBytes <= Math.max(startedAt, this.resumedBytes);
       if (!isStuck || signal.aborted) throw error;
       // An origin without ranges, or a file that became another: what is here is of no use.
       output.restart();
@@ -114,7 +117,10 @@ export class Transfer {
 
   async #copyOnce(way: Way): Promise<void> {
     const { source, backToSource, output, signal } = this.#options;
-    const content = await untilAborted(way.opener(output.likelyStartByte).open({ source, backToSource }, signal), signal);
+    const content = await untilAborted(
+      way.opener(output.likelyStartByte).open({ source, backToSource }, signal),
+      signal,
+    );
     this.#content = content;
     try {
       const startByte = await output.begin(fileVersion(source, content.info));
@@ -135,7 +141,9 @@ export class Transfer {
       }
       const { lengthBytes } = content.info;
       if (lengthBytes !== undefined && lengthBytes !== this.#doneBytes) {
-        throw new AppError("ORIGIN_CUT", `the file has ${lengthBytes} bytes, but ${this.#doneBytes} came; try again`, { details: { lengthBytes } });
+        throw new AppError("ORIGIN_CUT", `the file has ${lengthBytes} bytes, but ${this.#doneBytes} came; try again`, {
+          details: { lengthBytes },
+        });
       }
     } finally {
       this.#earlier = this.sources;

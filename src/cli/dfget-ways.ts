@@ -44,10 +44,16 @@ export async function* waysTo(job: DfgetJob, config: DfgetConfig, speaker: WaySp
     yield* ownPeer(job, config, speaker);
   }
   if (!config.backToSource) {
-    throw new AppError("BACK_SOURCE_FORBIDDEN", "neither a dfdaemon nor a supernode can be reached, and --no-back-source forbids reading the origin; start one, or leave the flag out");
+    throw new AppError(
+      "BACK_SOURCE_FORBIDDEN",
+      "neither a dfdaemon nor a supernode can be reached, and --no-back-source forbids reading the origin; start one, or leave the flag out",
+    );
   }
   speaker.detail("reading the origin directly");
-  const [{ HttpOrigin }, { DirectOpener }] = await Promise.all([import("../origin/http-origin.ts"), import("../peer/direct-content.ts")]);
+  const [{ HttpOrigin }, { DirectOpener }] = await Promise.all([
+    import("../origin/http-origin.ts"),
+    import("../peer/direct-content.ts"),
+  ]);
   const origin = new HttpOrigin({ userAgent: `dfget/${config.version}` });
   try {
     yield { name: "origin", opener: () => new DirectOpener({ origin }) };
@@ -58,7 +64,10 @@ export async function* waysTo(job: DfgetJob, config: DfgetConfig, speaker: WaySp
 
 async function* ownPeer(job: DfgetJob, config: DfgetConfig, speaker: WaySpeaker): AsyncGenerator<Way> {
   // Loaded before the first connection: whoever measures dfget wants the download, not the loading of modules.
-  const [{ HttpOrigin }, { createOwnPeer }] = await Promise.all([import("../origin/http-origin.ts"), import("../peer/own-peer.ts")]);
+  const [{ HttpOrigin }, { createOwnPeer }] = await Promise.all([
+    import("../origin/http-origin.ts"),
+    import("../peer/own-peer.ts"),
+  ]);
   if (!(await isAnyReachable(config.supernodes))) {
     const line = `no supernode can be reached at ${config.supernodes.map(printAddress).join(", ")}`;
     if (config.areSupernodesGiven) speaker.warn(line);

@@ -18,7 +18,11 @@ import { isSpecialFile, specialFileOutput, stdoutOutput } from "./stream-output.
 import { showBytes } from "./units.ts";
 
 /** After these nothing that came is worth keeping. */
-const WORTHLESS_AFTER: ReadonlySet<ErrorCode> = new Set<ErrorCode>(["DIGEST_MISMATCH", "ORIGIN_CHANGED", "ORIGIN_LENGTH_WRONG"]);
+const WORTHLESS_AFTER: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  "DIGEST_MISMATCH",
+  "ORIGIN_CHANGED",
+  "ORIGIN_LENGTH_WRONG",
+]);
 
 process.exit(await main(process.argv.slice(2)));
 
@@ -63,7 +67,12 @@ async function download(job: DfgetJob, config: DfgetConfig): Promise<number> {
     name,
     ...chooseProgress(config.progress, job.verbosity === "quiet", { isTty: process.stderr.isTTY, env: process.env }),
     env: process.env,
-    read: () => ({ doneBytes: transfer.doneBytes, resumedBytes: transfer.resumedBytes, totalBytes: transfer.info?.lengthBytes, sources: transfer.sources }),
+    read: () => ({
+      doneBytes: transfer.doneBytes,
+      resumedBytes: transfer.resumedBytes,
+      totalBytes: transfer.info?.lengthBytes,
+      sources: transfer.sources,
+    }),
   });
   const facts = (): object => ({
     url: redactUrl(job.source.url),
@@ -89,8 +98,14 @@ async function download(job: DfgetJob, config: DfgetConfig): Promise<number> {
     const kept = await output.abandon(!WORTHLESS_AFTER.has(error.code));
     const exitCode = interruption.exitCode ?? error.exitCode;
     await report(error);
-    if (kept > 0 && job.verbosity !== "quiet") await say(process.stderr, `${job.output}.part keeps ${showBytes(kept)}; go on with -c\n`);
-    await json({ ok: false, ...facts(), exitCode, error: { code: error.code, message: error.message, details: error.details } });
+    if (kept > 0 && job.verbosity !== "quiet")
+      await say(process.stderr, `${job.output}.part keeps ${showBytes(kept)}; go on with -c\n`);
+    await json({
+      ok: false,
+      ...facts(),
+      exitCode,
+      error: { code: error.code, message: error.message, details: error.details },
+    });
     return exitCode;
   } finally {
     interruption.close();

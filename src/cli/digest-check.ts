@@ -49,7 +49,10 @@ export class DigestCheck {
 export function requireDigest(text: string, flag: string): Digest {
   const digest = parseDigest(text);
   if (digest !== undefined) return digest;
-  throw new AppError("USAGE", `${flag}: ${JSON.stringify(text.slice(0, 160))} is no digest; write sha256:HEX (or sha512, sha1, md5) with all its hex digits`);
+  throw new AppError(
+    "USAGE",
+    `${flag}: ${JSON.stringify(text.slice(0, 160))} is no digest; write sha256:HEX (or sha512, sha1, md5) with all its hex digits`,
+  );
 }
 
 /** Of several digests of one file, the one that is hardest to forge. */

@@ -10,9 +10,13 @@ export class Interruption {
 
   /** @param timeoutMs undefined = no limit */
   constructor(timeoutMs: number | undefined) {
-    this.#listeners = ([["SIGINT", 2], ["SIGTERM", 15], ["SIGHUP", 1]] as const).map(
-      ([signal, number]) => [signal, () => this.#signalled(signal, 128 + number)] as const,
-    );
+    this.#listeners = (
+      [
+        ["SIGINT", 2],
+        ["SIGTERM", 15],
+        ["SIGHUP", 1],
+      ] as const
+    ).map(([signal, number]) => [signal, () => this.#signalled(signal, 128 + number)] as const);
     for (const [signal, listener] of this.#listeners) process.on(signal, listener);
     if (timeoutMs === undefined) return;
     const error = new AppError("TIMEOUT", `not done after ${showDuration(timeoutMs)}; give it longer with --timeout`);

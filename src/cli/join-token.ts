@@ -24,7 +24,9 @@ export function clientToken(config: ResolvedConfig<ClientSettings>, machine: Mac
     throw new Error("its first line is empty");
   } catch (thrown) {
     if (joinTokenFile === undefined) return undefined;
-    throw invalidConfig([`${config.sources.joinTokenFile}: cannot read a join token from ${file}: ${(thrown as Error).message}`]);
+    throw invalidConfig([
+      `${config.sources.joinTokenFile}: cannot read a join token from ${file}: ${(thrown as Error).message}`,
+    ]);
   }
 }
 
@@ -36,7 +38,10 @@ export function defaultTokenFile(machine: Machine): string {
  * When the supernode is on this machine and both are starting, its first start is still to write the token: waits for
  * the file for a few seconds, so that `supernode & dfdaemon &` works. Returns at once when a token was given.
  */
-export async function awaitLocalToken(config: ResolvedConfig<typeof DFDAEMON_SETTINGS>, machine: Machine): Promise<void> {
+export async function awaitLocalToken(
+  config: ResolvedConfig<typeof DFDAEMON_SETTINGS>,
+  machine: Machine,
+): Promise<void> {
   const { joinToken, joinTokenFile, insecureNoToken, supernodes } = config.values;
   if (joinToken !== undefined || insecureNoToken || !supernodes.some(({ host }) => isLoopback(host))) return;
   const file = joinTokenFile ?? defaultTokenFile(machine);

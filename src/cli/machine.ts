@@ -27,14 +27,17 @@ export function defaultDataDirectory(machine: Machine, program: "supernode" | "d
 /** `/run/dragonfly/dfdaemon.sock` when this user may write there, else under $XDG_RUNTIME_DIR. */
 export function defaultSocketPath(machine: Machine): string {
   const runtime = machine.env["XDG_RUNTIME_DIR"];
-  if (machine.isRoot || runtime === undefined || runtime === "" || machine.canWrite("/run/dragonfly")) return SYSTEM_SOCKET;
+  if (machine.isRoot || runtime === undefined || runtime === "" || machine.canWrite("/run/dragonfly"))
+    return SYSTEM_SOCKET;
   return join(runtime, "dragonfly/dfdaemon.sock");
 }
 
 /** Where a client looks: the system's daemon first, then the user's own. */
 export function candidateSocketPaths(machine: Machine): readonly string[] {
   const runtime = machine.env["XDG_RUNTIME_DIR"];
-  return runtime === undefined || runtime === "" ? [SYSTEM_SOCKET] : [SYSTEM_SOCKET, join(runtime, "dragonfly/dfdaemon.sock")];
+  return runtime === undefined || runtime === ""
+    ? [SYSTEM_SOCKET]
+    : [SYSTEM_SOCKET, join(runtime, "dragonfly/dfdaemon.sock")];
 }
 
 const SYSTEM_SOCKET = "/run/dragonfly/dfdaemon.sock";

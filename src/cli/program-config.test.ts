@@ -17,7 +17,12 @@ before(() => {
   directory = mkdtempSync(join(tmpdir(), "program-config-"));
   empty = join(directory, "empty.yaml");
   writeFileSync(empty, "");
-  machine = { env: { XDG_STATE_HOME: join(directory, "state") }, isRoot: false, home: directory, canWrite: () => false };
+  machine = {
+    env: { XDG_STATE_HOME: join(directory, "state") },
+    isRoot: false,
+    home: directory,
+    canWrite: () => false,
+  };
 });
 after(() => rmSync(directory, { recursive: true }));
 
@@ -37,8 +42,14 @@ test("the token itself, else the named file, else the file of a supernode on thi
   writeFileSync(named, "from-a-file\nsecond line\n");
   assert.equal(daemon({ joinTokenFile: [named] }).joinToken, "from-a-file");
   assert.equal(daemon({ joinTokenFile: [named] }, { DRAGONFLY_JOIN_TOKEN: "from-the-env" }).joinToken, "from-the-env");
-  assert.equal(daemon({ joinToken: ["from-a-flag"] }, { DRAGONFLY_JOIN_TOKEN: "from-the-env" }).joinToken, "from-a-flag");
-  assert.throws(() => daemon({ joinTokenFile: [join(directory, "absent")] }), { code: "CONFIG_INVALID", message: /cannot read a join token/ });
+  assert.equal(
+    daemon({ joinToken: ["from-a-flag"] }, { DRAGONFLY_JOIN_TOKEN: "from-the-env" }).joinToken,
+    "from-a-flag",
+  );
+  assert.throws(() => daemon({ joinTokenFile: [join(directory, "absent")] }), {
+    code: "CONFIG_INVALID",
+    message: /cannot read a join token/,
+  });
   assert.throws(() => daemon({ joinTokenFile: [empty] }), { code: "CONFIG_INVALID", message: /first line is empty/ });
 
   const local = join(directory, "state/dragonfly/supernode");
@@ -49,7 +60,8 @@ test("the token itself, else the named file, else the file of a supernode on thi
 });
 
 test("the supernode's token: given, in a file, or none", () => {
-  const token = (flags: FlagTexts): unknown => supernodeConfig(resolveConfig(SUPERNODE, { flags, file: empty }, machine), "1").joinToken;
+  const token = (flags: FlagTexts): unknown =>
+    supernodeConfig(resolveConfig(SUPERNODE, { flags, file: empty }, machine), "1").joinToken;
   assert.deepEqual(token({ dataDir: ["/d"] }), { kind: "file", file: "/d/join-token" });
   assert.deepEqual(token({ joinTokenFile: ["/t"] }), { kind: "file", file: "/t" });
   assert.deepEqual(token({ joinToken: ["12345678"] }), { kind: "given", token: "12345678" });
@@ -64,7 +76,8 @@ test("what a program is given is frozen all through", () => {
 
 test("dfget looks for the system's daemon, then the user's own, unless told where", () => {
   const here = { ...machine, env: { ...machine.env, XDG_RUNTIME_DIR: "/run/user/7" } };
-  const get = (flags: FlagTexts): readonly string[] => dfgetConfig(resolveConfig(DFGET, { flags, file: empty }, here), "1", here).socketPaths;
+  const get = (flags: FlagTexts): readonly string[] =>
+    dfgetConfig(resolveConfig(DFGET, { flags, file: empty }, here), "1", here).socketPaths;
   assert.deepEqual(get({}), ["/run/dragonfly/dfdaemon.sock", "/run/user/7/dragonfly/dfdaemon.sock"]);
   assert.deepEqual(get({ socket: ["/s"] }), ["/s"]);
 });

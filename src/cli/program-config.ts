@@ -43,7 +43,11 @@ export function supernodeConfig(config: ResolvedConfig<typeof SUPERNODE_SETTINGS
 }
 
 /** @throws AppError CONFIG_INVALID, also when others can reach the peer port and there is no token */
-export function dfdaemonConfig(config: ResolvedConfig<typeof DFDAEMON_SETTINGS>, version: string, machine: Machine): DfdaemonConfig {
+export function dfdaemonConfig(
+  config: ResolvedConfig<typeof DFDAEMON_SETTINGS>,
+  version: string,
+  machine: Machine,
+): DfdaemonConfig {
   const { values } = config;
   const joinToken = clientToken(config, machine);
   if (joinToken === undefined && !values.insecureNoToken && !isLoopback(values.peerListen.host)) {
@@ -71,7 +75,11 @@ export function dfdaemonConfig(config: ResolvedConfig<typeof DFDAEMON_SETTINGS>,
   });
 }
 
-export function dfgetConfig(config: ResolvedConfig<typeof DFGET_SETTINGS>, version: string, machine: Machine): DfgetConfig {
+export function dfgetConfig(
+  config: ResolvedConfig<typeof DFGET_SETTINGS>,
+  version: string,
+  machine: Machine,
+): DfgetConfig {
   const { values } = config;
   return deepFreeze({
     version,
@@ -93,17 +101,25 @@ function supernodeToken({ values, sources }: ResolvedConfig<typeof SUPERNODE_SET
   if (values.insecureNoToken) {
     const contradiction = (["joinToken", "joinTokenFile"] as const).find((key) => values[key] !== undefined);
     if (contradiction === undefined) return { kind: "none" };
-    throw invalidConfig([`${sources[contradiction]} gives a join token and ${sources.insecureNoToken} says to ask for none: leave one of them out`]);
+    throw invalidConfig([
+      `${sources[contradiction]} gives a join token and ${sources.insecureNoToken} says to ask for none: leave one of them out`,
+    ]);
   }
   if (values.joinToken !== undefined) return { kind: "given", token: values.joinToken };
   return { kind: "file", file: values.joinTokenFile ?? join(values.dataDir, "join-token") };
 }
 
-function cacheConfig(values: { readonly dataDir: string; readonly cacheQuota: number | undefined; readonly reservedFree: number }): CacheConfig {
+function cacheConfig(values: {
+  readonly dataDir: string;
+  readonly cacheQuota: number | undefined;
+  readonly reservedFree: number;
+}): CacheConfig {
   return { dataDirectory: values.dataDir, quotaBytes: values.cacheQuota, reservedFreeBytes: values.reservedFree };
 }
 
-function rateLimits(values: Readonly<Record<"downloadLimit" | "uploadLimit" | "originLimit", number | undefined>>): RateLimits {
+function rateLimits(
+  values: Readonly<Record<"downloadLimit" | "uploadLimit" | "originLimit", number | undefined>>,
+): RateLimits {
   return {
     downloadBytesPerSecond: values.downloadLimit,
     uploadBytesPerSecond: values.uploadLimit,

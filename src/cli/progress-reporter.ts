@@ -60,7 +60,12 @@ export class ProgressReporter {
 
   figures(): ProgressFigures {
     const { name, read } = this.#options;
-    return { name, ...read(), bytesPerSecond: this.#meter.bytesPerSecond, elapsedMs: performance.now() - this.#startedMs };
+    return {
+      name,
+      ...read(),
+      bytesPerSecond: this.#meter.bytesPerSecond,
+      elapsedMs: performance.now() - this.#startedMs,
+    };
   }
 
   #tick(): void {

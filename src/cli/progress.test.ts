@@ -18,7 +18,10 @@ const FIGURES: ProgressFigures = {
 
 test("a bar with all of it where there is room, less where there is not", () => {
   const at = (columns: number): string => renderBar(FIGURES, { columns, colour: false });
-  assert.equal(at(130), "image.tar  25% [=========>                              ] 50.0 MiB / 200 MiB  10.0 MiB/s  15s left  seed 20% peers 80%");
+  assert.equal(
+    at(130),
+    "image.tar  25% [=========>                              ] 50.0 MiB / 200 MiB  10.0 MiB/s  15s left  seed 20% peers 80%",
+  );
   assert.equal(at(80), " 25% [=>         ] 50.0 MiB / 200 MiB  10.0 MiB/s  15s left  seed 20% peers 80%");
   assert.equal(at(70), " 25% 50.0 MiB / 200 MiB  10.0 MiB/s  15s left  seed 20% peers 80%");
   assert.equal(at(60), " 25% 50.0 MiB / 200 MiB  10.0 MiB/s  seed 20% peers 80%");
@@ -30,30 +33,55 @@ test("a bar with all of it where there is room, less where there is not", () => 
 test("no line is ever as wide as the terminal, whatever the figures", () => {
   const number = fc.nat({ max: 2 ** 50 });
   fc.assert(
-    fc.property(fc.integer({ min: 11, max: 300 }), number, fc.option(number, { nil: undefined }), fc.option(number, { nil: undefined }), fc.string(), (columns, doneBytes, totalBytes, bytesPerSecond, name) => {
-      const sources = { seedBytes: doneBytes, peerBytes: 1, originBytes: 1, cacheBytes: 1 };
-      return renderBar({ ...FIGURES, name, doneBytes, totalBytes, bytesPerSecond, sources }, { columns, colour: false }).length < columns;
-    }),
+    fc.property(
+      fc.integer({ min: 11, max: 300 }),
+      number,
+      fc.option(number, { nil: undefined }),
+      fc.option(number, { nil: undefined }),
+      fc.string(),
+      (columns, doneBytes, totalBytes, bytesPerSecond, name) => {
+        const sources = { seedBytes: doneBytes, peerBytes: 1, originBytes: 1, cacheBytes: 1 };
+        return (
+          renderBar({ ...FIGURES, name, doneBytes, totalBytes, bytesPerSecond, sources }, { columns, colour: false })
+            .length < columns
+        );
+      },
+    ),
   );
 });
 
 test("an unknown length has neither percent nor bar", () => {
   const figures = { ...FIGURES, totalBytes: undefined };
-  assert.equal(renderBar(figures, { columns: 100, colour: false }), "image.tar 50.0 MiB  10.0 MiB/s  seed 20% peers 80%");
+  assert.equal(
+    renderBar(figures, { columns: 100, colour: false }),
+    "image.tar 50.0 MiB  10.0 MiB/s  seed 20% peers 80%",
+  );
   assert.equal(renderPlain(figures), "image.tar: 50.0 MiB, 10.0 MiB/s, seed 20% peers 80% origin 0%");
 });
 
 test("colour only when asked for", () => {
-  assert.match(renderBar(FIGURES, { columns: 100, colour: true }), /\u001b\[/);
-  assert.doesNotMatch(renderBar(FIGURES, { columns: 100, colour: false }), /\u001b/);
+  assert.equal(renderBar(FIGURES, { columns: 100, colour: true }).includes("\u001b["), true);
+  assert.equal(renderBar(FIGURES, { columns: 100, colour: false }).includes("\u001b"), false);
 });
 
 test("lines for logs, and the last word", () => {
-  assert.equal(renderPlain(FIGURES), "image.tar: 50.0 MiB of 200 MiB (25%), 10.0 MiB/s, 15s left, seed 20% peers 80% origin 0%");
+  assert.equal(
+    renderPlain(FIGURES),
+    "image.tar: 50.0 MiB of 200 MiB (25%), 10.0 MiB/s, 15s left, seed 20% peers 80% origin 0%",
+  );
   assert.equal(renderFinal(FIGURES), "image.tar: 50.0 MiB in 5.0s, 10.0 MiB/s, seed 20% peers 80% origin 0%");
-  assert.equal(renderFinal({ ...FIGURES, resumedBytes: 25 * MIB }), "image.tar: 50.0 MiB (25.0 MiB were here) in 5.0s, 5.00 MiB/s, seed 20% peers 80% origin 0%");
-  assert.equal(renderPlain({ ...FIGURES, bytesPerSecond: 0 }), "image.tar: 50.0 MiB of 200 MiB (25%), 0 B/s, stalled, seed 20% peers 80% origin 0%");
-  assert.equal(sourcesText({ seedBytes: 0, peerBytes: 0, originBytes: 0, cacheBytes: 5 }), "seed 0% peers 0% origin 0% cache 100%");
+  assert.equal(
+    renderFinal({ ...FIGURES, resumedBytes: 25 * MIB }),
+    "image.tar: 50.0 MiB (25.0 MiB were here) in 5.0s, 5.00 MiB/s, seed 20% peers 80% origin 0%",
+  );
+  assert.equal(
+    renderPlain({ ...FIGURES, bytesPerSecond: 0 }),
+    "image.tar: 50.0 MiB of 200 MiB (25%), 0 B/s, stalled, seed 20% peers 80% origin 0%",
+  );
+  assert.equal(
+    sourcesText({ seedBytes: 0, peerBytes: 0, originBytes: 0, cacheBytes: 5 }),
+    "seed 0% peers 0% origin 0% cache 100%",
+  );
   assert.equal(sourcesText({ seedBytes: 0, peerBytes: 0, originBytes: 0, cacheBytes: 0 }), "");
 });
 

@@ -65,8 +65,14 @@ export function renderBar(figures: ProgressFigures, { columns, colour }: Progres
 
 /** One line for a log. */
 export function renderPlain(figures: ProgressFigures): string {
-  const total = figures.totalBytes === undefined ? "" : ` of ${showBytes(figures.totalBytes)} (${percentText(figures).trim()})`;
-  const parts = [`${showBytes(figures.doneBytes)}${total}`, rateText(figures), leftText(figures), sourcesText(figures.sources)];
+  const total =
+    figures.totalBytes === undefined ? "" : ` of ${showBytes(figures.totalBytes)} (${percentText(figures).trim()})`;
+  const parts = [
+    `${showBytes(figures.doneBytes)}${total}`,
+    rateText(figures),
+    leftText(figures),
+    sourcesText(figures.sources),
+  ];
   return `${figures.name}: ${parts.filter((text) => text !== "").join(", ")}`;
 }
 
@@ -85,10 +91,18 @@ export function renderFinal(figures: ProgressFigures): string {
  *
  * @param style brief leaves out what gave nothing
  */
-export function sourcesText({ seedBytes, peerBytes, originBytes, cacheBytes }: SourceFigures, style: "full" | "brief" = "full"): string {
+export function sourcesText(
+  { seedBytes, peerBytes, originBytes, cacheBytes }: SourceFigures,
+  style: "full" | "brief" = "full",
+): string {
   const total = seedBytes + peerBytes + originBytes + cacheBytes;
   if (total === 0) return "";
-  const named = [["seed", seedBytes], ["peers", peerBytes], ["origin", originBytes], ["cache", cacheBytes]] as const;
+  const named = [
+    ["seed", seedBytes],
+    ["peers", peerBytes],
+    ["origin", originBytes],
+    ["cache", cacheBytes],
+  ] as const;
   return named
     .filter(([name, bytes]) => bytes > 0 || (style === "full" && name !== "cache"))
     .map(([name, bytes]) => `${name} ${Math.round((100 * bytes) / total)}%`)
@@ -105,7 +119,10 @@ function barText({ doneBytes, totalBytes }: ProgressFigures, columns: number): s
   const share = totalBytes === undefined || totalBytes === 0 ? 1 : Math.min(1, doneBytes / totalBytes);
   const full = Math.floor(share * columns);
   const head = full > 0 && full < columns ? ">" : "";
-  return "=".repeat(full - head.length).concat(head).padEnd(columns);
+  return "="
+    .repeat(full - head.length)
+    .concat(head)
+    .padEnd(columns);
 }
 
 function rateText({ bytesPerSecond }: ProgressFigures): string {

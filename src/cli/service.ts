@@ -23,7 +23,10 @@ export interface ServiceDefinition<S extends Settings, C> {
 }
 
 /** Runs until a signal ends it. Sets the exit code: 0 after a drain, else that of the error. */
-export async function runService<S extends Settings, C>(definition: ServiceDefinition<S, C>, argv: readonly string[]): Promise<void> {
+export async function runService<S extends Settings, C>(
+  definition: ServiceDefinition<S, C>,
+  argv: readonly string[],
+): Promise<void> {
   try {
     await runToEnd(definition, argv);
   } catch (thrown) {
@@ -33,7 +36,10 @@ export async function runService<S extends Settings, C>(definition: ServiceDefin
   }
 }
 
-async function runToEnd<S extends Settings, C>({ program, prepare, configure, start }: ServiceDefinition<S, C>, argv: readonly string[]): Promise<void> {
+async function runToEnd<S extends Settings, C>(
+  { program, prepare, configure, start }: ServiceDefinition<S, C>,
+  argv: readonly string[],
+): Promise<void> {
   const version = packageVersion();
   const command = createCommand(program, version);
   const parsed = parseCommandLine(command, program, argv);
@@ -42,7 +48,8 @@ async function runToEnd<S extends Settings, C>({ program, prepare, configure, st
     return;
   }
   const machine = thisMachine();
-  const load = (): ResolvedConfig<S> => resolveConfig(program, { flags: parsed.flags, file: parsed.configFile }, machine);
+  const load = (): ResolvedConfig<S> =>
+    resolveConfig(program, { flags: parsed.flags, file: parsed.configFile }, machine);
   const resolved = load();
   if (parsed.printConfig) {
     process.stdout.write(printConfig(program, resolved));
@@ -66,9 +73,15 @@ async function runToEnd<S extends Settings, C>({ program, prepare, configure, st
 }
 
 /** Settings that differ between two configurations, and that a running service cannot change. */
-function needRestart<S extends Settings>(program: Program<S>, before: ResolvedConfig<S>, after: ResolvedConfig<S>): readonly string[] {
+function needRestart<S extends Settings>(
+  program: Program<S>,
+  before: ResolvedConfig<S>,
+  after: ResolvedConfig<S>,
+): readonly string[] {
   return Object.keys(program.settings).filter(
-    (key) => program.settings[key]?.reloads !== true && JSON.stringify(before.values[key]) !== JSON.stringify(after.values[key]),
+    (key) =>
+      program.settings[key]?.reloads !== true &&
+      JSON.stringify(before.values[key]) !== JSON.stringify(after.values[key]),
   );
 }
 
@@ -88,7 +101,10 @@ function onHangUp(reload: () => Promise<void>): () => void {
 function endSignal(): Promise<void> {
   return new Promise((resolve) => {
     let count = 0;
-    for (const [signal, number] of [["SIGTERM", 15], ["SIGINT", 2]] as const) {
+    for (const [signal, number] of [
+      ["SIGTERM", 15],
+      ["SIGINT", 2],
+    ] as const) {
       process.on(signal, () => {
         count++;
         if (count > 1) process.exit(128 + number);

@@ -7,7 +7,11 @@ import { z } from "zod";
 import type { HostLabels, ListenAddress, SupernodeAddress } from "../peer/config.ts";
 import type { RegistryConfig } from "../dfdaemon/config.ts";
 import {
-  isHostName, parseListenAddress, parseSupernodeAddress, printAddress, printSupernodeAddress,
+  isHostName,
+  parseListenAddress,
+  parseSupernodeAddress,
+  printAddress,
+  printSupernodeAddress,
 } from "./addresses.ts";
 import { parseDuration, parseRate, parseSize, printDuration, printSize } from "./units.ts";
 
@@ -22,11 +26,13 @@ export interface Kind<T> {
   /** What a flag (once per use) or a variable says, in the form that `schema` reads. */
   readonly fromTexts: (texts: readonly string[]) => unknown;
   /** What a YAML file would hold; undefined when there is nothing to write. */
-  readonly print: (value: T) => unknown;
+  // A method, not a property: so a table can hold settings of every type as Setting<unknown>.
+  print(value: T): unknown;
 }
 
 const last = (texts: readonly string[]): unknown => texts.at(-1);
-const items = (texts: readonly string[]): string[] => texts.flatMap((text) => text.split(",")).filter((text) => text !== "");
+const items = (texts: readonly string[]): string[] =>
+  texts.flatMap((text) => text.split(",")).filter((text) => text !== "");
 
 /** A scalar read by `parse`; YAML numbers are taken as their text. */
 function scalar<T>(
@@ -45,23 +51,53 @@ function scalar<T>(
   return { example, valueName, schema, fromTexts: last, print };
 }
 
-export const listenAddress: Kind<ListenAddress> = scalar("HOST:PORT", "0.0.0.0:8002", "HOST:PORT", parseListenAddress, printAddress);
+export const listenAddress: Kind<ListenAddress> = scalar(
+  "HOST:PORT",
+  "0.0.0.0:8002",
+  "HOST:PORT",
+  parseListenAddress,
+  printAddress,
+);
 
-export const size: Kind<number> = scalar("SIZE", "10GiB", "a size such as 500MB or 10GiB, at most 8191 TiB", parseSize, printSize);
+export const size: Kind<number> = scalar(
+  "SIZE",
+  "10GiB",
+  "a size such as 500MB or 10GiB, at most 8191 TiB",
+  parseSize,
+  printSize,
+);
 
 /** "none", or a rate > 0: a limit of nothing at all would only look like a hang. */
 export const rateOrNone: Kind<number | undefined> = noneOr(
-  scalar("RATE", "10MiB", "a rate per second such as 10MiB, larger than 0 (none = no limit)", (text) => parseRate(text) || undefined, printSize),
+  scalar(
+    "RATE",
+    "10MiB",
+    "a rate per second such as 10MiB, larger than 0 (none = no limit)",
+    (text) => parseRate(text) || undefined,
+    printSize,
+  ),
 );
 
 export const sizeOrNone: Kind<number | undefined> = noneOr(size);
 
 export const durationOrNone: Kind<number | undefined> = noneOr(
-  scalar("DURATION", "5m", "a duration such as 30s or 2h, longer than 0 (none = no limit)", (text) => parseDuration(text) || undefined, printDuration),
+  scalar(
+    "DURATION",
+    "5m",
+    "a duration such as 30s or 2h, longer than 0 (none = no limit)",
+    (text) => parseDuration(text) || undefined,
+    printDuration,
+  ),
 );
 
 export const name: Kind<string | undefined> = {
-  ...scalar("HOST", "10.0.0.7", "a host name or address", (text) => (isHostName(text) ? text : undefined), (value) => value),
+  ...scalar(
+    "HOST",
+    "10.0.0.7",
+    "a host name or address",
+    (text) => (isHostName(text) ? text : undefined),
+    (value) => value,
+  ),
   print: (value) => value,
 };
 
@@ -91,7 +127,11 @@ export const optionalPath: Kind<string | undefined> = { ...path, schema: path.sc
 export const truth: Kind<boolean> = {
   example: "true",
   schema: z.union(
-    [z.boolean(), z.enum(["true", "1", "yes"]).transform(() => true), z.enum(["false", "0", "no"]).transform(() => false)],
+    [
+      z.boolean(),
+      z.enum(["true", "1", "yes"]).transform(() => true),
+      z.enum(["false", "0", "no"]).transform(() => false),
+    ],
     { error: (issue) => `${quote(issue.input)} is neither true nor false` },
   ),
   fromTexts: last,
@@ -101,7 +141,13 @@ export const truth: Kind<boolean> = {
 /** One of a few words. */
 export function word<const T extends string>(...words: readonly [T, ...T[]]): Kind<T> {
   const expected = `one of ${words.join(", ")}`;
-  return scalar("WORD", words.join("|"), expected, (text) => words.find((candidate) => candidate === text), (value) => value);
+  return scalar(
+    "WORD",
+    words.join("|"),
+    expected,
+    (text) => words.find((candidate) => candidate === text),
+    (value) => value,
+  );
 }
 
 export const supernodes: Kind<readonly SupernodeAddress[]> = {
@@ -119,9 +165,16 @@ export const supernodes: Kind<readonly SupernodeAddress[]> = {
 export const labels: Kind<HostLabels> = {
   example: "{region: eu, zone: a}",
   schema: z.record(
-    z.string().regex(/^[A-Za-z0-9_.-]{1,64}$/, { error: (issue) => `${quote(issue.input)} is not a label name (letters, digits, _ . -)` }),
+    z
+      .string()
+      .regex(/^[A-Za-z0-9_.-]{1,64}$/, {
+        error: (issue) => `${quote(issue.input)} is not a label name (letters, digits, _ . -)`,
+      }),
     z.string({ error: () => `a label needs a text: write NAME=VALUE, in a file NAME: "VALUE"` }).max(256),
-    { error: (issue) => (issue.code === "invalid_type" ? `${quote(issue.input)} is not a mapping of NAME: VALUE` : undefined) },
+    {
+      error: (issue) =>
+        issue.code === "invalid_type" ? `${quote(issue.input)} is not a mapping of NAME: VALUE` : undefined,
+    },
   ),
   fromTexts: (texts) => Object.fromEntries(items(texts).map(splitAtEquals)),
   print: (value) => (Object.keys(value).length === 0 ? undefined : value),
@@ -132,32 +185,47 @@ const registry = z.strictObject(
   {
     host: z.string({ error: "host is missing" }).transform((text, context) => {
       if (/^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:\d{1,5})?$/.test(text)) return text.toLowerCase();
-      context.addIssue({ code: "custom", message: `${quote(text)} is not a registry name such as docker.io or reg.example:5000` });
+      context.addIssue({
+        code: "custom",
+        message: `${quote(text)} is not a registry name such as docker.io or reg.example:5000`,
+      });
       return z.NEVER;
     }),
     url: z.string({ error: "url is missing: write HOST=URL, in a file host: and url:" }).transform((text, context) => {
       const url = URL.parse(text);
-      if (url !== null && (url.protocol === "http:" || url.protocol === "https:") && url.search === "" && url.hash === "") {
+      if (
+        url !== null &&
+        (url.protocol === "http:" || url.protocol === "https:") &&
+        url.search === "" &&
+        url.hash === ""
+      ) {
         if (url.username === "" && url.password === "") return url.href.replace(/\/+$/, "");
         context.addIssue({ code: "custom", message: "the url must not hold a user name or password" });
         return z.NEVER;
       }
-      context.addIssue({ code: "custom", message: `${quote(text)} is not a base URL such as https://registry.example` });
+      context.addIssue({
+        code: "custom",
+        message: `${quote(text)} is not a base URL such as https://registry.example`,
+      });
       return z.NEVER;
     }),
     caFile: optionalPath.schema.optional(),
   },
-  { error: (issue) => (issue.code === "invalid_type" ? `${quote(issue.input)} is not a mapping with host and url` : undefined) },
+  {
+    error: (issue) =>
+      issue.code === "invalid_type" ? `${quote(issue.input)} is not a mapping with host and url` : undefined,
+  },
 );
 
 export const registries: Kind<readonly RegistryConfig[]> = {
-  example: "[{host: reg.example, url: \"http://10.0.0.5:5000\"}]",
+  example: '[{host: reg.example, url: "http://10.0.0.5:5000"}]',
   schema: z
     .array(registry, { error: (issue) => `${quote(issue.input)} is not a list of registries` })
     .transform((list, context) => {
       const seen = new Set<string>();
       for (const [index, { host }] of list.entries()) {
-        if (seen.has(host)) context.addIssue({ code: "custom", message: `${quote(host)} is given twice`, path: [index, "host"] });
+        if (seen.has(host))
+          context.addIssue({ code: "custom", message: `${quote(host)} is given twice`, path: [index, "host"] });
         seen.add(host);
       }
       return list.map(({ host, url, caFile }) => ({ host, url, caFile }));

@@ -18,7 +18,12 @@ export class StreamOutput implements DfgetOutput {
   #held: Uint8Array | undefined;
   #takenBytes = 0;
 
-  constructor(name: string, check: DigestCheck, write: (chunk: Uint8Array) => Promise<void>, close: () => Promise<void> = () => Promise.resolve()) {
+  constructor(
+    name: string,
+    check: DigestCheck,
+    write: (chunk: Uint8Array) => Promise<void>,
+    close: () => Promise<void> = () => Promise.resolve(),
+  ) {
     this.#name = name;
     this.#check = check;
     this.#write = write;
@@ -37,7 +42,10 @@ export class StreamOutput implements DfgetOutput {
 
   restart(): void {
     if (this.#takenBytes === 0) return;
-    throw new AppError("ORIGIN_CHANGED", `after ${this.#takenBytes} bytes had gone to ${this.#name} the file cannot be continued; start again`);
+    throw new AppError(
+      "ORIGIN_CHANGED",
+      `after ${this.#takenBytes} bytes had gone to ${this.#name} the file cannot be continued; start again`,
+    );
   }
 
   async write(chunk: Uint8Array): Promise<void> {
@@ -99,9 +107,14 @@ export async function specialFileOutput(path: string, check: DigestCheck): Promi
   } catch (thrown) {
     throw outputError(thrown, path, "OUTPUT_UNWRITABLE");
   }
-  return new StreamOutput(path, check, (chunk) => writeAll(handle, chunk), () => handle.close());
+  return new StreamOutput(
+    path,
+    check,
+    (chunk) => writeAll(handle, chunk),
+    () => handle.close(),
+  );
 }
 
 async function writeAll(handle: FileHandle, chunk: Uint8Array): Promise<void> {
-  for (let at = 0; at < chunk.length; ) at += (await handle.write(chunk, at)).bytesWritten;
+  for (let at = 0; at < chunk.length;) at += (await handle.write(chunk, at)).bytesWritten;
 }

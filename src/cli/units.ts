@@ -6,11 +6,20 @@
  */
 
 const SIZE_FACTORS: Readonly<Record<string, number>> = {
-  "": 1, b: 1,
-  k: 2 ** 10, kib: 2 ** 10, kb: 1e3,
-  m: 2 ** 20, mib: 2 ** 20, mb: 1e6,
-  g: 2 ** 30, gib: 2 ** 30, gb: 1e9,
-  t: 2 ** 40, tib: 2 ** 40, tb: 1e12,
+  "": 1,
+  b: 1,
+  k: 2 ** 10,
+  kib: 2 ** 10,
+  kb: 1e3,
+  m: 2 ** 20,
+  mib: 2 ** 20,
+  mb: 1e6,
+  g: 2 ** 30,
+  gib: 2 ** 30,
+  gb: 1e9,
+  t: 2 ** 40,
+  tib: 2 ** 40,
+  tb: 1e12,
 };
 
 /** @returns whole bytes, rounded, at most 2⁵³ − 1; undefined when `text` is not a size */
@@ -44,7 +53,12 @@ export function parseDuration(text: string): number | undefined {
 
 /** The shortest text that {@link parseSize} turns into the same number: `10MiB`, `1500B`. */
 export function printSize(bytes: number): string {
-  for (const [unit, factor] of [["TiB", 2 ** 40], ["GiB", 2 ** 30], ["MiB", 2 ** 20], ["KiB", 2 ** 10]] as const) {
+  for (const [unit, factor] of [
+    ["TiB", 2 ** 40],
+    ["GiB", 2 ** 30],
+    ["MiB", 2 ** 20],
+    ["KiB", 2 ** 10],
+  ] as const) {
     if (bytes >= factor && bytes % factor === 0) return `${bytes / factor}${unit}`;
   }
   return `${bytes}B`;
@@ -52,7 +66,11 @@ export function printSize(bytes: number): string {
 
 /** The shortest text that {@link parseDuration} turns into the same number: `5m`, `1500ms`. */
 export function printDuration(ms: number): string {
-  for (const [unit, factor] of [["h", 3_600_000], ["m", 60_000], ["s", 1000]] as const) {
+  for (const [unit, factor] of [
+    ["h", 3_600_000],
+    ["m", 60_000],
+    ["s", 1000],
+  ] as const) {
     if (ms >= factor && ms % factor === 0) return `${ms / factor}${unit}`;
   }
   return `${ms}ms`;

@@ -11,7 +11,13 @@ import { LocalApi } from "./local-api.ts";
 import type { LocalRequestStatus } from "./local-requests.ts";
 
 const LOG = { info: () => undefined, warn: () => undefined };
-const INFO: ContentInfo = { taskId: undefined, lengthBytes: 10, contentType: "text/plain", digest: undefined, headers: { etag: '"é"' } };
+const INFO: ContentInfo = {
+  taskId: undefined,
+  lengthBytes: 10,
+  contentType: "text/plain",
+  digest: undefined,
+  headers: { etag: '"é"' },
+};
 
 let directory: string;
 let socketPath: string;
@@ -34,7 +40,10 @@ class FakeOpener implements ContentOpener {
   closed = 0;
   aborted = 0;
   info = INFO;
-  read: (start: number, end: number | undefined, signal: AbortSignal) => AsyncIterable<Uint8Array> = async function* (start, end) {
+  read: (start: number, end: number | undefined, signal: AbortSignal) => AsyncIterable<Uint8Array> = async function* (
+    start,
+    end,
+  ) {
     yield Buffer.from("0123456789").subarray(start, end);
   };
 
@@ -88,22 +97,31 @@ test("streams a range with what is known about the file, and keeps the split of 
   assert.equal(answer.headers["content-length"], "3");
   assert.equal(answer.headers["content-type"], "text/plain");
   assert.deepEqual(JSON.parse(String(answer.headers["dragonfly-info"])), {
-    lengthBytes: 10, contentType: "text/plain", headers: { etag: '"é"' },
+    lengthBytes: 10,
+    contentType: "text/plain",
+    headers: { etag: '"é"' },
   });
   assert.equal(await text(answer), "234");
   assert.deepEqual(await statusOf("r1"), {
-    state: "done", sentBytes: 3, sources: { seedBytes: 1, peerBytes: 2, originBytes: 3, cacheBytes: 4 },
+    state: "done",
+    sentBytes: 3,
+    sources: { seedBytes: 1, peerBytes: 2, originBytes: 3, cacheBytes: 4 },
   });
   assert.equal(opener.closed, 1);
 });
 
 test("an error before the first byte is an answer with its code and status", async () => {
   const opener = new FakeOpener();
-  opener.open = () => Promise.reject(new AppError("ORIGIN_UNAUTHORIZED", "no", { details: { wwwAuthenticate: "Basic" } }));
+  opener.open = () =>
+    Promise.reject(new AppError("ORIGIN_UNAUTHORIZED", "no", { details: { wwwAuthenticate: "Basic" } }));
   await start(opener);
   const answer = await send("POST", "/v1/content", WANTED);
   assert.equal(answer.statusCode, 401);
-  assert.deepEqual(JSON.parse(await text(answer)), { code: "ORIGIN_UNAUTHORIZED", message: "no", details: { wwwAuthenticate: "Basic" } });
+  assert.deepEqual(JSON.parse(await text(answer)), {
+    code: "ORIGIN_UNAUTHORIZED",
+    message: "no",
+    details: { wwwAuthenticate: "Basic" },
+  });
 });
 
 test("an error in mid-stream cuts the connection, and the reason can be asked for", async () => {
@@ -157,7 +175,13 @@ test("a client that does not read holds the reading up", async () => {
 test("what is no request is refused, and so is a request id in use", async () => {
   const opener = new FakeOpener();
   await start(opener);
-  for (const body of ["{", {}, { ...WANTED, more: 1 }, { ...WANTED, startByte: 5, endByte: 4 }, { ...WANTED, requestId: "../x" }]) {
+  for (const body of [
+    "{",
+    {},
+    { ...WANTED, more: 1 },
+    { ...WANTED, startByte: 5, endByte: 4 },
+    { ...WANTED, requestId: "../x" },
+  ]) {
     const answer = await send("POST", "/v1/content", body);
     assert.equal(answer.statusCode, 400);
     assert.equal((JSON.parse(await text(answer)) as { code: string }).code, "USAGE");
@@ -175,11 +199,17 @@ test("the socket is for owner and group; a dead one is taken over, a live one an
   const opener = new FakeOpener();
   await start(opener);
   assert.equal(statSync(socketPath).mode & 0o777, 0o660);
-  await assert.rejects(LocalApi.listen({ opener, socketPath, version: "1", log: LOG }), { code: "LISTEN_FAILED", message: /another dfdaemon/ });
+  await assert.rejects(LocalApi.listen({ opener, socketPath, version: "1", log: LOG }), {
+    code: "LISTEN_FAILED",
+    message: /another dfdaemon/,
+  });
 
   const file = join(directory, "file");
   writeFileSync(file, "precious");
-  await assert.rejects(LocalApi.listen({ opener, socketPath: file, version: "1", log: LOG }), { code: "LISTEN_FAILED", message: /no socket/ });
+  await assert.rejects(LocalApi.listen({ opener, socketPath: file, version: "1", log: LOG }), {
+    code: "LISTEN_FAILED",
+    message: /no socket/,
+  });
 
   // What a killed daemon leaves: a socket file with nobody behind it.
   const stale = join(directory, "stale.sock");
@@ -193,6 +223,10 @@ test("a folder that cannot be made is LISTEN_FAILED", async () => {
   const file = join(directory, "a-file");
   writeFileSync(file, "");
   const opener = new FakeOpener();
-  await assert.rejects(LocalApi.listen({ opener, socketPath: join(file, "d.sock"), version: "1", log: LOG }), { code: "LISTEN_FAILED" });
-  await assert.rejects(LocalApi.listen({ opener, socketPath: `/tmp/${"x".repeat(110)}`, version: "1", log: LOG }), { code: "LISTEN_FAILED" });
+  await assert.rejects(LocalApi.listen({ opener, socketPath: join(file, "d.sock"), version: "1", log: LOG }), {
+    code: "LISTEN_FAILED",
+  });
+  await assert.rejects(LocalApi.listen({ opener, socketPath: `/tmp/${"x".repeat(110)}`, version: "1", log: LOG }), {
+    code: "LISTEN_FAILED",
+  });
 });

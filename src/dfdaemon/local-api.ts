@@ -39,7 +39,9 @@ const contentRequestSchema = z
     startByte: z.number().int().nonnegative().optional(),
     endByte: z.number().int().nonnegative().optional(),
   })
-  .refine(({ startByte = 0, endByte = startByte }) => startByte <= endByte, { error: "startByte is larger than endByte" });
+  .refine(({ startByte = 0, endByte = startByte }) => startByte <= endByte, {
+    error: "startByte is larger than endByte",
+  });
 export type LocalContentRequest = z.input<typeof contentRequestSchema>;
 
 export class LocalApi {
@@ -92,7 +94,11 @@ export class LocalApi {
     } catch (thrown) {
       this.#server.close();
       const reason = (thrown as Error).message;
-      throw new AppError("LISTEN_FAILED", `cannot listen on the socket ${socketPath}: ${reason}; choose another with --socket`, { cause: thrown });
+      throw new AppError(
+        "LISTEN_FAILED",
+        `cannot listen on the socket ${socketPath}: ${reason}; choose another with --socket`,
+        { cause: thrown },
+      );
     }
   }
 
@@ -117,7 +123,11 @@ export class LocalApi {
   #sendRequest(response: ServerResponse, requestId: string): void {
     const known = this.#requests.find(requestId);
     if (known === undefined) {
-      sendJson(response, 404, { code: "TASK_UNKNOWN", message: `no request ${requestId}: it ended over a minute ago, or never was`, details: {} });
+      sendJson(response, 404, {
+        code: "TASK_UNKNOWN",
+        message: `no request ${requestId}: it ended over a minute ago, or never was`,
+        details: {},
+      });
       return;
     }
     sendJson(response, 200, known.status());
@@ -139,10 +149,15 @@ export class LocalApi {
       known.ended(isWhole ? undefined : new AppError("ABORTED", "the client hung up"));
       response.end();
     } catch (thrown) {
-      const error = gone.signal.aborted ? new AppError("ABORTED", "the client hung up", { cause: thrown }) : toAppError(thrown);
+      const error = gone.signal.aborted
+        ? new AppError("ABORTED", "the client hung up", { cause: thrown })
+        : toAppError(thrown);
       known.ended(error);
       if (error.code === "ABORTED") return;
-      this.#options.log.warn({ requestId, code: error.code, error: error.message, sentBytes: known.sentBytes }, "a stream broke");
+      this.#options.log.warn(
+        { requestId, code: error.code, error: error.message, sentBytes: known.sentBytes },
+        "a stream broke",
+      );
       if (!response.headersSent) throw error;
       // Too late for a status: the client sees a cut and asks /v1/requests for the reason.
       response.destroy();
@@ -181,7 +196,11 @@ function drained(response: ServerResponse): Promise<void> {
 function writeHead(response: ServerResponse, info: ContentInfo, startByte: number, endByte: number | undefined): void {
   const { lengthBytes, taskId, digest, contentType } = info;
   if (lengthBytes !== undefined && startByte > lengthBytes) {
-    throw new AppError("RANGE_NOT_SATISFIABLE", `cannot read from byte ${startByte}: the file has ${lengthBytes} bytes`, { details: { lengthBytes } });
+    throw new AppError(
+      "RANGE_NOT_SATISFIABLE",
+      `cannot read from byte ${startByte}: the file has ${lengthBytes} bytes`,
+      { details: { lengthBytes } },
+    );
   }
   const end = lengthBytes === undefined ? undefined : Math.min(endByte ?? lengthBytes, lengthBytes);
   const headers: Record<string, string> = { "content-type": fieldValue(contentType) ?? "application/octet-stream" };
@@ -212,7 +231,10 @@ function parseContentRequest(body: string): z.infer<typeof contentRequestSchema>
   const parsed = contentRequestSchema.safeParse(value);
   if (parsed.success) return parsed.data;
   const issue = parsed.error.issues[0];
-  throw new AppError("USAGE", `the body does not say what is wanted: ${issue?.path.join(".") ?? ""} ${issue?.message ?? ""}`);
+  throw new AppError(
+    "USAGE",
+    `the body does not say what is wanted: ${issue?.path.join(".") ?? ""} ${issue?.message ?? ""}`,
+  );
 }
 
 async function readBody(request: IncomingMessage): Promise<string> {
@@ -220,7 +242,8 @@ async function readBody(request: IncomingMessage): Promise<string> {
   let lengthBytes = 0;
   for await (const chunk of request as AsyncIterable<Buffer>) {
     lengthBytes += chunk.length;
-    if (lengthBytes > BODY_BYTES_MAX) throw new AppError("MESSAGE_TOO_LARGE", `the body is larger than ${BODY_BYTES_MAX} bytes`);
+    if (lengthBytes > BODY_BYTES_MAX)
+      throw new AppError("MESSAGE_TOO_LARGE", `the body is larger than ${BODY_BYTES_MAX} bytes`);
     chunks.push(chunk);
   }
   return Buffer.concat(chunks).toString("utf8");

@@ -19,7 +19,8 @@ export class LocalRequests {
 
   /** @throws AppError USAGE when the id is in use */
   begin(requestId: string): LocalRequest {
-    if (this.#byId.has(requestId)) throw new AppError("USAGE", `the request id ${requestId} is in use; choose a new one for each request`);
+    if (this.#byId.has(requestId))
+      throw new AppError("USAGE", `the request id ${requestId} is in use; choose a new one for each request`);
     const request: LocalRequest = new LocalRequest(() => this.#expire(requestId, request));
     this.#byId.set(requestId, request);
     return request;
@@ -75,10 +76,16 @@ export class LocalRequest {
 
   status(): LocalRequestStatus {
     const { sentBytes } = this;
-    if (this.#end === undefined) return { state: this.#content === undefined ? "opening" : "running", sentBytes, sources: this.#sources() };
+    if (this.#end === undefined)
+      return { state: this.#content === undefined ? "opening" : "running", sentBytes, sources: this.#sources() };
     const { sources, error } = this.#end;
     if (error === undefined) return { state: "done", sentBytes, sources };
-    return { state: "failed", sentBytes, sources, error: { code: error.code, message: error.message, details: error.details } };
+    return {
+      state: "failed",
+      sentBytes,
+      sources,
+      error: { code: error.code, message: error.message, details: error.details },
+    };
   }
 
   #sources(): LocalRequestStatus["sources"] {

@@ -10,21 +10,36 @@ import { AppError } from "../base/errors.ts";
  */
 export async function claimSocketPath(path: string): Promise<void> {
   if (Buffer.byteLength(path) > PATH_BYTES_MAX) {
-    throw new AppError("LISTEN_FAILED", `the socket path ${path} is longer than the ${PATH_BYTES_MAX} bytes the system allows; choose a shorter one with --socket`);
+    throw new AppError(
+      "LISTEN_FAILED",
+      `the socket path ${path} is longer than the ${PATH_BYTES_MAX} bytes the system allows; choose a shorter one with --socket`,
+    );
   }
   try {
     await mkdir(dirname(path), { recursive: true, mode: 0o755 });
-    const found = await lstat(path).catch((thrown: NodeJS.ErrnoException) => {
-      if (thrown.code === "ENOENT") return undefined;
+    const found = await lstat(path).catch((thrown: unknown) => {
+      if ((thrown as NodeJS.ErrnoException).code === "ENOENT") return undefined;
       throw thrown;
     });
     if (found === undefined) return;
-    if (!found.isSocket()) throw new AppError("LISTEN_FAILED", `${path} exists and is no socket: it stays as it is; choose another path with --socket`);
-    if (await isAlive(path)) throw new AppError("LISTEN_FAILED", `another dfdaemon listens on ${path}; stop it, or choose another path with --socket`);
+    if (!found.isSocket())
+      throw new AppError(
+        "LISTEN_FAILED",
+        `${path} exists and is no socket: it stays as it is; choose another path with --socket`,
+      );
+    if (await isAlive(path))
+      throw new AppError(
+        "LISTEN_FAILED",
+        `another dfdaemon listens on ${path}; stop it, or choose another path with --socket`,
+      );
     await unlink(path);
   } catch (thrown) {
     if (thrown instanceof AppError) throw thrown;
-    throw new AppError("LISTEN_FAILED", `cannot make the socket ${path}: ${(thrown as Error).message}; choose another with --socket`, { cause: thrown });
+    throw new AppError(
+      "LISTEN_FAILED",
+      `cannot make the socket ${path}: ${(thrown as Error).message}; choose another with --socket`,
+      { cause: thrown },
+    );
   }
 }
 
@@ -36,7 +51,9 @@ function isAlive(path: string): Promise<boolean> {
       resolve(true);
     });
     // Refused: nobody has it open. Anything else (no permission, a full queue): somebody may.
-    socket.once("error", (error: NodeJS.ErrnoException) => resolve(error.code !== "ECONNREFUSED" && error.code !== "ENOENT"));
+    socket.once("error", (error: NodeJS.ErrnoException) =>
+      resolve(error.code !== "ECONNREFUSED" && error.code !== "ENOENT"),
+    );
   });
 }
 
