@@ -45,7 +45,7 @@ export function plainOptions(seed: number, changes: Partial<SimOptions> = {}): S
     pieceCount: 200,
     pieceLengthBytes,
     linkBytesPerSecond: LAB_BYTES_PER_SECOND,
-    uplinkShares: new Array<number>(peerCount).fill(1),
+    uplinkShares: Array.from({ length: peerCount }, () => 1),
     seedFactor: 1,
     originBytesPerSecond: undefined,
     delayUs: 200,

@@ -188,7 +188,7 @@ function reportOf(
 function uplinkUseOf(peers: readonly PeerModel[], endUs: number): number[] {
   const hundredths = Math.ceil(endUs / 1e4);
   const partCount = Math.min(20, hundredths);
-  const used = new Array<number>(partCount).fill(0);
+  const used = Array.from({ length: partCount }, () => 0);
   let capacity = 0;
   for (const { host } of peers) {
     capacity += host.upBytesPerSecond;
