@@ -51,17 +51,18 @@ async function download(job: DfgetJob, config: DfgetConfig): Promise<number> {
   const output = await openOutput(job);
   const interruption = new Interruption(config.timeoutMs);
   const name = job.output === "-" ? "stdout" : (job.output.split("/").at(-1) ?? job.output);
+  const warn = (line: string): void => (job.verbosity === "quiet" ? undefined : progress.say(line));
   const transfer: Transfer = new Transfer({
     source: job.source,
     backToSource: config.backToSource,
     output,
     ways: waysTo(job, config, {
       detail: (line) => (job.verbosity === "verbose" ? progress.say(line) : undefined),
-      warn: (line) => (job.verbosity === "quiet" ? undefined : progress.say(line)),
+      warn,
     }),
     limitBytesPerSecond: config.limitBytesPerSecond,
     signal: interruption.signal,
-    onNextWay: (error) => progress.say(`[${error.code}] ${error.message}; going another way`),
+    onNextWay: (error) => warn(`[${error.code}] ${error.message}; going another way`),
   });
   const progress = new ProgressReporter({
     name,

@@ -1,0 +1,86 @@
+/** A service's life, as systemd and Kubernetes lead it: start, SIGHUP, SIGTERM. */
+import assert from "node:assert/strict";
+import { spawn, type ChildProcess } from "node:child_process";
+import { existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+
+const BIN = join(import.meta.dirname, "../../bin");
+
+let directory: string;
+
+before(() => {
+  directory = mkdtempSync(join(tmpdir(), "service-"));
+});
+after(() => rmSync(directory, { recursive: true }));
+
+class Program {
+  readonly child: ChildProcess;
+  readonly ended: Promise<number | null>;
+  output = "";
+
+  constructor(name: string, args: readonly string[]) {
+    const env = { PATH: process.env["PATH"] ?? "", HOME: directory };
+    this.child = spawn(join(BIN, name), args, { env, stdio: ["ignore", "pipe", "pipe"] });
+    for (const stream of [this.child.stdout, this.child.stderr]) {
+      stream?.setEncoding("utf8").on("data", (text: string) => (this.output += text));
+    }
+    this.ended = new Promise((resolve, reject) => {
+      this.child.once("error", reject);
+      this.child.once("close", (code) => resolve(code));
+    });
+  }
+
+  async until(reached: () => boolean): Promise<void> {
+    for (let tries = 0; tries < 400 && !reached(); tries++) await new Promise((resolve) => setTimeout(resolve, 25));
+    assert.ok(reached(), this.output);
+  }
+}
+
+test("a supernode starts, makes its token, takes a new configuration, refuses a broken one, and drains", async () => {
+  const config = join(directory, "supernode.yaml");
+  const data = join(directory, "data");
+  writeFileSync(config, "uploadLimit: 1MiB\n");
+  const supernode = new Program("supernode", ["--listen", "127.0.0.1:0", "--data-dir", data, "--config", config]);
+  const token = join(data, "join-token");
+  await supernode.until(() => existsSync(token) && supernode.output.includes('"level"'));
+  assert.equal(statSync(token).mode & 0o777, 0o600);
+
+  writeFileSync(config, "uploadLimit: 2MiB\nreservedFree: 2GiB\n");
+  supernode.child.kill("SIGHUP");
+  await supernode.until(() => supernode.output.includes("the new reservedFree"));
+
+  writeFileSync(config, "uploadLimit: much\nunheardOf: 1\n");
+  supernode.child.kill("SIGHUP");
+  await supernode.until(() => supernode.output.includes("reload refused"));
+  assert.match(supernode.output, /\[CONFIG_INVALID\] .*supernode\.yaml:1: uploadLimit: "much" is not a rate/);
+  assert.match(supernode.output, /\[CONFIG_INVALID\] .*supernode\.yaml:2: unknown key "unheardOf"/);
+
+  supernode.child.kill("SIGTERM");
+  assert.equal(await supernode.ended, 0, supernode.output);
+});
+
+test("a signal while starting ends it in order, too", async () => {
+  const supernode = new Program("supernode", ["--listen", "127.0.0.1:0", "--data-dir", join(directory, "early")]);
+  await supernode.until(() => existsSync(join(directory, "early")));
+  supernode.child.kill("SIGINT");
+  assert.equal(await supernode.ended, 0, supernode.output);
+});
+
+test("what keeps a service from starting is its exit code", async () => {
+  writeFileSync(join(directory, "a-file"), "");
+  const cases: readonly (readonly [readonly string[], number, RegExp])[] = [
+    [["dfdaemon", "--cache-quota", "lots"], 2, /^\[CONFIG_INVALID\] --cache-quota: "lots" is not a size/m],
+    [["dfdaemon", "extra"], 2, /^\[USAGE\] /m],
+    [["supernode", "--data-dir", join(directory, "a-file/below"), "--listen", "127.0.0.1:0"], 3, /^\[DISK_FAILED\] /m],
+    [["supernode", "--data-dir", join(directory, "other"), "--listen", "192.0.2.1:1"], 4, /^\[LISTEN_FAILED\] /m],
+  ];
+  await Promise.all(
+    cases.map(async ([[name = "", ...args], exitCode, said]) => {
+      const program = new Program(name, args);
+      assert.equal(await program.ended, exitCode, program.output);
+      assert.match(program.output, said);
+    }),
+  );
+});
