@@ -95,7 +95,7 @@ export class LinkTable {
           if (head.length > HTTP_HEAD_BYTES_MAX) link.close("its answer is no HTTP");
           return;
         }
-        if (!/^HTTP\/1\.1 101 /.test(text.toString("latin1", 0, 16))) {
+        if (!text.toString("latin1", 0, 16).startsWith("HTTP/1.1 101 ")) {
           return link.close(`it answered "${text.toString("latin1", 0, Math.min(end, 64)).split("\r\n")[0]}"`);
         }
         upgraded = true;

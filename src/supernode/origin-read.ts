@@ -116,10 +116,10 @@ export class OriginRead {
     const spans = [...planSpans(this.#job.stored.have, lengthBytes, this.#pieceLengthBytes)];
     const streamCount = streamCountFor(lengthBytes);
     const streams: Promise<void>[] = [];
-    let failure: unknown;
+    let failure: AppError | undefined;
     const start = (): void => {
       const stream = this.#readInTurn(spans, startOthers).catch((error: unknown) => {
-        failure ??= error;
+        failure ??= toAppError(error);
         spans.length = 0;
         this.#ending.abort();
       });

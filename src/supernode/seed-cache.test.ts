@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
 import { test } from "node:test";
-import { AppError, type ErrorCode } from "../base/errors.ts";
+import { AppError } from "../base/errors.ts";
 import { SigningKey } from "../peer/credentials.ts";
 import { FakeOrigin, FakeStore, KIB, MIB, resolvedTask, seedLab } from "./seed-fixture.test.ts";
 
@@ -59,7 +59,7 @@ test("an origin that breaks off at the same place again and again is given up, w
 for (const [code, attempts] of [["ORIGIN_NOT_FOUND", 1], ["ORIGIN_UNAUTHORIZED", 1], ["ORIGIN_BUSY", 5]] as const) {
   test(`${code} in mid-read ends it after ${attempts} attempts, what came is kept`, async () => {
     const origin = new FakeOrigin(randomBytes(10 * PIECE));
-    origin.fault = (n) => (n === 1 ? { cutAfterBytes: 3 * PIECE } : { error: new AppError(code as ErrorCode, "no") });
+    origin.fault = (n) => (n === 1 ? { cutAfterBytes: 3 * PIECE } : { error: new AppError(code, "no") });
     const lab = seedLab(origin);
     const stored = await lab.read(resolvedTask(origin, lab.key));
     assert.deepEqual(lab.told.slice(1), [{ event: "failure", code, discard: false }, { event: "failed" }]);
