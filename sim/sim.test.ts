@@ -11,7 +11,7 @@ const PLAIN: readonly (Partial<SimOptions> & { readonly seed: number; readonly f
   { seed: 1, peerCount: 16, floor: 0.74 },
   { seed: 2, peerCount: 16, seedFactor: 4, floor: 0.74 },
   // One transfer at a time and answers that pass the bulk data: the policy alone, as in the fluid model (92.6 %).
-  { seed: 1, peerCount: 16, fairQueueing: true, swarm: { ...DEFAULT_SWARM_CONFIG, uploadCountMax: 1 }, floor: 0.9 },
+  { seed: 1, peerCount: 16, fairQueueing: true, swarm: { ...DEFAULT_SWARM_CONFIG, uploadCount: 1, downloadCountMax: 3 }, floor: 0.9 },
   { seed: 1, peerCount: 100, pieceCount: 128, floor: 0.64 },
   { seed: 2, peerCount: 100, pieceCount: 128, seedFactor: 2, floor: 0.64 },
 ];

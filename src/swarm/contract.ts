@@ -100,9 +100,11 @@ export type SwarmEffect =
   | { readonly type: "needNeighbours"; readonly taskId: TaskId; readonly useless: readonly PeerId[] };
 
 export interface SwarmConfig {
-  /** Transfers sent at a time while the uplink is known to be full; more are added while it is not. */
-  readonly uploadCountMin: number;
-  readonly uploadCountMax: number;
+  /**
+   * Transfers sent at a time: enough that one slow receiver does not idle the uplink, few enough that each piece is
+   * soon whole and can be passed on. Source: docs/decisions.md §10.
+   */
+  readonly uploadCount: number;
   /** Pieces agreed (or on offer) beyond those being sent, so that the uplink never waits for a round trip. */
   readonly lookaheadCount: number;
   /** Transfers received or agreed at a time, over all tasks. */
@@ -122,10 +124,9 @@ export interface SwarmConfig {
 }
 
 export const DEFAULT_SWARM_CONFIG: SwarmConfig = {
-  uploadCountMin: 1,
-  uploadCountMax: 8,
+  uploadCount: 3,
   lookaheadCount: 1,
-  downloadCountMax: 3,
+  downloadCountMax: 5,
   verifyCountMax: 4,
   answerMs: 2_000,
   silenceMs: 500,

@@ -8,6 +8,9 @@ import { isComplete, type Link, type Receive, type Remote, STALLED_MS, type Task
 const COPIES_IN_FLIGHT_MAX = 2;
 /** Between two tellings of what is wanted, unless all of it has come. */
 const WANT_MS_MIN = 50;
+/** An agreed piece that has not started after this many usual transfers is late. */
+const AGREED_FACTOR = 6;
+const REFUSE_MS = 1_000;
 /** A late transfer that still moves nothing is ended: its piece must be free for a third source. */
 const GIVE_UP_MS = 5_000;
 
@@ -50,7 +53,7 @@ export class Receiving {
   }
 
   offered(remote: Remote | undefined, linkId: LinkId, taskId: TaskId, piece: number, nowMs: number): void {
-    const reason = this.#refusal(remote, piece);
+    const reason = this.#refusal(remote, piece, nowMs);
     if (reason !== undefined) {
       // A sender declined as busy waits for our status: it must come, whatever was told before.
       if (reason === "busy") {
@@ -104,7 +107,9 @@ export class Receiving {
     if (task.wanted.includes(piece)) task.wantedStale = true;
   }
 
-  lost(task: Task, piece: number): void {
+  /** The disk refused a piece: nothing more is taken for a moment, or it would be sent again and again in vain. */
+  lost(task: Task, piece: number, nowMs: number): void {
+    task.refusedUntilMs = nowMs + REFUSE_MS;
     for (const receive of task.incoming.get(piece) ?? []) {
       if (receive.state === "verifying") this.#remove(receive);
     }
@@ -207,10 +212,11 @@ export class Receiving {
     }
   }
 
-  #refusal(remote: Remote | undefined, piece: number): DeclineReason | undefined {
+  #refusal(remote: Remote | undefined, piece: number, nowMs: number): DeclineReason | undefined {
     if (remote === undefined || remote.isolated) return "unwanted";
     const { task } = remote;
     if (task.have.has(piece)) return "have";
+    if (nowMs < task.refusedUntilMs) return "unwanted";
     if (task.pieceCount !== undefined && piece >= task.pieceCount) return "unwanted";
     const receives = task.incoming.get(piece);
     if (receives !== undefined && receives.length > 0) {
@@ -245,7 +251,10 @@ export class Receiving {
   }
 
   #isLate(receive: Receive, nowMs: number): boolean {
-    if (receive.state === "agreed") return nowMs - receive.sinceMs >= this.#config.answerMs;
+    if (receive.state === "agreed") {
+      // It waits behind what its sender has on the wire: large pieces on a slow uplink take their time.
+      return nowMs - receive.sinceMs >= Math.max(this.#config.answerMs, this.#transferMs * AGREED_FACTOR);
+    }
     if (nowMs - receive.progressMs >= this.#config.silenceMs) return true;
     if (this.#transferMs === 0) return false;
     return nowMs - receive.sinceMs >= Math.max(this.#config.silenceMs / 2, this.#transferMs * this.#config.lateFactor);

@@ -3,11 +3,11 @@ import type { Prng } from "../base/prng.ts";
 import type { DeclineReason } from "../protocol/link-frames.ts";
 import { chooseSend } from "./choose-send.ts";
 import type { LinkId, SwarmConfig, SwarmEffect } from "./contract.ts";
-import { RateProbe } from "./rate-probe.ts";
 import { addCopies, addHave, avoid, type Link, type Remote, type Send, STALLED_MS, type Task } from "./tables.ts";
 
 /** A piece just sent, or said to be on its way, is not offered again for this long; `want` and `have` end it sooner. */
 const AVOID_MS = 3_000;
+const PATIENCE_MS_MIN = 100;
 /** Most pieces agreed ahead, however slow the answers are. */
 const LOOKAHEAD_COUNT_MAX = 8;
 
@@ -18,7 +18,6 @@ export class Sending {
   readonly #emit: (effect: SwarmEffect) => void;
   /** In the order of their offers; agreed ones start in this order. */
   readonly #sends = new Set<Send>();
-  readonly #probe: RateProbe;
   /** There was nobody to offer to, and nothing has changed since that could matter. */
   #dry = false;
   /** Moving averages in ms: offer to answer, and start to end of a transfer. */
@@ -35,7 +34,6 @@ export class Sending {
     this.#prng = prng;
     this.#links = links;
     this.#emit = emit;
-    this.#probe = new RateProbe(config.uploadCountMin, config.uploadCountMax);
   }
 
   /** True while a transfer or an offer is under way. */
@@ -57,12 +55,12 @@ export class Sending {
     let sending = 0;
     let pending = 0;
     for (const send of this.#sends) {
-      if (send.stalled) continue;
+      if (send.stalled || (send.state === "offered" && nowMs - send.sinceMs >= this.#patienceMs)) continue;
       if (send.state === "sending") sending++;
       else pending++;
     }
     for (const send of this.#sends) {
-      if (sending >= this.#probe.count) break;
+      if (sending >= this.#config.uploadCount) break;
       if (send.state !== "agreed") continue;
       send.state = "sending";
       send.sinceMs = nowMs;
@@ -76,7 +74,7 @@ export class Sending {
         piece: send.piece,
       });
     }
-    const target = this.#probe.count + this.#lookaheadCount();
+    const target = this.#config.uploadCount + this.#lookaheadCount();
     while (sending + pending < target) {
       const choice = this.#dry ? undefined : chooseSend(this.#links.values(), this.#prng, nowMs);
       if (choice === undefined) {
@@ -86,7 +84,6 @@ export class Sending {
       this.#offer(choice.remote, choice.piece, nowMs);
       pending++;
     }
-    if (sending >= this.#probe.count) this.#probe.limited();
   }
 
   accepted(remote: Remote, piece: number, nowMs: number): void {
@@ -135,7 +132,6 @@ export class Sending {
 
   progressed(remote: Remote, piece: number, bytes: number, nowMs: number): void {
     const send = this.#find(remote, piece);
-    this.#probe.moved(bytes);
     if (send === undefined) return;
     send.progressMs = nowMs;
     send.stalled = false;
@@ -171,13 +167,14 @@ export class Sending {
   }
 
   check(nowMs: number): void {
-    this.#probe.tick(nowMs);
     for (const send of this.#sends) {
       const { link } = send.remote;
       if (send.state === "offered" && nowMs - send.sinceMs >= this.#config.answerMs) {
         link.stalledUntilMs = nowMs + STALLED_MS;
         this.#remove(send);
         avoid(send.remote, send.piece, nowMs + AVOID_MS);
+      } else if (send.state === "offered" && nowMs - send.sinceMs >= this.#patienceMs) {
+        link.stalledUntilMs = nowMs + STALLED_MS;
       } else if (send.state === "sending" && nowMs - send.progressMs >= this.#config.silenceMs) {
         // It keeps its place on the link, but no longer one of the uplink's.
         send.stalled = true;
@@ -210,10 +207,16 @@ export class Sending {
     return undefined;
   }
 
+  /** An offer unanswered for several times the usual no longer counts: the uplink must not wait for a dead neighbour. */
+  get #patienceMs(): number {
+    const { silenceMs } = this.#config;
+    return this.#answerMs === 0 ? silenceMs : Math.min(silenceMs, Math.max(PATIENCE_MS_MIN, this.#answerMs * 4));
+  }
+
   /** Pieces to have agreed beyond those on the wire: enough to cover the time an answer takes. */
   #lookaheadCount(): number {
     if (this.#transferMs === 0) return this.#config.lookaheadCount;
-    const covering = Math.ceil((this.#answerMs / this.#transferMs) * this.#probe.count);
+    const covering = Math.ceil((this.#answerMs / this.#transferMs) * this.#config.uploadCount);
     return Math.min(LOOKAHEAD_COUNT_MAX, Math.max(this.#config.lookaheadCount, covering));
   }
 }

@@ -22,7 +22,7 @@ export class TestSwarm {
   nowMs = 0;
 
   constructor(config: Partial<SwarmConfig> = {}, seed = 1) {
-    this.swarm = new Swarm({ ...DEFAULT_SWARM_CONFIG, ...config }, seed);
+    this.swarm = new Swarm({ ...DEFAULT_SWARM_CONFIG, uploadCount: 1, downloadCountMax: 3, ...config }, seed);
   }
 
   feed(input: SwarmInput): readonly SwarmEffect[] {

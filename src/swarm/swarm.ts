@@ -9,6 +9,9 @@ import { addCopies, addHave, isComplete, isNeeded, newRemote, type Link, type Re
 /** Inputs after which there may be somebody to offer to who was not there before. */
 const STIRRING: ReadonlySet<SwarmInput["type"]> = new Set([
   "taskOpened",
+  "taskClosed",
+  "remoteLeft",
+  "pieceRejected",
   "pieceStored",
   "linkClosed",
   "remoteJoined",
@@ -30,6 +33,8 @@ const CHECK_MS = 100;
 const FLUSH_MS_MIN = 1;
 const FLUSH_MS_MAX = 10;
 const FLUSH_SHARE = 1 / 8;
+/** Neighbours that are well but have nothing for us: after this many times starvedMs, others are asked for, too. */
+const BARREN_FACTOR = 10;
 
 /**
  * A peer's brain: what to offer to whom, what to accept, what is late, what readers wait for.
@@ -112,7 +117,7 @@ export class Swarm {
       }
       case "pieceLost": {
         const task = this.#tasks.get(input.taskId);
-        if (task !== undefined) this.#receiving.lost(task, input.piece);
+        if (task !== undefined) this.#receiving.lost(task, input.piece, nowMs);
         return;
       }
       case "linkOpened": {
@@ -239,6 +244,7 @@ export class Swarm {
       wanted: [],
       wantedStale: false,
       wantedToldMs: Number.NEGATIVE_INFINITY,
+      refusedUntilMs: 0,
       orphans: new Set(),
       unannounced: [],
       sentPieces: 0,
@@ -337,14 +343,13 @@ export class Swarm {
   #askForNeighbours(task: Task, nowMs: number): void {
     if (isComplete(task) || nowMs - task.lastAskMs < this.#config.starvedMs) return;
     const useless = task.lostPeers;
-    let useful = 0;
+    const barren = nowMs - Math.max(task.lastGainMs, task.lastAskMs) >= this.#config.starvedMs * BARREN_FACTOR;
     if (nowMs - task.lastGainMs >= this.#config.starvedMs) {
       for (const remote of task.remotes.values()) {
         if (remote.isolated || nowMs < remote.link.stalledUntilMs) useless.push(remote.link.peerId);
-        else useful++;
       }
     }
-    if (useless.length === 0 && (task.remotes.size > 0 || useful > 0)) return;
+    if (useless.length === 0 && task.remotes.size > 0 && !barren) return;
     task.lastAskMs = nowMs;
     task.lostPeers = [];
     this.#effects.push({ type: "needNeighbours", taskId: task.taskId, useless: [...new Set(useless)] });

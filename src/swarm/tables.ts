@@ -21,6 +21,8 @@ export interface Task {
   wanted: readonly number[];
   wantedStale: boolean;
   wantedToldMs: number;
+  /** Our disk has just refused a piece: nothing is taken until then. */
+  refusedUntilMs: number;
   /** Pieces whose transfer ended without a piece: others may think they are on their way, so they are wanted aloud. */
   readonly orphans: Set<number>;
   /** Pieces stored since the last flush, not announced yet. */
