@@ -31,6 +31,8 @@ export interface PieceSend {
   progressed(bytes: number): void;
   /** The last byte is with the kernel (`true`), or the piece could not be read (`false`). Not called after cancel. */
   ended(whole: boolean): void;
+  /** Once, at the very end, whatever happened: the descriptor is not used any more. */
+  released(): void;
 }
 
 export interface LinkWriterDeps {
@@ -59,6 +61,8 @@ export class LinkWriter {
   #inBlock = false;
   /** The next block waits for the upload limit. */
   #waiting = false;
+  /** The piece whose bytes a read from the file is fetching right now. */
+  #reading: QueuedSend | undefined;
   #blockBytes = 128 * 1024;
   #pooled: Buffer | undefined;
   #closed = false;
@@ -97,7 +101,7 @@ export class LinkWriter {
   }
 
   sendPiece(send: PieceSend): void {
-    if (this.#closed) return;
+    if (this.#closed) return send.released();
     this.#sends.push({ send, sent: 0, cancelled: false });
     if (!this.#inBlock && !this.#waiting) this.#nextBlock();
   }
@@ -110,10 +114,29 @@ export class LinkWriter {
     return true;
   }
 
+  /** As {@link cancelPiece}, for all pieces of a channel. */
+  cancelChannel(channel: number): void {
+    for (const entry of this.#sends) if (entry.send.channel === channel) entry.cancelled = true;
+    if (!this.#inBlock && !this.#waiting) this.#dropCancelled();
+  }
+
   close(): void {
+    if (this.#closed) return;
     this.#closed = true;
     this.#frames = [];
-    this.#sends.length = 0;
+    for (const entry of this.#sends.splice(0)) {
+      // A read from the file that is under way ends later, and releases it then.
+      if (entry !== this.#reading) entry.send.released();
+    }
+  }
+
+  #dropCancelled(): void {
+    for (let at = this.#sends.length - 1; at >= 0; at--) {
+      const entry = this.#sends[at] as QueuedSend;
+      if (!entry.cancelled) continue;
+      this.#sends.splice(at, 1);
+      entry.send.released();
+    }
   }
 
   #flushFrames(): void {
@@ -127,7 +150,7 @@ export class LinkWriter {
   #nextBlock(): void {
     this.#inBlock = false;
     this.#flushFrames();
-    while (this.#sends[0]?.cancelled === true) this.#sends.shift();
+    this.#dropCancelled();
     const entry = this.#sends[0];
     if (entry === undefined || this.#closed) return;
     const bytes = Math.min(this.#blockBytes, entry.send.lengthBytes - entry.sent);
@@ -145,6 +168,7 @@ export class LinkWriter {
   #startBlock(entry: QueuedSend, bytes: number): void {
     this.#waiting = false;
     if (this.#closed) return;
+    if (entry.cancelled) return this.#nextBlock();
     this.#inBlock = true;
     this.#flushFrames();
     const { send } = entry;
@@ -164,6 +188,7 @@ export class LinkWriter {
       if (entry.sent === send.lengthBytes) {
         this.#sends.shift();
         send.ended(true);
+        send.released();
       } else if (this.#sends.length > 1) {
         // Several pieces on one link take turns.
         this.#sends.push(this.#sends.shift() as QueuedSend);
@@ -171,7 +196,7 @@ export class LinkWriter {
       this.#nextBlock();
     };
     const offset = send.fileOffset + entry.sent;
-    if (this.#native === undefined) this.#writePooled(send.fileFd, offset, bytes, header, done);
+    if (this.#native === undefined) this.#writePooled(entry, offset, bytes, header, done);
     else {
       this.#socket.write(header, (error) => {
         if (!error) this.#writeSendfile(send.fileFd, offset, bytes, done);
@@ -209,7 +234,7 @@ export class LinkWriter {
   }
 
   #writePooled(
-    fileFd: number,
+    entry: QueuedSend,
     offset: number,
     bytes: number,
     header: Uint8Array,
@@ -223,10 +248,13 @@ export class LinkWriter {
     const step = (error?: Error | null): void => {
       if (error || this.#closed) return;
       if (at === end) return done(true);
-      read(fileFd, pooled, 0, Math.min(end - at, pooled.length), at, (readError, count) => {
+      this.#reading = entry;
+      read(entry.send.fileFd, pooled, 0, Math.min(end - at, pooled.length), at, (readError, count) => {
+        this.#reading = undefined;
+        if (this.#closed) return entry.send.released();
         if (readError !== null || count === 0) return done(false);
         at += count;
-        if (!this.#closed) this.#socket.write(pooled.subarray(0, count), step);
+        this.#socket.write(pooled.subarray(0, count), step);
       });
     };
     step();

@@ -29,6 +29,7 @@ export function peerMetrics(peer: Peer, store: DiskStore, connected: () => boole
   counter("dragonfly_peer_wasted_bytes_total", "Bytes received and dropped: doubled or cancelled pieces", () => peer.counters.wastedBytes);
   counter("dragonfly_peer_rejected_pieces_total", "Pieces that did not have their digest", () => peer.counters.rejectedPieces);
   counter("dragonfly_peer_forged_offers_total", "Offers and lengths whose signature was forged", () => peer.counters.forgedOffers);
+  gauge("dragonfly_peer_receiving_bytes", "Memory taken by pieces being received or verified", () => peer.receivingBytes);
   gauge("dragonfly_peer_links", "Links to other peers", () => peer.linkCount);
   gauge("dragonfly_peer_open_tasks", "Tasks this peer takes part in", () => peer.openTasks().length);
   gauge("dragonfly_peer_registered", "1 while registered at a supernode", () => Number(connected()));

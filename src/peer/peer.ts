@@ -128,6 +128,11 @@ export class Peer implements PeerService {
     return this.#driver.counters;
   }
 
+  /** Memory taken by pieces that are being received or verified. */
+  get receivingBytes(): number {
+    return this.#driver.receivingBytes;
+  }
+
   get linkCount(): number {
     return this.#links.count;
   }
@@ -186,7 +191,7 @@ export class Peer implements PeerService {
   async close(): Promise<void> {
     this.#links.close();
     this.#driver.close();
-    for (const session of this.#sessions.values()) session.stored.release();
+    for (const session of this.#sessions.values()) session.release();
     this.#sessions.clear();
     await Promise.resolve();
   }
@@ -250,11 +255,7 @@ export class Peer implements PeerService {
         for (const peerId of peerIds) {
           session.neighbours.delete(peerId);
           const link = this.#links.get(peerId);
-          const channel = link?.ownChannel(session.taskId);
-          if (link === undefined || channel === undefined) continue;
-          link.send({ type: "leave", channel });
-          link.closeChannel(session.taskId);
-          this.#driver.feed({ type: "remoteLeft", linkId: link.linkId, taskId: session.taskId });
+          if (link !== undefined) this.#driver.leave(link, session.taskId);
         }
       },
       addOwn: async (piece, bytes, sign) => {
@@ -277,9 +278,9 @@ export class Peer implements PeerService {
 
   #release(session: TaskSession): void {
     if (--session.holders > 0 || this.#sessions.get(session.taskId) !== session) return;
-    this.#sessions.delete(session.taskId);
     this.#driver.closeTask(session);
-    session.stored.release();
+    this.#sessions.delete(session.taskId);
+    session.release();
     session.wake();
   }
 

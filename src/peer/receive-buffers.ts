@@ -9,6 +9,10 @@ export class ReceiveBuffers {
   #spareBytes = 0;
   #usedBytes = 0;
 
+  get usedBytes(): number {
+    return this.#usedBytes;
+  }
+
   /** True while another piece may be taken on. */
   get hasRoom(): boolean {
     return this.#usedBytes < RECEIVE_BYTES_MAX;

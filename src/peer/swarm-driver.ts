@@ -13,6 +13,8 @@ import { ReceiveBuffers } from "./receive-buffers.ts";
 import type { Logger } from "pino";
 import type { TaskSession } from "./task-session.ts";
 
+type Offer = Extract<LinkFrame, { type: "offer" }>;
+
 /** A piece on its way in: where its bytes go. */
 interface Arrival {
   readonly session: TaskSession;
@@ -20,12 +22,14 @@ interface Arrival {
   filled: number;
   /** Received, but not told to the brain yet. */
   untoldBytes: number;
+  toldMs: number;
   /** A payload frame is being copied in right now. */
   writing: boolean;
 }
 
 /** The brain hears of progress in steps of this, not with every read: on a slow link a read is one packet. */
 const PROGRESS_BYTES = 64 * 1024;
+const PROGRESS_MS = 100;
 
 export interface SwarmDriverDeps {
   readonly links: LinkTable;
@@ -48,8 +52,8 @@ export class SwarmDriver {
   readonly #swarm: Swarm;
   readonly #buffers = new ReceiveBuffers();
   readonly #arrivals = new Map<string, Arrival>();
-  /** Lengths of offered pieces, until their transfer ends. */
-  readonly #lengths = new Map<string, number>();
+  /** Offers the brain has not answered yet. */
+  readonly #offers = new Map<string, Offer>();
   readonly #queue: SwarmInput[] = [];
   #running = false;
   #timer: NodeJS.Timeout | undefined;
@@ -61,6 +65,11 @@ export class SwarmDriver {
   constructor(deps: SwarmDriverDeps) {
     this.#deps = deps;
     this.#swarm = new Swarm({ ...DEFAULT_SWARM_CONFIG, ...deps.swarm }, deps.seed);
+  }
+
+  /** Memory taken by pieces that are being received or verified. */
+  get receivingBytes(): number {
+    return this.#buffers.usedBytes;
   }
 
   snapshot(): SwarmSnapshot {
@@ -90,14 +99,31 @@ export class SwarmDriver {
     });
   }
 
+  /** Ends everything about the task, on all links. Call it while the session can still be found. */
   closeTask(session: TaskSession): void {
-    this.feed({ type: "taskClosed", taskId: session.taskId });
-    for (const link of this.#deps.links) {
-      const channel = link.ownChannel(session.taskId);
-      if (channel === undefined) continue;
-      link.send({ type: "leave", channel });
-      link.closeChannel(session.taskId);
+    const { taskId } = session;
+    this.feed({ type: "taskClosed", taskId });
+    for (const link of this.#deps.links) this.#leave(link, taskId, true);
+    for (const [key, arrival] of this.#arrivals) {
+      if (arrival.session !== session) continue;
+      this.#arrivals.delete(key);
+      this.#buffers.release(arrival.bytes, !arrival.writing);
     }
+  }
+
+  /** Takes part in the task on this link no longer: nothing more of it is sent from here. */
+  #leave(link: Link, taskId: TaskId, tell: boolean): void {
+    const channel = link.ownChannel(taskId);
+    this.#toldHave.delete(keyOf(link, taskId));
+    if (channel === undefined) return;
+    link.writer.cancelChannel(channel);
+    if (tell) link.send({ type: "leave", channel });
+    link.closeChannel(taskId);
+  }
+
+  leave(link: Link, taskId: TaskId): void {
+    this.feed({ type: "remoteLeft", linkId: link.linkId, taskId });
+    this.#leave(link, taskId, true);
   }
 
   close(): void {
@@ -115,6 +141,7 @@ export class SwarmDriver {
       this.#arrivals.delete(key);
       this.#buffers.release(arrival.bytes, true);
     }
+    for (const key of this.#offers.keys()) if (key.startsWith(`${link.linkId}/`)) this.#offers.delete(key);
     for (const key of this.#toldHave.keys()) if (key.startsWith(`${link.linkId}/`)) this.#toldHave.delete(key);
     this.feed({ type: "linkClosed", linkId: link.linkId });
   }
@@ -179,8 +206,11 @@ export class SwarmDriver {
     const { linkId } = link;
     switch (frame.type) {
       case "leave":
+        this.feed({ type: "remoteLeft", linkId, taskId });
         link.closeRemoteChannel(frame.channel);
-        return this.feed({ type: "remoteLeft", linkId, taskId });
+        // Ours goes, too: who joins again is answered anew.
+        this.#leave(link, taskId, false);
+        return;
       case "have":
         return this.feed({ type: "remoteHas", linkId, taskId, pieces: frame.pieces });
       case "want":
@@ -258,32 +288,47 @@ export class SwarmDriver {
     this.feed({ type: "remoteJoined", linkId: link.linkId, taskId, have, seed, receives });
   }
 
-  #offered(link: Link, taskId: TaskId, offer: Extract<LinkFrame, { type: "offer" }>): void {
+  #offered(link: Link, taskId: TaskId, offer: Offer): void {
     const session = this.#deps.session(taskId);
     const { linkId } = link;
     const { piece } = offer;
     if (session === undefined) return;
     if (!session.stored.have.has(piece)) {
-      const { digest, signature, lengthBytes } = offer;
-      const known = session.proofs.get(piece);
-      const same = known !== undefined && Buffer.from(known.digest).equals(digest);
-      if (
-        !session.fits(piece, lengthBytes) ||
-        (!same && !session.verifier.verifyPiece(taskId, piece, lengthBytes, digest, signature))
-      ) {
-        this.counters.forgedOffers++;
-        this.#deps.log.warn({ taskId, peerId: link.peerId, piece }, "an offer is forged");
-        return this.feed({ type: "pieceRejected", taskId, piece, linkId });
-      }
-      if (!same) session.proofs.set(piece, { digest, signature });
-      this.#lengths.set(keyOf(link, taskId, piece), lengthBytes);
-      if (!this.#buffers.hasRoom) {
-        const channel = link.remoteChannel(taskId);
-        if (channel !== undefined) link.send({ type: "decline", channel, piece, reason: "busy" });
-        return;
-      }
+      if (!session.fits(piece, offer.lengthBytes)) return this.#forged(link, session, piece);
+      this.#offers.set(keyOf(link, taskId, piece), offer);
     }
     this.feed({ type: "offered", linkId, taskId, piece });
+  }
+
+  /** Signatures are checked once the brain wants the piece: most offers are declined, and a check costs 0.1 ms. */
+  #accept(link: Link, session: TaskSession, channel: number, piece: number): void {
+    const key = keyOf(link, session.taskId, piece);
+    const offer = this.#offers.get(key);
+    this.#offers.delete(key);
+    const { linkId } = link;
+    const { taskId } = session;
+    if (offer === undefined) return this.feed({ type: "receiveCancelled", linkId, taskId, piece });
+    const { digest, signature, lengthBytes } = offer;
+    const known = session.proofs.get(piece);
+    if (known === undefined || !Buffer.from(known.digest).equals(digest)) {
+      if (!session.verifier.verifyPiece(taskId, piece, lengthBytes, digest, signature)) {
+        return this.#forged(link, session, piece);
+      }
+      session.proofs.set(piece, { digest, signature });
+    }
+    if (!this.#buffers.hasRoom) {
+      link.send({ type: "decline", channel, piece, reason: "busy" });
+      return this.feed({ type: "receiveCancelled", linkId, taskId, piece });
+    }
+    const bytes = this.#buffers.take(lengthBytes);
+    this.#arrivals.set(key, { session, bytes, filled: 0, untoldBytes: 0, toldMs: this.#deps.nowMs(), writing: false });
+    link.send({ type: "accept", channel, piece });
+  }
+
+  #forged(link: Link, session: TaskSession, piece: number): void {
+    this.counters.forgedOffers++;
+    this.#deps.log.warn({ taskId: session.taskId, peerId: link.peerId, piece }, "an offer is forged");
+    this.feed({ type: "pieceRejected", taskId: session.taskId, piece, linkId: link.linkId });
   }
 
   payloadTarget(link: Link, channel: number, piece: number, offset: number, length: number): Uint8Array | undefined {
@@ -308,12 +353,13 @@ export class SwarmDriver {
     arrival.filled += bytes;
     arrival.untoldBytes += bytes;
     if (ended) arrival.writing = false;
-    if (ended || arrival.untoldBytes >= PROGRESS_BYTES) {
+    const nowMs = this.#deps.nowMs();
+    if (ended || arrival.untoldBytes >= PROGRESS_BYTES || nowMs - arrival.toldMs >= PROGRESS_MS) {
+      arrival.toldMs = nowMs;
       this.feed({ type: "receiveProgressed", linkId: link.linkId, taskId, piece, bytes: arrival.untoldBytes });
       arrival.untoldBytes = 0;
     }
     if (ended && arrival.filled === arrival.bytes.length && this.#arrivals.delete(key)) {
-      this.#lengths.delete(key);
       this.feed({ type: "receiveFinished", linkId: link.linkId, taskId, piece });
       void this.#store(link, arrival, piece);
     }
@@ -324,7 +370,13 @@ export class SwarmDriver {
     const { taskId } = session;
     const proof = session.proofs.get(piece);
     try {
-      const outcome = proof === undefined ? "stored" : await session.stored.storeVerified(piece, bytes, proof);
+      if (session.stored.have.has(piece) || proof === undefined) {
+        // Its twin was faster.
+        this.counters.wastedBytes += bytes.length;
+        this.feed({ type: "pieceStored", taskId, piece });
+        return;
+      }
+      const outcome = await session.stored.storeVerified(piece, bytes, proof);
       if (outcome === "stored") {
         session.proofs.delete(piece);
         const seed = link.peerId !== undefined && this.#deps.isSeed(link.peerId);
@@ -356,7 +408,6 @@ export class SwarmDriver {
   #dropArrival(link: Link, taskId: TaskId, piece: number): void {
     const key = keyOf(link, taskId, piece);
     const arrival = this.#arrivals.get(key);
-    this.#lengths.delete(key);
     if (arrival === undefined) return;
     this.#arrivals.delete(key);
     this.counters.wastedBytes += arrival.filled;
@@ -375,11 +426,11 @@ export class SwarmDriver {
       if (link.peerId !== undefined) this.#deps.accuse(taskId, link.peerId, effect.piece);
       return;
     }
+    if (effect.type === "cancelReceive") this.#dropArrival(link, taskId, effect.piece);
     const session = this.#deps.session(taskId);
-    if (session === undefined) return;
     const own = link.ownChannel(taskId);
     const remote = link.remoteChannel(taskId);
-    if (own === undefined || remote === undefined) return;
+    if (session === undefined || own === undefined || remote === undefined) return;
     switch (effect.type) {
       case "sendHave":
         return link.send({ type: "have", channel: own, pieces: effect.pieces });
@@ -387,16 +438,12 @@ export class SwarmDriver {
         return link.send({ type: "want", channel: own, pieces: effect.pieces });
       case "sendOffer":
         return this.#sendOffer(link, session, own, effect.piece);
-      case "sendAccept": {
-        const key = keyOf(link, taskId, effect.piece);
-        const lengthBytes = this.#lengths.get(key) ?? session.pieceLengthBytes;
-        this.#arrivals.set(key, { session, bytes: this.#buffers.take(lengthBytes), filled: 0, untoldBytes: 0, writing: false });
-        return link.send({ type: "accept", channel: remote, piece: effect.piece });
-      }
+      case "sendAccept":
+        return this.#accept(link, session, remote, effect.piece);
       case "sendDecline":
+        this.#offers.delete(keyOf(link, taskId, effect.piece));
         return link.send({ type: "decline", channel: remote, piece: effect.piece, reason: effect.reason });
       case "cancelReceive":
-        this.#dropArrival(link, taskId, effect.piece);
         return link.send({ type: "cancel", channel: remote, piece: effect.piece });
       case "cancelSend":
         link.writer.cancelPiece(own, effect.piece);
@@ -421,6 +468,7 @@ export class SwarmDriver {
     const { taskId } = session;
     const lengthBytes = lengthOf(session, piece);
     if (lengthBytes === undefined) return this.feed({ type: "sendCancelled", linkId, taskId, piece });
+    session.pin();
     link.writer.sendPiece({
       channel,
       piece,
@@ -432,6 +480,7 @@ export class SwarmDriver {
         this.feed({ type: "sendProgressed", linkId, taskId, piece, bytes });
       },
       ended: (whole) => this.feed({ type: whole ? "sendFinished" : "sendCancelled", linkId, taskId, piece }),
+      released: () => session.unpin(),
     });
   }
 

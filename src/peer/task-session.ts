@@ -22,12 +22,30 @@ export class TaskSession {
   readonly #cacheBytes: number;
   readonly #waiters = new Set<() => void>();
   #nextReaderId = 1;
+  #pins = 0;
+  #released = false;
 
   constructor(stored: StoredTask) {
     this.stored = stored;
     this.verifier = new SignatureVerifier(stored.record.publicKey);
     this.tickets = new TicketVerifier(this.verifier);
     this.#cacheBytes = this.heldBytes;
+  }
+
+  /** A transfer reads from the data file: it stays open until {@link unpin}, even after {@link release}. */
+  pin(): void {
+    this.#pins++;
+  }
+
+  unpin(): void {
+    this.#pins--;
+    if (this.#released && this.#pins === 0) this.stored.release();
+  }
+
+  /** Gives the files back, once nothing reads from them any more. */
+  release(): void {
+    this.#released = true;
+    if (this.#pins === 0) this.stored.release();
   }
 
   get taskId(): TaskId {
