@@ -50,6 +50,8 @@ export interface JoinOptions {
   readonly have?: Uint8Array;
   readonly download: boolean;
   readonly signal: AbortSignal;
+  /** Called with the answer before any later message is, as the promise is too late to tell what was said first. */
+  readonly onJoined?: (joined: JoinedMessage) => void;
 }
 
 interface PendingJoin {
@@ -92,7 +94,7 @@ export class ControlClient {
    * @throws AppError SUPERNODE_UNREACHABLE (retriable), TOKEN_REFUSED, TIMEOUT, ABORTED, SHUTTING_DOWN, or what the
    *   supernode says with its details: any code of Origin.stat
    */
-  join(source: Source, { taskId, have, download, signal }: JoinOptions): Promise<JoinedMessage> {
+  join(source: Source, { taskId, have, download, signal, onJoined }: JoinOptions): Promise<JoinedMessage> {
     const unreachable = this.#unreachable();
     if (unreachable !== undefined) return Promise.reject(unreachable);
     if (signal.aborted) return Promise.reject(new AppError("ABORTED", "the join was given up"));
@@ -113,7 +115,7 @@ export class ControlClient {
         JOIN_TIMEOUT_MS,
       );
       signal.addEventListener("abort", onAbort);
-      this.#joins.set(requestId, { message, resolve: (joined) => (done(), resolve(joined)), reject: fail });
+      this.#joins.set(requestId, { message, resolve: (joined) => (done(), onJoined?.(joined), resolve(joined)), reject: fail });
       this.#ask(message);
     });
   }

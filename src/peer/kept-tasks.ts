@@ -15,6 +15,8 @@ export interface KeptTask {
   readers: number;
   toldQuarter: number;
   timer: NodeJS.Timeout | undefined;
+  /** Its pieces were thrown away: no newcomer shares it. */
+  isWorthless: boolean;
 }
 
 export class KeptTasks {
@@ -37,7 +39,7 @@ export class KeptTasks {
       this.use(present);
       return present;
     }
-    const kept: KeptTask = { task, source, info, readers: 1, toldQuarter: 0, timer: undefined };
+    const kept: KeptTask = { task, source, info, readers: 1, toldQuarter: 0, timer: undefined, isWorthless: false };
     this.#kept.set(taskId, kept);
     return kept;
   }
@@ -52,8 +54,17 @@ export class KeptTasks {
   leave(kept: KeptTask): void {
     kept.readers--;
     if (kept.readers > 0) return;
+    if (kept.isWorthless) return kept.task.release();
     kept.timer = setTimeout(() => this.#drop(kept), KEEP_MS);
     kept.timer.unref();
+  }
+
+  /** The task is worth nothing any more: its readers keep it until they have heard why, others begin anew. */
+  expel(kept: KeptTask): void {
+    kept.isWorthless = true;
+    clearTimeout(kept.timer);
+    if (this.#kept.get(kept.task.session.taskId) === kept) this.#kept.delete(kept.task.session.taskId);
+    if (kept.readers === 0) kept.task.release();
   }
 
   /** Lets tasks without readers go at once: the disk needs room. @returns how many */

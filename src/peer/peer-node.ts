@@ -14,7 +14,7 @@ import type { HostInfo, Source, TaskInfo } from "../protocol/control-messages.ts
 import type { TaskId } from "../protocol/ids.ts";
 import type { CacheConfig, HostLabels, ListenAddress, RateLimits, SupernodeAddress } from "./config.ts";
 import type { Content, ContentInfo, ContentOpener, ContentRequest } from "./content.ts";
-import { ControlClient, type JoinedMessage } from "./control-client.ts";
+import { ControlClient, type JoinedMessage, type TaskFailedMessage } from "./control-client.ts";
 import { generatePeerId } from "./credentials.ts";
 import { DirectOpener, type DirectOpenerDeps } from "./direct-content.ts";
 import { DiskStore } from "./disk-store.ts";
@@ -52,6 +52,8 @@ export class PeerNode implements ContentOpener {
   readonly #directDeps: DirectOpenerDeps;
   readonly #originBucket: TokenBucket;
   readonly #kept = new KeptTasks();
+  /** What became of tasks since they were last joined, while they may not be open here yet. The latest last. */
+  readonly #failures = new Map<TaskId, TaskFailedMessage>();
   readonly #closing = new AbortController();
   readonly metrics: Registry;
   #publicKey: Uint8Array | undefined;
@@ -126,7 +128,7 @@ export class PeerNode implements ContentOpener {
             void kept.task.setLength(lengthBytes, signature);
           }
         },
-        onTaskFailed: (message) => this.#taskFailed(message.taskId, toTaskFailure(message), message.discard),
+        onTaskFailed: (message) => this.#taskFailed(message),
         onDisconnected: () => undefined,
       },
     });
@@ -188,7 +190,7 @@ export class PeerNode implements ContentOpener {
   }
 
   #join(source: Source, download: boolean, signal: AbortSignal): Promise<JoinedMessage> {
-    return this.#control.join(source, { download, signal });
+    return this.#control.join(source, { download, signal, onJoined: (joined) => this.#joined(joined.task.taskId) });
   }
 
   /** The task of a join's answer: opened, linked to its neighbours, one reader counted. */
@@ -197,7 +199,6 @@ export class PeerNode implements ContentOpener {
     const present = this.#kept.get(taskId);
     if (present !== undefined) {
       this.#kept.use(present);
-      present.task.session.failure = undefined;
       present.task.connect(joined.neighbours, joined.ticket ?? present.task.session.ticket);
       return present;
     }
@@ -207,6 +208,8 @@ export class PeerNode implements ContentOpener {
     const kept = this.#kept.hold(task, source, joined.task);
     kept.task.session.failure = undefined;
     kept.task.connect(joined.neighbours, joined.ticket ?? "");
+    const failed = this.#failures.get(taskId);
+    if (failed !== undefined) this.#fail(kept, failed);
     // What was here before counts at the supernode, too: others may have it from us.
     if (task.stored.have.count > 0) this.#rejoin(kept);
     return kept;
@@ -228,7 +231,13 @@ export class PeerNode implements ContentOpener {
     const { task, source } = kept;
     const { taskId } = task.session;
     this.#control
-      .join(source, { taskId, have: task.stored.have.toBytes(), download: true, signal: this.#closing.signal })
+      .join(source, {
+        taskId,
+        have: task.stored.have.toBytes(),
+        download: true,
+        signal: this.#closing.signal,
+        onJoined: (joined) => this.#joined(joined.task.taskId),
+      })
       .then(
         (joined) => {
           if (this.#kept.get(taskId) !== kept) return;
@@ -236,7 +245,6 @@ export class PeerNode implements ContentOpener {
             // The file has changed meanwhile: the old version is completed from those who have it, or fails.
             return;
           }
-          task.session.failure = undefined;
           task.connect(joined.neighbours, joined.ticket ?? task.session.ticket);
         },
         (thrown: unknown) => {
@@ -245,13 +253,36 @@ export class PeerNode implements ContentOpener {
       );
   }
 
-  #taskFailed(taskId: TaskId, failure: AppError, discard: boolean): void {
+  /** The supernode has answered a join: what it said of the task before is over. */
+  #joined(taskId: TaskId): void {
+    this.#failures.delete(taskId);
     const kept = this.#kept.get(taskId);
-    if (kept === undefined) return;
-    this.#log.warn({ taskId, code: failure.code, why: failure.message }, "the supernode gave a task up");
-    kept.task.session.failure = failure;
-    if (discard) void kept.task.stored.discard("all");
-    kept.task.session.wake();
+    if (kept !== undefined) kept.task.session.failure = undefined;
+  }
+
+  #taskFailed(message: TaskFailedMessage): void {
+    const { taskId } = message;
+    // It may come while the files of a task just joined are being opened.
+    this.#failures.delete(taskId);
+    this.#failures.set(taskId, message);
+    if (this.#failures.size > FAILURE_COUNT_MAX) this.#failures.delete(this.#failures.keys().next().value as TaskId);
+    const kept = this.#kept.get(taskId);
+    if (kept !== undefined) this.#fail(kept, message);
+  }
+
+  #fail(kept: KeptTask, message: TaskFailedMessage): void {
+    const { session, stored } = kept.task;
+    const failure = toTaskFailure(message);
+    this.#log.warn({ taskId: session.taskId, code: failure.code, why: failure.message }, "the supernode gave a task up");
+    session.failure = failure;
+    if (message.discard) {
+      stored.discard("all").catch((thrown: unknown) => {
+        this.#log.warn({ taskId: session.taskId, error: toAppError(thrown).message }, "pieces cannot be thrown away");
+      });
+      this.#control.send({ type: "leave", taskId: session.taskId });
+      this.#kept.expel(kept);
+    }
+    session.wake();
   }
 
   #progressed(taskId: TaskId): void {
@@ -290,6 +321,9 @@ export class PeerNode implements ContentOpener {
     };
   }
 }
+
+/** Of tasks that failed, whether open here or not. */
+const FAILURE_COUNT_MAX = 1_000;
 
 /** What the origin itself has said is final; everything else about the swarm may be got round. */
 function mayGoDirect(request: ContentRequest, error: AppError): boolean {

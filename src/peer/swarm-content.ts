@@ -4,6 +4,7 @@ import type { ByteSources, Source, TaskInfo } from "../protocol/control-messages
 import type { Content, ContentInfo } from "./content.ts";
 import { type DirectOpenerDeps, readOrigin } from "./direct-content.ts";
 import type { PeerTask } from "./peer.ts";
+import type { StoredTask } from "./piece-store.ts";
 
 /** Bytes handed on at a time. Source: node-dataplane study §11 (256 KiB). */
 const CHUNK_BYTES = 256 * 1024;
@@ -65,7 +66,8 @@ export class SwarmContent implements Content {
         if (stored.have.has(piece)) {
           const pieceEnd = Math.min((piece + 1) * session.pieceLengthBytes, endByte ?? Number.POSITIVE_INFINITY);
           const chunk = Buffer.allocUnsafe(Math.min(CHUNK_BYTES, pieceEnd - at));
-          await stored.read(at, chunk);
+          // Thrown away since: the task's failure says why, or the piece comes again.
+          if (!(await readHeld(stored, at, chunk))) continue;
           at += chunk.length;
           progressMs = performance.now();
           yield chunk;
@@ -133,6 +135,17 @@ export class SwarmContent implements Content {
       this.#directBytes += chunk.length;
       yield chunk;
     }
+  }
+}
+
+/** @returns false when the piece is no longer held */
+async function readHeld(stored: StoredTask, at: number, into: Uint8Array): Promise<boolean> {
+  try {
+    await stored.read(at, into);
+    return true;
+  } catch (thrown) {
+    if (thrown instanceof AppError && thrown.code === "PIECE_UNKNOWN") return false;
+    throw thrown;
   }
 }
 

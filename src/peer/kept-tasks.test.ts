@@ -1,0 +1,58 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { TaskInfo } from "../protocol/control-messages.ts";
+import type { TaskId } from "../protocol/ids.ts";
+import { KeptTasks } from "./kept-tasks.ts";
+import type { PeerTask } from "./peer.ts";
+
+const taskId = "a".repeat(64) as TaskId;
+const source = { url: "http://origin/file", headers: {} };
+const info: TaskInfo = { taskId, lengthBytes: 1, pieceLengthBytes: 65_536, contentType: null, digest: null, headers: {} };
+
+function fakeTask(): { readonly task: PeerTask; released: number } {
+  const made = {
+    released: 0,
+    // The rest of a task is nothing to the one that keeps it.
+    task: { session: { taskId }, release: (): void => void made.released++ } as unknown as PeerTask,
+  };
+  return made;
+}
+
+test("a second reader shares the task that is here", (t) => {
+  const kept = new KeptTasks();
+  t.after(() => kept.close());
+  const first = fakeTask();
+  const second = fakeTask();
+  const held = kept.hold(first.task, source, info);
+  assert.equal(kept.hold(second.task, source, info), held);
+  assert.deepEqual([first.released, second.released, held.readers], [0, 1, 2]);
+});
+
+test("a worthless task stays with its readers until the last has gone, and others begin anew", (t) => {
+  const kept = new KeptTasks();
+  t.after(() => kept.close());
+  const worthless = fakeTask();
+  const held = kept.hold(worthless.task, source, info);
+  kept.use(held);
+  kept.expel(held);
+  const anew = fakeTask();
+  const next = kept.hold(anew.task, source, info);
+  assert.notEqual(next, held);
+  kept.leave(held);
+  assert.equal(worthless.released, 0);
+  kept.leave(held);
+  assert.equal(worthless.released, 1);
+  assert.equal(kept.get(taskId), next);
+  assert.equal(anew.released, 0);
+});
+
+test("a worthless task without readers goes at once", () => {
+  const kept = new KeptTasks();
+  const worthless = fakeTask();
+  const held = kept.hold(worthless.task, source, info);
+  kept.leave(held);
+  kept.expel(held);
+  assert.equal(worthless.released, 1);
+  kept.close();
+  assert.equal(worthless.released, 1);
+});
