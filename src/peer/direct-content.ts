@@ -55,7 +55,9 @@ class DirectContent implements Content {
     signal: AbortSignal,
   ): AsyncGenerator<Uint8Array> {
     const first = range.startByte === 0 ? this.#first : undefined;
-    if (first !== undefined) this.#first = undefined;
+    // Not at the start: the body that was opened to learn what the file is would only cost the origin bytes.
+    if (first === undefined) this.#first?.body.destroy();
+    this.#first = undefined;
     for await (const chunk of readOrigin(
       { ...this.#deps, request: this.#request, expected: this.#expected, digest: this.info.digest, first },
       range,
