@@ -136,6 +136,16 @@ test("a redirected host's challenge is not followed: it could ask for our passwo
   assert.equal(tokens.seen.length, 0);
 });
 
+test("where there is no registry, a realm is a name for people, and the 401 is told as it is", async () => {
+  const details = { wwwAuthenticate: 'Bearer realm="files"' };
+  const inner: Origin = {
+    stat: () => Promise.reject(new AppError("ORIGIN_UNAUTHORIZED", "log in", { details })),
+    open: () => Promise.reject(new Error("asked again")),
+  };
+  const error = await failure(new RegistryOrigin(inner).stat(ask("https://web.example/file"), idle()), "ORIGIN_UNAUTHORIZED");
+  assert.equal(error.message, "log in");
+});
+
 test("an https registry may not send us to an http realm, nor anyone to what is no address", async () => {
   const asked: string[] = [];
   const inner = (realm: string): Origin => ({

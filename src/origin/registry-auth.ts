@@ -85,6 +85,8 @@ export class RegistryOrigin implements Origin {
     const bearer = challenges.find(({ scheme, params }) => scheme === "bearer" && params["realm"] !== undefined);
     if (bearer !== undefined) {
       const { realm = "", service, scope } = bearer.params;
+      // Anywhere but at a registry a realm is a name for people (RFC 6750 §3): the caller has to bring the token.
+      if (repositoryOf(url) === undefined && URL.parse(realm) === null) return undefined;
       return { kind: "token", scope: { realm: safeRealm(realm, url), service, scope, credentials } };
     }
     if (credentials === undefined || !challenges.some(({ scheme }) => scheme === "basic")) return undefined;
