@@ -127,12 +127,15 @@ async function compose(
       onOpened: (...opened) => effects.seedOpened(...opened),
       onRead: (...read) => effects.seedRead(...read),
       onLength: (...length) => effects.lengthKnown(...length),
-      onFailed: (...failed) => effects.seedFailed(...failed),
+      onFailed: (taskId, error, discard) => {
+        if (discard) resolver.forget(taskId);
+        effects.seedFailed(taskId, error, discard);
+      },
       onPiece: () => metrics.pieces.inc(),
     },
   });
   closers.push(() => seeds.close());
-  const resolver = new TaskResolver({
+  const resolver: TaskResolver = new TaskResolver({
     origin,
     store,
     versions,

@@ -63,6 +63,17 @@ test("a thousand callers are one question; a second later it is asked again", as
   assert.equal(origin.statCount, 2);
 });
 
+test("what turned out to be another version is asked for again at once", async () => {
+  const origin = new FakeOrigin(Buffer.alloc(1000));
+  const { resolver } = lab(origin);
+  const { taskId } = await resolver.resolve(source, undefined);
+  origin.etag = '"v2"';
+  resolver.forget("f".repeat(64) as TaskId);
+  assert.equal((await resolver.resolve(source, undefined)).taskId, taskId);
+  resolver.forget(taskId);
+  assert.notEqual((await resolver.resolve(source, undefined)).taskId, taskId);
+});
+
 test("content known by digest is asked for once per caller, who is asked to be let in", async () => {
   const origin = new FakeOrigin(Buffer.alloc(1000));
   const { resolver, clock } = lab(origin);

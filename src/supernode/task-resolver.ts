@@ -44,6 +44,8 @@ export interface ResolvedTask {
 }
 
 interface Asked {
+  /** Whose version the answer was. */
+  taskId: TaskId | undefined;
   readonly answer: Promise<OriginInfo>;
   /** Remembered until then; undefined while the question is out. */
   untilMs: number | undefined;
@@ -81,6 +83,13 @@ export class TaskResolver {
     }
   }
 
+  /** The origin no longer has this version: what it said of it is not repeated to the next caller. */
+  forget(taskId: TaskId): void {
+    for (const [key, asked] of this.#asked) {
+      if (asked.taskId === taskId) this.#asked.delete(key);
+    }
+  }
+
   close(): void {
     this.#closing.abort();
   }
@@ -93,6 +102,8 @@ export class TaskResolver {
     const version = { taskId, lengthBytes: info.lengthBytes, seenUnixMs: unixMs() };
     versions.set(identity.accessKey, version);
     versions.set(identity.fileKey, version);
+    const asked = this.#asked.get(identity.accessKey);
+    if (asked !== undefined) asked.taskId = taskId;
     return { taskId, source, record: this.#record(taskId, identity, info), info };
   }
 
@@ -142,7 +153,7 @@ export class TaskResolver {
     const { nowMs, onStat } = this.#deps;
     const known = this.#asked.get(identity.accessKey);
     if (known !== undefined && (known.untilMs === undefined || known.untilMs > nowMs())) return known.answer;
-    const asked: Asked = { answer: this.#ask(source, quick), untilMs: undefined };
+    const asked: Asked = { taskId: undefined, answer: this.#ask(source, quick), untilMs: undefined };
     this.#asked.set(identity.accessKey, asked);
     asked.answer.then(
       () => {
