@@ -1,8 +1,9 @@
 /** Origins that fail, lie or change: the right file, or a clear error with its exit code and nothing under the name. */
 import assert from "node:assert/strict";
-import { randomFillSync } from "node:crypto";
+import { createHash, randomFillSync } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
 import { after, before, test } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
 
 import { type Dfdaemon, dfget, startLoopbackDaemon, Supernode } from "./lib/dragonfly.ts";
 import { Origin } from "./lib/origin.ts";
@@ -13,6 +14,10 @@ const MIB = 1 << 20;
 const CONTENT = randomFillSync(Buffer.allocUnsafe(16 * MIB));
 /** A cut may waste a piece, of 256 KiB at most for this length, on each of a few connections. */
 const MAX_REREAD_AFTER_CUT = 2 * MIB;
+/** The supernode asks an origin about a file once a second at most, however many want it. */
+const REVALIDATION_MS = 1_000;
+/** A failure is told as soon as it is known; far below the 30 s after which a silent swarm is given up. */
+const MAX_FAILURE_MS = 15_000;
 
 const lab = new Lab("bad-origin");
 let origin: Origin;
@@ -70,7 +75,9 @@ check("404 is said as such", async () => {
 
 check("403 is said as such", async () => {
   const url = origin.put("/forbidden", CONTENT, { behaviour: () => ({ status: 403 }) });
-  assertFails(await fetchFile(url), [6], /ORIGIN_FORBIDDEN/);
+  const outcome = await fetchFile(url);
+  assertFails(outcome, [6], /ORIGIN_FORBIDDEN/);
+  assert.ok(outcome.ms < MAX_FAILURE_MS, `it took ${outcome.ms} ms to say so`);
 });
 
 check("401 without credentials fails, and works with the header the user gives, which no output shows", async () => {
@@ -138,6 +145,7 @@ check("a redirect that never ends is an error", async () => {
 check("a file that changed under its URL comes in its new version", async () => {
   const changed = randomFillSync(Buffer.allocUnsafe(CONTENT.length));
   assertContent(await fetchFile(origin.put("/changing", CONTENT)), CONTENT);
+  await delay(REVALIDATION_MS + 100);
   assertContent(await fetchFile(origin.put("/changing", changed)), changed);
 });
 
@@ -154,6 +162,17 @@ check("a file that changes in mid-download is never a mixture of both versions",
   if (first.code === 0) assertContent(first, changed);
   else assertFails(first, [8], /ORIGIN_CHANGED/);
   assertContent(await fetchFile(url), changed);
+});
+
+check("content without its digest is thrown away, and the right content comes once the origin has it", async () => {
+  const right = randomFillSync(Buffer.allocUnsafe(CONTENT.length));
+  const flags = ["--digest", `sha256:${createHash("sha256").update(right).digest("hex")}`];
+  const refused = await fetchFile(origin.put("/digested", CONTENT), flags);
+  assertFails(refused, [9], /DIGEST_MISMATCH/);
+  assert.ok(refused.ms < MAX_FAILURE_MS, `it took ${refused.ms} ms to say so`);
+  const served = await fetchFile(origin.put("/digested", right), flags);
+  assertContent(served, right);
+  assert.ok(served.ms < MAX_FAILURE_MS, `what came before held it up: ${served.ms} ms`);
 });
 
 check("after all that, the service goes on", async () => {

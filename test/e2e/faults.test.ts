@@ -39,8 +39,12 @@ function outputOf(lab: Lab, daemon: Dfdaemon): string {
   return lab.path(`${daemon.name}.out`);
 }
 
-async function download(lab: Lab, daemon: Dfdaemon, url: string): Promise<Finished> {
-  return await dfget(lab, [url, "-O", outputOf(lab, daemon), "--socket", daemon.socket]);
+/** Through the daemon; should that go away, dfget takes part by itself. */
+async function download(lab: Lab, daemon: Dfdaemon, supernode: Supernode, url: string): Promise<Finished> {
+  return await dfget(lab, [
+    url, "-O", outputOf(lab, daemon), "--socket", daemon.socket,
+    "--supernode", supernode.listen, "--join-token-file", supernode.tokenFile,
+  ]);
 }
 
 function assertDownloaded(lab: Lab, daemon: Dfdaemon, done: Finished, content: Buffer): void {
@@ -59,7 +63,7 @@ void test("a supernode killed in mid-download comes back: all complete, what it 
     const content = randomBytes(96 * MIB);
     const url = origin.put(PATH, content);
     origin.bytesPerSecond = 24 * MIB;
-    const downloads = daemons.map(async (daemon) => await download(lab, daemon, url));
+    const downloads = daemons.map(async (daemon) => await download(lab, daemon, supernode, url));
     await untilOriginGave(origin, 0.35 * content.length);
     const before = origin.log.intervals(PATH);
     // Everything in `before` has had the time to become whole pieces on the disk.
@@ -86,9 +90,9 @@ void test("while the supernode is gone a peer still delivers the file", async ()
     const content = randomBytes(16 * MIB);
     const url = origin.put(PATH, content);
     const [first, second] = daemons as [Dfdaemon, Dfdaemon];
-    assertDownloaded(lab, first, await download(lab, first, url), content);
+    assertDownloaded(lab, first, await download(lab, first, supernode, url), content);
     await supernode.service.kill();
-    assertDownloaded(lab, second, await download(lab, second, url), content);
+    assertDownloaded(lab, second, await download(lab, second, supernode, url), content);
     await supernode.restart();
     assert.equal(await supernode.isReady(), true);
   });
@@ -97,14 +101,14 @@ void test("while the supernode is gone a peer still delivers the file", async ()
 void test("one peer killed and one frozen: the others complete, and the frozen one when it wakes", async () => {
   const lab = new Lab("peers-lost");
   await lab.use(async () => {
-    const { daemons, origin } = await startSite(lab, 4);
+    const { supernode, daemons, origin } = await startSite(lab, 4);
     const content = randomBytes(64 * MIB);
     const url = origin.put(PATH, content);
     origin.bytesPerSecond = 16 * MIB;
     const [killed, frozen, ...others] = daemons as [Dfdaemon, Dfdaemon, ...Dfdaemon[]];
-    const killedDownload = download(lab, killed, url);
-    const frozenDownload = download(lab, frozen, url);
-    const downloads = others.map(async (daemon) => await download(lab, daemon, url));
+    const killedDownload = download(lab, killed, supernode, url);
+    const frozenDownload = download(lab, frozen, supernode, url);
+    const downloads = others.map(async (daemon) => await download(lab, daemon, supernode, url));
     await untilOriginGave(origin, 0.4 * content.length);
     await killed.service.kill();
     frozen.service.signal("SIGSTOP");
@@ -127,16 +131,16 @@ void test("one peer killed and one frozen: the others complete, and the frozen o
 void test("a peer whose store was tampered with spreads nothing of it", async () => {
   const lab = new Lab("peer-lies");
   await lab.use(async () => {
-    const { daemons, origin } = await startSite(lab, 3);
+    const { supernode, daemons, origin } = await startSite(lab, 3);
     const content = randomBytes(32 * MIB);
     const url = origin.put(PATH, content);
     const [liar, ...others] = daemons as [Dfdaemon, ...Dfdaemon[]];
-    assertDownloaded(lab, liar, await download(lab, liar, url), content);
+    assertDownloaded(lab, liar, await download(lab, liar, supernode, url), content);
     const requests = origin.log.entries.length;
     const flipped = flipBits(liar.dataDir);
     assert.ok(flipped > 100, `found only ${flipped} places to flip a bit in ${liar.dataDir}`);
 
-    const downloads = await Promise.all(others.map(async (daemon) => await download(lab, daemon, url)));
+    const downloads = await Promise.all(others.map(async (daemon) => await download(lab, daemon, supernode, url)));
     for (const [i, done] of downloads.entries()) assertDownloaded(lab, others[i] as Dfdaemon, done, content);
     const reread = origin.log.entries.slice(requests).reduce((sum, entry) => sum + entry.bytes, 0);
     assert.equal(reread, 0, `the origin was read again\n${origin.log.toString()}`);
