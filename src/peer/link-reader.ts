@@ -39,6 +39,11 @@ export class LinkReader {
     this.#handlers = handlers;
   }
 
+  /** Payload bytes still to come before anything else can; 0 between frames. */
+  get payloadLeft(): number {
+    return this.#payload?.left ?? 0;
+  }
+
   /**
    * Takes the next bytes of the stream; keeps no reference to `chunk`.
    * @throws AppError PROTOCOL_VIOLATION, MESSAGE_TOO_LARGE: the link is of no more use

@@ -275,7 +275,7 @@ function readByte(fileFd: number, byte: Buffer, at: number): number {
 }
 
 /** The descriptor of a plain TCP socket; undocumented, present in Node 20–26. Undefined once it is closed. */
-function fdOf(socket: Socket): number | undefined {
+export function fdOf(socket: Socket): number | undefined {
   const fd = (socket as unknown as { _handle?: { fd?: number } | null })._handle?.fd;
   return fd !== undefined && fd >= 0 ? fd : undefined;
 }

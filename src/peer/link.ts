@@ -5,10 +5,17 @@ import type { LinkFrame } from "../protocol/link-frames.ts";
 import type { LinkId } from "../swarm/index.ts";
 import { toAppError } from "../base/errors.ts";
 import { LinkReader } from "./link-reader.ts";
-import { LinkWriter } from "./link-writer.ts";
+import { fdOf, LinkWriter } from "./link-writer.ts";
+import { nativeSocket } from "./native-socket.ts";
 
 /** One buffer for all sockets of the thread: what is read is consumed before the callback returns. */
 const RECEIVE_BUFFER = Buffer.allocUnsafeSlow(256 * 1024);
+
+/** Payload worth waiting for in one piece, and as much as one read takes. */
+const WAKE_BYTES_MIN = 16 * 1024;
+const WAKE_BYTES_MAX = 64 * 1024;
+/** Reads further apart than this: the link is slow, or we are; every byte is progress then. */
+const CRAWL_MS = 100;
 
 export interface LinkEvents {
   frame(link: Link, frame: LinkFrame): void;
@@ -42,6 +49,7 @@ export class Link {
   readonly #remoteTasks = new Map<number, TaskId>();
   readonly #remoteChannels = new Map<TaskId, number>();
   #nextChannel = 1;
+  #wakeAtBytes = 1;
 
   constructor(linkId: LinkId, dialled: boolean, deps: LinkDeps) {
     this.linkId = linkId;
@@ -117,7 +125,7 @@ export class Link {
       accepted.removeAllListeners();
       accepted.on("error", () => undefined);
       accepted.destroy();
-      // `handle` is an undocumented option of Socket; present in Node 20–26, tested in link.test.ts.
+      // `handle` is an undocumented option of Socket; present in Node 20–26; every accepted link of test/integration/swarm.test.ts goes through it.
       const socket = new Socket({ handle, onread: Link.onread(received) } as object);
       this.attach(socket);
       socket.read(0);
@@ -127,13 +135,16 @@ export class Link {
 
   received(chunk: Uint8Array): void {
     if (this.#closed) return;
-    this.#heardMs = this.#deps.nowMs();
+    const nowMs = this.#deps.nowMs();
+    const sinceLastMs = nowMs - this.#heardMs;
+    this.#heardMs = nowMs;
     try {
       this.#reader.push(chunk);
     } catch (thrown) {
       this.close(toAppError(thrown).message);
       return;
     }
+    this.#setWakeUp(sinceLastMs);
     const waitMs = this.#deps.admitDownload(chunk.length);
     if (waitMs > 0 && !this.#closed) {
       const socket = this.#socket as Socket;
@@ -143,6 +154,17 @@ export class Link {
         if (!this.#closed) socket.resume();
       }, waitMs);
     }
+  }
+
+  /** In the middle of payload there is nothing to do before a good part of it is here; but a crawl must be seen to move. */
+  #setWakeUp(sinceLastMs: number): void {
+    const bytes = sinceLastMs > CRAWL_MS ? 1 : Math.min(WAKE_BYTES_MAX, Math.max(1, this.#reader.payloadLeft));
+    const wanted = bytes >= WAKE_BYTES_MIN ? bytes : 1;
+    if (wanted === this.#wakeAtBytes || this.#socket === undefined) return;
+    const fd = fdOf(this.#socket);
+    if (fd === undefined) return;
+    this.#wakeAtBytes = wanted;
+    nativeSocket()?.wakeAt(fd, wanted);
   }
 
   send(frame: LinkFrame): void {

@@ -8,6 +8,9 @@ import { createRequire } from "node:module";
 const EAGAIN = 11;
 const IPPROTO_TCP = 6;
 const TCP_NOTSENT_LOWAT = 25;
+/** include/uapi/asm-generic/socket.h */
+const SOL_SOCKET = 1;
+const SO_RCVLOWAT = 18;
 
 export interface NativeSocket {
   /**
@@ -15,6 +18,11 @@ export interface NativeSocket {
    * @returns bytes taken by the kernel; 0 when the socket is full; −1 on any other failure
    */
   sendfile(socketFd: number, fileFd: number, offset: number, length: number): number;
+  /**
+   * Asks to be woken only when `bytes` can be read at once (1: as usual). Used while payload of known length is under
+   * way: on a slow link that is one wake-up per block instead of one per packet.
+   */
+  wakeAt(socketFd: number, bytes: number): void;
   /** Bounds what the kernel holds unsent, so that control frames do not wait behind a deep buffer. */
   limitUnsent(socketFd: number, bytes: number): void;
 }
@@ -40,6 +48,7 @@ function load(): NativeSocket | undefined {
     const sendfile = libc.func("int64_t sendfile(int out, int in, int64_t *offset, size_t count)");
     const setsockopt = libc.func("int setsockopt(int fd, int level, int name, int *value, uint32_t length)");
     const position = new BigInt64Array(1);
+    const value = new Int32Array(1);
     return {
       sendfile(socketFd, fileFd, offset, length) {
         position[0] = BigInt(offset);
@@ -47,8 +56,13 @@ function load(): NativeSocket | undefined {
         if (sent >= 0) return sent;
         return koffi.errno() === EAGAIN ? 0 : -1;
       },
+      wakeAt(socketFd, bytes) {
+        value[0] = bytes;
+        setsockopt(socketFd, SOL_SOCKET, SO_RCVLOWAT, value, 4);
+      },
       limitUnsent(socketFd, bytes) {
-        setsockopt(socketFd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, new Int32Array([bytes]), 4);
+        value[0] = bytes;
+        setsockopt(socketFd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, value, 4);
       },
     };
   } catch {

@@ -41,6 +41,9 @@ export class StorePool implements StoreRunner {
     assert(Number.isInteger(workerCount) && workerCount >= 1, `a pool of ${workerCount} threads`);
     this.#slots = Array.from({ length: workerCount }, () => ({ worker: undefined, jobCount: 0 }));
     this.#workerUrl = workerUrl;
+    // A thread takes 0.1 s of CPU to start: not when the first piece is there. The others wait until there is work.
+    const first = this.#slots[0] as Slot;
+    first.worker = this.#start(first);
   }
 
   /**
@@ -52,7 +55,10 @@ export class StorePool implements StoreRunner {
   run<K extends StoreJobKind>(kind: K, input: StoreJobs[K]["input"], path: string): Promise<StoreJobs[K]["output"]> {
     if (this.#closed) return Promise.reject(shuttingDown());
     let slot = this.#slots[0] as Slot;
-    for (const other of this.#slots) if (other.jobCount < slot.jobCount) slot = other;
+    for (const other of this.#slots) {
+      const started = other.worker !== undefined || slot.jobCount >= JOBS_BEFORE_NEXT_THREAD;
+      if (started && other.jobCount < slot.jobCount) slot = other;
+    }
     const worker = (slot.worker ??= this.#start(slot));
     const id = this.#nextId++;
     return new Promise((resolve, reject) => {
@@ -99,6 +105,9 @@ export class StorePool implements StoreRunner {
     }
   }
 }
+
+/** Jobs waiting at the busy threads before another is started. */
+const JOBS_BEFORE_NEXT_THREAD = 3;
 
 interface Slot {
   worker: Worker | undefined;

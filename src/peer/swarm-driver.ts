@@ -51,7 +51,8 @@ export class SwarmDriver {
   readonly #deps: SwarmDriverDeps;
   readonly #swarm: Swarm;
   readonly #buffers = new ReceiveBuffers();
-  readonly #arrivals = new Map<string, Arrival>();
+  /** By link, then by the sender's channel and the piece. */
+  readonly #arrivals = new Map<Link, Map<number, Arrival>>();
   /** Offers the brain has not answered yet. */
   readonly #offers = new Map<string, Offer>();
   readonly #queue: SwarmInput[] = [];
@@ -104,10 +105,12 @@ export class SwarmDriver {
     const { taskId } = session;
     this.feed({ type: "taskClosed", taskId });
     for (const link of this.#deps.links) this.#leave(link, taskId, true);
-    for (const [key, arrival] of this.#arrivals) {
-      if (arrival.session !== session) continue;
-      this.#arrivals.delete(key);
-      this.#buffers.release(arrival.bytes, !arrival.writing);
+    for (const arrivals of this.#arrivals.values()) {
+      for (const [key, arrival] of arrivals) {
+        if (arrival.session !== session) continue;
+        arrivals.delete(key);
+        this.#buffers.release(arrival.bytes, !arrival.writing);
+      }
     }
   }
 
@@ -136,11 +139,8 @@ export class SwarmDriver {
   }
 
   linkClosed(link: Link): void {
-    for (const [key, arrival] of this.#arrivals) {
-      if (!key.startsWith(`${link.linkId}/`)) continue;
-      this.#arrivals.delete(key);
-      this.#buffers.release(arrival.bytes, true);
-    }
+    for (const arrival of this.#arrivals.get(link)?.values() ?? []) this.#buffers.release(arrival.bytes, true);
+    this.#arrivals.delete(link);
     for (const key of this.#offers.keys()) if (key.startsWith(`${link.linkId}/`)) this.#offers.delete(key);
     for (const key of this.#toldHave.keys()) if (key.startsWith(`${link.linkId}/`)) this.#toldHave.delete(key);
     this.feed({ type: "linkClosed", linkId: link.linkId });
@@ -321,7 +321,10 @@ export class SwarmDriver {
       return this.feed({ type: "receiveCancelled", linkId, taskId, piece });
     }
     const bytes = this.#buffers.take(lengthBytes);
-    this.#arrivals.set(key, { session, bytes, filled: 0, untoldBytes: 0, toldMs: this.#deps.nowMs(), writing: false });
+    const arrivals = this.#arrivals.get(link) ?? new Map<number, Arrival>();
+    this.#arrivals.set(link, arrivals);
+    const toldMs = this.#deps.nowMs();
+    arrivals.set(arrivalKey(channel, piece), { session, bytes, filled: 0, untoldBytes: 0, toldMs, writing: false });
     link.send({ type: "accept", channel, piece });
   }
 
@@ -332,9 +335,7 @@ export class SwarmDriver {
   }
 
   payloadTarget(link: Link, channel: number, piece: number, offset: number, length: number): Uint8Array | undefined {
-    const taskId = link.taskOf(channel, "remote");
-    if (taskId === undefined) return undefined;
-    const arrival = this.#arrivals.get(keyOf(link, taskId, piece));
+    const arrival = this.#arrivals.get(link)?.get(arrivalKey(channel, piece));
     if (arrival === undefined || arrival.filled !== offset || offset + length > arrival.bytes.length) return undefined;
     arrival.writing = true;
     return arrival.bytes.subarray(offset, offset + length);
@@ -342,25 +343,26 @@ export class SwarmDriver {
 
   payload(link: Link, channel: number, piece: number, bytes: number, ended: boolean): void {
     this.counters.downloadedBytes += bytes;
-    const taskId = link.taskOf(channel, "remote");
-    if (taskId === undefined) return;
-    const key = keyOf(link, taskId, piece);
-    const arrival = this.#arrivals.get(key);
-    if (arrival === undefined) {
+    const arrivals = this.#arrivals.get(link);
+    const key = arrivalKey(channel, piece);
+    const arrival = arrivals?.get(key);
+    if (arrivals === undefined || arrival === undefined || !arrival.writing) {
       this.counters.wastedBytes += bytes;
       return;
     }
     arrival.filled += bytes;
     arrival.untoldBytes += bytes;
     if (ended) arrival.writing = false;
+    const { linkId } = link;
+    const { taskId } = arrival.session;
     const nowMs = this.#deps.nowMs();
     if (ended || arrival.untoldBytes >= PROGRESS_BYTES || nowMs - arrival.toldMs >= PROGRESS_MS) {
+      this.feed({ type: "receiveProgressed", linkId, taskId, piece, bytes: arrival.untoldBytes });
       arrival.toldMs = nowMs;
-      this.feed({ type: "receiveProgressed", linkId: link.linkId, taskId, piece, bytes: arrival.untoldBytes });
       arrival.untoldBytes = 0;
     }
-    if (ended && arrival.filled === arrival.bytes.length && this.#arrivals.delete(key)) {
-      this.feed({ type: "receiveFinished", linkId: link.linkId, taskId, piece });
+    if (ended && arrival.filled === arrival.bytes.length && arrivals.delete(key)) {
+      this.feed({ type: "receiveFinished", linkId, taskId, piece });
       void this.#store(link, arrival, piece);
     }
   }
@@ -406,10 +408,13 @@ export class SwarmDriver {
   }
 
   #dropArrival(link: Link, taskId: TaskId, piece: number): void {
-    const key = keyOf(link, taskId, piece);
-    const arrival = this.#arrivals.get(key);
+    const channel = link.remoteChannel(taskId);
+    const arrivals = this.#arrivals.get(link);
+    if (channel === undefined || arrivals === undefined) return;
+    const key = arrivalKey(channel, piece);
+    const arrival = arrivals.get(key);
     if (arrival === undefined) return;
-    this.#arrivals.delete(key);
+    arrivals.delete(key);
     this.counters.wastedBytes += arrival.filled;
     this.#buffers.release(arrival.bytes, !arrival.writing);
   }
@@ -507,6 +512,11 @@ function lengthOf(session: TaskSession, piece: number): number | undefined {
   if (lengthBytes === undefined) return pieceLengthBytes;
   const startByte = piece * pieceLengthBytes;
   return startByte >= lengthBytes ? undefined : Math.min(pieceLengthBytes, lengthBytes - startByte);
+}
+
+/** Channel and piece in one number: a piece index has 24 bits, a channel 32; safe below 2⁵³ for channels below 2²⁹. */
+function arrivalKey(channel: number, piece: number): number {
+  return channel * 2 ** 24 + piece;
 }
 
 function keyOf(link: Link, taskId: TaskId, piece?: number): string {
