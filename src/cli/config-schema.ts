@@ -175,7 +175,7 @@ export const DFDAEMON_SETTINGS = {
     kinds.listenAddress,
     "--listen",
     { host: "127.0.0.1", port: 65001 },
-    "Registry mirror and proxy for engines; health and metrics.",
+    "Registry mirror for engines; health and metrics.",
   ),
   peerListen: setting(
     kinds.listenAddress,

@@ -13,7 +13,7 @@ export interface RegistryConfig {
 /** Everything that the host's daemon is told; parsed, checked and frozen by src/cli. */
 export interface DfdaemonConfig {
   readonly version: string;
-  /** Registry mirror, proxy, health and metrics. */
+  /** Registry mirror, health and metrics. */
   readonly listen: ListenAddress;
   /** Links and pieces for other hosts. */
   readonly peerListen: ListenAddress;
