@@ -51,7 +51,11 @@ async function serve(
   if (!isTaskId(taskId) || ticket === undefined || typeof peerId !== "string" || !isPeerId(peerId)) throw refused;
   const session = await find(taskId);
   if (session === undefined) throw refused;
-  session.tickets.verify(ticket, taskId, peerId);
+  try {
+    session.tickets.verify(ticket, taskId, peerId);
+  } catch {
+    throw refused;
+  }
   const { lengthBytes, pieceLengthBytes } = session;
   if (piece !== undefined) {
     if (!session.stored.have.has(piece)) throw new AppError("PIECE_UNKNOWN", `piece ${piece} is not here (yet)`);
