@@ -2,17 +2,26 @@
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
-import { connect } from "node:net";
 import { after, before, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 
+import { Prng } from "../../src/base/prng.ts";
+import { generatePeerId } from "../../src/peer/credentials.ts";
+import type { TaskId } from "../../src/protocol/ids.ts";
+import { encodeDataHeader, encodeFrame, type LinkFrame } from "../../src/protocol/link-frames.ts";
 import { command, type Dfdaemon, dfget, startDfget, startLoopbackDaemon, Supernode } from "./lib/dragonfly.ts";
 import { Origin } from "./lib/origin.ts";
 import { freePort } from "./lib/ports.ts";
 import { type Finished, Lab } from "./lib/processes.ts";
+import { type Address, controlFrame, json, linkFrame, openAsInsider, shakeHands, upgradeRequest, Wire } from "./lib/wire.ts";
 
 const CONTENT = randomBytes(3 << 20);
 const PROGRAMS = ["supernode", "dfdaemon", "dfget"] as const;
+/** Of the fuzzer; a failure is repeated with the seed it printed. */
+const FUZZ_SEED = Number(process.env["FUZZ_SEED"] ?? 1);
+const FUZZ_ROUNDS = 60;
+/** A frame that claims too much is refused before it has arrived; far below the 15 s after which silence is death. */
+const REFUSAL_MS = 5_000;
 
 const lab = new Lab("bad-input");
 let origin: Origin;
@@ -130,6 +139,18 @@ check("config files with unknown keys, wrong types, or no YAML in them", async (
     ["wrong-type.yaml", "supernode: { a: { b: 1 } }\nlisten: { a: 1 }\n", /listen|supernode/],
     ["broken.yaml", "listen: [\n", /broken\.yaml/],
   ];
+  const sizes: readonly (readonly [string, string, RegExp])[] = [
+    ["size-words.yaml", "cacheQuota: plenty\n", /cacheQuota/],
+    ["size-negative.yaml", "cacheQuota: -1\n", /cacheQuota/],
+    ["size-impossible.yaml", "cacheQuota: 99999999999TiB\n", /cacheQuota/],
+  ];
+  for (const [name, content, said] of sizes) {
+    const config = lab.writeFile(name, content);
+    for (const program of ["supernode", "dfdaemon"] as const) {
+      const args = ["--data-dir", lab.path("unused-data"), "--config", config];
+      assertExit(await command(lab, program, args), [2], said);
+    }
+  }
   for (const [name, content, said] of configs) {
     const config = lab.writeFile(name, content);
     for (const program of PROGRAMS) {
@@ -188,7 +209,7 @@ check("an interrupted download ends as the signal says, with nothing under the f
 });
 
 check("garbage and oversized messages on the ports of both services", async () => {
-  const upgrade = "GET /v1/link HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: dragonfly-link/1\r\n\r\n";
+  const upgrade = upgradeRequest("link");
   const messages: readonly Buffer[] = [
     randomBytes(100_000),
     Buffer.concat([Buffer.from(upgrade), randomBytes(100_000)]),
@@ -205,21 +226,178 @@ check("garbage and oversized messages on the ports of both services", async () =
       assert.doesNotMatch(answer.toString("latin1"), /^HTTP\/1\.1 (?:2\d\d|500)/, message.toString("latin1", 0, 200));
     }
   }
-  assert.equal(supernode.service.ended, undefined, "the supernode died of it");
-  assert.equal(daemon.service.ended, undefined, "dfdaemon died of it");
-  assert.equal(await supernode.isReady(), true);
-  await assertWorks(["--socket", daemon.socket]);
+  await assertServiceGoesOn();
 });
 
+check("a stranger without the token gets neither a link, nor a control connection, nor a piece", async () => {
+  const stranger = generatePeerId("stranger");
+  const ports = [["link", daemon.peer], ["link", supernode.address], ["control", supernode.address]] as const;
+  for (const [kind, address] of ports) {
+    const { wire, answer } = await shakeHands(kind, address, randomBytes(32).toString("base64url"), stranger);
+    assert.deepEqual([answer["type"], answer["code"]], ["refused", "TOKEN_REFUSED"]);
+    assert.ok(await wire.isClosedWithin(REFUSAL_MS), `the ${kind} port keeps a stranger`);
+  }
+  const known = await knownTask();
+  for (const { host, port } of [supernode.address, daemon.peer]) {
+    const answers = await Promise.all(
+      [known, "f".repeat(64)].map(async (taskId) => {
+        const response = await fetch(`http://${host}:${port}/v1/tasks/${taskId}/pieces/0`, {
+          headers: { authorization: "Bearer bm90aGluZw.bm90aGluZw", "x-dragonfly-peer": stranger },
+        });
+        const body = (await response.text()).replaceAll(taskId, "<task>");
+        return { status: response.status, body };
+      }),
+    );
+    assert.equal(answers[0]?.status, 403);
+    assert.match(answers[0].body, /TICKET_REFUSED/);
+    assert.deepEqual(answers[0], answers[1], "the answer tells whether there is such a task");
+  }
+});
+
+check("messages that claim more than is allowed end their connection, before they have arrived", async () => {
+  const token = readToken();
+  const tooLong = 0xff_ff_ff_ff;
+  for (const address of [supernode.address, daemon.peer]) {
+    for (const type of [2, 4, 10, 99]) {
+      const wire = await openAsInsider("link", address, token);
+      wire.write(linkFrame(type, randomBytes(100), tooLong));
+      assert.ok(await wire.isClosedWithin(REFUSAL_MS), `a link frame of type ${type} may claim ${tooLong} bytes`);
+    }
+  }
+  const wire = await openAsInsider("control", supernode.address, token);
+  wire.write(controlFrame(json({ type: "register", host: HOST_INFO })));
+  wire.write(controlFrame(randomBytes(100), tooLong));
+  assert.ok(await wire.isClosedWithin(REFUSAL_MS), "a control message may claim 4 GiB");
+  await assertServiceGoesOn();
+});
+
+check("malformed frames on links and control connections, from one who knows the token", async () => {
+  const token = readToken();
+  const prng = new Prng(FUZZ_SEED);
+  const taskId = await knownTask();
+  for (let round = 0; round < FUZZ_ROUNDS; round += 1) {
+    const link = await openAsInsider("link", round % 2 === 0 ? daemon.peer : supernode.address, token);
+    for (let i = 0; i < 50; i += 1) link.write(fuzzedLinkFrame(prng, taskId));
+    const control = await openAsInsider("control", supernode.address, token);
+    if (prng.below(4) > 0) control.write(controlFrame(json({ type: "register", host: HOST_INFO })));
+    for (let i = 0; i < 20; i += 1) control.write(fuzzedControlFrame(prng, taskId));
+    // Some are read to the end, some cut in the middle of a frame.
+    await Promise.all([link, control].map(async (wire) => await wire.isClosedWithin(prng.below(100))));
+    link.destroy();
+    control.destroy();
+    assertAlive(`round ${round} of FUZZ_SEED=${FUZZ_SEED}`);
+  }
+  await assertServiceGoesOn();
+  // What a stranger sends is at most a warning: nothing of it may look like a fault of ours.
+  for (const { service } of [supernode, daemon]) {
+    const faults = readFileSync(service.logFile, "utf8").split("\n").filter((line) => /"level":[56]0|"INTERNAL"/.test(line));
+    assert.deepEqual(faults, [], `FUZZ_SEED=${FUZZ_SEED}`);
+  }
+});
+
+const HOST_INFO = { address: "127.0.0.1", port: 9, name: "insider", program: "dfget", version: "0", labels: {} };
+
+/** A frame as it should be, one that lies, or none at all. */
+function fuzzedLinkFrame(prng: Prng, taskId: TaskId): Buffer {
+  const number = (): number => (prng.below(3) === 0 ? prng.nextUint32() : prng.below(16));
+  const bytes = (count: number): Buffer => Buffer.from(Array.from({ length: count }, () => prng.below(256)));
+  const channel = prng.below(3) === 0 ? number() : 1;
+  const well = (frame: LinkFrame): Buffer => Buffer.from(encodeFrame(frame));
+  const pieces = Array.from({ length: prng.below(20) }, number);
+  switch (prng.below(12)) {
+    case 0:
+      return well({ type: "join", channel, taskId, ticket: prng.below(2) === 0 ? "" : "e30.e30", have: bytes(prng.below(40)) });
+    case 1:
+      return well({ type: "have", channel, pieces });
+    case 2:
+      return well({ type: "want", channel, pieces });
+    case 3:
+      return well({ type: "offer", channel, piece: number(), lengthBytes: number(), digest: bytes(32), signature: bytes(64) });
+    case 4:
+      return well({ type: prng.below(2) === 0 ? "accept" : "cancel", channel, piece: number() });
+    case 5:
+      return well({ type: "withdraw", channel, piece: number() });
+    case 6: {
+      const payload = bytes(prng.below(200));
+      return Buffer.concat([encodeDataHeader(channel, number(), number(), payload.length), payload]);
+    }
+    case 7:
+      return well({ type: "length", channel, lengthBytes: prng.below(1 << 30), signature: bytes(64) });
+    case 8:
+      return well({ type: "status", incoming: prng.below(65_536), capacity: prng.below(65_536) });
+    case 9: {
+      // Cut short: its last fields are missing.
+      const type = 2 + prng.below(14);
+      return linkFrame(type === 10 ? 2 : type, bytes(prng.below(12)));
+    }
+    case 10: {
+      const type = prng.below(256);
+      return linkFrame(type === 10 ? 99 : type, bytes(prng.below(300)));
+    }
+    default:
+      return prng.below(8) === 0 ? bytes(prng.below(64)) : well({ type: "ping" });
+  }
+}
+
+function fuzzedControlFrame(prng: Prng, taskId: TaskId): Buffer {
+  const value = (): unknown => {
+    const values = [0, -1, 1e300, "", "x".repeat(5_000), null, true, [], {}, [[[]]], taskId, "http://[", url, { a: {} }];
+    return values[prng.below(values.length)];
+  };
+  const types = ["register", "join", "progress", "needNeighbours", "accuse", "leave", "joined", "", "constructor"];
+  switch (prng.below(6)) {
+    case 0:
+      return controlFrame(json(value()));
+    case 1:
+      return controlFrame(Buffer.from(['{"type":', "[".repeat(10_000), '"\ud800"', "\0", "{}{}"][prng.below(5)] as string));
+    case 2:
+      return controlFrame(json({ type: "join", requestId: 1, source: { url: value(), headers: value() }, download: value() }));
+    case 3:
+      return controlFrame(json({ type: "join", requestId: 2, source: { url, headers: {} }, download: true, taskId, have: "//////8=" }));
+    case 4:
+      return controlFrame(json({ type: "progress", taskId, pieceCount: 1e9, complete: true, sources: { seedBytes: 1e308, peerBytes: 0, originBytes: 0 } }));
+    default: {
+      const type = types[prng.below(types.length)] as string;
+      return controlFrame(json({ type, taskId, requestId: value(), lost: value(), peerId: value(), piece: value(), host: value() }));
+    }
+  }
+}
+
+function readToken(): string {
+  return readFileSync(supernode.tokenFile, "utf8").trim();
+}
+
+/** The id of a task whose pieces supernode and dfdaemon have. */
+async function knownTask(): Promise<TaskId> {
+  await assertWorks(["--socket", daemon.socket]);
+  const { host, port } = supernode.address;
+  const answer = (await (await fetch(`http://${host}:${port}/v1/cache`)).json()) as { tasks: { taskId: TaskId; url: string }[] };
+  const found = answer.tasks.find((item) => item.url === url);
+  assert.ok(found !== undefined, `${url} is not in ${JSON.stringify(answer)}`);
+  return found.taskId;
+}
+
+function assertAlive(after: string): void {
+  assert.equal(supernode.service.ended, undefined, `the supernode died of ${after}`);
+  assert.equal(daemon.service.ended, undefined, `dfdaemon died of ${after}`);
+}
+
+/** Both live, and a file that neither had comes through them. */
+async function assertServiceGoesOn(): Promise<void> {
+  assertAlive("it");
+  assert.equal(await supernode.isReady(), true);
+  const content = randomBytes(CONTENT.length);
+  const output = newOutput();
+  const done = await dfget(lab, [origin.put(`/fresh-${outputs}`, content), "-O", output, "--socket", daemon.socket, "--no-back-source"]);
+  assert.equal(done.code, 0, `${done.stdout}${done.stderr}`);
+  assert.ok(readFileSync(output).equals(content));
+}
+
 /** Sends the bytes, and gives what came back within a second or until the other side hung up. */
-async function throwAt(target: { readonly host: string; readonly port: number }, message: Buffer): Promise<Buffer> {
-  const chunks: Buffer[] = [];
-  const socket = connect(target);
-  socket.on("data", (chunk: Buffer) => chunks.push(chunk));
-  socket.on("error", () => undefined);
-  const closed = new Promise<void>((resolve) => socket.once("close", () => resolve()));
-  socket.write(message);
-  await Promise.race([closed, delay(1_000)]);
-  socket.destroy();
-  return Buffer.concat(chunks);
+async function throwAt(target: Address, message: Buffer): Promise<Buffer> {
+  const wire = new Wire(target);
+  wire.write(message);
+  await wire.isClosedWithin(1_000);
+  wire.destroy();
+  return wire.received;
 }

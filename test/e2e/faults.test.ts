@@ -10,17 +10,23 @@ import { type Dfdaemon, dfget, startLoopbackDaemon, Supernode } from "./lib/drag
 import { Origin } from "./lib/origin.ts";
 import { type Finished, Lab, waitFor } from "./lib/processes.ts";
 import { bytesSentAgain, bytesSentTwice } from "./lib/requests.ts";
+import { startFlippingProxy } from "./lib/wire.ts";
 
 const MIB = 1 << 20;
 const PATH = "/file.bin";
+/** This machine too, at an address where another program may listen on the same port. */
+const FLIPPED_HOST = "127.0.0.2";
+/** What one link may have under way when the first bad piece is found. */
+const MAX_REJECTED = 8;
 
 /** A supernode, some peers, and an origin slow enough that there is a middle of the download. */
 async function startSite(
   lab: Lab,
   peers: number,
+  supernodeFlags: readonly string[] = [],
 ): Promise<{ supernode: Supernode; daemons: Dfdaemon[]; origin: Origin }> {
   const origin = await Origin.start(lab);
-  const supernode = await Supernode.start(lab, "127.0.0.1");
+  const supernode = await Supernode.start(lab, "127.0.0.1", supernodeFlags);
   const names = Array.from({ length: peers }, (_, i) => `dfdaemon-${i + 1}`);
   const daemons = await Promise.all(names.map(async (name) => await startLoopbackDaemon(lab, name, supernode)));
   return { supernode, daemons, origin };
@@ -147,6 +153,43 @@ void test("a peer whose store was tampered with spreads nothing of it", async ()
     assert.equal(liar.service.ended, undefined, "the peer with the broken disk died of it");
   });
 });
+
+void test("a peer that sends flipped bits is found and left alone by each, then expelled; the file is right", async (t) => {
+  const lab = new Lab("bits-flipped");
+  await lab.use(async () => {
+    // Slow enough that what the liar offers is wanted.
+    const { supernode, daemons, origin } = await startSite(lab, 2, ["--upload-limit", "24MiB"]);
+    const liar = await startLoopbackDaemon(lab, "liar", supernode, ["--advertise", FLIPPED_HOST]);
+    const flips = await startFlippingProxy(lab, { host: FLIPPED_HOST, port: liar.peer.port }, liar.peer);
+    const content = randomBytes(64 * MIB);
+    const url = origin.put(PATH, content);
+    assertDownloaded(lab, liar, await download(lab, liar, supernode, url), content);
+
+    const downloads = await Promise.all(daemons.map(async (daemon) => await download(lab, daemon, supernode, url)));
+    for (const [i, done] of downloads.entries()) assertDownloaded(lab, daemons[i] as Dfdaemon, done, content);
+    const rejected = await Promise.all(
+      daemons.map(async (daemon) => await metric(daemon, "dragonfly_peer_rejected_pieces_total")),
+    );
+    t.diagnostic(`${flips.count} payloads flipped, pieces rejected: ${rejected.join(" and ")}`);
+    for (const count of rejected) {
+      assert.ok(count >= 1, "nobody noticed");
+      assert.ok(count <= MAX_REJECTED, `it was believed ${count} times`);
+    }
+    const supernodeLog = (): string => readFileSync(supernode.service.logFile, "utf8");
+    await waitFor("the liar is expelled", () => supernodeLog().includes("a peer gave bad pieces to several others"));
+    assert.equal(origin.log.bytes(PATH), content.length, origin.log.toString());
+    assert.equal(bytesSentTwice(origin.log.intervals(PATH)), 0, origin.log.toString());
+    for (const { service } of [supernode, liar]) assert.equal(service.ended, undefined);
+  });
+});
+
+/** The value of a metric without labels. */
+async function metric(daemon: Dfdaemon, name: string): Promise<number> {
+  const text = await (await fetch(`${daemon.mirror}/metrics`)).text();
+  const line = text.split("\n").find((candidate) => candidate.startsWith(`${name} `));
+  assert.ok(line !== undefined, `no metric ${name} in\n${text}`);
+  return Number(line.split(" ")[1]);
+}
 
 /** Changes a byte in every 128 KiB of each large file below `dir`. Gives how many. */
 function flipBits(dir: string): number {

@@ -13,19 +13,22 @@ export class Supernode {
   readonly tokenFile: string;
   readonly #lab: Lab;
   readonly #host: string;
+  readonly #flags: readonly string[];
   #service: Service | undefined;
 
-  private constructor(lab: Lab, host: string, listen: string) {
+  private constructor(lab: Lab, host: string, listen: string, flags: readonly string[]) {
     this.#lab = lab;
     this.#host = host;
+    this.#flags = flags;
     this.listen = listen;
     this.dataDir = lab.path("supernode-data");
     this.tokenFile = `${this.dataDir}/join-token`;
   }
 
   /** @param host the address it listens on and is reached at, of this machine's own network namespace */
-  static async start(lab: Lab, host: string): Promise<Supernode> {
-    const supernode = new Supernode(lab, host, `${host}:${host === "127.0.0.1" ? await freePort() : 8002}`);
+  static async start(lab: Lab, host: string, flags: readonly string[] = []): Promise<Supernode> {
+    const port = host === "127.0.0.1" ? await freePort() : 8002;
+    const supernode = new Supernode(lab, host, `${host}:${port}`, flags);
     await supernode.restart();
     return supernode;
   }
@@ -39,7 +42,7 @@ export class Supernode {
   async restart(): Promise<void> {
     this.#service = this.#lab.start("supernode", [
       `${BIN}/supernode`,
-      "--listen", this.listen, "--data-dir", this.dataDir,
+      "--listen", this.listen, "--data-dir", this.dataDir, ...this.#flags,
     ]);
     await waitFor("the supernode is ready", this.isReady.bind(this), { services: [this.#service] });
   }
