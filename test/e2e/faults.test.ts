@@ -6,16 +6,27 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 
+import { pieceLengthFor } from "../../src/protocol/geometry.ts";
 import { type Dfdaemon, dfget, startLoopbackDaemon, Supernode } from "./lib/dragonfly.ts";
 import { Origin } from "./lib/origin.ts";
 import { type Finished, Lab, waitFor } from "./lib/processes.ts";
-import { bytesSentAgain, bytesSentTwice } from "./lib/requests.ts";
+import { bytesSentTwice } from "./lib/requests.ts";
 import { startFlippingProxy } from "./lib/wire.ts";
 
 const MIB = 1 << 20;
 const PATH = "/file.bin";
 /** This machine too, at an address where another program may listen on the same port. */
 const FLIPPED_HOST = "127.0.0.2";
+/**
+ * On its way from the origin when the supernode dies: on each of the four streams a piece begun, what the pool and the
+ * disk's threads hold of whole ones, and the sockets' buffers on both sides, which the kernel lets grow to megabytes.
+ */
+const MAX_IN_FLIGHT = 16 * MIB;
+/**
+ * How long a loss may hold up the others. A frozen peer's links are dead after 6 s, and what it owed is asked elsewhere
+ * long before; a swarm that stays silent is given up after 30 s: this stands between the two.
+ */
+const MAX_DELAY_MS = 15_000;
 /** What one link may have under way when the first bad piece is found. */
 const MAX_REJECTED = 8;
 
@@ -62,7 +73,7 @@ async function untilOriginGave(origin: Origin, bytes: number): Promise<void> {
   await waitFor(`the origin has given ${bytes} bytes`, () => origin.log.bytes(PATH) >= bytes);
 }
 
-void test("a supernode killed in mid-download comes back: all complete, what it had is not read again", async () => {
+void test("a supernode killed in mid-download comes back: all complete, what it had is not read again", async (t) => {
   const lab = new Lab("supernode-killed");
   await lab.use(async () => {
     const { supernode, daemons, origin } = await startSite(lab, 3);
@@ -71,21 +82,23 @@ void test("a supernode killed in mid-download comes back: all complete, what it 
     origin.bytesPerSecond = 24 * MIB;
     const downloads = daemons.map(async (daemon) => await download(lab, daemon, supernode, url));
     await untilOriginGave(origin, 0.35 * content.length);
-    const before = origin.log.intervals(PATH);
-    // Everything in `before` has had the time to become whole pieces on the disk.
-    await delay(1_000);
+    const pieceCount = await metric(`http://${supernode.listen}`, "dragonfly_supernode_pieces_total");
+    const heldBytes = pieceCount * pieceLengthFor(content.length);
+    assert.ok(heldBytes >= 0.2 * content.length, `only ${heldBytes} bytes on disk: too few to prove anything`);
     await supernode.service.kill();
-    const requestsBefore = origin.log.of(PATH).length;
     await delay(500);
+    const sentBytes = origin.log.bytes(PATH);
     await supernode.restart();
 
     for (const [i, done] of (await Promise.all(downloads)).entries()) {
       assertDownloaded(lab, daemons[i] as Dfdaemon, done, content);
     }
-    const after = origin.log.intervals(PATH).slice(requestsBefore);
-    assert.equal(bytesSentAgain(before, after), 0, `the origin was read again\n${origin.log.toString()}`);
     const twice = bytesSentTwice(origin.log.intervals(PATH));
-    assert.ok(twice <= 16 * MIB, `${twice} bytes read twice: more than was on its way\n${origin.log.toString()}`);
+    t.diagnostic(`at the kill ${sentBytes} bytes sent, ${heldBytes} in whole pieces on disk; ${twice} read twice`);
+    const log = origin.log.toString();
+    // Exact: what the origin had sent and the disk had not got was lost, and nothing else is read again.
+    assert.ok(twice <= sentBytes - heldBytes, `what was on disk was read again: ${twice} bytes twice\n${log}`);
+    assert.ok(twice <= MAX_IN_FLIGHT, `${twice} bytes read twice: more than can have been on its way\n${log}`);
   });
 });
 
@@ -119,10 +132,13 @@ void test("one peer killed and one frozen: the others complete, and the frozen o
     await killed.service.kill();
     frozen.service.signal("SIGSTOP");
 
+    await untilOriginGave(origin, content.length);
+    const startMs = performance.now();
     for (const [i, done] of (await Promise.all(downloads)).entries()) {
       assertDownloaded(lab, others[i] as Dfdaemon, done, content);
-      assert.ok(done.ms < 20_000, `took ${done.ms} ms where 4 s are the origin's`);
     }
+    const lateMs = performance.now() - startMs;
+    assert.ok(lateMs < MAX_DELAY_MS, `${lateMs} ms after the origin had given its last byte`);
     frozen.service.signal("SIGCONT");
     assertDownloaded(lab, frozen, await frozenDownload, content);
     const log = origin.log.toString();
@@ -168,7 +184,7 @@ void test("a peer that sends flipped bits is found and left alone by each, then 
     const downloads = await Promise.all(daemons.map(async (daemon) => await download(lab, daemon, supernode, url)));
     for (const [i, done] of downloads.entries()) assertDownloaded(lab, daemons[i] as Dfdaemon, done, content);
     const rejected = await Promise.all(
-      daemons.map(async (daemon) => await metric(daemon, "dragonfly_peer_rejected_pieces_total")),
+      daemons.map(async (daemon) => await metric(daemon.mirror, "dragonfly_peer_rejected_pieces_total")),
     );
     t.diagnostic(`${flips.count} payloads flipped, pieces rejected: ${rejected.join(" and ")}`);
     for (const count of rejected) {
@@ -184,8 +200,8 @@ void test("a peer that sends flipped bits is found and left alone by each, then 
 });
 
 /** The value of a metric without labels. */
-async function metric(daemon: Dfdaemon, name: string): Promise<number> {
-  const text = await (await fetch(`${daemon.mirror}/metrics`)).text();
+async function metric(address: string, name: string): Promise<number> {
+  const text = await (await fetch(`${address}/metrics`)).text();
   const line = text.split("\n").find((candidate) => candidate.startsWith(`${name} `));
   assert.ok(line !== undefined, `no metric ${name} in\n${text}`);
   return Number(line.split(" ")[1]);

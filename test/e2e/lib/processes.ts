@@ -230,7 +230,7 @@ export async function waitFor(
   probe: () => boolean | Promise<boolean>,
   options: { readonly timeoutMs?: number; readonly services?: readonly Service[] } = {},
 ): Promise<void> {
-  const until = performance.now() + (options.timeoutMs ?? 30_000);
+  const until = performance.now() + (options.timeoutMs ?? 60_000);
   while (!(await probe())) {
     for (const service of options.services ?? []) {
       if (service.ended !== undefined) {

@@ -86,8 +86,3 @@ export function bytesSentTwice(intervals: readonly Interval[]): number {
   }
   return twice;
 }
-
-/** Bytes of `later` that `earlier` had already covered. */
-export function bytesSentAgain(earlier: readonly Interval[], later: readonly Interval[]): number {
-  return bytesSentTwice([...earlier, ...later]) - bytesSentTwice(earlier) - bytesSentTwice(later);
-}
