@@ -119,7 +119,7 @@ check("an output that exists is kept, whatever it is", async () => {
   assertExit(await dfget(lab, [url, "-O", file, "--socket", daemon.socket]), [3], /OUTPUT_EXISTS/);
   assert.equal(readFileSync(file, "utf8"), "precious");
   const dir = lab.makeDir("a-directory");
-  assertExit(await dfget(lab, [url, "-O", dir, "--socket", daemon.socket]), [3], /OUTPUT_(EXISTS|UNWRITABLE)/);
+  assertExit(await dfget(lab, [url, "-O", dir, "--socket", daemon.socket]), [3], /OUTPUT_(?:EXISTS|UNWRITABLE)/);
 });
 
 check("unknown flags and impossible values", async () => {
@@ -162,7 +162,7 @@ check("config files with unknown keys, wrong types, or no YAML in them", async (
       assertExit(done, [2], said);
     }
   }
-  assertExit(await command(lab, "supernode", ["--config", lab.path("absent.yaml")]), [2, 3], /absent\.yaml/);
+  assertExit(await command(lab, "supernode", ["--config", lab.path("absent.yaml")]), [2], /absent\.yaml/);
 });
 
 check("an address in use", async () => {
@@ -185,7 +185,7 @@ check("without any supernode dfget reads the origin, unless told not to", async 
   await assertWorks(alone);
   const output = newOutput();
   const refused = await dfget(lab, [url, "-O", output, ...alone, "--no-back-source"]);
-  assertExit(refused, [4, 11], /SUPERNODE_UNREACHABLE|BACK_SOURCE_FORBIDDEN/);
+  assertExit(refused, [11], /BACK_SOURCE_FORBIDDEN/);
   assert.equal(existsSync(output), false);
 });
 

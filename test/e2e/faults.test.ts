@@ -27,8 +27,8 @@ const MAX_IN_FLIGHT = 16 * MIB;
  * long before; a swarm that stays silent is given up after 30 s: this stands between the two.
  */
 const MAX_DELAY_MS = 15_000;
-/** What one link may have under way when the first bad piece is found. */
-const MAX_REJECTED = 8;
+/** Of 256: what may be arriving or being checked when the first bad piece is found (5 and 4), with room. */
+const MAX_REJECTED = 16;
 
 /** A supernode, some peers, and an origin slow enough that there is a middle of the download. */
 async function startSite(

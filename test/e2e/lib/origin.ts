@@ -17,6 +17,8 @@ export interface Misdeed {
   readonly headers?: Readonly<Record<string, string>>;
   /** Break the connection after so many bytes of the body. */
   readonly cutAfter?: number;
+  /** Answer as if the file were only so long, under the same name. */
+  readonly totalBytes?: number;
 }
 
 /** Decides about the `n`-th GET (from 1) of a path that would be answered with bytes from `start`, before `end`. */
@@ -94,20 +96,25 @@ export class Origin {
     if (file === undefined) return head(entry, response, 404, {});
 
     const { headers } = request;
-    const total = file.content.length;
+    let total = file.content.length;
     const facts = { ETag: file.etag, "Last-Modified": LAST_MODIFIED };
     if (headers["if-match"] !== undefined && headers["if-match"] !== file.etag) {
       return head(entry, response, 412, facts);
     }
 
     const wantsRange = file.ranges && (headers["if-range"] ?? file.etag) === file.etag;
-    const range = wantsRange ? rangeOf(headers.range, total) : null;
-    const { start, end } = range ?? { start: 0, end: total };
+    let range = wantsRange ? rangeOf(headers.range, total) : null;
+    let { start, end } = range ?? { start: 0, end: total };
     let misdeed: Misdeed | undefined;
     if (entry.method === "GET") {
       const n = (this.#gets.get(url.pathname) ?? 0) + 1;
       this.#gets.set(url.pathname, n);
       misdeed = file.behaviour({ n, start, end, headers });
+    }
+    if (misdeed?.totalBytes !== undefined) {
+      total = misdeed.totalBytes;
+      range = wantsRange ? rangeOf(headers.range, total) : null;
+      ({ start, end } = range ?? { start: 0, end: total });
     }
     if (misdeed?.status !== undefined) return head(entry, response, misdeed.status, misdeed.headers ?? {});
     if (headers["if-none-match"] === file.etag) return head(entry, response, 304, facts);
@@ -122,6 +129,8 @@ export class Origin {
       ...(file.ranges ? { "Accept-Ranges": "bytes", "Content-Length": end - start } : {}),
       ...(range === null ? {} : { "Content-Range": `bytes ${start}-${end - 1}/${total}` }),
     });
+    // A head is sent even where the first byte of the body never is.
+    response.flushHeaders();
     if (entry.method === "HEAD") {
       response.end();
       return;
