@@ -114,7 +114,7 @@ export class SwarmContent implements Content {
   /** The rest of the range from the origin, in the same reading: nobody sees more than a pause. */
   async *#fromOrigin(at: number, endByte: number | undefined, signal: AbortSignal): AsyncGenerator<Uint8Array> {
     const { direct, source, task, info } = this.#deps;
-    const failure = task.session.failure ?? new AppError("TIMEOUT", "the swarm delivered nothing for too long");
+    const failure = task.session.failure ?? silence(direct !== undefined);
     // What the origin itself said is the answer: asking it again would change nothing.
     const final = ["ORIGIN_NOT_FOUND", "ORIGIN_UNAUTHORIZED", "ORIGIN_FORBIDDEN", "DIGEST_MISMATCH", "ORIGIN_CHANGED"];
     if (direct === undefined || final.includes(failure.code)) throw failure;
@@ -136,6 +136,12 @@ export class SwarmContent implements Content {
       yield chunk;
     }
   }
+}
+
+function silence(mayGoDirect: boolean): AppError {
+  const what = "the swarm delivered nothing for too long";
+  if (mayGoDirect) return new AppError("TIMEOUT", what);
+  return new AppError("BACK_SOURCE_FORBIDDEN", `${what}, and reading the origin directly is not allowed; is the supernode up?`);
 }
 
 /** @returns false when the piece is no longer held */

@@ -57,10 +57,16 @@ function outputOf(lab: Lab, daemon: Dfdaemon): string {
 }
 
 /** Through the daemon; should that go away, dfget takes part by itself. */
-async function download(lab: Lab, daemon: Dfdaemon, supernode: Supernode, url: string): Promise<Finished> {
+async function download(
+  lab: Lab,
+  daemon: Dfdaemon,
+  supernode: Supernode,
+  url: string,
+  flags: readonly string[] = [],
+): Promise<Finished> {
   return await dfget(lab, [
     url, "-O", outputOf(lab, daemon), "--socket", daemon.socket,
-    "--supernode", supernode.listen, "--join-token-file", supernode.tokenFile,
+    "--supernode", supernode.listen, "--join-token-file", supernode.tokenFile, ...flags,
   ]);
 }
 
@@ -99,6 +105,30 @@ void test("a supernode killed in mid-download comes back: all complete, what it 
     // Exact: what the origin had sent and the disk had not got was lost, and nothing else is read again.
     assert.ok(twice <= sentBytes - heldBytes, `what was on disk was read again: ${twice} bytes twice\n${log}`);
     assert.ok(twice <= MAX_IN_FLIGHT, `${twice} bytes read twice: more than can have been on its way\n${log}`);
+  });
+});
+
+void test("a supernode killed in mid-download for good: peers read on from the origin, unless they must not", async () => {
+  const lab = new Lab("supernode-lost");
+  await lab.use(async () => {
+    const { supernode, daemons, origin } = await startSite(lab, 3);
+    const content = randomBytes(32 * MIB);
+    const url = origin.put(PATH, content);
+    origin.bytesPerSecond = 8 * MIB;
+    const [forbidden, ...others] = daemons as [Dfdaemon, ...Dfdaemon[]];
+    const failing = download(lab, forbidden, supernode, url, ["--no-back-source"]);
+    const downloads = others.map(async (daemon) => await download(lab, daemon, supernode, url));
+    await untilOriginGave(origin, 0.3 * content.length);
+    await supernode.service.kill();
+    origin.bytesPerSecond = Number.POSITIVE_INFINITY;
+
+    for (const [i, done] of (await Promise.all(downloads)).entries()) {
+      assertDownloaded(lab, others[i] as Dfdaemon, done, content);
+    }
+    const failed = await failing;
+    assert.equal(failed.code, 11, `exit ${failed.code ?? failed.signal}\n${failed.stdout}${failed.stderr}`);
+    assert.match(failed.stderr, /BACK_SOURCE_FORBIDDEN/);
+    assert.equal(existsSync(outputOf(lab, forbidden)), false, "a failed download left a file under the final name");
   });
 });
 
