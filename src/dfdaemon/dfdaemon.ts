@@ -102,7 +102,7 @@ function defaultDeps(config: DfdaemonConfig): DfdaemonDeps {
       ),
     openLocalApi: ({ socketPath, version, backToSource }, opener, log) =>
       LocalApi.listen({ opener, socketPath, version, log, backToSource }),
-    asker: new HttpUpstreamAsker({ userAgent: `dragonfly/${config.version}` }),
+    asker: new HttpUpstreamAsker({ userAgent: `dfdaemon/${config.version}` }),
     log: pino({ level: config.logLevel, timestamp: stdTimeFunctions.isoTime }),
     mirrorOptions: {},
   };

@@ -115,9 +115,9 @@ export class SwarmContent implements Content {
   async *#fromOrigin(at: number, endByte: number | undefined, signal: AbortSignal): AsyncGenerator<Uint8Array> {
     const { direct, source, task, info } = this.#deps;
     const failure = task.session.failure ?? silence(direct !== undefined);
-    // What the origin itself said is the answer: asking it again would change nothing.
-    const final = ["ORIGIN_NOT_FOUND", "ORIGIN_UNAUTHORIZED", "ORIGIN_FORBIDDEN", "DIGEST_MISMATCH", "ORIGIN_CHANGED"];
-    if (direct === undefined || final.includes(failure.code)) throw failure;
+    // What the origin itself said is the answer: every peer asking it again would break it further.
+    const isFinal = failure.code.startsWith("ORIGIN_") || failure.code === "DIGEST_MISMATCH";
+    if (direct === undefined || isFinal) throw failure;
     const expected = {
       lengthBytes: info.lengthBytes ?? undefined,
       ranges: true,

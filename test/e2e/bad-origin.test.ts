@@ -185,6 +185,11 @@ check("content without its digest is thrown away, and the right content comes on
   assert.ok(served.ms < MAX_FAILURE_MS, `what came before held it up: ${served.ms} ms`);
 });
 
+check("whatever an origin did, nobody but the supernode asked it", async () => {
+  const askers = new Set([...origin.log.entries, ...other.log.entries].map((entry) => entry.userAgent));
+  assert.deepEqual([...askers].map((agent) => agent.split("/")[0]), ["dragonfly"], `${origin.log.toString()}`);
+});
+
 check("after all that, the service goes on", async () => {
   assert.equal(daemon.service.ended, undefined);
   assertContent(await fetchFile(origin.put("/good", CONTENT)), CONTENT);
