@@ -27,12 +27,12 @@ const STIRRING: ReadonlySet<SwarmInput["type"]> = new Set([
 /** While anything moves or is owed, time is looked at this often. */
 const CHECK_MS = 100;
 /**
- * Announcements, status and wants are gathered, so that one write carries many: for an eighth of a piece's time, which
+ * Announcements, status and wants are gathered, so that one write carries many: for half a piece's time, which
  * costs the swarm about a point of efficiency, and every neighbour a seventh of the wake-ups.
  */
 const FLUSH_MS_MIN = 1;
-const FLUSH_MS_MAX = 10;
-const FLUSH_SHARE = 1 / 8;
+const FLUSH_MS_MAX = 50;
+const FLUSH_SHARE = 1 / 2;
 /** Neighbours that are well but have nothing for us: after this many times starvedMs, others are asked for, too. */
 const BARREN_FACTOR = 10;
 
