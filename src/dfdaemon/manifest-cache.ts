@@ -1,14 +1,18 @@
 import type { Digest } from "../protocol/ids.ts";
 import type { Manifest } from "./manifest-content.ts";
+import type { AccessTarget } from "./mirror-access.ts";
+
+/** The registry and repository that gave a manifest. */
+export type ManifestPlace = Pick<AccessTarget, "registry" | "repository">;
 
 /**
- * Manifests by digest, the least recently used dropped beyond a number of bytes. Knows nothing of who may read them:
- * ask `MirrorAccess` first.
+ * Manifests by place and digest, the least recently used dropped beyond a number of bytes. Knows nothing of who may read
+ * them: ask `MirrorAccess` first. What one registry gave is not given out on the word of another.
  */
 export class ManifestCache {
   readonly #bytesMax: number;
   /** Oldest use first. */
-  readonly #manifests = new Map<Digest, Manifest>();
+  readonly #manifests = new Map<string, Manifest>();
   #sizeBytes = 0;
 
   /** @param bytesMax 0 keeps nothing */
@@ -21,19 +25,21 @@ export class ManifestCache {
     return this.#sizeBytes;
   }
 
-  get(digest: Digest): Manifest | undefined {
-    const manifest = this.#manifests.get(digest);
+  get(place: ManifestPlace, digest: Digest): Manifest | undefined {
+    const key = keyOf(place, digest);
+    const manifest = this.#manifests.get(key);
     if (manifest === undefined) return undefined;
-    this.#manifests.delete(digest);
-    this.#manifests.set(digest, manifest);
+    this.#manifests.delete(key);
+    this.#manifests.set(key, manifest);
     return manifest;
   }
 
   /** The bytes are kept as they are, not copied. */
-  add(manifest: Manifest): void {
-    this.#drop(manifest.digest);
+  add(place: ManifestPlace, manifest: Manifest): void {
+    const key = keyOf(place, manifest.digest);
+    this.#drop(key);
     if (manifest.bytes.length > this.#bytesMax) return;
-    this.#manifests.set(manifest.digest, manifest);
+    this.#manifests.set(key, manifest);
     this.#sizeBytes += manifest.bytes.length;
     while (this.#sizeBytes > this.#bytesMax) {
       const [oldest] = this.#manifests.keys();
@@ -42,10 +48,14 @@ export class ManifestCache {
     }
   }
 
-  #drop(digest: Digest): void {
-    const manifest = this.#manifests.get(digest);
+  #drop(key: string): void {
+    const manifest = this.#manifests.get(key);
     if (manifest === undefined) return;
-    this.#manifests.delete(digest);
+    this.#manifests.delete(key);
     this.#sizeBytes -= manifest.bytes.length;
   }
+}
+
+function keyOf({ registry, repository }: ManifestPlace, digest: Digest): string {
+  return `${registry} ${repository} ${digest}`;
 }

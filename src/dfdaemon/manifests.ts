@@ -87,7 +87,7 @@ export class Manifests {
     const verdict = await access.check(caller, target, () =>
       asker.stat(upstream, urlOf(request, digest), MANIFEST_ACCEPT, caller, AbortSignal.timeout(ACCESS_TIMEOUT_MS)),
     );
-    const cached = verdict === "allowed" ? cache.get(digest) : undefined;
+    const cached = verdict === "allowed" ? cache.get(target, digest) : undefined;
     if (cached !== undefined) {
       this.#allow(request, cached);
       return { manifest: cached, taskId: undefined, sources: fromCache(cached), headers: {} };
@@ -124,7 +124,7 @@ export class Manifests {
         }
         const bytes = await readAll(content, digest, signal);
         const manifest = checkedManifest(bytes, content.info, digest);
-        cache.add(manifest);
+        cache.add(targetOf(request, manifest.digest), manifest);
         this.#allow(request, manifest);
         const { seedBytes, peerBytes, originBytes, cacheBytes } = content.sources();
         const sources = { seedBytes, peerBytes, originBytes, cacheBytes };

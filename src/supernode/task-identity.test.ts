@@ -22,6 +22,8 @@ function taskOf(source: Partial<Source>, version: Partial<OriginInfo> = {}, nonc
 
 const signed = "http://h/f?X-Amz-Algorithm=A&X-Amz-Credential=c&X-Amz-Date=d&X-Amz-Expires=5&X-Amz-Signature=s&X-Amz-SignedHeaders=host";
 
+const blob = `http://r/v2/a/b/blobs/sha256:${hex}`;
+
 const same: Record<string, readonly [ReturnType<typeof taskOf>, ReturnType<typeof taskOf>]> = {
   "the same question": [taskOf({}), taskOf({})],
   "a fragment": [taskOf({}), taskOf({ url: "http://h/f#x" })],
@@ -36,10 +38,11 @@ const same: Record<string, readonly [ReturnType<typeof taskOf>, ReturnType<typeo
   "a filtered parameter": [taskOf({}), taskOf({ url: "http://h/f?t=1", filteredQueryParameters: ["t"] })],
   "harmless headers": [taskOf({}), taskOf({ headers: { "user-agent": "x", accept: "*/*", range: "bytes=0-1" } })],
   "another Last-Modified under one strong ETag": [taskOf({}), taskOf({}, { lastModified: "other" })],
-  "a digest under two URLs": [taskOf({ digest: `sha256:${hex}` }), taskOf({ url: "http://other/g", digest: `SHA256:${hex}` })],
+  "a digest in two spellings": [taskOf({ digest: `sha256:${hex}` }), taskOf({ digest: `SHA256:${hex}` })],
   "a digest and two versions": [taskOf({ digest: `sha256:${hex}` }), taskOf({ digest: `sha256:${hex}` }, { etag: '"v2"' })],
-  "a digest and two callers": [taskOf({ digest: `sha256:${hex}` }), taskOf({ digest: `sha256:${hex}`, headers: { authorization: "Bearer x" } })],
-  "a blob of two registries": [taskOf({ url: `http://r/v2/a/b/blobs/sha256:${hex}` }), taskOf({ url: `https://s/v2/c/blobs/sha256:${hex}?ns=x` })],
+  "a digest and two signatures": [taskOf({ url: signed, digest: `sha256:${hex}` }), taskOf({ url: signed.replace("Signature=s", "Signature=t"), digest: `sha256:${hex}` })],
+  "a blob and two callers": [taskOf({ url: blob }), taskOf({ url: blob, headers: { authorization: "Bearer x" } })],
+  "a blob whose digest is given, too": [taskOf({ url: blob }), taskOf({ url: blob, digest: `sha256:${hex}` })],
 };
 
 for (const [name, [left, right]] of Object.entries(same)) {
@@ -62,6 +65,20 @@ const different: Record<string, readonly [string, string]> = {
   "a tag": [taskOf({}), taskOf({ tag: "x" })],
   "an application": [taskOf({ tag: "x" }), taskOf({ application: "x" })],
   "a tag on a digest": [taskOf({ digest: `sha256:${hex}` }), taskOf({ digest: `sha256:${hex}`, tag: "x" })],
+  // Whoever else answers for a digest has to deliver the content himself.
+  "a blob of two registries": [taskOf({ url: blob }), taskOf({ url: blob.replace("//r/", "//evil/") })],
+  "a blob under two schemes": [taskOf({ url: blob }), taskOf({ url: blob.replace("http:", "https:") })],
+  "a blob on two ports": [taskOf({ url: blob }), taskOf({ url: blob.replace("//r/", "//r:81/") })],
+  "a blob of two repositories": [taskOf({ url: blob }), taskOf({ url: blob.replace("/a/b/", "/a/c/") })],
+  "a blob of two namespaces of a mirror": [taskOf({ url: `${blob}?ns=x` }), taskOf({ url: `${blob}?ns=evil` })],
+  "a blob and a query that the caller calls volatile": [taskOf({ url: blob }), taskOf({ url: `${blob}?ns=evil`, filteredQueryParameters: ["ns"] })],
+  "a blob and another's place, as the caller says": [taskOf({ url: blob }), taskOf({ url: blob.replaceAll("ab", "cd"), digest: `sha256:${hex}` })],
+  "a blob and a header that may lead elsewhere": [taskOf({ url: blob }), taskOf({ url: blob, headers: { "x-forwarded-host": "evil" } })],
+  "a digest under two URLs": [taskOf({ digest: `sha256:${hex}` }), taskOf({ url: "http://evil/g", digest: `sha256:${hex}` })],
+  "a digest under a URL that means something else to each caller": [
+    taskOf({ digest: `sha256:${hex}`, headers: { authorization: "Bearer x" } }),
+    taskOf({ digest: `sha256:${hex}`, headers: { authorization: "Bearer y" } }),
+  ],
   "a weak digest, which checks but does not name": [taskOf({}), taskOf({ digest: `md5:${"a".repeat(32)}` })],
   "a weak digest under two URLs": [taskOf({ digest: `md5:${"a".repeat(32)}` }), taskOf({ url: "http://h/g", digest: `md5:${"a".repeat(32)}` })],
 };
@@ -75,6 +92,7 @@ test("a question is the same for those who would put it in the same words", () =
   assert.equal(keyOf({}), keyOf({ headers: { "user-agent": "x" } }));
   assert.notEqual(keyOf({}), keyOf({ headers: { authorization: "x" } }));
   assert.notEqual(keyOf({}), keyOf({ headers: { "private-token": "x" } }));
+  assert.notEqual(keyOf({}), keyOf({ headers: { "x-forwarded-host": "x" } }));
   assert.notEqual(keyOf({ url: signed }), keyOf({ url: signed.replace("Signature=s", "Signature=t") }));
 });
 

@@ -1,9 +1,10 @@
 /**
  * Which task a source is: one version of one file, however it is spelt and whoever asks.
  *
- * Content known by a strong digest is one task whatever its URL and whoever asks: that a caller may have it is checked
- * by asking the origin in the caller's name (task-resolver.ts), not by keeping copies apart. Anything else is its URL
- * and its version, and callers with credentials have tasks of their own, for the same URL may mean another file to them.
+ * Content known by a strong digest is one task per place that answers for it (see `placeOf`): that a caller may have it
+ * is checked by asking that place in the caller's name (task-resolver.ts), and what one place gave, no other can grant.
+ * Anything else is its URL and its version, and callers with credentials have tasks of their own, for the same URL may
+ * mean another file to them.
  */
 import { createHash, createHmac, randomBytes } from "node:crypto";
 import { AppError } from "../base/errors.ts";
@@ -16,7 +17,7 @@ import { dropVolatileParameters } from "./volatile-parameters.ts";
 export interface SourceIdentity {
   /** The content's digest, of whatever algorithm: what is read is held against it. */
   readonly digest: Digest | undefined;
-  /** Set when the digest alone (and tag, application) names the task. */
+  /** Set when the digest and the place (and tag, application) name the task, whatever the version is called. */
   readonly contentTaskId: TaskId | undefined;
   /** What the origin is asked: equal for callers who would put the very same question. Keyed hash, safe to store. */
   readonly accessKey: string;
@@ -42,9 +43,11 @@ export function identifySource(source: Source, secret: Uint8Array): SourceIdenti
   file.password = "";
   dropVolatileParameters(file, source.filteredQueryParameters ?? []);
   const isStrong = digest !== undefined && STRONG_ALGORITHMS.has(digestAlgorithm(digest));
+  // A registry answers for the digest in its URL; anywhere else the same URL may mean another file to each caller.
+  const place = placeOf(file, source, digestInUrl(url) === digest ? "" : scope);
   return {
     digest,
-    contentTaskId: isStrong ? hashTaskId(["digest", digest, ...separators]) : undefined,
+    contentTaskId: isStrong ? hashTaskId(["digest", digest, keyedHash(secret, "place", place), ...separators]) : undefined,
     accessKey: keyedHash(secret, "access", asked),
     fileKey: keyedHash(secret, "file", [file.href, digest ?? "", scope, ...separators]),
     displayUrl: redactUrl(url),
@@ -71,6 +74,18 @@ export function newVersionNonce(): string {
   return randomBytes(16).toString("hex");
 }
 
+/**
+ * All that says who is asked for the content: only the same question, but for the right to put it, may open what the
+ * answer to an earlier one brought. An impostor's server, a repository of his own, a query or a header that lead there,
+ * or a parameter declared volatile that is not, each make another place, which has to deliver the content itself.
+ *
+ * @param file the URL without user info and volatile parameters
+ */
+function placeOf(file: URL, source: Source, scope: string): unknown {
+  const headers = headersThatMatter(source.headers).filter(([name]) => name !== "authorization");
+  return [file.href, [...(source.filteredQueryParameters ?? [])].sort(), headers, scope];
+}
+
 /** Registry URLs name their content: `…/v2/<repository>/blobs/<digest>`. */
 function digestInUrl(url: URL): Digest | undefined {
   const match = /\/v2\/.+\/(?:blobs|manifests)\/([a-z0-9]+:[0-9a-f]+)$/.exec(url.pathname);
@@ -83,7 +98,10 @@ function requireDigest(text: string): Digest {
   throw new AppError("USAGE", `"${text}" is no digest; write sha256:<64 hex digits>, or sha512, sha1, md5`);
 }
 
-/** All that may change the answer or who may have it; without what differs between hosts for no reason. */
+/**
+ * All that may change the answer, who gives it, or who may have it; without what differs between hosts for no reason and
+ * what never reaches the origin (`host`).
+ */
 function headersThatMatter(headers: Source["headers"]): readonly (readonly [string, string])[] {
   return Object.entries(headers)
     .filter(([name]) => !HARMLESS.test(name))
@@ -102,6 +120,6 @@ function keyedHash(secret: Uint8Array, purpose: string, value: unknown): string 
 const STRONG_ALGORITHMS: ReadonlySet<string> = new Set(["sha256", "sha512"]);
 
 const HARMLESS = new RegExp(
-  "^(?:accept|accept-(?:charset|encoding|language)|user-agent|range|if-.*|connection|host|via|forwarded|x-forwarded-.*|" +
+  "^(?:accept|accept-(?:charset|encoding|language)|user-agent|range|if-.*|connection|host|via|" +
     "x-request-id|x-correlation-id|traceparent|tracestate|cache-control|pragma|x-dragonfly-.*)$",
 );

@@ -77,7 +77,7 @@ test("what turned out to be another version is asked for again at once", async (
 test("content known by digest is asked for once per caller, who is asked to be let in", async () => {
   const origin = new FakeOrigin(Buffer.alloc(1000));
   const { resolver, clock } = lab(origin);
-  const byDigest = { ...source, digest: `sha256:${"a".repeat(64)}` };
+  const byDigest = { url: `http://origin/v2/r/blobs/sha256:${"a".repeat(64)}`, headers: {} };
   const first = await resolver.resolve(byDigest, undefined);
   clock.nowMs = 60_000;
   await resolver.resolve(byDigest, undefined);
@@ -87,6 +87,21 @@ test("content known by digest is asked for once per caller, who is asked to be l
   const other = await resolver.resolve({ ...byDigest, headers: { authorization: "right" } }, undefined);
   assert.equal(other.taskId, first.taskId);
   assert.equal(origin.statCount, 3);
+});
+
+test("a server of somebody's own vouches for nothing that another gave", async () => {
+  const origin = new FakeOrigin(Buffer.alloc(1000));
+  const { resolver, store } = lab(origin);
+  const digest = `sha256:${"a".repeat(64)}`;
+  const owned = await resolver.resolve({ url: `http://registry/v2/private/blobs/${digest}`, headers: { authorization: "right" } }, undefined);
+  await complete(store, owned);
+  for (const url of [`http://impostor/v2/private/blobs/${digest}`, `http://registry/v2/mine/blobs/${digest}`, "http://impostor/file"]) {
+    // oxlint-disable-next-line no-await-in-loop -- cases
+    const theirs = await resolver.resolve({ url, headers: {}, digest }, owned.taskId);
+    assert.notEqual(theirs.taskId, owned.taskId, url);
+    // oxlint-disable-next-line no-await-in-loop -- cases
+    assert.equal(await store.find(theirs.taskId), undefined, url);
+  }
 });
 
 test("503 and then well is waited out; 404 is final and soon asked again", async () => {

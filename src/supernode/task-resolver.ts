@@ -59,7 +59,7 @@ export class TaskResolver {
 
   constructor(deps: TaskResolverDeps) {
     this.#deps = deps;
-    this.#secret = deps.key.deriveSecret("task identity");
+    this.#secret = deps.key.deriveSecret("task identity by place");
   }
 
   /**
