@@ -1,8 +1,10 @@
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import { Readable } from "node:stream";
 import { test } from "node:test";
+import { AppError } from "../base/errors.ts";
 import type { Origin, OriginInfo } from "../origin/origin.ts";
-import { DirectOpener } from "./direct-content.ts";
+import { DirectOpener, type OriginReading, readOrigin } from "./direct-content.ts";
 
 const content = Buffer.from("0123456789");
 const info: OriginInfo = {
@@ -32,4 +34,91 @@ test("a read that begins elsewhere ends the body that was opened to learn what t
   assert.deepEqual(bodies.map(({ startByte }) => startByte), [0, 4]);
   assert.equal(bodies[0]?.body.destroyed, true);
   opened.close();
+});
+
+interface Reading {
+  /** What each opening sends; the last one again and again. Cut where it is shorter than the content. */
+  readonly bodies: readonly Buffer[];
+  readonly from?: number;
+  readonly promisesRanges?: boolean;
+  readonly more?: Partial<OriginReading>;
+}
+
+/** Reads an origin without ranges. */
+async function readWithoutRanges({ bodies, from = 0, promisesRanges = false, more = {} }: Reading) {
+  const opened: number[] = [];
+  const plain = { ...info, ranges: promisesRanges, etag: undefined };
+  const origin: Origin = {
+    stat: () => Promise.resolve(plain),
+    open: async (_request, { startByte }) => {
+      opened.push(startByte);
+      if (startByte > 0) throw new AppError("ORIGIN_PROTOCOL", "no ranges", { details: { ranges: false } });
+      const body = bodies[Math.min(opened.filter((at) => at === 0).length, bodies.length) - 1] as Buffer;
+      return await Promise.resolve({ info: plain, startByte, body: Readable.from(chunksOf(body)) });
+    },
+  };
+  const reading: OriginReading = {
+    origin,
+    request: { url: "http://origin/file", headers: {} },
+    expected: plain,
+    digest: undefined,
+    ...more,
+  };
+  const chunks: Uint8Array[] = [];
+  const text = (): string => Buffer.concat(chunks).toString();
+  const { signal } = new AbortController();
+  const failure = await (async (): Promise<AppError | undefined> => {
+    for await (const chunk of readOrigin(reading, { startByte: from, endByte: undefined }, signal)) chunks.push(chunk);
+    return undefined;
+  })().catch((error: unknown) => error as AppError);
+  return { text: text(), opened, code: failure?.code };
+}
+
+async function* chunksOf(body: Buffer): AsyncGenerator<Buffer> {
+  for (let at = 0; at < body.length; at += 3) yield await Promise.resolve(body.subarray(at, at + 3));
+  if (body.length < content.length) throw new AppError("ORIGIN_CUT", "cut");
+}
+
+const sha256 = `sha256:${createHash("sha256").update(content).digest("hex")}`;
+const prefixOf = (bytes: Buffer) => async function* (): AsyncGenerator<Uint8Array> {
+  yield await Promise.resolve(bytes);
+};
+
+for (const promisesRanges of [false, true]) {
+  test(`a cut of an origin without ranges is read again from the start${promisesRanges ? ", though ranges were promised" : ""}`, async () => {
+    const { text, opened, code } = await readWithoutRanges({ bodies: [content.subarray(0, 4), content], promisesRanges });
+    assert.deepEqual([text, code], ["0123456789", undefined]);
+    assert.deepEqual(opened, promisesRanges ? [0, 4, 0] : [0, 0]);
+  });
+}
+
+for (const digest of [undefined, sha256]) {
+  test(`the swarm's rest comes from an origin without ranges, ${digest === undefined ? "no" : "its"} digest known`, async () => {
+    const more = { digest, prefix: prefixOf(content.subarray(0, 8)) };
+    const { text, opened, code } = await readWithoutRanges({ bodies: [content], from: 8, promisesRanges: true, more });
+    assert.deepEqual([text, code, opened], ["89", undefined, [8, 0]]);
+  });
+
+  test(`other bytes than those handed on already are no rest of them, ${digest === undefined ? "no" : "its"} digest known`, async () => {
+    const more = { digest, prefix: prefixOf(Buffer.from("01X34567")) };
+    const { text, code } = await readWithoutRanges({ bodies: [content], from: 8, promisesRanges: true, more });
+    assert.deepEqual([text, code], ["", "ORIGIN_CHANGED"]);
+  });
+}
+
+test("a file that changed between two readings is not put together", async () => {
+  const changed = Buffer.from("0X23456789");
+  const { text, code } = await readWithoutRanges({ bodies: [content.subarray(0, 7), changed] });
+  assert.equal(code, "ORIGIN_CHANGED");
+  assert.ok("0123456".startsWith(text));
+});
+
+test("an origin without ranges is begun again twice, not for ever", async () => {
+  const { opened, code } = await readWithoutRanges({ bodies: [content.subarray(0, 4), content.subarray(0, 5), content.subarray(0, 6)] });
+  assert.deepEqual([code, opened], ["ORIGIN_CUT", [0, 0, 0]]);
+});
+
+test("a range in the middle of an origin without ranges is found by reading up to it", async () => {
+  const { text, code } = await readWithoutRanges({ bodies: [content], from: 5 });
+  assert.deepEqual([text, code], ["56789", undefined]);
 });

@@ -1,12 +1,14 @@
 /** Content straight from its origin: no swarm, no cache; the digest is checked before the last byte leaves. */
-import { createHash, type Hash } from "node:crypto";
 import { AppError, toAppError } from "../base/errors.ts";
 import type { Origin, OriginBody, OriginInfo, OriginRequest } from "../origin/origin.ts";
 import { digestAlgorithm, digestHex, parseDigest } from "../protocol/ids.ts";
 import type { Content, ContentInfo, ContentOpener, ContentRequest } from "./content.ts";
+import { HandedOn } from "./handed-on.ts";
 
 /** A body that breaks is taken up again where it broke, this often without progress. */
 const RESUME_COUNT_MAX = 4;
+/** Without ranges each time costs the origin all that was handed on before. */
+const RESTART_COUNT_MAX = 2;
 
 export interface DirectOpenerDeps {
   readonly origin: Origin;
@@ -85,12 +87,13 @@ export interface OriginReading extends DirectOpenerDeps {
   readonly digest: string | undefined;
   /** A body already open at the range's start. */
   readonly first?: OriginBody | undefined;
-  /** The bytes before the range's start, when they are here: the digest of the whole can be checked then. */
+  /** The bytes before the range's start, when they are here: the digest of the whole, or a reading from the start, is held against them. */
   readonly prefix?: (() => AsyncIterable<Uint8Array>) | undefined;
 }
 
 /**
- * The bytes of a range from the origin, taken up again after a cut as long as there is progress.
+ * The bytes of a range from the origin, taken up again after a cut as long as there is progress. Where the origin has no
+ * ranges it is read from its start, at most twice, and what was handed on before must come again.
  *
  * The last chunk is held back until the digest is right, where the file's beginning is known too.
  * @throws AppError as Origin.open; DIGEST_MISMATCH
@@ -100,54 +103,67 @@ export async function* readOrigin(
   range: { readonly startByte: number; readonly endByte: number | undefined },
   signal: AbortSignal,
 ): AsyncGenerator<Uint8Array> {
-  let { expected } = reading;
-  let body = reading.first;
-  let at = range.startByte;
-  let failures = 0;
-  const check = range.startByte === 0 || reading.prefix !== undefined ? hashFor(reading.digest) : undefined;
-  if (check !== undefined && reading.prefix !== undefined) {
-    for await (const bytes of reading.prefix()) check.hash.update(bytes);
+  const { origin, request, prefix, admit } = reading;
+  const { startByte, endByte } = range;
+  let { expected, first: body } = reading;
+  const digest = reading.digest === undefined ? undefined : parseDigest(reading.digest);
+  const isChecked = digest !== undefined && (startByte === 0 || prefix !== undefined);
+  const handedOn = new HandedOn({
+    algorithm: digest === undefined ? "sha256" : digestAlgorithm(digest),
+    baseByte: isChecked ? 0 : startByte,
+    before: isChecked || startByte === 0 ? undefined : prefix,
+  });
+  if (isChecked && startByte > 0) {
+    for await (const bytes of prefix?.() ?? []) handedOn.add(bytes);
   }
+  let at = startByte;
+  let ranges = expected?.ranges !== false;
+  let restarts = 0;
+  let failures = 0;
   let held: Uint8Array | undefined;
   for (;;) {
     const startedAt = at;
     try {
-      body ??= await reading.origin.open(reading.request, { startByte: at, endByte: range.endByte }, expected, signal);
+      const isAgain = body === undefined && at > 0 && !ranges;
+      const fresh = isAgain ? handedOn.skipping() : (chunk: Uint8Array) => chunk;
+      let position = isAgain ? 0 : at;
+      body ??= await origin.open(request, { startByte: position, endByte }, expected, signal);
       expected ??= body.info;
+      if (isAgain) restarts++;
       for await (const bytes of body.body as AsyncIterable<Uint8Array>) {
         if (signal.aborted) throw new AppError("ABORTED", "the reader has gone");
-        const room = range.endByte === undefined ? bytes.length : Math.min(bytes.length, range.endByte - at);
-        const chunk = bytes.subarray(0, room);
-        await reading.admit?.(chunk.length);
-        at += chunk.length;
-        check?.hash.update(chunk);
-        if (held !== undefined) yield held;
-        held = chunk;
-        if (at === range.endByte) break;
+        const chunk = bytes.subarray(0, endByte === undefined ? bytes.length : Math.min(bytes.length, endByte - position));
+        await admit?.(chunk.length);
+        position += chunk.length;
+        const news = await fresh(chunk);
+        if (news.length > 0) {
+          at += news.length;
+          handedOn.add(news);
+          if (held !== undefined) yield held;
+          held = news;
+        }
+        if (position === endByte) break;
       }
+      if (position < at) throw new AppError("ORIGIN_CHANGED", "the origin's file is now shorter than what was handed on already; start again");
       break;
     } catch (thrown) {
       const error = toAppError(thrown, "ORIGIN_CUT");
       failures = at > startedAt ? 0 : failures + 1;
-      const resumable = error.retriable && error.code !== "ABORTED" && error.code !== "ORIGIN_CHANGED";
+      const lacksRanges = ranges && at > 0 && error.code === "ORIGIN_PROTOCOL" && error.details["ranges"] === false;
+      if (lacksRanges || expected?.ranges === false) ranges = false;
+      const resumable = lacksRanges || (error.retriable && error.code !== "ABORTED" && error.code !== "ORIGIN_CHANGED");
       if (!resumable || failures >= RESUME_COUNT_MAX || signal.aborted) throw error;
-      if (at > 0 && expected?.ranges === false) throw error;
+      if (!ranges && at > 0 && restarts >= RESTART_COUNT_MAX) throw error;
     } finally {
       body?.body.destroy();
       body = undefined;
     }
   }
   const whole = expected?.lengthBytes === undefined || at === expected.lengthBytes;
-  if (check !== undefined && whole && check.hash.digest("hex") !== check.hex) {
+  if (digest !== undefined && isChecked && whole && handedOn.digestHex() !== digestHex(digest)) {
     throw new AppError("DIGEST_MISMATCH", `the origin's content does not have the digest ${reading.digest}; nothing of it is to be trusted`);
   }
   if (held !== undefined) yield held;
-}
-
-function hashFor(digest: string | undefined): { readonly hash: Hash; readonly hex: string } | undefined {
-  const parsed = digest === undefined ? undefined : parseDigest(digest);
-  if (parsed === undefined) return undefined;
-  return { hash: createHash(digestAlgorithm(parsed)), hex: digestHex(parsed) };
 }
 
 function contentInfoOf(info: OriginInfo, digest: string | undefined): ContentInfo {

@@ -1,0 +1,65 @@
+import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
+import { Readable } from "node:stream";
+import { test } from "node:test";
+import { AppError } from "../base/errors.ts";
+import type { Origin, OriginInfo } from "../origin/origin.ts";
+import type { TaskInfo } from "../protocol/control-messages.ts";
+import type { TaskId } from "../protocol/ids.ts";
+import { PieceSet } from "../protocol/piece-set.ts";
+import type { PeerTask } from "./peer.ts";
+import { SwarmContent } from "./swarm-content.ts";
+
+const PIECE_BYTES = 1000;
+const content = randomBytes(10 * PIECE_BYTES);
+
+/** A task that the swarm left with its first pieces. */
+function lostTask(pieceCount: number): PeerTask {
+  const have = new PieceSet();
+  for (let piece = 0; piece < pieceCount; piece++) have.add(piece);
+  const read = (at: number, into: Uint8Array): Promise<void> => {
+    content.copy(into, 0, at, at + into.length);
+    return Promise.resolve();
+  };
+  const session = {
+    lengthBytes: content.length,
+    pieceLengthBytes: PIECE_BYTES,
+    failure: new AppError("SUPERNODE_UNREACHABLE", "killed"),
+    newReaderId: () => 1,
+  };
+  const sources = () => ({ seedBytes: 0, peerBytes: 0, originBytes: 0, cacheBytes: 0 });
+  return { session, stored: { have, read }, readerAt: () => undefined, sources } as unknown as PeerTask;
+}
+
+test("what the swarm could not finish is read from an origin without ranges, from its start", async () => {
+  const info: OriginInfo = { lengthBytes: content.length, ranges: false, etag: undefined, lastModified: undefined, contentType: undefined, headers: {} };
+  const opened: number[] = [];
+  const origin: Origin = {
+    stat: () => Promise.resolve(info),
+    open: (_request, { startByte }) => {
+      opened.push(startByte);
+      if (startByte > 0) return Promise.reject(new AppError("ORIGIN_PROTOCOL", "no ranges", { details: { ranges: false } }));
+      return Promise.resolve({ info, startByte, body: Readable.from([content.subarray(0, 9500), content.subarray(9500)]) });
+    },
+  };
+  const taskInfo: TaskInfo = {
+    taskId: "a".repeat(64) as TaskId,
+    lengthBytes: content.length,
+    pieceLengthBytes: PIECE_BYTES,
+    contentType: null,
+    digest: null,
+    headers: {},
+  };
+  const swarm = new SwarmContent({
+    task: lostTask(9),
+    info: taskInfo,
+    source: { url: "http://origin/file", headers: {} },
+    direct: { origin },
+    supernodeConnected: () => false,
+    closed: () => undefined,
+  });
+  const chunks: Uint8Array[] = [];
+  for await (const chunk of swarm.read({ startByte: 0, endByte: undefined }, new AbortController().signal)) chunks.push(chunk);
+  assert.deepEqual(Buffer.concat(chunks), content);
+  assert.deepEqual(opened, [9 * PIECE_BYTES, 0]);
+});
