@@ -13,9 +13,9 @@ import { type NativeSocket, nativeSocket } from "./native-socket.ts";
 /** What the kernel may hold unsent: at 50 Mbit/s 20 ms; enough for 10 Gbit/s at a wake-up of 100 µs. */
 const UNSENT_BYTES_MAX = 128 * 1024;
 /** Blocks grow while they leave within FAST_MS and shrink when they take longer than SLOW_MS. */
-const BLOCK_BYTES_MIN = 32 * 1024;
+const BLOCK_BYTES_MIN = 64 * 1024;
 const BLOCK_FAST_MS = 2;
-const BLOCK_SLOW_MS = 20;
+const BLOCK_SLOW_MS = 80;
 const SENDFILE_STEP_BYTES = 256 * 1024;
 const POOLED_READ_BYTES = 256 * 1024;
 /** A neighbour that does not read its control frames is of no use, and must not cost memory. */

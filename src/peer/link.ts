@@ -13,9 +13,9 @@ const RECEIVE_BUFFER = Buffer.allocUnsafeSlow(256 * 1024);
 
 /** Payload worth waiting for in one piece, and as much as one read takes. */
 const WAKE_BYTES_MIN = 16 * 1024;
-const WAKE_BYTES_MAX = 64 * 1024;
+const WAKE_BYTES_MAX = 128 * 1024;
 /** Reads further apart than this: the link is slow, or we are; every byte is progress then. */
-const CRAWL_MS = 100;
+const CRAWL_MS = 250;
 
 export interface LinkEvents {
   frame(link: Link, frame: LinkFrame): void;
@@ -125,7 +125,7 @@ export class Link {
       accepted.removeAllListeners();
       accepted.on("error", () => undefined);
       accepted.destroy();
-      // `handle` is an undocumented option of Socket; present in Node 20–26; every accepted link of test/integration/swarm.test.ts goes through it.
+      // `handle` is an undocumented option of Socket; present in Node 20–26, used by every accepted link in test/integration/swarm.test.ts.
       const socket = new Socket({ handle, onread: Link.onread(received) } as object);
       this.attach(socket);
       socket.read(0);

@@ -98,8 +98,8 @@ export interface SchedulerConfig {
 }
 
 export const DEFAULT_SCHEDULER_CONFIG: SchedulerConfig = {
-  neighbourCount: 10,
-  neighbourCountMax: 16,
+  neighbourCount: 8,
+  neighbourCountMax: 10,
   seedNeighbourCountMax: 48,
   emptyTaskMs: 120_000,
   disconnectedPeerMs: 10_000,
