@@ -1,8 +1,9 @@
 /** Ours: the supernode on the seed's link; on every host dfget through its dfdaemon, or dfget as a peer of its own. */
 import { spawnSync } from "node:child_process";
-import { existsSync } from "node:fs";
+import { randomBytes } from "node:crypto";
+import { existsSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { hostAddress, hostNamespace, SEED, SEED_ADDRESS } from "../network.ts";
 import { FILE_NAME } from "../origin.ts";
@@ -11,6 +12,7 @@ import type { Stage, System } from "../system.ts";
 
 const SUPERNODE = `${SEED_ADDRESS}:8002`;
 const START_SECONDS = 30;
+const WARM_UP_BYTES = 2 * 1024 * 1024;
 
 /** Warm daemons, a cold cache: the case of a cluster that pulls a new layer. */
 export const dragonfly: System = {
@@ -28,6 +30,7 @@ export const dragonfly: System = {
           "--supernode", SUPERNODE, "--join-token-file", tokenFile, "--data-dir", join(directory, "data"), "--socket", socket,
         ]);
         await until(daemon, "opens its socket", async () => await accepts(socket));
+        if (!stage.options.coldStart) await warmUp(stage, host, socket);
         const path = join(directory, FILE_NAME);
         const client = await startClient(stage, host, ["-O", path, "--socket", socket, "--json"]);
         return { path, programs: [client, daemon], go: () => client.release(), done: client.success() };
@@ -35,6 +38,17 @@ export const dragonfly: System = {
     );
   },
 };
+
+/** A daemon that has run for a while has served something: a small file of the host's own, which makes no link to another host. */
+async function warmUp({ origin, programs, directory }: Stage, host: number, socket: string): Promise<void> {
+  const name = `warm-h${host + 1}.bin`;
+  writeFileSync(join(dirname(origin.path), name), randomBytes(WARM_UP_BYTES));
+  const output = join(directory(`h${host + 1}`), name);
+  const client = programs.start(hostNamespace(host), `warm-h${host + 1}`, [
+    bin("dfget"), new URL(name, origin.url).href, "-O", output, "--socket", socket, "--quiet",
+  ]);
+  await client.success();
+}
 
 /** No daemon: every dfget is a peer while it runs. */
 export const dfget: System = {
