@@ -77,7 +77,7 @@ const supernodes = setting(
   kinds.supernodes,
   "--supernode",
   LOCAL_SUPERNODE,
-  "Supernodes, `HOST[:PORT][=WEIGHT]`; the flag may be repeated.",
+  "Supernodes, `HOST[:PORT][=WEIGHT]`, tried by falling weight (1), then in this order; the flag may be repeated.",
   {
     env: "DRAGONFLY_SUPERNODE",
   },

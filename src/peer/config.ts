@@ -9,7 +9,7 @@ export interface ListenAddress {
   readonly port: number;
 }
 
-/** One supernode. `weight` ≥ 1: a supernode of weight 2 is chosen first twice as often as one of weight 1. */
+/** One supernode. `weight` ≥ 1: the heaviest that can be reached is taken, by every host, for supernodes share nothing. */
 export interface SupernodeAddress {
   readonly host: string;
   readonly port: number;

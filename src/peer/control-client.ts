@@ -29,8 +29,8 @@ export interface ControlHandlers {
 }
 
 export interface ControlClientOptions {
-  /** Tried in this order, from the first after every failure. At least one. */
-  readonly supernodes: readonly { readonly host: string; readonly port: number }[];
+  /** Tried by falling weight (1 when absent), equal ones in this order, from the first after every failure. At least one. */
+  readonly supernodes: readonly SupernodeChoice[];
   /** Undefined: insecure mode. */
   readonly token: string | undefined;
   readonly peerId: PeerId;
@@ -39,8 +39,16 @@ export interface ControlClientOptions {
   readonly handlers: ControlHandlers;
   /** Uniform in [0, 1): jitter. */
   readonly random: () => number;
-  /** How long a join waits for a connection that is not up. Default 1,000. */
+  /** How long a join waits for a connection when every supernode refuses, or cannot be found. Default 1,000. */
   readonly connectTimeoutMs?: number;
+  /** How long while one of them has yet to answer: it may only be busy. Default 5,000, or the other when that is longer. */
+  readonly pendingTimeoutMs?: number;
+}
+
+interface SupernodeChoice {
+  readonly host: string;
+  readonly port: number;
+  readonly weight?: number;
 }
 
 export interface JoinOptions {
@@ -63,7 +71,11 @@ interface PendingJoin {
 /** Keeps one control connection. Connects from the constructor on, until `close`. */
 export class ControlClient {
   readonly #options: ControlClientOptions;
+  readonly #supernodes: readonly SupernodeChoice[];
   readonly #connectTimeoutMs: number;
+  readonly #pendingTimeoutMs: number;
+  /** Those whose last attempt was answered by a refusal, of whatever kind. */
+  readonly #refused = new Set<SupernodeChoice>();
   readonly #closing = new AbortController();
   readonly #joins = new Map<number, PendingJoin>();
   #session: ControlSession | undefined;
@@ -72,12 +84,16 @@ export class ControlClient {
   #retry: NodeJS.Timeout | undefined;
   /** Runs while there is no connection: when it fires, nobody waits for one any more. */
   #grace: NodeJS.Timeout | undefined;
+  /** `connectTimeoutMs` is over: refused by all, nobody waits any longer. */
+  #isConnectTimeOver = false;
   #graceOver = false;
   #failedRounds = 0;
 
   constructor(options: ControlClientOptions) {
     this.#options = options;
-    this.#connectTimeoutMs = options.connectTimeoutMs ?? 1_000;
+    this.#supernodes = options.supernodes.toSorted((left, right) => (right.weight ?? 1) - (left.weight ?? 1));
+    this.#connectTimeoutMs = options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS;
+    this.#pendingTimeoutMs = Math.max(options.pendingTimeoutMs ?? PENDING_TIMEOUT_MS, this.#connectTimeoutMs);
     this.#startGrace();
     void this.#connect();
   }
@@ -90,7 +106,7 @@ export class ControlClient {
   /**
    * Takes part in a task.
    *
-   * Waits at most `connectTimeoutMs` for a connection; the answer itself may take as long as the origin does.
+   * Waits for a connection as `connectTimeoutMs` and `pendingTimeoutMs` say; the answer itself may take as long as the origin does.
    * @throws AppError SUPERNODE_UNREACHABLE (retriable), TOKEN_REFUSED, TIMEOUT, ABORTED, SHUTTING_DOWN, or what the
    *   supernode says with its details: any code of Origin.stat
    */
@@ -137,14 +153,16 @@ export class ControlClient {
   }
 
   async #connect(): Promise<void> {
-    for (const supernode of this.#options.supernodes) {
+    for (const supernode of this.#supernodes) {
       if (this.#closing.signal.aborted) return;
+      this.#refused.delete(supernode);
       try {
         // oxlint-disable-next-line no-await-in-loop -- in order, one at a time
         await this.#open(supernode);
         return;
       } catch (error) {
         if (!(error instanceof AppError)) throw error;
+        if (error.code !== "TIMEOUT") this.#refused.add(supernode);
         this.#onOpenFailed(error, `${supernode.host}:${supernode.port}`);
       }
     }
@@ -154,14 +172,15 @@ export class ControlClient {
     this.#reconnectAfter((boundMs * (1 + this.#options.random())) / 2);
   }
 
-  #open(supernode: { readonly host: string; readonly port: number }): Promise<void> {
+  #open(supernode: SupernodeChoice): Promise<void> {
     const { token, peerId, host, log } = this.#options;
     return openControlSession({
       supernode,
       token,
       peerId,
       host,
-      timeoutMs: OPEN_TIMEOUT_MS,
+      // Given up and dialled anew, it would begin at the end of a busy supernode's queue.
+      timeoutMs: Math.max(OPEN_TIMEOUT_MS_MIN, this.#pendingTimeoutMs / this.#supernodes.length),
       signal: this.#closing.signal,
       onOpen: (session, registered) => {
         log.info({ supernode: `${supernode.host}:${supernode.port}` }, "registered at the supernode");
@@ -189,6 +208,7 @@ export class ControlClient {
     if (!known) log.warn({ supernode, code: error.code }, `cannot register at the supernode: ${error.message}`);
     else log.debug({ supernode, code: error.code }, "still cannot register at the supernode");
     if (error.code === "TOKEN_REFUSED") this.#failJoins(error);
+    if (this.#isConnectTimeOver) this.#endGraceIfRefused();
   }
 
   #onSessionEnd(error: AppError | undefined): void {
@@ -244,12 +264,25 @@ export class ControlClient {
   }
 
   #startGrace(): void {
+    clearTimeout(this.#grace);
     this.#graceOver = false;
+    this.#isConnectTimeOver = false;
     this.#grace = setTimeout(() => {
-      this.#graceOver = true;
-      const error = this.#unreachable();
-      if (error !== undefined) this.#failJoins(error);
+      this.#isConnectTimeOver = true;
+      this.#grace = setTimeout(() => this.#endGrace(), this.#pendingTimeoutMs - this.#connectTimeoutMs);
+      this.#endGraceIfRefused();
     }, this.#connectTimeoutMs);
+  }
+
+  #endGraceIfRefused(): void {
+    if (!this.#graceOver && this.#refused.size === this.#supernodes.length) this.#endGrace();
+  }
+
+  #endGrace(): void {
+    clearTimeout(this.#grace);
+    this.#graceOver = true;
+    const error = this.#unreachable();
+    if (error !== undefined) this.#failJoins(error);
   }
 
   /** Why a join cannot even wait for a connection. */
@@ -258,7 +291,7 @@ export class ControlClient {
     if (this.#session !== undefined) return undefined;
     if (this.#lastError?.code === "TOKEN_REFUSED") return this.#lastError;
     if (!this.#graceOver) return undefined;
-    const names = this.#options.supernodes.map(({ host, port }) => `${host}:${port}`).join(", ");
+    const names = this.#supernodes.map(({ host, port }) => `${host}:${port}`).join(", ");
     const why = this.#lastError === undefined ? "" : `: ${this.#lastError.message}`;
     return new AppError("SUPERNODE_UNREACHABLE", `no supernode can be reached (${names})${why}`);
   }
@@ -273,7 +306,10 @@ const RETRY_MS_MIN = 100;
 const RETRY_MS_MAX = 2_000;
 /** A wrong token does not become right by asking often. */
 const REFUSED_RETRY_MS = 10_000;
+/** For nobody there, and for a supernode on a machine too busy to accept: sixteen hosts that read the origin are worse. */
+const CONNECT_TIMEOUT_MS = 1_000;
+const PENDING_TIMEOUT_MS = 5_000;
 /** From the first SYN to `registered`. */
-const OPEN_TIMEOUT_MS = 3_000;
+const OPEN_TIMEOUT_MS_MIN = 1_500;
 /** An origin may take 30 s for its headers, and redirects and retries come on top. */
 const JOIN_TIMEOUT_MS = 120_000;

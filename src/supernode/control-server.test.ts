@@ -1,7 +1,7 @@
 /** Control connections over real sockets: the client against the server, and the server against nonsense. */
 import assert from "node:assert/strict";
 import { createServer } from "node:http";
-import { type AddressInfo, connect, type Socket } from "node:net";
+import { type AddressInfo, connect, createServer as createTcpServer, type Socket } from "node:net";
 import { type TestContext, test } from "node:test";
 import fc from "fast-check";
 import type { AppError } from "../base/errors.ts";
@@ -152,6 +152,52 @@ test("the second supernode is taken when the first is down", async (t) => {
   answerJoins(site);
   const { client } = startClient(t, [1, site.port]);
   assert.equal((await joinWith(client)).ticket, "t.t");
+});
+
+/** A listener that does nothing with a connection for so long, then passes it on; without `port` never. */
+async function startSlow(t: TestContext, delayMs: number, port?: number): Promise<number> {
+  const server = createTcpServer({ pauseOnConnect: true }, (socket) => {
+    socket.on("error", () => {});
+    t.after(() => socket.destroy());
+    if (port === undefined) return;
+    setTimeout(() => {
+      const onward = connect(port, "127.0.0.1").on("error", () => socket.destroy());
+      socket.pipe(onward).pipe(socket);
+      socket.resume();
+    }, delayMs);
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  t.after(() => server.close());
+  return (server.address() as AddressInfo).port;
+}
+
+test("a supernode that has not refused us is waited for, as it may only be busy", async (t) => {
+  const site = await startSite(t);
+  answerJoins(site);
+  const slow = await startSlow(t, 700, site.port);
+  const { client } = startClient(t, [1, slow], { connectTimeoutMs: 100 });
+  assert.equal((await joinWith(client)).ticket, "t.t");
+});
+
+test("one that says nothing is waited for longer than one that refuses, not for ever", async (t) => {
+  const times = { connectTimeoutMs: 100, pendingTimeoutMs: 600 };
+  const timed = async (ports: readonly number[]): Promise<number> => {
+    const { client } = startClient(t, ports, times);
+    const startedMs = performance.now();
+    await assert.rejects(joinWith(client), { code: "SUPERNODE_UNREACHABLE" });
+    return performance.now() - startedMs;
+  };
+  const silent = await startSlow(t, 0);
+  const [silentMs, refusedMs] = await Promise.all([timed([silent]), timed([1, 2])]);
+  assert.ok(silentMs > 500 && silentMs < 2_000, `${silentMs} ms`);
+  assert.ok(refusedMs < 500, `${refusedMs} ms`);
+});
+
+test("the heavier of several supernodes is tried first, equal ones in their order", async (t) => {
+  const [light, heavy] = [await startSite(t), await startSite(t)];
+  const supernodes = [{ host: "127.0.0.1", port: light.port, weight: 1 }, { host: "127.0.0.1", port: heavy.port, weight: 3 }];
+  await startClient(t, [], { supernodes }).registered;
+  assert.deepEqual([light.peers.size, heavy.peers.size], [0, 1]);
 });
 
 test("a wrong token is said at once", async (t) => {
