@@ -98,8 +98,8 @@ export interface SchedulerConfig {
 }
 
 export const DEFAULT_SCHEDULER_CONFIG: SchedulerConfig = {
-  neighbourCount: 8,
-  neighbourCountMax: 10,
+  neighbourCount: 10,
+  neighbourCountMax: 16,
   seedNeighbourCountMax: 48,
   emptyTaskMs: 120_000,
   disconnectedPeerMs: 10_000,
