@@ -350,6 +350,20 @@ test("property: an input log replayed gives byte-identical effects", () => {
   );
 });
 
+/*
+ * Found by the property below: a peer that holds everything and has just lost its connection was told what a message
+ * of its own, still on its way, had lost. Whoever is not connected is told nothing.
+ */
+test("a late word of a peer that is gone changes the mesh, but nobody unconnected is told", () => {
+  const world = new World();
+  world.enter("p8", { dialable: true });
+  world.enter("p3");
+  world.step({ type: "taskProgressed", peerId: "p3" as PeerId, taskId: TASK, pieceCount: 0, complete: true });
+  world.step({ type: "peerDisconnected", peerId: "p3" as PeerId });
+  const effects = world.step({ type: "neighboursLost", peerId: "p3" as PeerId, taskId: TASK, lost: ["p8" as PeerId] });
+  assert.deepEqual(effects.filter((effect) => effect.type === "rewire" && effect.peerId === "p3"), []);
+});
+
 test("property: the invariants hold after any inputs", () => {
   fc.assert(
     fc.property(log, fc.integer(), (entries, seed) => {

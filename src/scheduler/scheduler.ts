@@ -325,6 +325,8 @@ export class Scheduler {
   }
 
   #rewire(member: Member, add: readonly Member[], drop: readonly Member[]): void {
+    // Who is not connected cannot be told; its next join's answer says it all.
+    if (!member.peer.connected) return;
     this.#effects.push({
       type: "rewire",
       peerId: member.peer.id,
