@@ -37,6 +37,11 @@ export function fromHttpStatus(status: number, headers: AnswerHeaders, url: URL,
       const more: ErrorDetails = lengthBytes === undefined ? {} : { lengthBytes };
       return fail("RANGE_NOT_SATISFIABLE", `the range asked for is outside the file${known}; ask for less`, more);
     }
+    // A failure that a gateway or a crash made is over as a rule before a file has to fail for it.
+    case 500:
+    case 502:
+    case 504:
+      return fail("ORIGIN_BUSY", "the origin, or what stands before it, failed over this file; try again later, and see its logs");
     case 429:
     case 503: {
       const retryAfterMs = parseRetryAfter(headers["retry-after"], nowUnixMs);

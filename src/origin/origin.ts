@@ -30,7 +30,7 @@ export interface OriginBody {
 /**
  * A place files come from. Two verbs; both throw AppError: URL_INVALID, SCHEME_UNSUPPORTED, HOST_UNRESOLVABLE,
  * ORIGIN_UNREACHABLE, TLS_FAILED, ORIGIN_UNAUTHORIZED (details `wwwAuthenticate`), ORIGIN_FORBIDDEN, ORIGIN_NOT_FOUND,
- * ORIGIN_STATUS, ORIGIN_BUSY (429, 503; details `retryAfterMs`), ORIGIN_CHANGED, ORIGIN_PROTOCOL, TIMEOUT, ABORTED.
+ * ORIGIN_STATUS, ORIGIN_BUSY (429, 500, 502, 503, 504; details `retryAfterMs`), ORIGIN_CHANGED, ORIGIN_PROTOCOL, TIMEOUT, ABORTED.
  */
 export interface Origin {
   /** Length, validators and range support, without reading the content. */

@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { AppError } from "../base/errors.ts";
+import { fromHttpStatus } from "../origin/http-failure.ts";
 import { SigningKey, SignatureVerifier } from "../peer/credentials.ts";
 import type { TaskId } from "../protocol/ids.ts";
 import { FakeOrigin, FakeStore, silentLog } from "./seed-fixture.test.ts";
@@ -141,6 +142,23 @@ test("while the origin is down, what it last said stands if the whole file is he
   // Who never had an answer of its own gets none now.
   await assert.rejects(after.resolver.resolve({ ...source, headers: { authorization: "x" } }, undefined), { code: "ORIGIN_UNREACHABLE" });
   after.versions.close();
+});
+
+test("while the origin answers 500, 502 or 504, what it last said stands, and the next attempt may go well", async () => {
+  const origin = new FakeOrigin(Buffer.alloc(1000));
+  const { resolver, store, clock } = lab(origin);
+  const failed = (status: number): AppError => fromHttpStatus(status, {}, new URL(source.url), 0);
+  origin.statErrors = [500, 502, 504].map(failed);
+  const fresh = await resolver.resolve(source, undefined);
+  assert.equal(origin.statCount, 4);
+  await complete(store, fresh);
+  for (const status of [500, 502, 504]) {
+    clock.nowMs += 2000;
+    origin.statErrors = [failed(status)];
+    // oxlint-disable-next-line no-await-in-loop -- cases
+    const stale = await resolver.resolve(source, undefined);
+    assert.deepEqual([stale.taskId, stale.info], [fresh.taskId, undefined]);
+  }
 });
 
 test("404 and 401 are answers: nothing stale is given then", async () => {
