@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, rm, stat } from "node:fs/promises";
 import { createServer as createHttpServer } from "node:http";
 import { createServer } from "node:net";
 import type { AddressInfo } from "node:net";
@@ -140,6 +140,8 @@ void test("without a supernode a real daemon still serves: straight from the reg
   await new Promise<void>((resolve) => upstream.listen(0, "127.0.0.1", resolve));
   t.after(() => upstream.close().closeAllConnections());
   const url = `http://127.0.0.1:${(upstream.address() as AddressInfo).port}`;
+  // As an older version left it.
+  await mkdir(join(directory, "cache"), { mode: 0o755 });
   const daemon = await startDfdaemon({
     ...CONFIG,
     socketPath: join(directory, "dfdaemon.sock"),
@@ -149,6 +151,7 @@ void test("without a supernode a real daemon still serves: straight from the reg
   });
   t.after(() => daemon.close());
   const { port } = daemon.mirrorAddress;
+  assert.equal((await stat(join(directory, "cache"))).mode & 0o777, 0o700);
   assert.equal((await fetchAnswer(port, "/readyz")).status, 503);
   const answer = await fetchAnswer(port, `/v2/team/app/blobs/${digest}?ns=reg.test`);
   assert.ok(answer.body.equals(bytes));

@@ -22,6 +22,7 @@ import { type KeptTask, KeptTasks } from "./kept-tasks.ts";
 import { Peer, type PeerLog } from "./peer.ts";
 import { peerMetrics } from "./peer-metrics.ts";
 import type { TaskRecord } from "./piece-store.ts";
+import { makePrivateFolder } from "./private-folder.ts";
 import { InlineContent, SwarmContent } from "./swarm-content.ts";
 
 export interface PeerNodeConfig {
@@ -60,9 +61,11 @@ export class PeerNode implements ContentOpener {
 
   /** @throws AppError LISTEN_FAILED, DISK_FAILED */
   static async start(config: PeerNodeConfig, deps: PeerNodeDeps): Promise<PeerNode> {
+    const directory = joinPath(config.cache.dataDirectory, "cache");
+    await makePrivateFolder(directory, (message) => deps.log.warn(message));
     const store = await DiskStore.open(
       {
-        directory: joinPath(config.cache.dataDirectory, "cache"),
+        directory,
         quotaBytes: config.cache.quotaBytes,
         reservedFreeBytes: config.cache.reservedFreeBytes,
         workerCount: 2,

@@ -14,6 +14,7 @@ import { RegistryOrigin } from "../origin/registry-auth.ts";
 import { generatePeerId, loadOrCreateJoinToken, SigningKey } from "../peer/credentials.ts";
 import { DiskStore } from "../peer/disk-store.ts";
 import { Peer } from "../peer/peer.ts";
+import { makePrivateFolder } from "../peer/private-folder.ts";
 import { DEFAULT_SCHEDULER_CONFIG, Scheduler } from "../scheduler/index.ts";
 import { ApiViews } from "./api-views.ts";
 import { BufferPool } from "./buffer-pool.ts";
@@ -81,9 +82,11 @@ async function compose(
   const random = Math.random;
   const metrics = new SupernodeMetrics(version);
 
+  const cacheDirectory = join(state, "cache");
+  await makePrivateFolder(cacheDirectory, (message) => log.warn(message));
   const store = await DiskStore.open(
     {
-      directory: join(state, "cache"),
+      directory: cacheDirectory,
       quotaBytes: config.cache.quotaBytes,
       reservedFreeBytes: config.cache.reservedFreeBytes,
       workerCount: 2,
