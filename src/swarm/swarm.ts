@@ -27,8 +27,8 @@ const STIRRING: ReadonlySet<SwarmInput["type"]> = new Set([
 /** While anything moves or is owed, time is looked at this often. */
 const CHECK_MS = 100;
 /**
- * Announcements, status and wants are gathered, so that one write carries many: for half a piece's time, which
- * costs the swarm about a point of efficiency, and every neighbour a seventh of the wake-ups.
+ * Announcements, status and wants are gathered, so that one write carries many: for half a piece's time: about half the
+ * messages of gathering for an eighth, at 0 to 3 points of efficiency (docs/decisions.md §10).
  */
 const FLUSH_MS_MIN = 1;
 const FLUSH_MS_MAX = 50;
