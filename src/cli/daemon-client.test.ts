@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
 import { AppError } from "../base/errors.ts";
-import { LocalApi } from "../dfdaemon/local-api.ts";
+import { LocalApi } from "../dfdaemon/local/local-api.ts";
 import type { Content, ContentInfo, ContentOpener } from "../peer/content.ts";
 import { DaemonClient } from "./daemon-client.ts";
 

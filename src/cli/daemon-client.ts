@@ -3,7 +3,7 @@ import { randomUUID } from "node:crypto";
 import { Agent, request, type IncomingMessage } from "node:http";
 import { z } from "zod";
 import { AppError, isErrorCode, type ErrorDetails } from "../base/errors.ts";
-import type { LocalContentRequest } from "../dfdaemon/local-api.ts";
+import type { LocalContentRequest } from "../dfdaemon/local/local-api.ts";
 import type { Content, ContentInfo, ContentOpener, ContentRequest } from "../peer/content.ts";
 import { isTaskId } from "../protocol/ids.ts";
 

@@ -10,8 +10,8 @@ import { pino } from "pino";
 import { Gauge, Registry } from "prom-client";
 import type { DfdaemonConfig } from "./config.ts";
 import { startDfdaemon, type Dfdaemon, type DfdaemonDeps } from "./dfdaemon.ts";
-import { eventually, fetchAnswer, LabOpener, LabRegistry, patterned } from "./mirror-lab.test.ts";
-import { HttpUpstreamAsker } from "./mirror-passthrough.ts";
+import { eventually, fetchAnswer, LabOpener, LabRegistry, patterned } from "./mirror/lab.test.ts";
+import { HttpUpstreamAsker } from "./mirror/passthrough.ts";
 
 const CONFIG: DfdaemonConfig = {
   version: "1.2.3",

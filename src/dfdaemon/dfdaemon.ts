@@ -5,11 +5,11 @@ import type { ListenAddress, RateLimits } from "../peer/config.ts";
 import type { ContentOpener } from "../peer/content.ts";
 import { PeerNode } from "../peer/peer-node.ts";
 import type { DfdaemonConfig } from "./config.ts";
-import { LocalApi } from "./local-api.ts";
-import { Mirror, type MirrorOptions } from "./mirror.ts";
-import { HttpUpstreamAsker } from "./mirror-passthrough.ts";
-import { MirrorServer } from "./mirror-server.ts";
-import { Registries } from "./registries.ts";
+import { LocalApi } from "./local/local-api.ts";
+import { Mirror, type MirrorOptions } from "./mirror/mirror.ts";
+import { HttpUpstreamAsker } from "./mirror/passthrough.ts";
+import { MirrorServer } from "./mirror/server.ts";
+import { Registries } from "./mirror/registries.ts";
 
 /** A running daemon. */
 export interface Dfdaemon {

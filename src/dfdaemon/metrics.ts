@@ -1,6 +1,6 @@
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
-import type { MirrorKind } from "./mirror-errors.ts";
-import type { SourceBytes } from "./mirror-sources.ts";
+import type { MirrorKind } from "./mirror/errors.ts";
+import type { SourceBytes } from "./mirror/sources.ts";
 
 /** How a request ended: from this host's cache, from elsewhere, refused (4xx), failed (5xx, cut), or given up by the client. */
 export type MirrorResult = "hit" | "miss" | "refused" | "error" | "aborted";

@@ -1,6 +1,6 @@
 /** What a peer tells Prometheus: read from its counters when asked, so that the data plane pays nothing. */
 import { Counter, Gauge, Registry } from "prom-client";
-import type { DiskStore } from "./disk-store.ts";
+import type { DiskStore } from "./store/disk-store.ts";
 import type { Peer } from "./peer.ts";
 
 /** A registry of its own: a process may hold several peers (tests, the demo). */

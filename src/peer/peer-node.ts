@@ -14,14 +14,14 @@ import type { HostInfo, Source, TaskInfo } from "../protocol/control-messages.ts
 import type { TaskId } from "../protocol/ids.ts";
 import type { CacheConfig, HostLabels, ListenAddress, RateLimits, SupernodeAddress } from "./config.ts";
 import type { Content, ContentInfo, ContentOpener, ContentRequest } from "./content.ts";
-import { ControlClient, type JoinedMessage, type TaskFailedMessage } from "./control-client.ts";
-import { generatePeerId } from "./credentials.ts";
+import { ControlClient, type JoinedMessage, type TaskFailedMessage } from "./control/control-client.ts";
+import { generatePeerId } from "./membership/credentials.ts";
 import { DirectOpener, type DirectOpenerDeps } from "./direct-content.ts";
-import { DiskStore } from "./disk-store.ts";
+import { DiskStore } from "./store/disk-store.ts";
 import { type KeptTask, KeptTasks } from "./kept-tasks.ts";
 import { Peer, type PeerLog } from "./peer.ts";
 import { peerMetrics } from "./peer-metrics.ts";
-import type { TaskRecord } from "./piece-store.ts";
+import type { TaskRecord } from "./store/piece-store.ts";
 import { makePrivateFolder } from "./private-folder.ts";
 import { InlineContent, SwarmContent } from "./swarm-content.ts";
 

@@ -10,9 +10,9 @@ import { TokenBucket } from "../base/token-bucket.ts";
 import type { ByteSources, Neighbour } from "../protocol/control-messages.ts";
 import type { PeerId, TaskId } from "../protocol/ids.ts";
 import type { Priority, SwarmConfig, SwarmSnapshot } from "../swarm/index.ts";
-import { LinkTable } from "./link-table.ts";
+import { LinkTable } from "./link/link-table.ts";
 import { servePieces } from "./piece-http.ts";
-import type { PieceProof, PieceStore, StoredTask, TaskRecord } from "./piece-store.ts";
+import type { PieceProof, PieceStore, StoredTask, TaskRecord } from "./store/piece-store.ts";
 import { SwarmDriver } from "./swarm-driver.ts";
 import { TaskSession } from "./task-session.ts";
 

@@ -4,7 +4,7 @@ import type { ByteSources, Source, TaskInfo } from "../protocol/control-messages
 import type { Content, ContentInfo } from "./content.ts";
 import { type DirectOpenerDeps, readOrigin } from "./direct-content.ts";
 import type { PeerTask } from "./peer.ts";
-import type { StoredTask } from "./piece-store.ts";
+import type { StoredTask } from "./store/piece-store.ts";
 
 /** Bytes handed on at a time. Source: node-dataplane study §11 (256 KiB). */
 const CHUNK_BYTES = 256 * 1024;

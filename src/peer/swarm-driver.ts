@@ -7,9 +7,9 @@ import type { PeerId, TaskId } from "../protocol/ids.ts";
 import type { LinkFrame } from "../protocol/link-frames.ts";
 import { DEFAULT_SWARM_CONFIG, type Priority, Swarm, type SwarmConfig, type SwarmEffect, type SwarmInput, type SwarmSnapshot } from "../swarm/index.ts";
 import { AppError, toAppError } from "../base/errors.ts";
-import type { Link } from "./link.ts";
-import type { LinkTable } from "./link-table.ts";
-import { ReceiveBuffers } from "./receive-buffers.ts";
+import type { Link } from "./link/link.ts";
+import type { LinkTable } from "./link/link-table.ts";
+import { ReceiveBuffers } from "./link/receive-buffers.ts";
 import type { Logger } from "pino";
 import type { TaskSession } from "./task-session.ts";
 

@@ -3,8 +3,8 @@ import { AppError } from "../base/errors.ts";
 import type { ByteSources, Neighbour } from "../protocol/control-messages.ts";
 import { pieceCountOf, pieceLengthAt } from "../protocol/geometry.ts";
 import type { PeerId, TaskId } from "../protocol/ids.ts";
-import { SignatureVerifier, TicketVerifier } from "./credentials.ts";
-import type { PieceProof, StoredTask } from "./piece-store.ts";
+import { SignatureVerifier, TicketVerifier } from "./membership/credentials.ts";
+import type { PieceProof, StoredTask } from "./store/piece-store.ts";
 
 export class TaskSession {
   readonly stored: StoredTask;

@@ -5,12 +5,12 @@ import { type AddressInfo, connect, createServer as createTcpServer, type Socket
 import { type TestContext, test } from "node:test";
 import fc from "fast-check";
 import type { AppError } from "../base/errors.ts";
-import { ControlClient, type ControlClientOptions } from "../peer/control-client.ts";
+import { ControlClient, type ControlClientOptions } from "../peer/control/control-client.ts";
 import type { HostInfo } from "../protocol/control-messages.ts";
 import type { PeerId, TaskId } from "../protocol/ids.ts";
 import { ControlServer, type PeerMessage } from "./control-server.ts";
 import { type ConnectedPeer, PeerTable } from "./peer-table.ts";
-import { silentLog } from "./seed-fixture.test.ts";
+import { silentLog } from "./cache/seed-fixture.test.ts";
 
 const ownPeerId = "seed-1" as PeerId;
 const taskId = "d".repeat(64) as TaskId;

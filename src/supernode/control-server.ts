@@ -9,8 +9,8 @@ import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import type { Logger } from "pino";
 import { AppError } from "../base/errors.ts";
-import { ControlChannel, parseMessage } from "../peer/control-channel.ts";
-import { ListenerHandshake, parseHandshakeStep } from "../peer/handshake.ts";
+import { ControlChannel, parseMessage } from "../peer/control/control-channel.ts";
+import { ListenerHandshake, parseHandshakeStep } from "../peer/membership/handshake.ts";
 import {
   CONTROL_LENGTH_BYTES_MAX,
   CONTROL_PROTOCOL,

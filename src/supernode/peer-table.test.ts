@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { ControlChannel } from "../peer/control-channel.ts";
+import type { ControlChannel } from "../peer/control/control-channel.ts";
 import type { PeerId } from "../protocol/ids.ts";
 import { type ConnectedPeer, isLoopback, PeerTable, plainAddress } from "./peer-table.ts";
 

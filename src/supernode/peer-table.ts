@@ -1,5 +1,5 @@
 /** The peers of the site: who is connected, and where others reach them. */
-import type { ControlChannel } from "../peer/control-channel.ts";
+import type { ControlChannel } from "../peer/control/control-channel.ts";
 import type { HostInfo, SupernodeToPeer } from "../protocol/control-messages.ts";
 import type { PeerId } from "../protocol/ids.ts";
 

@@ -2,15 +2,15 @@
 import type { Logger } from "pino";
 import { assertNever } from "../base/assert.ts";
 import type { AppError } from "../base/errors.ts";
-import type { SigningKey } from "../peer/credentials.ts";
+import type { SigningKey } from "../peer/membership/credentials.ts";
 import type { Neighbour } from "../protocol/control-messages.ts";
 import type { PeerId, TaskId } from "../protocol/ids.ts";
 import type { SchedulerEffect, SchedulerInput } from "../scheduler/index.ts";
 import type { PeerMessage } from "./control-server.ts";
 import type { SupernodeMetrics } from "./metrics.ts";
-import type { OriginMeter } from "./origin-meter.ts";
+import type { OriginMeter } from "./cache/origin-meter.ts";
 import type { ConnectedPeer, PeerTable } from "./peer-table.ts";
-import type { SeedCache } from "./seed-cache.ts";
+import type { SeedCache } from "./cache/seed-cache.ts";
 import type { TaskJoins } from "./task-joins.ts";
 import { topologyOf } from "./topology.ts";
 

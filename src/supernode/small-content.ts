@@ -5,13 +5,13 @@ import type { Logger } from "pino";
 import { AppError, toAppError } from "../base/errors.ts";
 import type { Origin } from "../origin/origin.ts";
 import { withRetries } from "../origin/retry.ts";
-import type { SigningKey } from "../peer/credentials.ts";
-import type { PieceStore } from "../peer/piece-store.ts";
+import type { SigningKey } from "../peer/membership/credentials.ts";
+import type { PieceStore } from "../peer/store/piece-store.ts";
 import { pieceLengthAt } from "../protocol/geometry.ts";
 import { digestAlgorithm, parseDigest, type TaskId } from "../protocol/ids.ts";
-import type { OriginMeter } from "./origin-meter.ts";
-import { expectedVersion } from "./seed-cache.ts";
-import type { ResolvedTask } from "./task-resolver.ts";
+import type { OriginMeter } from "./cache/origin-meter.ts";
+import { expectedVersion } from "./cache/seed-cache.ts";
+import type { ResolvedTask } from "./tasks/task-resolver.ts";
 
 export interface SmallContentDeps {
   readonly origin: Pick<Origin, "open">;

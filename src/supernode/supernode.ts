@@ -11,27 +11,27 @@ import { AppError, toAppError } from "../base/errors.ts";
 import { HttpOrigin } from "../origin/http-origin.ts";
 import type { Origin } from "../origin/origin.ts";
 import { RegistryOrigin } from "../origin/registry-auth.ts";
-import { generatePeerId, loadOrCreateJoinToken, SigningKey } from "../peer/credentials.ts";
-import { DiskStore } from "../peer/disk-store.ts";
+import { generatePeerId, loadOrCreateJoinToken, SigningKey } from "../peer/membership/credentials.ts";
+import { DiskStore } from "../peer/store/disk-store.ts";
 import { Peer } from "../peer/peer.ts";
 import { makePrivateFolder } from "../peer/private-folder.ts";
 import { DEFAULT_SCHEDULER_CONFIG, Scheduler } from "../scheduler/index.ts";
-import { ApiViews } from "./api-views.ts";
-import { BufferPool } from "./buffer-pool.ts";
+import { ApiViews } from "./api/api-views.ts";
+import { BufferPool } from "./cache/buffer-pool.ts";
 import type { SupernodeConfig } from "./config.ts";
 import { ControlServer } from "./control-server.ts";
-import { createHttpApi } from "./http-api.ts";
+import { createHttpApi } from "./api/http-api.ts";
 import { SupernodeMetrics } from "./metrics.ts";
-import { OriginMeter } from "./origin-meter.ts";
+import { OriginMeter } from "./cache/origin-meter.ts";
 import { PeerTable } from "./peer-table.ts";
 import { SchedulerDriver } from "./scheduler-driver.ts";
-import { SeedCache } from "./seed-cache.ts";
+import { SeedCache } from "./cache/seed-cache.ts";
 import { SiteEffects } from "./site-effects.ts";
 import { SmallContent } from "./small-content.ts";
 import { TaskJoins } from "./task-joins.ts";
-import { TaskResolver } from "./task-resolver.ts";
+import { TaskResolver } from "./tasks/task-resolver.ts";
 import { topologyOf } from "./topology.ts";
-import { VersionMemory } from "./version-memory.ts";
+import { VersionMemory } from "./tasks/version-memory.ts";
 
 /** What a test may replace. */
 export interface SupernodeDeps {

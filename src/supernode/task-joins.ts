@@ -5,8 +5,8 @@
  */
 import type { Logger } from "pino";
 import { type AppError, toAppError } from "../base/errors.ts";
-import type { SigningKey } from "../peer/credentials.ts";
-import type { TaskRecord } from "../peer/piece-store.ts";
+import type { SigningKey } from "../peer/membership/credentials.ts";
+import type { TaskRecord } from "../peer/store/piece-store.ts";
 import type { ByteSources, Neighbour, SupernodeToPeer, TaskInfo } from "../protocol/control-messages.ts";
 import { INLINE_LENGTH_BYTES_MAX, pieceCountOf } from "../protocol/geometry.ts";
 import type { PeerId, TaskId } from "../protocol/ids.ts";
@@ -15,8 +15,8 @@ import type { SchedulerInput } from "../scheduler/index.ts";
 import type { PeerMessage } from "./control-server.ts";
 import type { SupernodeMetrics } from "./metrics.ts";
 import type { ConnectedPeer, PeerTable } from "./peer-table.ts";
-import type { SeedTask } from "./seed-cache.ts";
-import type { ResolvedTask } from "./task-resolver.ts";
+import type { SeedTask } from "./cache/seed-cache.ts";
+import type { ResolvedTask } from "./tasks/task-resolver.ts";
 
 type JoinMessage = Extract<PeerMessage, { type: "join" }>;
 type Joined = Extract<SupernodeToPeer, { type: "joined" }>;

@@ -6,7 +6,7 @@ import { after, before, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 
 import { Prng } from "../../src/base/prng.ts";
-import { generatePeerId } from "../../src/peer/credentials.ts";
+import { generatePeerId } from "../../src/peer/membership/credentials.ts";
 import type { TaskId } from "../../src/protocol/ids.ts";
 import { encodeDataHeader, encodeFrame, type LinkFrame } from "../../src/protocol/link-frames.ts";
 import { command, type Dfdaemon, dfget, startDfget, startLoopbackDaemon, Supernode } from "./lib/dragonfly.ts";

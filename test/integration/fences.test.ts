@@ -70,6 +70,14 @@ imports("src/supernode", [...inner("base", "protocol", "origin", "peer"), ...ind
 imports("src/supernode", inner("scheduler", "swarm", "dfdaemon", "cli"), IMPORTS);
 imports("src/dfdaemon", [...inner("base", "protocol", "origin", "peer"), ...index("swarm")], undefined);
 imports("src/dfdaemon", [...inner("swarm", "supernode", "cli"), ...index("scheduler")], IMPORTS);
+// An owner's sub-folder has the owner's rights, and enters its siblings freely.
+const outside = (specifiers: readonly string[]): readonly string[] => specifiers.map((specifier) => `../${specifier}`);
+imports("src/peer/store", ["../inner.ts", "node:fs", ...outside([...inner("base", "protocol", "origin"), ...index("swarm")])], undefined);
+imports("src/peer/store", outside([...inner("swarm", "scheduler", "supernode", "dfdaemon", "cli"), ...index("scheduler")]), IMPORTS);
+imports("src/supernode/cache", ["../inner.ts", ...outside([...inner("base", "origin", "peer"), ...index("scheduler", "swarm")])], undefined);
+imports("src/supernode/cache", outside(inner("scheduler", "swarm", "dfdaemon", "cli")), IMPORTS);
+imports("src/dfdaemon/mirror", ["../inner.ts", ...outside([...inner("base", "origin", "peer"), ...index("swarm")])], undefined);
+imports("src/dfdaemon/mirror", outside([...inner("swarm", "supernode", "cli"), ...index("scheduler")]), IMPORTS);
 imports("src/cli", inner("base", "peer", "supernode", "dfdaemon"), undefined);
 imports("src/cli", ["../../sim/main.ts", ...inner("scheduler", "swarm")], IMPORTS);
 imports("sim", ["../src/base/inner.ts", "../src/protocol/inner.ts", "../src/swarm/index.ts", "../src/scheduler/index.ts"], undefined);

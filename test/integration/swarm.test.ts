@@ -11,10 +11,10 @@ import { setTimeout } from "node:timers/promises";
 import { pino } from "pino";
 import { pieceCountOf, pieceLengthAt, pieceLengthFor } from "../../src/protocol/geometry.ts";
 import type { PeerId, TaskId } from "../../src/protocol/ids.ts";
-import { generatePeerId, SigningKey } from "../../src/peer/credentials.ts";
-import { DiskStore } from "../../src/peer/disk-store.ts";
+import { generatePeerId, SigningKey } from "../../src/peer/membership/credentials.ts";
+import { DiskStore } from "../../src/peer/store/disk-store.ts";
 import { Peer, type PeerTask } from "../../src/peer/peer.ts";
-import type { TaskRecord } from "../../src/peer/piece-store.ts";
+import type { TaskRecord } from "../../src/peer/store/piece-store.ts";
 
 const TOKEN = "integration-token";
 const cleanups: (() => Promise<void> | void)[] = [];

@@ -2,8 +2,8 @@ import { randomBytes } from "node:crypto";
 import { connect, createServer, type Socket } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
 
-import { generatePeerId } from "../../../src/peer/credentials.ts";
-import { DialerHandshake, parseHandshakeStep } from "../../../src/peer/handshake.ts";
+import { generatePeerId } from "../../../src/peer/membership/credentials.ts";
+import { DialerHandshake, parseHandshakeStep } from "../../../src/peer/membership/handshake.ts";
 import type { PeerId } from "../../../src/protocol/ids.ts";
 import type { Lab } from "./processes.ts";
 

@@ -1,0 +1,232 @@
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { request, type IncomingMessage } from "node:http";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, test } from "node:test";
+import { AppError } from "../../base/errors.ts";
+import type { Content, ContentInfo, ContentOpener, ContentRequest } from "../../peer/content.ts";
+import { LocalApi } from "./local-api.ts";
+import type { LocalRequestStatus } from "./local-requests.ts";
+
+const LOG = { info: () => undefined, warn: () => undefined };
+const INFO: ContentInfo = {
+  taskId: undefined,
+  lengthBytes: 10,
+  contentType: "text/plain",
+  digest: undefined,
+  headers: { etag: '"é"' },
+};
+
+let directory: string;
+let socketPath: string;
+let api: LocalApi | undefined;
+
+beforeEach(() => {
+  directory = mkdtempSync(join(tmpdir(), "local-api-"));
+  socketPath = join(directory, "run/d.sock");
+});
+
+afterEach(async () => {
+  await api?.close();
+  api = undefined;
+  rmSync(directory, { recursive: true });
+});
+
+/** A content whose bytes `read` makes up; remembers what was asked of it. */
+class FakeOpener implements ContentOpener {
+  readonly asked: ContentRequest[] = [];
+  closed = 0;
+  aborted = 0;
+  info = INFO;
+  read: (start: number, end: number | undefined, signal: AbortSignal) => AsyncIterable<Uint8Array> = async function* (
+    start,
+    end,
+  ) {
+    yield Buffer.from("0123456789").subarray(start, end);
+  };
+
+  open(asked: ContentRequest): Promise<Content> {
+    this.asked.push(asked);
+    return Promise.resolve({
+      info: this.info,
+      read: ({ startByte, endByte }, signal) => {
+        signal.addEventListener("abort", () => this.aborted++);
+        return this.read(startByte, endByte, signal);
+      },
+      sources: () => ({ seedBytes: 1, peerBytes: 2, originBytes: 3, cacheBytes: 4 }),
+      close: () => void this.closed++,
+    });
+  }
+
+  stat(): Promise<ContentInfo> {
+    return Promise.resolve(this.info);
+  }
+}
+
+async function start(opener: ContentOpener): Promise<void> {
+  api = await LocalApi.listen({ opener, socketPath, version: "1.2.3", log: LOG });
+}
+
+function send(method: string, path: string, body?: unknown): Promise<IncomingMessage> {
+  return new Promise((resolve, reject) => {
+    const sent = request({ socketPath, method, path }, resolve);
+    sent.on("error", reject);
+    sent.end(body === undefined ? undefined : typeof body === "string" ? body : JSON.stringify(body));
+  });
+}
+
+async function text(message: IncomingMessage): Promise<string> {
+  const chunks: Buffer[] = [];
+  for await (const chunk of message as AsyncIterable<Buffer>) chunks.push(chunk);
+  return Buffer.concat(chunks).toString();
+}
+
+async function statusOf(requestId: string): Promise<LocalRequestStatus> {
+  return JSON.parse(await text(await send("GET", `/v1/requests/${requestId}`))) as LocalRequestStatus;
+}
+
+const WANTED = { requestId: "r1", source: { url: "http://o/f", headers: {} }, backToSource: true };
+
+test("streams a range with what is known about the file, and keeps the split of its bytes", async () => {
+  const opener = new FakeOpener();
+  await start(opener);
+  const answer = await send("POST", "/v1/content", { ...WANTED, startByte: 2, endByte: 5 });
+  assert.equal(answer.statusCode, 200);
+  assert.equal(answer.headers["content-length"], "3");
+  assert.equal(answer.headers["content-type"], "text/plain");
+  assert.deepEqual(JSON.parse(String(answer.headers["dragonfly-info"])), {
+    lengthBytes: 10,
+    contentType: "text/plain",
+    headers: { etag: '"é"' },
+  });
+  assert.equal(await text(answer), "234");
+  assert.deepEqual(await statusOf("r1"), {
+    state: "done",
+    sentBytes: 3,
+    sources: { seedBytes: 1, peerBytes: 2, originBytes: 3, cacheBytes: 4 },
+  });
+  assert.equal(opener.closed, 1);
+});
+
+test("an error before the first byte is an answer with its code and status", async () => {
+  const opener = new FakeOpener();
+  opener.open = () =>
+    Promise.reject(new AppError("ORIGIN_UNAUTHORIZED", "no", { details: { wwwAuthenticate: "Basic" } }));
+  await start(opener);
+  const answer = await send("POST", "/v1/content", WANTED);
+  assert.equal(answer.statusCode, 401);
+  assert.deepEqual(JSON.parse(await text(answer)), {
+    code: "ORIGIN_UNAUTHORIZED",
+    message: "no",
+    details: { wwwAuthenticate: "Basic" },
+  });
+});
+
+test("an error in mid-stream cuts the connection, and the reason can be asked for", async () => {
+  const opener = new FakeOpener();
+  opener.read = async function* () {
+    yield Buffer.from("01234");
+    throw new AppError("DIGEST_MISMATCH", "wrong bytes");
+  };
+  await start(opener);
+  const answer = await send("POST", "/v1/content", WANTED);
+  await assert.rejects(text(answer));
+  const status = await statusOf("r1");
+  assert.equal(status.state, "failed");
+  assert.deepEqual(status.error, { code: "DIGEST_MISMATCH", message: "wrong bytes", details: {} });
+});
+
+test("a client that hangs up ends the reading", async () => {
+  const opener = new FakeOpener();
+  const ended = Promise.withResolvers<void>();
+  opener.info = { ...INFO, lengthBytes: undefined };
+  opener.read = async function* (_start, _end, signal) {
+    try {
+      while (!signal.aborted) yield Buffer.alloc(65536);
+    } finally {
+      ended.resolve();
+    }
+  };
+  await start(opener);
+  const answer = await send("POST", "/v1/content", WANTED);
+  answer.on("error", () => undefined);
+  answer.destroy();
+  await ended.promise;
+  assert.equal(opener.aborted, 1);
+});
+
+test("a client that does not read holds the reading up", async () => {
+  const opener = new FakeOpener();
+  let yielded = 0;
+  opener.info = { ...INFO, lengthBytes: undefined };
+  opener.read = async function* () {
+    for (; yielded < 1000; yielded++) yield Buffer.alloc(65536);
+  };
+  await start(opener);
+  const answer = await send("POST", "/v1/content", WANTED);
+  await new Promise((resolve) => setTimeout(resolve, 200));
+  const held = yielded;
+  assert.ok(held < 100, `${held} chunks went out to nobody`);
+  assert.equal(Buffer.byteLength(await text(answer)), 65536 * 1000);
+});
+
+test("what is no request is refused, and so is a request id in use", async () => {
+  const opener = new FakeOpener();
+  await start(opener);
+  for (const body of [
+    "{",
+    {},
+    { ...WANTED, more: 1 },
+    { ...WANTED, startByte: 5, endByte: 4 },
+    { ...WANTED, requestId: "../x" },
+  ]) {
+    const answer = await send("POST", "/v1/content", body);
+    assert.equal(answer.statusCode, 400);
+    assert.equal((JSON.parse(await text(answer)) as { code: string }).code, "USAGE");
+  }
+  assert.equal(opener.asked.length, 0);
+  await text(await send("POST", "/v1/content", WANTED));
+  assert.equal((await send("POST", "/v1/content", WANTED)).statusCode, 400);
+  assert.equal((await send("POST", "/v1/content", { ...WANTED, requestId: "r2", startByte: 11 })).statusCode, 416);
+  assert.equal((await send("GET", "/v1/requests/unknown")).statusCode, 404);
+  assert.equal((await send("GET", "/v1/else")).statusCode, 400);
+  assert.equal(await text(await send("GET", "/v1/version")), '{"version":"1.2.3","protocol":"dragonfly-local/1"}');
+});
+
+test("the socket is for owner and group; a dead one is taken over, a live one and a plain file are not", async () => {
+  const opener = new FakeOpener();
+  await start(opener);
+  assert.equal(statSync(socketPath).mode & 0o777, 0o660);
+  await assert.rejects(LocalApi.listen({ opener, socketPath, version: "1", log: LOG }), {
+    code: "LISTEN_FAILED",
+    message: /another dfdaemon/,
+  });
+
+  const file = join(directory, "file");
+  writeFileSync(file, "precious");
+  await assert.rejects(LocalApi.listen({ opener, socketPath: file, version: "1", log: LOG }), {
+    code: "LISTEN_FAILED",
+    message: /no socket/,
+  });
+
+  // What a killed daemon leaves: a socket file with nobody behind it.
+  const stale = join(directory, "stale.sock");
+  const program = `require("net").createServer().listen(${JSON.stringify(stale)}, () => process.kill(process.pid, "SIGKILL"))`;
+  assert.equal(spawnSync(process.execPath, ["-e", program]).signal, "SIGKILL");
+  const second = await LocalApi.listen({ opener, socketPath: stale, version: "1", log: LOG });
+  await second.close();
+});
+
+test("a folder that cannot be made is LISTEN_FAILED", async () => {
+  const file = join(directory, "a-file");
+  writeFileSync(file, "");
+  const opener = new FakeOpener();
+  await assert.rejects(LocalApi.listen({ opener, socketPath: join(file, "d.sock"), version: "1", log: LOG }), {
+    code: "LISTEN_FAILED",
+  });
+  await assert.rejects(LocalApi.listen({ opener, socketPath: `/tmp/${"x".repeat(110)}`, version: "1", log: LOG }), {
+    code: "LISTEN_FAILED",
+  });
+});

@@ -1,0 +1,61 @@
+import type { Digest } from "../../protocol/ids.ts";
+import type { Manifest } from "./manifest-content.ts";
+import type { AccessTarget } from "./access.ts";
+
+/** The registry and repository that gave a manifest. */
+export type ManifestPlace = Pick<AccessTarget, "registry" | "repository">;
+
+/**
+ * Manifests by place and digest, the least recently used dropped beyond a number of bytes. Knows nothing of who may read
+ * them: ask `MirrorAccess` first. What one registry gave is not given out on the word of another.
+ */
+export class ManifestCache {
+  readonly #bytesMax: number;
+  /** Oldest use first. */
+  readonly #manifests = new Map<string, Manifest>();
+  #sizeBytes = 0;
+
+  /** @param bytesMax 0 keeps nothing */
+  constructor(bytesMax: number) {
+    this.#bytesMax = bytesMax;
+  }
+
+  /** Bytes of the manifests kept. */
+  get sizeBytes(): number {
+    return this.#sizeBytes;
+  }
+
+  get(place: ManifestPlace, digest: Digest): Manifest | undefined {
+    const key = keyOf(place, digest);
+    const manifest = this.#manifests.get(key);
+    if (manifest === undefined) return undefined;
+    this.#manifests.delete(key);
+    this.#manifests.set(key, manifest);
+    return manifest;
+  }
+
+  /** The bytes are kept as they are, not copied. */
+  add(place: ManifestPlace, manifest: Manifest): void {
+    const key = keyOf(place, manifest.digest);
+    this.#drop(key);
+    if (manifest.bytes.length > this.#bytesMax) return;
+    this.#manifests.set(key, manifest);
+    this.#sizeBytes += manifest.bytes.length;
+    while (this.#sizeBytes > this.#bytesMax) {
+      const [oldest] = this.#manifests.keys();
+      if (oldest === undefined) return;
+      this.#drop(oldest);
+    }
+  }
+
+  #drop(key: string): void {
+    const manifest = this.#manifests.get(key);
+    if (manifest === undefined) return;
+    this.#manifests.delete(key);
+    this.#sizeBytes -= manifest.bytes.length;
+  }
+}
+
+function keyOf({ registry, repository }: ManifestPlace, digest: Digest): string {
+  return `${registry} ${repository} ${digest}`;
+}

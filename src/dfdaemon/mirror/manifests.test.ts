@@ -1,0 +1,241 @@
+import assert from "node:assert/strict";
+import { connect } from "node:net";
+import { test } from "node:test";
+import { errorCode, eventually, openLab, OCI_INDEX, OCI_MANIFEST, patterned, sha256, type Lab } from "./lab.test.ts";
+import type { Digest } from "../../protocol/ids.ts";
+
+const TAG = "/v2/team/app/manifests/v1";
+
+/** An image of one layer under the tag v1 of team/app. */
+function putImage(lab: Lab): { digest: Digest; bytes: Buffer; layer: Digest; layerBytes: Buffer } {
+  const layerBytes = patterned(1000);
+  const layer = lab.registry.putBlob("team/app", layerBytes);
+  const config = lab.registry.putBlob("team/app", Buffer.from("{}"));
+  const manifest = { schemaVersion: 2, mediaType: OCI_MANIFEST, config: { digest: config }, layers: [{ digest: layer }] };
+  return { ...lab.registry.putManifest("team/app", "v1", manifest), layer, layerBytes };
+}
+
+/** HEADs by which the upstream was asked for a caller's right. */
+function checks(lab: Lab): number {
+  return lab.registry.requests.filter(({ method }) => method === "HEAD").length;
+}
+
+void test("M5: HEAD and GET of a manifest say the same, by tag and by digest", async (t) => {
+  const lab = await openLab(t);
+  const { digest, bytes } = putImage(lab);
+  for (const path of [TAG, `/v2/team/app/manifests/${digest}`]) {
+    const get = await lab.ask(path);
+    const head = await lab.ask(path, { method: "HEAD" });
+    assert.equal(get.status, 200);
+    assert.deepEqual(get.body, bytes);
+    assert.equal(head.body.length, 0);
+    for (const name of ["content-length", "content-type", "docker-content-digest", "etag"]) {
+      assert.equal(head.headers[name], get.headers[name], name);
+    }
+    assert.equal(get.headers["docker-content-digest"], digest);
+    assert.equal(get.headers["content-length"], String(bytes.length));
+  }
+});
+
+void test("M6: the registry's bytes and content type are kept exactly", async (t) => {
+  const lab = await openLab(t);
+  const contentType = "application/vnd.docker.distribution.manifest.v2+json";
+  const text = '{ "schemaVersion":2,\r\n\t"config":{}, "layers":[]}\n';
+  lab.registry.putManifest("team/app", "v1", text, contentType);
+  for (const path of [TAG, `/v2/team/app/manifests/${sha256(text)}`]) {
+    const answer = await lab.ask(path);
+    assert.equal(answer.body.toString(), text);
+    assert.equal(answer.headers["content-type"], contentType);
+  }
+});
+
+void test("M6: a manifest without a content type gets its own", async (t) => {
+  const lab = await openLab(t);
+  putImage(lab);
+  lab.opener.behaviour = { contentType: undefined };
+  assert.equal((await lab.ask(TAG)).headers["content-type"], OCI_MANIFEST);
+});
+
+void test("M4: Range: bytes=0- on a manifest is answered with all of it", async (t) => {
+  const lab = await openLab(t);
+  const { bytes } = putImage(lab);
+  const answer = await lab.ask(TAG, { headers: { range: "bytes=0-" } });
+  assert.equal(answer.status, 206);
+  assert.equal(answer.headers["content-range"], `bytes 0-${bytes.length - 1}/${bytes.length}`);
+  assert.deepEqual(answer.body, bytes);
+  assert.deepEqual((await lab.ask(TAG, { headers: { range: "bytes=5-9" } })).body, bytes.subarray(5, 10));
+  assert.equal((await lab.ask(TAG, { headers: { range: `bytes=${bytes.length}-` } })).status, 416);
+});
+
+void test("M11: whatever the client accepts, the upstream is asked for all six types, and one answer serves all", async (t) => {
+  const lab = await openLab(t);
+  const { digest } = putImage(lab);
+  for (const accept of ["application/json", OCI_MANIFEST, `*/*, ${OCI_INDEX}`]) {
+    assert.equal((await lab.ask(TAG, { headers: { accept } })).headers["docker-content-digest"], digest);
+    assert.equal((await lab.ask(`/v2/team/app/manifests/${digest}`, { headers: { accept } })).status, 200);
+  }
+  const accepts = new Set(lab.opener.opened.map(({ headers }) => headers["accept"]));
+  assert.equal(accepts.size, 1);
+  assert.equal([...accepts][0]?.split(", ").length, 7);
+  assert.equal(lab.opener.opened.length, 3, "by digest all came from memory");
+});
+
+void test("a tag is checked upstream each time; its change is seen at once", async (t) => {
+  const lab = await openLab(t);
+  const first = putImage(lab).digest;
+  assert.equal((await lab.ask(TAG)).headers["docker-content-digest"], first);
+  const second = lab.registry.putManifest("team/app", "v1", { config: {}, layers: [] }).digest;
+  assert.equal((await lab.ask(TAG)).headers["docker-content-digest"], second);
+  assert.equal((await lab.ask(`/v2/team/app/manifests/${first}`)).status, 200);
+});
+
+void test("with a time to live a tag's answer serves the same caller again until it is over", async (t) => {
+  const clock = { nowMs: 0 };
+  const lab = await openLab(t, { tagTtlMs: 1000, nowMs: () => clock.nowMs });
+  const first = putImage(lab).digest;
+  await lab.ask(TAG);
+  const second = lab.registry.putManifest("team/app", "v1", { config: {}, layers: [] }).digest;
+  assert.equal((await lab.ask(TAG)).headers["docker-content-digest"], first);
+  assert.equal((await lab.ask(TAG, { headers: { authorization: "Bearer b" } })).headers["docker-content-digest"], second);
+  clock.nowMs = 1000;
+  assert.equal((await lab.ask(TAG)).headers["docker-content-digest"], second);
+});
+
+void test("requests for the same tag at the same moment are one question, though the first client hangs up", async (t) => {
+  const lab = await openLab(t);
+  const { digest } = putImage(lab);
+  const gate = Promise.withResolvers<void>();
+  lab.opener.behaviour = { before: (at) => (at === -1 ? gate.promise : undefined) };
+  const first = connect(lab.port, "127.0.0.1");
+  first.write(`GET ${TAG}?ns=reg.test HTTP/1.1\r\nhost: x\r\n\r\n`);
+  await eventually(() => lab.opener.opened.length === 1, "the question");
+  const answers = Array.from({ length: 10 }, () => lab.ask(TAG));
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  first.destroy();
+  gate.resolve();
+  for (const answer of await Promise.all(answers)) assert.equal(answer.headers["docker-content-digest"], digest);
+  assert.equal(lab.opener.opened.length, 1);
+  assert.equal(lab.opener.openCount, 0);
+});
+
+void test("a manifest that is not what its digest, or the registry, says is a 502", async (t) => {
+  const lab = await openLab(t);
+  const { digest } = putImage(lab);
+  const path = `/v2/team/app/manifests/${digest}`;
+  lab.registry.files.set(path, { bytes: Buffer.from("{}"), contentType: OCI_MANIFEST });
+  assert.equal((await lab.ask(path)).status, 502);
+  lab.opener.behaviour = { headers: { "docker-content-digest": sha256("something else") } };
+  assert.equal((await lab.ask(TAG)).status, 502);
+});
+
+void test("a blob asked for as a manifest is not found; so is what is not there", async (t) => {
+  const lab = await openLab(t);
+  const blob = patterned(5000);
+  const digest = sha256(blob);
+  lab.registry.files.set(`/v2/team/app/manifests/${digest}`, { bytes: blob, contentType: "application/octet-stream" });
+  for (const reference of [digest, "nothing", sha256("nothing")]) {
+    const answer = await lab.ask(`/v2/team/app/manifests/${reference}`);
+    assert.equal(answer.status, 404);
+    assert.equal(errorCode(answer), "MANIFEST_UNKNOWN");
+  }
+});
+
+void test("a manifest larger than any client takes is an error, not memory", async (t) => {
+  const lab = await openLab(t);
+  lab.registry.putManifest("team/app", "v1", `{"layers":[],"config":{},"x":"${"x".repeat(5_000_000)}"}`);
+  lab.opener.behaviour = { lengthUnknown: true };
+  assert.equal((await lab.ask(TAG)).status, 502);
+  assert.ok(lab.opener.readBytes < 4_600_000);
+});
+
+void test("what is said of a stale answer's age, and of rate limits, is passed on", async (t) => {
+  const lab = await openLab(t);
+  putImage(lab);
+  const headers = { "x-dragonfly-stale": "90", "ratelimit-remaining": "99;w=21600", "x-other": "1", "docker-content-digest": "md5:x" };
+  lab.opener.behaviour = { headers };
+  const answer = await lab.ask(TAG);
+  assert.equal(answer.headers["x-dragonfly-stale"], "90");
+  assert.equal(answer.headers["ratelimit-remaining"], "99;w=21600");
+  assert.equal(answer.headers["x-other"], undefined);
+});
+
+void test("who got a manifest may have what it names, without another question upstream", async (t) => {
+  const lab = await openLab(t);
+  const { digest, layer, layerBytes } = putImage(lab);
+  const child = { manifests: [{ digest }] };
+  lab.registry.putManifest("team/app", "multi", child, OCI_INDEX);
+  await lab.ask("/v2/team/app/manifests/multi");
+  assert.equal((await lab.ask(`/v2/team/app/manifests/${digest}`)).status, 200);
+  assert.deepEqual((await lab.ask(`/v2/team/app/blobs/${layer}`)).body, layerBytes);
+  assert.equal(checks(lab), 0);
+});
+
+void test("M14: what one caller fetched is not given to another out of a cache, until the registry allows it", async (t) => {
+  const lab = await openLab(t);
+  const { digest, bytes, layer, layerBytes } = putImage(lab);
+  const allowed = new Set(["Bearer alice"]);
+  lab.registry.mayRead = (authorization) => allowed.has(authorization ?? "");
+  const as = (authorization: string): { headers: Record<string, string> } => ({ headers: { authorization } });
+  assert.equal((await lab.ask(TAG, as("Bearer alice"))).status, 200);
+  // The layer lies on this host, and the swarm would give it to anyone who asks here.
+  lab.opener.held.set(layer, layerBytes);
+  const byDigest = `/v2/team/app/manifests/${digest}`;
+  const blob = `/v2/team/app/blobs/${layer}`;
+  for (const method of ["GET", "HEAD"]) {
+    for (const path of [TAG, byDigest, blob]) {
+      for (const headers of [{}, as("Bearer bob").headers, { range: "bytes=0-" }]) {
+        const answer = await lab.ask(path, { method, headers });
+        assert.equal(answer.status, 401, `${method} ${path}`);
+        assert.equal(answer.headers["www-authenticate"], lab.registry.challenge);
+      }
+    }
+  }
+  assert.deepEqual((await lab.ask(blob, as("Bearer alice"))).body, layerBytes);
+  allowed.add("Bearer bob");
+  assert.deepEqual((await lab.ask(byDigest, as("Bearer bob"))).body, bytes);
+  assert.deepEqual((await lab.ask(blob, as("Bearer bob"))).body, layerBytes);
+});
+
+void test("M14: a right to one repository is none to another that lacks the blob", async (t) => {
+  const lab = await openLab(t);
+  const { layer, layerBytes } = putImage(lab);
+  lab.opener.held.set(layer, layerBytes);
+  await lab.ask(TAG);
+  assert.equal((await lab.ask(`/v2/team/app/blobs/${layer}`)).status, 200);
+  assert.equal((await lab.ask(`/v2/public/other/blobs/${layer}`)).status, 404);
+});
+
+void test("M14: the registry's word ends after a while, and is asked for again", async (t) => {
+  const clock = { nowMs: 0 };
+  const lab = await openLab(t, { accessTtlMs: 1000, nowMs: () => clock.nowMs });
+  const { layer } = putImage(lab);
+  await lab.ask(TAG);
+  const blob = `/v2/team/app/blobs/${layer}`;
+  assert.equal((await lab.ask(blob)).status, 200);
+  assert.equal(checks(lab), 0);
+  clock.nowMs = 1000;
+  lab.registry.mayRead = () => false;
+  assert.equal((await lab.ask(blob)).status, 401);
+});
+
+void test("with the registry down: what was granted goes on, what the swarm vouches for comes, what only lies here does not", async (t) => {
+  const lab = await openLab(t);
+  const { digest, layer, layerBytes } = putImage(lab);
+  await lab.ask(TAG);
+  lab.opener.held.set(layer, layerBytes);
+  lab.registry.down = true;
+  assert.equal((await lab.ask(`/v2/team/app/blobs/${layer}`)).status, 200);
+  assert.equal((await lab.ask(`/v2/team/app/manifests/${digest}`)).status, 200);
+  // Never granted here, and no registry to ask: the same bytes under another name.
+  const unknown = await lab.ask(`/v2/team/secret/blobs/${layer}`);
+  assert.equal(unknown.status, 502);
+  assert.equal(errorCode(unknown), "UNAVAILABLE");
+  // A supernode that answers for the registry.
+  lab.opener.held.clear();
+  const elsewhere = patterned(77);
+  const other = lab.registry.putBlob("team/app", elsewhere);
+  lab.registry.read = () => ({ bytes: elsewhere, contentType: "application/octet-stream" });
+  assert.deepEqual((await lab.ask(`/v2/team/app/blobs/${other}`)).body, elsewhere);
+  const withCredentials = await lab.ask(`/v2/team/secret/blobs/${other}`, { headers: { authorization: "Bearer x" } });
+  assert.equal(withCredentials.status, 502);
+});

@@ -1,0 +1,230 @@
+import { createHash } from "node:crypto";
+import { AppError } from "../../base/errors.ts";
+import type { Content, ContentInfo, ContentOpener } from "../../peer/content.ts";
+import { MANIFEST_ACCEPT, type Reference } from "../../protocol/distribution.ts";
+import { digestAlgorithm, type Digest, type TaskId } from "../../protocol/ids.ts";
+import type { ManifestCache } from "./manifest-cache.ts";
+import { manifestContentType, readManifest, type Manifest } from "./manifest-content.ts";
+import { refuseUnverified, type AccessTarget, type AccessVerdict, type Caller, type MirrorAccess } from "./access.ts";
+import { withDeadline } from "./deadline.ts";
+import type { UpstreamAsker } from "./passthrough.ts";
+import { repositoryAt, resourceUrl, type Upstream } from "./registries.ts";
+import type { SourceBytes } from "./sources.ts";
+
+/** Which manifest, and for whom. */
+export interface ManifestRequest {
+  readonly upstream: Upstream;
+  readonly repository: string;
+  readonly reference: Reference;
+  readonly caller: Caller;
+}
+
+export interface ManifestAnswer {
+  readonly manifest: Manifest;
+  readonly taskId: TaskId | undefined;
+  /** The bytes of this manifest by where they came from. */
+  readonly sources: SourceBytes;
+  /** What the origin, or the supernode for it, says beside: rate limits, the age of a stale answer. Lower case. */
+  readonly headers: Readonly<Record<string, string>>;
+}
+
+export interface ManifestsDeps {
+  readonly opener: ContentOpener;
+  readonly asker: UpstreamAsker;
+  readonly access: MirrorAccess;
+  readonly cache: ManifestCache;
+  readonly backToSource: boolean;
+  /** For how long a tag's answer serves the same caller again, in ms; 0: each request is checked upstream. */
+  readonly tagTtlMs: number;
+  /** Monotonic ms. */
+  readonly nowMs: () => number;
+  /** Time for one manifest in all, in ms. */
+  readonly timeoutMs: number;
+}
+
+/**
+ * Manifests, for each caller what the upstream lets him read.
+ *
+ * A tag is asked for upstream each time (through the supernode, which revalidates it and may answer stale when the
+ * registry is down); a digest is served from memory once the caller's right to it is known. Requests alike in
+ * everything but the client are one.
+ */
+export class Manifests {
+  readonly #deps: ManifestsDeps;
+  readonly #fetching = new Map<string, Promise<ManifestAnswer>>();
+  readonly #tags = new Map<string, { readonly answer: ManifestAnswer; readonly endsMs: number }>();
+
+  constructor(deps: ManifestsDeps) {
+    this.#deps = deps;
+  }
+
+  /**
+   * @throws AppError as ContentOpener; ORIGIN_NOT_FOUND, DIGEST_MISMATCH, TIMEOUT; ORIGIN_PROTOCOL for a manifest
+   *   larger than any client takes
+   */
+  async get(request: ManifestRequest): Promise<ManifestAnswer> {
+    const { reference } = request;
+    return reference.type === "tag" ? this.#byTag(request, reference.tag) : this.#byDigest(request, reference.digest);
+  }
+
+  async #byTag(request: ManifestRequest, tag: string): Promise<ManifestAnswer> {
+    const { nowMs, tagTtlMs } = this.#deps;
+    const key = keyOf(request, tag);
+    const known = this.#tags.get(key);
+    if (known !== undefined && nowMs() < known.endsMs) return { ...known.answer, sources: fromCache(known.answer.manifest) };
+    this.#tags.delete(key);
+    return this.#once(key, async () => {
+      const answer = await this.#fetch(request, undefined, "allowed");
+      if (tagTtlMs > 0) this.#rememberTag(key, answer, nowMs() + tagTtlMs);
+      return answer;
+    });
+  }
+
+  async #byDigest(request: ManifestRequest, digest: Digest): Promise<ManifestAnswer> {
+    const { access, asker, cache } = this.#deps;
+    const { upstream, caller } = request;
+    const target = targetOf(request, digest);
+    const verdict = await access.check(caller, target, () =>
+      asker.stat(upstream, urlOf(request, digest), MANIFEST_ACCEPT, caller, AbortSignal.timeout(ACCESS_TIMEOUT_MS)),
+    );
+    const cached = verdict === "allowed" ? cache.get(target, digest) : undefined;
+    if (cached !== undefined) {
+      this.#allow(request, cached);
+      return { manifest: cached, taskId: undefined, sources: fromCache(cached), headers: {} };
+    }
+    return this.#once(keyOf(request, digest), () => this.#fetch(request, digest, verdict));
+  }
+
+  #once(key: string, fetch: () => Promise<ManifestAnswer>): Promise<ManifestAnswer> {
+    let fetching = this.#fetching.get(key);
+    if (fetching === undefined) {
+      fetching = fetch().finally(() => this.#fetching.delete(key));
+      this.#fetching.set(key, fetching);
+    }
+    return fetching;
+  }
+
+  async #fetch(
+    request: ManifestRequest,
+    digest: Digest | undefined,
+    verdict: AccessVerdict,
+  ): Promise<ManifestAnswer> {
+    const { opener, cache, backToSource, timeoutMs } = this.#deps;
+    const url = urlOf(request, digest ?? tagOf(request.reference));
+    const { authorization } = request.caller;
+    const headers: Record<string, string> = { accept: MANIFEST_ACCEPT };
+    if (authorization !== undefined) headers["authorization"] = authorization;
+    const source = digest === undefined ? { url, headers } : { url, headers, digest };
+    // Bound to no client: whoever asked first may hang up while others wait.
+    return withDeadline(timeoutMs, `to fetch the manifest ${url}`, undefined, async (signal) => {
+      const content = await opener.open({ source, backToSource }, signal);
+      try {
+        if (digest !== undefined && verdict === "unverified" && content.sources().cacheBytes > 0) {
+          refuseUnverified(targetOf(request, digest));
+        }
+        const bytes = await readAll(content, digest, signal);
+        const manifest = checkedManifest(bytes, content.info, digest);
+        cache.add(targetOf(request, manifest.digest), manifest);
+        this.#allow(request, manifest);
+        const { seedBytes, peerBytes, originBytes, cacheBytes } = content.sources();
+        const sources = { seedBytes, peerBytes, originBytes, cacheBytes };
+        return { manifest, taskId: content.info.taskId, sources, headers: relayed(content.info) };
+      } finally {
+        content.close();
+      }
+    });
+  }
+
+  #allow({ upstream, repository, caller }: ManifestRequest, manifest: Manifest): void {
+    const digests = [manifest.digest, ...manifest.children];
+    this.#deps.access.allow(caller, upstream.name, repositoryAt(upstream, repository), digests);
+  }
+
+  #rememberTag(key: string, answer: ManifestAnswer, endsMs: number): void {
+    this.#tags.set(key, { answer, endsMs });
+    const [oldest] = this.#tags.keys();
+    if (this.#tags.size > TAGS_MAX && oldest !== undefined) this.#tags.delete(oldest);
+  }
+}
+
+async function readAll(content: Content, digest: Digest | undefined, signal: AbortSignal): Promise<Uint8Array> {
+  const { lengthBytes } = content.info;
+  if (lengthBytes !== undefined && lengthBytes > MANIFEST_BYTES_MAX) throw tooLarge(digest);
+  const chunks: Uint8Array[] = [];
+  let sizeBytes = 0;
+  for await (const chunk of content.read({ startByte: 0, endByte: undefined }, signal)) {
+    sizeBytes += chunk.length;
+    if (sizeBytes > MANIFEST_BYTES_MAX) throw tooLarge(digest);
+    chunks.push(chunk);
+  }
+  if (lengthBytes !== undefined && sizeBytes !== lengthBytes) {
+    throw new AppError("ORIGIN_CUT", `a manifest of ${lengthBytes} bytes ended after ${sizeBytes}; try again`);
+  }
+  return Buffer.concat(chunks);
+}
+
+function checkedManifest(bytes: Uint8Array, info: ContentInfo, digest: Digest | undefined): Manifest {
+  const expected = digest ?? digestSaid(info);
+  const found = digestOf(bytes, expected);
+  if (expected !== undefined && found !== expected) {
+    throw new AppError("DIGEST_MISMATCH", `the manifest ${expected} came with bytes of ${found}; check the registry`);
+  }
+  const reading = readManifest(bytes);
+  const contentType = manifestContentType(info.contentType, reading);
+  if (digest !== undefined && reading.mediaType === undefined && contentType === "application/octet-stream") {
+    throw new AppError("ORIGIN_NOT_FOUND", `${digest} is a blob, not a manifest; ask for it under blobs/`);
+  }
+  return { bytes, contentType, digest: found, children: reading.children };
+}
+
+/** What a registry says of a tag's manifest; only in an algorithm that it is worth being held to. */
+function digestSaid(info: ContentInfo): Digest | undefined {
+  const said = info.headers["docker-content-digest"];
+  return said !== undefined && /^(?:sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$/.test(said) ? (said as Digest) : undefined;
+}
+
+function digestOf(bytes: Uint8Array, like: Digest | undefined): Digest {
+  const algorithm = like === undefined ? "sha256" : digestAlgorithm(like);
+  return `${algorithm}:${createHash(algorithm).update(bytes).digest("hex")}` as Digest;
+}
+
+function tooLarge(digest: Digest | undefined): AppError {
+  const what = `is larger than the ${MANIFEST_BYTES_MAX} bytes that a manifest may have`;
+  return digest === undefined
+    ? new AppError("ORIGIN_PROTOCOL", `the registry's answer ${what}; check the registry`)
+    : new AppError("ORIGIN_NOT_FOUND", `${digest} ${what}: it is a blob; ask for it under blobs/`);
+}
+
+function fromCache(manifest: Manifest): SourceBytes {
+  return { cacheBytes: manifest.bytes.length, seedBytes: 0, peerBytes: 0, originBytes: 0 };
+}
+
+function relayed(info: ContentInfo): Record<string, string> {
+  return Object.fromEntries(Object.entries(info.headers).filter(([name]) => RELAYED.test(name)));
+}
+
+function targetOf({ upstream, repository }: ManifestRequest, digest: Digest): AccessTarget {
+  return { registry: upstream.name, repository: repositoryAt(upstream, repository), digest };
+}
+
+function urlOf({ upstream, repository }: ManifestRequest, reference: string): string {
+  return resourceUrl(upstream, repository, `manifests/${reference}`);
+}
+
+function tagOf(reference: Reference): string {
+  return reference.type === "tag" ? reference.tag : reference.digest;
+}
+
+function keyOf({ upstream, repository, caller }: ManifestRequest, reference: string): string {
+  return `${caller.scope} ${upstream.name} ${repositoryAt(upstream, repository)} ${reference}`;
+}
+
+const RELAYED = /^(?:x-dragonfly-[\w-]+|(?:docker-)?ratelimit-[\w-]+|warning)$/;
+
+/** What containerd takes (`MaxManifestSize`). */
+const MANIFEST_BYTES_MAX = 4 * 1048 * 1048;
+
+/** A registry that does not answer a HEAD in this time counts as down. */
+export const ACCESS_TIMEOUT_MS = 5_000;
+
+const TAGS_MAX = 1024;

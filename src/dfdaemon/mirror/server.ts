@@ -1,0 +1,121 @@
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import type { AddressInfo } from "node:net";
+import { AppError } from "../../base/errors.ts";
+import type { ListenAddress } from "../../peer/config.ts";
+import type { Mirror } from "./mirror.ts";
+
+export interface MirrorServerDeps {
+  readonly mirror: Mirror;
+  readonly version: string;
+  /** May engines be sent here? */
+  readonly isReady: () => boolean;
+  /** Everything to be scraped, in the Prometheus text format. */
+  readonly metricsText: () => Promise<string>;
+}
+
+/** The port that engines and operators speak to: the mirror, `/healthz`, `/readyz`, `/metrics`, `/version`. */
+export class MirrorServer {
+  readonly #deps: MirrorServerDeps;
+  readonly #server: Server;
+  #draining = false;
+
+  private constructor(deps: MirrorServerDeps) {
+    this.#deps = deps;
+    const options = { maxHeaderSize: HEADER_BYTES_MAX, keepAliveTimeout: KEEP_ALIVE_MS };
+    this.#server = createServer(options, (request, response) => this.#onRequest(request, response));
+    this.#server.setTimeout(IDLE_MS_MAX);
+  }
+
+  /** @throws AppError LISTEN_FAILED */
+  static async listen(address: ListenAddress, deps: MirrorServerDeps): Promise<MirrorServer> {
+    const listening = new MirrorServer(deps);
+    const server = listening.#server;
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    server.once("error", reject);
+    server.listen({ host: address.host, port: address.port }, resolve);
+    try {
+      await promise;
+    } catch (cause) {
+      const reason = cause instanceof Error ? cause.message : String(cause);
+      throw new AppError(
+        "LISTEN_FAILED",
+        `cannot listen on ${address.host}:${address.port} for container engines: ${reason}; ` +
+          "stop what uses the port, or choose another with --listen",
+        { cause },
+      );
+    }
+    server.off("error", reject);
+    return listening;
+  }
+
+  /** Where it listens; the port is the real one. */
+  get address(): ListenAddress {
+    const { address, port } = this.#server.address() as AddressInfo;
+    return { host: address, port };
+  }
+
+  /** Accepts no more, lets answers that have begun go on for `graceMs`, then cuts them. */
+  async close(graceMs: number): Promise<void> {
+    this.#draining = true;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#server.close(() => resolve());
+    const timer = setTimeout(() => this.#server.closeAllConnections(), graceMs);
+    await promise;
+    clearTimeout(timer);
+  }
+
+  #onRequest(request: IncomingMessage, response: ServerResponse): void {
+    // An engine that resets its connection says so by an event that nobody else listens to.
+    request.on("error", () => {});
+    response.on("error", () => {});
+    response.shouldKeepAlive &&= !this.#draining;
+    response.once("close", () => {
+      if (this.#draining) setImmediate(() => this.#server.closeIdleConnections());
+    });
+    const target = request.url ?? "";
+    if (this.#deps.mirror.handles(target)) void this.#deps.mirror.handle(request, response);
+    else void this.#answerOperator(target, request, response);
+  }
+
+  async #answerOperator(target: string, request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const [path] = target.split("?", 1);
+    if (request.method !== "GET" && request.method !== "HEAD") {
+      response.setHeader("allow", "GET, HEAD");
+      return sendText(response, 405, "only GET and HEAD\n");
+    }
+    switch (path) {
+      case "/healthz":
+        return sendText(response, 200, "ok\n");
+      case "/readyz":
+        return this.#deps.isReady() && !this.#draining ? sendText(response, 200, "ok\n") : sendText(response, 503, "not ready\n");
+      case "/version":
+        return sendText(response, 200, `${JSON.stringify({ version: this.#deps.version })}\n`, "application/json");
+      case "/metrics":
+        return this.#answerMetrics(response);
+      default:
+        return sendText(response, 404, "not found: this is dfdaemon, a registry mirror under /v2/\n");
+    }
+  }
+
+  async #answerMetrics(response: ServerResponse): Promise<void> {
+    try {
+      sendText(response, 200, await this.#deps.metricsText(), "text/plain; version=0.0.4; charset=utf-8");
+    } catch {
+      sendText(response, 500, "the metrics could not be collected\n");
+    }
+  }
+}
+
+function sendText(response: ServerResponse, status: number, text: string, contentType = "text/plain; charset=utf-8"): void {
+  response.writeHead(status, { "content-type": contentType, "content-length": Buffer.byteLength(text) });
+  response.end(text);
+}
+
+/** Tokens of some registries are of 10 KiB and more; Node's default is 16 KiB for all headers. */
+const HEADER_BYTES_MAX = 64 * 1024;
+
+/** Longer than the 30 s for which Go's clients keep a connection: so it is never us who close one in use. */
+const KEEP_ALIVE_MS = 75_000;
+
+/** A connection on which nothing moves for so long belongs to nobody: containerd gives up after 5 min. */
+const IDLE_MS_MAX = 10 * 60_000;

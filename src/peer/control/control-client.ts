@@ -1,0 +1,315 @@
+/**
+ * A peer's connection to the supernode: kept up for ever, over the supernodes in their order.
+ *
+ * Joins are questions with an answer; the rest comes as callbacks. When the connection is lost, joins in flight are
+ * asked again after a quick reconnect, and `onRegistered` lets the peer join its open tasks again.
+ */
+import { AppError, isErrorCode } from "../../base/errors.ts";
+import type {
+  HostInfo,
+  Neighbour,
+  PeerToSupernode,
+  Source,
+  SupernodeToPeer,
+} from "../../protocol/control-messages.ts";
+import type { PeerId, TaskId } from "../../protocol/ids.ts";
+import { type ControlLog, type ControlSession, openControlSession, type RegisteredMessage } from "./control-session.ts";
+
+export type JoinedMessage = Extract<SupernodeToPeer, { type: "joined" }>;
+export type TaskFailedMessage = Extract<SupernodeToPeer, { type: "taskFailed" }>;
+
+/** What the supernode says unasked, in the order of arrival; never from within a call of the client. */
+export interface ControlHandlers {
+  /** The connection is up (again). `publicKey`: SPKI DER; `address`: ours as the supernode sees it. */
+  readonly onRegistered: (publicKey: Uint8Array, address: string) => void;
+  readonly onNeighbours: (taskId: TaskId, add: readonly Neighbour[], drop: readonly PeerId[]) => void;
+  readonly onLength: (taskId: TaskId, lengthBytes: number, signature: Uint8Array) => void;
+  readonly onTaskFailed: (message: TaskFailedMessage) => void;
+  readonly onDisconnected: (error: AppError | undefined) => void;
+}
+
+export interface ControlClientOptions {
+  /** Tried by falling weight (1 when absent), equal ones in this order, from the first after every failure. At least one. */
+  readonly supernodes: readonly SupernodeChoice[];
+  /** Undefined: insecure mode. */
+  readonly token: string | undefined;
+  readonly peerId: PeerId;
+  readonly host: HostInfo;
+  readonly log: ControlLog;
+  readonly handlers: ControlHandlers;
+  /** Uniform in [0, 1): jitter. */
+  readonly random: () => number;
+  /** How long a join waits for a connection when every supernode refuses, or cannot be found. Default 1,000. */
+  readonly connectTimeoutMs?: number;
+  /** How long while one of them has yet to answer: it may only be busy. Default 5,000, or the other when that is longer. */
+  readonly pendingTimeoutMs?: number;
+}
+
+interface SupernodeChoice {
+  readonly host: string;
+  readonly port: number;
+  readonly weight?: number;
+}
+
+export interface JoinOptions {
+  /** With `have`: the task as this peer knows it, after a restart or a reconnect. */
+  readonly taskId?: TaskId;
+  /** Pieces held, as PieceSet.toBytes. */
+  readonly have?: Uint8Array;
+  readonly download: boolean;
+  readonly signal: AbortSignal;
+  /** Called with the answer before any later message is, as the promise is too late to tell what was said first. */
+  readonly onJoined?: (joined: JoinedMessage) => void;
+}
+
+interface PendingJoin {
+  readonly message: Extract<PeerToSupernode, { type: "join" }>;
+  readonly resolve: (joined: JoinedMessage) => void;
+  readonly reject: (error: AppError) => void;
+}
+
+/** Keeps one control connection. Connects from the constructor on, until `close`. */
+export class ControlClient {
+  readonly #options: ControlClientOptions;
+  readonly #supernodes: readonly SupernodeChoice[];
+  readonly #connectTimeoutMs: number;
+  readonly #pendingTimeoutMs: number;
+  /** Those whose last attempt was answered by a refusal, of whatever kind. */
+  readonly #refused = new Set<SupernodeChoice>();
+  readonly #closing = new AbortController();
+  readonly #joins = new Map<number, PendingJoin>();
+  #session: ControlSession | undefined;
+  #lastError: AppError | undefined;
+  #nextRequestId = 1;
+  #retry: NodeJS.Timeout | undefined;
+  /** Runs while there is no connection: when it fires, nobody waits for one any more. */
+  #grace: NodeJS.Timeout | undefined;
+  /** `connectTimeoutMs` is over: refused by all, nobody waits any longer. */
+  #isConnectTimeOver = false;
+  #graceOver = false;
+  #failedRounds = 0;
+
+  constructor(options: ControlClientOptions) {
+    this.#options = options;
+    this.#supernodes = options.supernodes.toSorted((left, right) => (right.weight ?? 1) - (left.weight ?? 1));
+    this.#connectTimeoutMs = options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS;
+    this.#pendingTimeoutMs = Math.max(options.pendingTimeoutMs ?? PENDING_TIMEOUT_MS, this.#connectTimeoutMs);
+    this.#startGrace();
+    void this.#connect();
+  }
+
+  /** Registered at a supernode, as far as this side knows. */
+  get connected(): boolean {
+    return this.#session !== undefined;
+  }
+
+  /**
+   * Takes part in a task.
+   *
+   * Waits for a connection as `connectTimeoutMs` and `pendingTimeoutMs` say; the answer itself may take as long as the origin does.
+   * @throws AppError SUPERNODE_UNREACHABLE (retriable), TOKEN_REFUSED, TIMEOUT, ABORTED, SHUTTING_DOWN, or what the
+   *   supernode says with its details: any code of Origin.stat
+   */
+  join(source: Source, { taskId, have, download, signal, onJoined }: JoinOptions): Promise<JoinedMessage> {
+    const unreachable = this.#unreachable();
+    if (unreachable !== undefined) return Promise.reject(unreachable);
+    if (signal.aborted) return Promise.reject(new AppError("ABORTED", "the join was given up"));
+    const requestId = this.#nextRequestId++;
+    const message: PendingJoin["message"] = { type: "join", requestId, source, download };
+    if (taskId !== undefined) message.taskId = taskId;
+    if (have !== undefined) message.have = Buffer.from(have).toString("base64");
+    return new Promise((resolve, reject) => {
+      const done = (): void => {
+        this.#joins.delete(requestId);
+        clearTimeout(timeout);
+        signal.removeEventListener("abort", onAbort);
+      };
+      const fail = (error: AppError): void => (done(), reject(error));
+      const onAbort = (): void => fail(new AppError("ABORTED", "the join was given up"));
+      const timeout = setTimeout(
+        () => fail(new AppError("TIMEOUT", `the supernode did not answer a join within ${JOIN_TIMEOUT_MS} ms`)),
+        JOIN_TIMEOUT_MS,
+      );
+      signal.addEventListener("abort", onAbort);
+      this.#joins.set(requestId, { message, resolve: (joined) => (done(), onJoined?.(joined), resolve(joined)), reject: fail });
+      this.#ask(message);
+    });
+  }
+
+  /** Sends a message, or drops it when there is no connection: what it says is told again after the next join. */
+  send(message: Exclude<PeerToSupernode, { type: "join" | "register" }>): void {
+    this.#session?.send(message);
+  }
+
+  /** Ends the connection and fails what waits with SHUTTING_DOWN. No callback comes after it. */
+  close(): void {
+    if (this.#closing.signal.aborted) return;
+    this.#closing.abort();
+    clearTimeout(this.#retry);
+    clearTimeout(this.#grace);
+    this.#session?.close();
+    this.#session = undefined;
+    this.#failJoins(new AppError("SHUTTING_DOWN", "this peer is shutting down"));
+  }
+
+  async #connect(): Promise<void> {
+    for (const supernode of this.#supernodes) {
+      if (this.#closing.signal.aborted) return;
+      this.#refused.delete(supernode);
+      try {
+        // oxlint-disable-next-line no-await-in-loop -- in order, one at a time
+        await this.#open(supernode);
+        return;
+      } catch (error) {
+        if (!(error instanceof AppError)) throw error;
+        if (error.code !== "TIMEOUT") this.#refused.add(supernode);
+        this.#onOpenFailed(error, `${supernode.host}:${supernode.port}`);
+      }
+    }
+    const refused = this.#lastError?.code === "TOKEN_REFUSED";
+    const boundMs = refused ? REFUSED_RETRY_MS : Math.min(RETRY_MS_MAX, RETRY_MS_MIN * 2 ** this.#failedRounds);
+    this.#failedRounds++;
+    this.#reconnectAfter((boundMs * (1 + this.#options.random())) / 2);
+  }
+
+  #open(supernode: SupernodeChoice): Promise<void> {
+    const { token, peerId, host, log } = this.#options;
+    return openControlSession({
+      supernode,
+      token,
+      peerId,
+      host,
+      // Given up and dialled anew, it would begin at the end of a busy supernode's queue.
+      timeoutMs: Math.max(OPEN_TIMEOUT_MS_MIN, this.#pendingTimeoutMs / this.#supernodes.length),
+      signal: this.#closing.signal,
+      onOpen: (session, registered) => {
+        log.info({ supernode: `${supernode.host}:${supernode.port}` }, "registered at the supernode");
+        this.#onOpen(session, registered);
+      },
+      onMessage: (message) => this.#onMessage(message),
+      onEnd: (error) => this.#onSessionEnd(error),
+    });
+  }
+
+  #onOpen(session: ControlSession, registered: RegisteredMessage): void {
+    this.#session = session;
+    this.#lastError = undefined;
+    this.#failedRounds = 0;
+    clearTimeout(this.#grace);
+    for (const { message } of this.#joins.values()) this.#ask(message);
+    this.#options.handlers.onRegistered(Buffer.from(registered.publicKey, "base64"), registered.address);
+  }
+
+  #onOpenFailed(error: AppError, supernode: string): void {
+    // One line when it begins, not one per attempt.
+    const known = this.#lastError?.code === error.code;
+    this.#lastError = error;
+    const { log } = this.#options;
+    if (!known) log.warn({ supernode, code: error.code }, `cannot register at the supernode: ${error.message}`);
+    else log.debug({ supernode, code: error.code }, "still cannot register at the supernode");
+    if (error.code === "TOKEN_REFUSED") this.#failJoins(error);
+    if (this.#isConnectTimeOver) this.#endGraceIfRefused();
+  }
+
+  #onSessionEnd(error: AppError | undefined): void {
+    this.#session = undefined;
+    if (this.#closing.signal.aborted) return;
+    this.#options.log.warn({ code: error?.code }, `connection to the supernode lost: ${error?.message ?? "it closed"}`);
+    this.#startGrace();
+    this.#reconnectAfter((RETRY_MS_MIN * (1 + this.#options.random())) / 2);
+    // A full queue ends the session from within `send`: its caller is not to be called back meanwhile.
+    queueMicrotask(() => {
+      if (!this.#closing.signal.aborted) this.#options.handlers.onDisconnected(error);
+    });
+  }
+
+  #onMessage(message: SupernodeToPeer): void {
+    const { handlers } = this.#options;
+    switch (message.type) {
+      case "registered":
+        throw new AppError("PROTOCOL_VIOLATION", "the supernode registered us twice");
+      case "joined": {
+        const pending = this.#joins.get(message.requestId);
+        if (pending !== undefined) pending.resolve(message);
+        // Given up meanwhile: the supernode must not count on us.
+        else if (message.ticket !== null) this.send({ type: "leave", taskId: message.task.taskId });
+        return;
+      }
+      case "joinFailed": {
+        const code = isErrorCode(message.code) ? message.code : "INTERNAL";
+        this.#joins.get(message.requestId)?.reject(new AppError(code, message.message, { details: message.details }));
+        return;
+      }
+      case "neighbours":
+        return handlers.onNeighbours(message.taskId, message.add, message.drop);
+      case "length":
+        return handlers.onLength(message.taskId, message.lengthBytes, Buffer.from(message.signature, "base64"));
+      case "taskFailed":
+        return handlers.onTaskFailed(message);
+    }
+  }
+
+  #ask(message: PendingJoin["message"]): void {
+    try {
+      this.#session?.send(message);
+    } catch (error) {
+      if (!(error instanceof AppError)) throw error;
+      this.#joins.get(message.requestId)?.reject(error);
+    }
+  }
+
+  #reconnectAfter(delayMs: number): void {
+    if (this.#closing.signal.aborted) return;
+    this.#retry = setTimeout(() => void this.#connect(), delayMs);
+  }
+
+  #startGrace(): void {
+    clearTimeout(this.#grace);
+    this.#graceOver = false;
+    this.#isConnectTimeOver = false;
+    this.#grace = setTimeout(() => {
+      this.#isConnectTimeOver = true;
+      this.#grace = setTimeout(() => this.#endGrace(), this.#pendingTimeoutMs - this.#connectTimeoutMs);
+      this.#endGraceIfRefused();
+    }, this.#connectTimeoutMs);
+  }
+
+  #endGraceIfRefused(): void {
+    if (!this.#graceOver && this.#refused.size === this.#supernodes.length) this.#endGrace();
+  }
+
+  #endGrace(): void {
+    clearTimeout(this.#grace);
+    this.#graceOver = true;
+    const error = this.#unreachable();
+    if (error !== undefined) this.#failJoins(error);
+  }
+
+  /** Why a join cannot even wait for a connection. */
+  #unreachable(): AppError | undefined {
+    if (this.#closing.signal.aborted) return new AppError("SHUTTING_DOWN", "this peer is shutting down");
+    if (this.#session !== undefined) return undefined;
+    if (this.#lastError?.code === "TOKEN_REFUSED") return this.#lastError;
+    if (!this.#graceOver) return undefined;
+    const names = this.#supernodes.map(({ host, port }) => `${host}:${port}`).join(", ");
+    const why = this.#lastError === undefined ? "" : `: ${this.#lastError.message}`;
+    return new AppError("SUPERNODE_UNREACHABLE", `no supernode can be reached (${names})${why}`);
+  }
+
+  #failJoins(error: AppError): void {
+    for (const pending of this.#joins.values()) pending.reject(error);
+  }
+}
+
+/** Waits between rounds: from 100 ms, doubling to 2 s, each between half and all of it. */
+const RETRY_MS_MIN = 100;
+const RETRY_MS_MAX = 2_000;
+/** A wrong token does not become right by asking often. */
+const REFUSED_RETRY_MS = 10_000;
+/** For nobody there, and for a supernode on a machine too busy to accept: sixteen hosts that read the origin are worse. */
+const CONNECT_TIMEOUT_MS = 1_000;
+const PENDING_TIMEOUT_MS = 5_000;
+/** From the first SYN to `registered`. */
+const OPEN_TIMEOUT_MS_MIN = 1_500;
+/** An origin may take 30 s for its headers, and redirects and retries come on top. */
+const JOIN_TIMEOUT_MS = 120_000;

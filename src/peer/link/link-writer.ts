@@ -1,0 +1,281 @@
+/**
+ * The sending side of a link: control frames first, then payload in blocks small enough that control never waits long.
+ *
+ * Payload goes by sendfile(2) where the socket is plain and the platform has it, else by pooled reads; both are the
+ * same to the receiver. The descriptor's number is used only on this thread, synchronously, right after checking that
+ * the socket is alive: no byte can go to a socket that took the number over.
+ */
+import { read, readSync } from "node:fs";
+import type { Socket } from "node:net";
+import { DATA_LENGTH_BYTES_MAX, encodeDataHeader, encodeFrame, type LinkFrame } from "../../protocol/link-frames.ts";
+import { type NativeSocket, nativeSocket } from "./native-socket.ts";
+
+/** What the kernel may hold unsent: at 50 Mbit/s 20 ms; enough for 10 Gbit/s at a wake-up of 100 µs. */
+const UNSENT_BYTES_MAX = 128 * 1024;
+/** Blocks grow while they leave within FAST_MS and shrink when they take longer than SLOW_MS. */
+const BLOCK_BYTES_MIN = 64 * 1024;
+const BLOCK_FAST_MS = 2;
+const BLOCK_SLOW_MS = 80;
+const SENDFILE_STEP_BYTES = 256 * 1024;
+const POOLED_READ_BYTES = 256 * 1024;
+/** A neighbour that does not read its control frames is of no use, and must not cost memory. */
+export const CONTROL_QUEUE_BYTES_MAX: number = 8 * 1024 * 1024;
+
+/** A piece on its way out. */
+export interface PieceSend {
+  readonly channel: number;
+  readonly piece: number;
+  readonly fileFd: number;
+  readonly fileOffset: number;
+  readonly lengthBytes: number;
+  progressed(bytes: number): void;
+  /** The last byte is with the kernel (`true`), or the piece could not be read (`false`). Not called after cancel. */
+  ended(whole: boolean): void;
+  /** Once, at the very end, whatever happened: the descriptor is not used any more. */
+  released(): void;
+}
+
+export interface LinkWriterDeps {
+  /** Milliseconds to wait before `bytes` may leave (upload limit). */
+  readonly admit: (bytes: number) => number;
+  readonly nowMs: () => number;
+  /** The link has failed, or its control queue has run full. */
+  readonly failed: (why: string) => void;
+}
+
+interface QueuedSend {
+  readonly send: PieceSend;
+  sent: number;
+  cancelled: boolean;
+}
+
+export class LinkWriter {
+  readonly #socket: Socket;
+  readonly #deps: LinkWriterDeps;
+  readonly #native: NativeSocket | undefined;
+  readonly #sends: QueuedSend[] = [];
+  #frames: Uint8Array[] = [];
+  #frameBytes = 0;
+  #flushScheduled = false;
+  /** A block is being written: control frames wait for its end. */
+  #inBlock = false;
+  /** The next block waits for the upload limit. */
+  #waiting = false;
+  /** The piece whose bytes a read from the file is fetching right now. */
+  #reading: QueuedSend | undefined;
+  #blockBytes = 128 * 1024;
+  #pooled: Buffer | undefined;
+  #closed = false;
+
+  constructor(socket: Socket, deps: LinkWriterDeps, native: NativeSocket | undefined = nativeSocket()) {
+    this.#socket = socket;
+    this.#deps = deps;
+    // A TLS socket's descriptor carries ciphertext; and a socket without a handle has none.
+    this.#native = fdOf(socket) === undefined ? undefined : native;
+    const fd = fdOf(socket);
+    if (fd !== undefined) this.#native?.limitUnsent(fd, UNSENT_BYTES_MAX);
+    socket.once("close", () => this.close());
+  }
+
+  /** Which way payload takes: for metrics and tests. */
+  get payloadPath(): "sendfile" | "pooled" {
+    return this.#native === undefined ? "pooled" : "sendfile";
+  }
+
+  send(frame: LinkFrame): void {
+    if (this.#closed) return;
+    const bytes = encodeFrame(frame);
+    this.#frames.push(bytes);
+    this.#frameBytes += bytes.length;
+    if (this.#frameBytes + this.#socket.writableLength > CONTROL_QUEUE_BYTES_MAX) {
+      this.#deps.failed("it does not read what it is told");
+      return;
+    }
+    if (this.#flushScheduled || this.#inBlock) return;
+    this.#flushScheduled = true;
+    // One write for all frames of this turn.
+    queueMicrotask(() => {
+      this.#flushScheduled = false;
+      if (!this.#inBlock) this.#flushFrames();
+    });
+  }
+
+  sendPiece(send: PieceSend): void {
+    if (this.#closed) return send.released();
+    this.#sends.push({ send, sent: 0, cancelled: false });
+    if (!this.#inBlock && !this.#waiting) this.#nextBlock();
+  }
+
+  /** Stops the piece at the next block boundary. @returns false when it is not being sent */
+  cancelPiece(channel: number, piece: number): boolean {
+    const entry = this.#sends.find(({ send }) => send.channel === channel && send.piece === piece);
+    if (entry === undefined) return false;
+    entry.cancelled = true;
+    return true;
+  }
+
+  /** As {@link cancelPiece}, for all pieces of a channel. */
+  cancelChannel(channel: number): void {
+    for (const entry of this.#sends) if (entry.send.channel === channel) entry.cancelled = true;
+    if (!this.#inBlock && !this.#waiting) this.#dropCancelled();
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#frames = [];
+    for (const entry of this.#sends.splice(0)) {
+      // A read from the file that is under way ends later, and releases it then.
+      if (entry !== this.#reading) entry.send.released();
+    }
+  }
+
+  #dropCancelled(): void {
+    for (let at = this.#sends.length - 1; at >= 0; at--) {
+      const entry = this.#sends[at] as QueuedSend;
+      if (!entry.cancelled) continue;
+      this.#sends.splice(at, 1);
+      entry.send.released();
+    }
+  }
+
+  #flushFrames(): void {
+    if (this.#closed || this.#frames.length === 0) return;
+    const frames = this.#frames;
+    this.#frames = [];
+    this.#frameBytes = 0;
+    this.#socket.write(frames.length === 1 ? (frames[0] as Uint8Array) : Buffer.concat(frames));
+  }
+
+  #nextBlock(): void {
+    this.#inBlock = false;
+    this.#flushFrames();
+    this.#dropCancelled();
+    const entry = this.#sends[0];
+    if (entry === undefined || this.#closed) return;
+    const bytes = Math.min(this.#blockBytes, entry.send.lengthBytes - entry.sent);
+    const waitMs = this.#deps.admit(bytes);
+    if (waitMs > 0) {
+      setTimeout(() => this.#startBlock(entry, bytes), waitMs);
+      // Control frames need not wait for the limit.
+      this.#inBlock = false;
+      this.#waiting = true;
+      return;
+    }
+    this.#startBlock(entry, bytes);
+  }
+
+  #startBlock(entry: QueuedSend, bytes: number): void {
+    this.#waiting = false;
+    if (this.#closed) return;
+    if (entry.cancelled) return this.#nextBlock();
+    this.#inBlock = true;
+    this.#flushFrames();
+    const { send } = entry;
+    const startMs = this.#deps.nowMs();
+    const header = encodeDataHeader(send.channel, send.piece, entry.sent, bytes);
+    const done = (whole: boolean): void => {
+      if (this.#closed) return;
+      if (!whole) {
+        // The promised bytes cannot be delivered: only a new connection gets both sides back in step.
+        send.ended(false);
+        this.#deps.failed("a piece could not be read from disk while it was being sent");
+        return;
+      }
+      this.#adaptBlock(this.#deps.nowMs() - startMs);
+      entry.sent += bytes;
+      send.progressed(bytes);
+      if (entry.sent === send.lengthBytes) {
+        this.#sends.shift();
+        send.ended(true);
+        send.released();
+      } else if (this.#sends.length > 1) {
+        // Several pieces on one link take turns.
+        this.#sends.push(this.#sends.shift() as QueuedSend);
+      }
+      this.#nextBlock();
+    };
+    const offset = send.fileOffset + entry.sent;
+    if (this.#native === undefined) this.#writePooled(entry, offset, bytes, header, done);
+    else {
+      this.#socket.write(header, (error) => {
+        if (!error) this.#writeSendfile(send.fileFd, offset, bytes, done);
+      });
+    }
+  }
+
+  #writeSendfile(fileFd: number, offset: number, bytes: number, done: (whole: boolean) => void): void {
+    let at = offset;
+    const end = offset + bytes;
+    const step = (error?: Error | null): void => {
+      if (error || this.#closed) return;
+      while (at < end) {
+        const socketFd = fdOf(this.#socket);
+        if (socketFd === undefined || this.#socket.destroyed) return;
+        const sent = (this.#native as NativeSocket).sendfile(
+          socketFd,
+          fileFd,
+          at,
+          Math.min(end - at, SENDFILE_STEP_BYTES),
+        );
+        if (sent < 0) return this.#deps.failed("sendfile failed");
+        if (sent === 0) break;
+        at += sent;
+      }
+      if (at === end) return done(true);
+      // The socket is full, or the file ended early. One byte through the stream's own queue tells when there is room.
+      // Read on this thread: its page has just been in use, and a trip to the thread pool costs more than the wait.
+      const byte = Buffer.allocUnsafe(1);
+      if (readByte(fileFd, byte, at) !== 1) return done(false);
+      at++;
+      this.#socket.write(byte, step);
+    };
+    step();
+  }
+
+  #writePooled(
+    entry: QueuedSend,
+    offset: number,
+    bytes: number,
+    header: Uint8Array,
+    done: (whole: boolean) => void,
+  ): void {
+    this.#pooled ??= Buffer.allocUnsafeSlow(POOLED_READ_BYTES);
+    const pooled = this.#pooled;
+    let at = offset;
+    const end = offset + bytes;
+    this.#socket.write(header);
+    const step = (error?: Error | null): void => {
+      if (error || this.#closed) return;
+      if (at === end) return done(true);
+      this.#reading = entry;
+      read(entry.send.fileFd, pooled, 0, Math.min(end - at, pooled.length), at, (readError, count) => {
+        this.#reading = undefined;
+        if (this.#closed) return entry.send.released();
+        if (readError !== null || count === 0) return done(false);
+        at += count;
+        this.#socket.write(pooled.subarray(0, count), step);
+      });
+    };
+    step();
+  }
+
+  #adaptBlock(tookMs: number): void {
+    if (tookMs <= BLOCK_FAST_MS) this.#blockBytes = Math.min(DATA_LENGTH_BYTES_MAX, this.#blockBytes * 2);
+    else if (tookMs >= BLOCK_SLOW_MS) this.#blockBytes = Math.max(BLOCK_BYTES_MIN, this.#blockBytes / 2);
+  }
+}
+
+function readByte(fileFd: number, byte: Buffer, at: number): number {
+  try {
+    return readSync(fileFd, byte, 0, 1, at);
+  } catch {
+    return -1;
+  }
+}
+
+/** The descriptor of a plain TCP socket; undocumented, present in Node 20–26. Undefined once it is closed. */
+export function fdOf(socket: Socket): number | undefined {
+  const fd = (socket as unknown as { _handle?: { fd?: number } | null })._handle?.fd;
+  return fd !== undefined && fd >= 0 ? fd : undefined;
+}

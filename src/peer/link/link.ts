@@ -1,0 +1,230 @@
+/** One link: an upgraded connection to another peer, its handshake done. Tasks are named by channels. */
+import { Socket } from "node:net";
+import type { PeerId, TaskId } from "../../protocol/ids.ts";
+import type { LinkFrame } from "../../protocol/link-frames.ts";
+import type { LinkId } from "../../swarm/index.ts";
+import { toAppError } from "../../base/errors.ts";
+import { LinkReader } from "./link-reader.ts";
+import { fdOf, LinkWriter } from "./link-writer.ts";
+import { nativeSocket } from "./native-socket.ts";
+
+/** One buffer for all sockets of the thread: what is read is consumed before the callback returns. */
+const RECEIVE_BUFFER = Buffer.allocUnsafeSlow(256 * 1024);
+
+/** Payload worth waiting for in one piece, and as much as one read takes. */
+const WAKE_BYTES_MIN = 16 * 1024;
+const WAKE_BYTES_MAX = 128 * 1024;
+/** Reads further apart than this: the link is slow, or we are; every byte is progress then. */
+const CRAWL_MS = 250;
+
+export interface LinkEvents {
+  frame(link: Link, frame: LinkFrame): void;
+  payloadTarget(link: Link, channel: number, piece: number, offset: number, length: number): Uint8Array | undefined;
+  payload(link: Link, channel: number, piece: number, bytes: number, ended: boolean): void;
+  /** Once, whoever closed it. */
+  closed(link: Link, why: string): void;
+}
+
+export interface LinkDeps {
+  readonly events: LinkEvents;
+  readonly nowMs: () => number;
+  /** Milliseconds to wait before `bytes` may leave; before more than `bytes` may be read. */
+  readonly admitUpload: (bytes: number) => number;
+  readonly admitDownload: (bytes: number) => number;
+}
+
+export class Link {
+  readonly linkId: LinkId;
+  readonly dialled: boolean;
+  /** Set by the handshake. */
+  peerId: PeerId | undefined;
+  readonly #deps: LinkDeps;
+  readonly #reader: LinkReader;
+  #socket: Socket | undefined;
+  #writer: LinkWriter | undefined;
+  #closed = false;
+  #heardMs: number;
+  readonly #ownChannels = new Map<TaskId, number>();
+  readonly #ownTasks = new Map<number, TaskId>();
+  readonly #remoteTasks = new Map<number, TaskId>();
+  readonly #remoteChannels = new Map<TaskId, number>();
+  #nextChannel = 1;
+  #wakeAtBytes = 1;
+
+  constructor(linkId: LinkId, dialled: boolean, deps: LinkDeps) {
+    this.linkId = linkId;
+    this.dialled = dialled;
+    this.#deps = deps;
+    this.#heardMs = deps.nowMs();
+    const { events } = deps;
+    this.#reader = new LinkReader({
+      frame: (frame) => events.frame(this, frame),
+      payloadTarget: (channel, piece, offset, length) => events.payloadTarget(this, channel, piece, offset, length),
+      payload: (channel, piece, bytes, ended) => events.payload(this, channel, piece, bytes, ended),
+    });
+  }
+
+  get closed(): boolean {
+    return this.#closed;
+  }
+
+  /** When the other side was last heard. */
+  get heardMs(): number {
+    return this.#heardMs;
+  }
+
+  get writer(): LinkWriter {
+    if (this.#writer === undefined) throw new Error("link has no socket yet");
+    return this.#writer;
+  }
+
+  get remoteAddress(): string {
+    return this.#socket?.remoteAddress ?? "?";
+  }
+
+  /** Options for `net.connect`/`new Socket` that read into the shared buffer and feed `received`. */
+  static onread(received: (chunk: Uint8Array) => void): { buffer: Buffer; callback: (bytes: number) => boolean } {
+    return {
+      buffer: RECEIVE_BUFFER,
+      callback: (bytes) => {
+        received(RECEIVE_BUFFER.subarray(0, bytes));
+        return true;
+      },
+    };
+  }
+
+  /** Takes over a connected socket whose bytes come to {@link received}. */
+  attach(socket: Socket): void {
+    this.#socket = socket;
+    socket.setNoDelay(true);
+    this.#writer = new LinkWriter(socket, {
+      admit: this.#deps.admitUpload,
+      nowMs: this.#deps.nowMs,
+      failed: (why) => this.close(why),
+    });
+    socket.on("error", (error) => this.close(error.message));
+    socket.on("end", () => this.close("the other side closed it"));
+    socket.on("close", () => this.close("it broke"));
+  }
+
+  /**
+   * Takes an accepted socket over from the HTTP server, so that it too reads into the shared buffer: its handle moves
+   * to a new Socket. Sockets without a plain handle (TLS) are read the ordinary way.
+   */
+  adopt(accepted: Socket, head: Uint8Array): void {
+    const received = (chunk: Uint8Array): void => this.received(chunk);
+    const holder = accepted as unknown as { _handle: { readStop(): number; reading: boolean } | null };
+    const handle = holder._handle;
+    if (handle === null || handle.constructor.name !== "TCP") {
+      accepted.on("data", received);
+      this.attach(accepted);
+    } else {
+      handle.readStop();
+      handle.reading = false;
+      holder._handle = null;
+      accepted.removeAllListeners();
+      accepted.on("error", () => undefined);
+      accepted.destroy();
+      // `handle` is an undocumented option of Socket; present in Node 20–26, used by every accepted link in test/integration/swarm.test.ts.
+      const socket = new Socket({ handle, onread: Link.onread(received) } as object);
+      this.attach(socket);
+      socket.read(0);
+    }
+    if (head.length > 0) this.received(head);
+  }
+
+  received(chunk: Uint8Array): void {
+    if (this.#closed) return;
+    const nowMs = this.#deps.nowMs();
+    const sinceLastMs = nowMs - this.#heardMs;
+    this.#heardMs = nowMs;
+    try {
+      this.#reader.push(chunk);
+    } catch (thrown) {
+      this.close(toAppError(thrown).message);
+      return;
+    }
+    this.#setWakeUp(sinceLastMs);
+    const waitMs = this.#deps.admitDownload(chunk.length);
+    if (waitMs > 0 && !this.#closed) {
+      const socket = this.#socket as Socket;
+      socket.pause();
+      setTimeout(() => {
+        this.#heardMs = this.#deps.nowMs();
+        if (!this.#closed) socket.resume();
+      }, waitMs);
+    }
+  }
+
+  /** In the middle of payload there is nothing to do before a good part of it is here; but a crawl must be seen to move. */
+  #setWakeUp(sinceLastMs: number): void {
+    const bytes = sinceLastMs > CRAWL_MS ? 1 : Math.min(WAKE_BYTES_MAX, Math.max(1, this.#reader.payloadLeft));
+    const wanted = bytes >= WAKE_BYTES_MIN ? bytes : 1;
+    if (wanted === this.#wakeAtBytes || this.#socket === undefined) return;
+    const fd = fdOf(this.#socket);
+    if (fd === undefined) return;
+    this.#wakeAtBytes = wanted;
+    nativeSocket()?.wakeAt(fd, wanted);
+  }
+
+  send(frame: LinkFrame): void {
+    this.#writer?.send(frame);
+  }
+
+  /** The channel under which we name a task to the other side. */
+  ownChannel(taskId: TaskId): number | undefined {
+    return this.#ownChannels.get(taskId);
+  }
+
+  /** The task that our own channel names, or the other side's. */
+  taskOf(channel: number, side: "own" | "remote"): TaskId | undefined {
+    return (side === "own" ? this.#ownTasks : this.#remoteTasks).get(channel);
+  }
+
+  openChannel(taskId: TaskId): number {
+    const channel = this.#nextChannel++;
+    this.#ownChannels.set(taskId, channel);
+    this.#ownTasks.set(channel, taskId);
+    return channel;
+  }
+
+  closeChannel(taskId: TaskId): void {
+    const channel = this.#ownChannels.get(taskId);
+    if (channel === undefined) return;
+    this.#ownChannels.delete(taskId);
+    this.#ownTasks.delete(channel);
+  }
+
+  setRemoteChannel(channel: number, taskId: TaskId): void {
+    // A peer has a handful of tasks with us at a time; a flood of joins is an attack on our memory.
+    if (this.#remoteTasks.size >= 4096) {
+      this.close("it joined too many tasks");
+      return;
+    }
+    this.#remoteTasks.set(channel, taskId);
+    this.#remoteChannels.set(taskId, channel);
+  }
+
+  /** The channel under which the other side names a task to us. */
+  remoteChannel(taskId: TaskId): number | undefined {
+    return this.#remoteChannels.get(taskId);
+  }
+
+  closeRemoteChannel(channel: number): void {
+    const taskId = this.#remoteTasks.get(channel);
+    this.#remoteTasks.delete(channel);
+    if (taskId !== undefined && this.#remoteChannels.get(taskId) === channel) this.#remoteChannels.delete(taskId);
+  }
+
+  get taskIds(): Iterable<TaskId> {
+    return this.#ownChannels.keys();
+  }
+
+  close(why: string): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#writer?.close();
+    this.#socket?.destroy();
+    this.#deps.events.closed(this, why);
+  }
+}

@@ -1,0 +1,265 @@
+import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
+import { existsSync, readdirSync } from "node:fs";
+import { join } from "node:path";
+import { describe, test } from "node:test";
+import { assertSameBytes, openStore, PIECE_LENGTH_BYTES, pieceBytes, proofOf, recordOf, storeAll, storePiece, taskDirectory, taskId, temporaryDirectory } from "./fixture.test.ts";
+
+const sign = (digest: Uint8Array): Uint8Array => new Uint8Array(64).fill(digest[0] as number);
+
+describe("disk store", () => {
+  test("keeps pieces, proofs and the record over a restart", async (t) => {
+    const directory = temporaryDirectory(t);
+    const record = recordOf("a", 3 * PIECE_LENGTH_BYTES + 100);
+    const first = await openStore(t, directory);
+    const task = await first.store.open(record);
+    assert.equal(await storePiece(task, "a", 0), "stored");
+    assert.equal(await storePiece(task, "a", 2), "stored");
+    assert.equal(await storePiece(task, "a", 3, 100), "stored");
+    assert.deepEqual([...task.have], [0, 2, 3]);
+    assert.equal(task.complete, false);
+    task.release();
+    await first.store.close();
+
+    const { store } = await openStore(t, directory);
+    assert.deepEqual(store.list(), [record]);
+    assert.equal(store.usage().usedBytes, 3 * PIECE_LENGTH_BYTES, "an upper bound until the task is open");
+    const again = await store.find(record.taskId);
+    assert.ok(again);
+    assert.deepEqual([...again.have], [0, 2, 3]);
+    assert.deepEqual(again.record, record);
+    assert.deepEqual(again.proofOf(2)?.signature, proofOf(pieceBytes("a", 2)).signature);
+    assert.equal(again.proofOf(1), undefined);
+    assert.equal(store.usage().usedBytes, 2 * PIECE_LENGTH_BYTES + 100);
+    assert.ok(store.usage().verifyMsTotal > 0);
+    const into = new Uint8Array(50);
+    await again.read(3 * PIECE_LENGTH_BYTES + 50, into);
+    assertSameBytes(into, pieceBytes("a", 3, 100).subarray(50));
+    assert.equal(await storePiece(again, "a", 1), "stored");
+    assert.equal(again.complete, true);
+  });
+
+  test("bytes that are not the piece are not stored", async (t) => {
+    const { store } = await openStore(t, temporaryDirectory(t));
+    const task = await store.open(recordOf("a", 2 * PIECE_LENGTH_BYTES));
+    const right = pieceBytes("a", 0);
+    const wrong = pieceBytes("b", 0);
+    assert.equal(await task.storeVerified(0, wrong, proofOf(right)), "mismatch");
+    assert.equal(await task.storeVerified(0, pieceBytes("a", 0, 100), proofOf(pieceBytes("a", 0, 100))), "mismatch", "too short");
+    assert.equal(await task.storeVerified(2, right, proofOf(right)), "mismatch", "beyond the end");
+    assert.equal(task.have.count, 0);
+    assert.equal(store.usage().usedBytes, 0);
+    await assert.rejects(task.read(0, new Uint8Array(1)), { code: "PIECE_UNKNOWN" });
+    assert.equal(await task.storeVerified(0, right, proofOf(right)), "stored");
+  });
+
+  test("stores a piece once, however many bring it, and leaves it as it is", async (t) => {
+    const { store } = await openStore(t, temporaryDirectory(t));
+    const task = await store.open(recordOf("a", PIECE_LENGTH_BYTES));
+    const results = await Promise.all([storePiece(task, "a", 0), storePiece(task, "a", 0), storePiece(task, "a", 0)]);
+    assert.deepEqual(results, ["stored", "stored", "stored"]);
+    assert.equal(store.usage().usedBytes, PIECE_LENGTH_BYTES);
+    assert.deepEqual(await task.storeOwn(0, pieceBytes("b", 0), sign), task.proofOf(0));
+    const into = new Uint8Array(PIECE_LENGTH_BYTES);
+    await task.read(0, into);
+    assertSameBytes(into, pieceBytes("a", 0));
+  });
+
+  test("a wrong piece does not keep the right one that waited for it from being stored", async (t) => {
+    const { store } = await openStore(t, temporaryDirectory(t));
+    const task = await store.open(recordOf("a", PIECE_LENGTH_BYTES));
+    const proof = proofOf(pieceBytes("a", 0));
+    const results = await Promise.all([task.storeVerified(0, pieceBytes("b", 0), proof), task.storeVerified(0, pieceBytes("a", 0), proof)]);
+    assert.deepEqual(results, ["mismatch", "stored"]);
+  });
+
+  test("digests and signs what the origin gave", async (t) => {
+    const { store } = await openStore(t, temporaryDirectory(t));
+    const task = await store.open(recordOf("a", PIECE_LENGTH_BYTES));
+    const expected = proofOf(pieceBytes("a", 0));
+    const { digest, signature } = await task.storeOwn(0, pieceBytes("a", 0), sign);
+    assert.deepEqual({ digest: Uint8Array.from(digest), signature }, { digest: Uint8Array.from(expected.digest), signature: expected.signature });
+    assert.equal(task.complete, true);
+  });
+
+  test("a signer that throws leaves nothing stored", async (t) => {
+    const { store } = await openStore(t, temporaryDirectory(t));
+    const task = await store.open(recordOf("a", PIECE_LENGTH_BYTES));
+    const failing = task.storeOwn(0, pieceBytes("a", 0), () => {
+      throw new Error("no key");
+    });
+    await assert.rejects(failing, /no key/);
+    assert.equal(task.have.count, 0);
+    assert.equal(store.usage().usedBytes, 0);
+    await task.storeOwn(0, pieceBytes("a", 0), sign);
+  });
+
+  test("200 pieces at once are all there, in memory, on disk, and after a restart", async (t) => {
+    const directory = temporaryDirectory(t);
+    const record = recordOf("a", 200 * PIECE_LENGTH_BYTES);
+    const first = await openStore(t, directory);
+    const task = await first.store.open(record);
+    await storeAll(task, "a");
+    assert.equal(task.complete, true);
+    await first.store.close();
+    const { store } = await openStore(t, directory);
+    const again = await store.open(record);
+    assert.equal(again.complete, true);
+    const into = new Uint8Array(PIECE_LENGTH_BYTES);
+    for (let piece = 0; piece < 200; piece++) {
+      await again.read(piece * PIECE_LENGTH_BYTES, into);
+      assertSameBytes(into, pieceBytes("a", piece), `piece ${piece}`);
+    }
+  });
+
+  test("the same task is the same object while open, and stays one when opened from two sides at once", async (t) => {
+    const { store } = await openStore(t, temporaryDirectory(t));
+    const [one, two] = await Promise.all([store.open(recordOf("a", 10)), store.open(recordOf("a", 10))]);
+    assert.equal(one, two);
+    assert.equal(await store.find(taskId("a")), one);
+    assert.equal(store.usage().openTaskCount, 1);
+    for (let release = 0; release < 3; release++) one.release();
+    assert.equal(store.usage().openTaskCount, 0);
+    assert.throws(() => one.release(), /released more often than opened/);
+  });
+
+  test("a task that is not there is not found, and finding it creates nothing", async (t) => {
+    const directory = temporaryDirectory(t);
+    const { store } = await openStore(t, directory);
+    assert.equal(await store.find(taskId("a")), undefined);
+    assert.equal(existsSync(taskDirectory(directory, taskId("a"))), false);
+    assert.equal(await store.remove(taskId("a")), true);
+  });
+
+  test("a file of unknown length completes when its length comes", async (t) => {
+    const directory = temporaryDirectory(t);
+    const first = await openStore(t, directory);
+    const task = await first.store.open(recordOf("a", undefined));
+    await storePiece(task, "a", 0);
+    await storePiece(task, "a", 1, 77);
+    assert.equal(task.complete, false);
+    await assert.rejects(task.read(PIECE_LENGTH_BYTES, new Uint8Array(78)), { code: "PIECE_UNKNOWN" });
+    const signature = new Uint8Array(64).fill(8);
+    await task.setLength(PIECE_LENGTH_BYTES + 77, signature);
+    assert.equal(task.complete, true);
+    assert.equal(task.record.lengthSignature?.[0], 8);
+    await first.store.close();
+
+    const { store } = await openStore(t, directory);
+    assert.equal(store.list()[0]?.lengthBytes, PIECE_LENGTH_BYTES + 77);
+    assert.equal((await store.find(taskId("a")))?.complete, true);
+  });
+
+  test("a length drops the pieces that do not fit it", async (t) => {
+    const { store } = await openStore(t, temporaryDirectory(t));
+    const task = await store.open(recordOf("a", undefined));
+    await storePiece(task, "a", 0);
+    await storePiece(task, "a", 1, 77);
+    await storePiece(task, "a", 5);
+    await task.setLength(2 * PIECE_LENGTH_BYTES, new Uint8Array(64));
+    assert.deepEqual([...task.have], [0]);
+    assert.equal(store.usage().usedBytes, PIECE_LENGTH_BYTES);
+  });
+
+  test("opening with a length tells it to a task that did not know it", async (t) => {
+    const { store } = await openStore(t, temporaryDirectory(t));
+    const task = await store.open(recordOf("a", undefined));
+    assert.equal(await store.open(recordOf("a", 0)), task);
+    assert.equal(task.record.lengthBytes, 0);
+    assert.equal(task.complete, true);
+  });
+
+  test("digests of the file, in every algorithm", async (t) => {
+    const { store } = await openStore(t, temporaryDirectory(t));
+    const task = await store.open(recordOf("a", 2 * PIECE_LENGTH_BYTES));
+    await storePiece(task, "a", 0);
+    await assert.rejects(task.digestOf("sha256", PIECE_LENGTH_BYTES + 1), { code: "PIECE_UNKNOWN" });
+    await storePiece(task, "a", 1);
+    const content = Buffer.concat([pieceBytes("a", 0), pieceBytes("a", 1)]);
+    for (const algorithm of ["sha256", "sha512", "sha1", "md5"] as const) {
+      for (const lengthBytes of [0, PIECE_LENGTH_BYTES + 1, content.length]) {
+        const hex = createHash(algorithm).update(content.subarray(0, lengthBytes)).digest("hex");
+        assert.equal(await task.digestOf(algorithm, lengthBytes), `${algorithm}:${hex}`);
+      }
+    }
+  });
+
+  test("discarded pieces are forgotten for good and can be stored again", async (t) => {
+    const directory = temporaryDirectory(t);
+    const first = await openStore(t, directory);
+    const task = await first.store.open(recordOf("a", 3 * PIECE_LENGTH_BYTES));
+    await storeAll(task, "a");
+    await task.discard([1]);
+    assert.deepEqual([...task.have], [0, 2]);
+    await first.store.close();
+    const { store } = await openStore(t, directory);
+    const again = await store.open(recordOf("a", undefined));
+    assert.deepEqual([...again.have], [0, 2]);
+    assert.equal(await storePiece(again, "a", 1), "stored");
+    assert.equal(again.complete, true);
+  });
+
+  test("discarding all includes what is being written and what waits behind it", async (t) => {
+    const { store } = await openStore(t, temporaryDirectory(t));
+    const task = await store.open(recordOf("a", 4 * PIECE_LENGTH_BYTES));
+    await storePiece(task, "a", 3);
+    const wrong = task.storeVerified(0, pieceBytes("b", 0), proofOf(pieceBytes("a", 0)));
+    const stores = [storePiece(task, "a", 0), storePiece(task, "a", 1), storePiece(task, "a", 2)];
+    const discarded = task.discard("all");
+    assert.equal(task.have.count, 0);
+    const after = storePiece(task, "a", 3);
+    await Promise.all([wrong, discarded, after, ...stores]);
+    assert.ok(task.have.has(3));
+    for (const piece of task.have) {
+      const into = new Uint8Array(PIECE_LENGTH_BYTES);
+      await task.read(piece * PIECE_LENGTH_BYTES, into);
+      assertSameBytes(into, pieceBytes("a", piece), `piece ${piece}`);
+    }
+    assert.equal(store.usage().usedBytes, task.have.count * PIECE_LENGTH_BYTES);
+  });
+
+  test("removes a task that nobody has open, files and account", async (t) => {
+    const directory = temporaryDirectory(t);
+    const { store } = await openStore(t, directory);
+    const task = await store.open(recordOf("a", PIECE_LENGTH_BYTES));
+    await storeAll(task, "a");
+    assert.equal(await store.remove(taskId("a")), false);
+    task.release();
+    assert.equal(await store.remove(taskId("a")), true);
+    assert.equal(existsSync(taskDirectory(directory, taskId("a"))), false);
+    assert.deepEqual(readdirSync(join(directory, "trash")), []);
+    assert.deepEqual(store.list(), []);
+    assert.equal(store.usage().usedBytes, 0);
+    assert.equal((await store.open(recordOf("a", PIECE_LENGTH_BYTES))).have.count, 0);
+  });
+
+  test("a task opened while it is removed starts anew", async (t) => {
+    const { store } = await openStore(t, temporaryDirectory(t));
+    const record = recordOf("a", PIECE_LENGTH_BYTES);
+    const task = await store.open(record);
+    await storeAll(task, "a");
+    task.release();
+    const [removed, found, again] = await Promise.all([store.remove(record.taskId), store.find(record.taskId), store.open(record)]);
+    assert.equal(removed, true);
+    assert.equal(found, undefined);
+    assert.equal(again.have.count, 0);
+    assert.equal(await storePiece(again, "a", 0), "stored");
+  });
+
+  test("many more tasks than are kept open at a time", async (t) => {
+    const { store } = await openStore(t, temporaryDirectory(t));
+    for (let at = 0; at < 150; at++) {
+      const task = await store.open(recordOf(`t${at}`, 10));
+      await storePiece(task, `t${at}`, 0, 10);
+      task.release();
+    }
+    const descriptors = readdirSync("/proc/self/fd").length;
+    assert.ok(descriptors < 330, `${descriptors} descriptors`);
+    for (let at = 0; at < 150; at++) {
+      const task = await store.find(taskId(`t${at}`));
+      assert.equal(task?.complete, true);
+      task.release();
+    }
+    assert.equal(store.usage().damagedPieces, 0);
+  });
+});

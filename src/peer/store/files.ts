@@ -1,0 +1,174 @@
+/**
+ * Where the store keeps what: `tasks/<2 hex>/<task id>/{data,journal}`, and how task directories come and go.
+ */
+import { constants } from "node:fs";
+import { mkdir, open, readdir, rename, rm, type FileHandle } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import type { AppError } from "../../base/errors.ts";
+import { isTaskId, type TaskId } from "../../protocol/ids.ts";
+import { Journal, readJournalHead, type JournalHead, type JournalState } from "./journal.ts";
+import type { TaskRecord } from "./piece-store.ts";
+import { diskError, errnoOf } from "./errors.ts";
+
+/** A task's files, open. */
+export interface TaskFiles {
+  readonly data: FileHandle;
+  readonly dataPath: string;
+  readonly journal: Journal;
+  readonly state: JournalState;
+  /** Bytes of a torn tail cut off the journal. */
+  readonly cutBytes: number;
+}
+
+export class StoreFiles {
+  readonly directory: string;
+  #nextMove = 1;
+
+  constructor(directory: string) {
+    this.directory = directory;
+  }
+
+  /** Creates the directories. @throws AppError DISK_FAILED, DISK_FULL */
+  async prepare(): Promise<void> {
+    for (const name of ["tasks", "trash"]) await makeDirectory(join(this.directory, name));
+  }
+
+  /**
+   * Reads the heads of all tasks' journals, a few at a time; nothing else of them is read.
+   *
+   * @param onRefused a task that cannot be used: of another format version, or for want of rights (left as it is), or
+   *   damaged beyond use (removed)
+   * @throws AppError DISK_FAILED when the directory itself cannot be read
+   */
+  async scan(onRefused: (taskId: TaskId, error: AppError) => void): Promise<Map<TaskId, JournalHead>> {
+    const taskIds = await this.#taskIds();
+    const heads = new Map<TaskId, JournalHead>();
+    const rest = taskIds.values();
+    const scanner = async (): Promise<void> => {
+      for (const taskId of rest) {
+        try {
+          const head = await readJournalHead(this.#journalPath(taskId));
+          if (head !== undefined) heads.set(taskId, head);
+          // Without a journal nothing is known of the bytes: left behind by a kill while the task was created.
+          else await this.trash(taskId);
+        } catch (thrown) {
+          const error = diskError(thrown, "read", this.#journalPath(taskId));
+          onRefused(taskId, error);
+          if (error.code === "CACHE_CORRUPT" && error.details["version"] === undefined) await this.trash(taskId);
+        }
+      }
+    };
+    await Promise.all(Array.from({ length: SCAN_CONCURRENCY }, scanner));
+    return heads;
+  }
+
+  /**
+   * Opens a task's files.
+   *
+   * @param record for a task that is new; undefined to open only what is there
+   * @returns undefined when there is nothing and `record` is undefined
+   * @throws AppError CACHE_CORRUPT when the journal cannot be read (see {@link moveAside}); DISK_FULL, DISK_FAILED
+   */
+  async open(taskId: TaskId, record: TaskRecord | undefined): Promise<TaskFiles | undefined> {
+    const directory = this.#taskDirectory(taskId);
+    const opened = await Journal.open(this.#journalPath(taskId));
+    if (opened === undefined && record === undefined) return undefined;
+    let journal = opened?.journal;
+    let data: FileHandle | undefined;
+    const dataPath = join(directory, "data");
+    try {
+      await makeDirectory(directory);
+      data = await open(dataPath, constants.O_RDWR | constants.O_CREAT, 0o640);
+      const state: JournalState = opened?.state ?? { record: record as TaskRecord, pieces: new Map() };
+      // Data first: a journal says that its data file exists.
+      if (opened === undefined) await data.truncate(0);
+      if (state.record.lengthBytes !== undefined) await data.truncate(state.record.lengthBytes);
+      journal ??= await Journal.create(this.#journalPath(taskId), state.record);
+      return { data, dataPath, journal, state, cutBytes: opened?.cutBytes ?? 0 };
+    } catch (error) {
+      await data?.close();
+      await journal?.close();
+      throw diskError(error, "open", dataPath);
+    }
+  }
+
+  /** Takes a task away at once (a rename, so a kill leaves all or nothing of it), then frees its bytes. */
+  async trash(taskId: TaskId): Promise<void> {
+    const path = join(this.directory, "trash", this.#movedName(taskId));
+    if (await this.#move(taskId, path)) await remove(path);
+  }
+
+  /** Frees what a killed process had no time to free. */
+  async emptyTrash(): Promise<void> {
+    const path = join(this.directory, "trash");
+    for (const name of await readdir(path).catch(() => [])) await remove(join(path, name));
+  }
+
+  /** Puts a task that this program cannot read where another can be found. @returns its new place */
+  async moveAside(taskId: TaskId): Promise<string> {
+    const aside = join(this.directory, "aside");
+    await makeDirectory(aside);
+    const path = join(aside, this.#movedName(taskId));
+    await this.#move(taskId, path);
+    return path;
+  }
+
+  async #move(taskId: TaskId, to: string): Promise<boolean> {
+    const from = this.#taskDirectory(taskId);
+    try {
+      await rename(from, to);
+      return true;
+    } catch (error) {
+      if (errnoOf(error) === "ENOENT") return false;
+      throw diskError(error, "remove", from);
+    }
+  }
+
+  async #taskIds(): Promise<TaskId[]> {
+    const root = join(this.directory, "tasks");
+    const taskIds: TaskId[] = [];
+    try {
+      for (const prefix of await readdir(root)) {
+        if (!/^[0-9a-f]{2}$/.test(prefix)) continue;
+        for (const name of await readdir(join(root, prefix))) if (isTaskId(name)) taskIds.push(name);
+      }
+    } catch (error) {
+      throw diskError(error, "list", root);
+    }
+    return taskIds;
+  }
+
+  #taskDirectory(taskId: TaskId): string {
+    return join(this.directory, "tasks", taskId.slice(0, 2), taskId);
+  }
+
+  #journalPath(taskId: TaskId): string {
+    return join(this.#taskDirectory(taskId), "journal");
+  }
+
+  #movedName(taskId: TaskId): string {
+    return `${taskId}.${Date.now()}.${this.#nextMove++}`;
+  }
+}
+
+/** Enough to keep a disk busy; each holds one descriptor. */
+const SCAN_CONCURRENCY = 16;
+
+/** Creates `path` and what is missing above it. Node's own recursive form answers ENOENT for a read-only file system. */
+async function makeDirectory(path: string): Promise<void> {
+  try {
+    await mkdir(path);
+  } catch (error) {
+    const errno = errnoOf(error);
+    if (errno === "EEXIST") return;
+    if (errno !== "ENOENT" || dirname(path) === path) throw diskError(error, "create the directory", path);
+    await makeDirectory(dirname(path));
+    await makeDirectory(path);
+  }
+}
+
+async function remove(path: string): Promise<void> {
+  await rm(path, { recursive: true, force: true }).catch((error: unknown) => {
+    throw diskError(error, "remove", path);
+  });
+}

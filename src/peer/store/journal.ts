@@ -1,0 +1,232 @@
+/**
+ * A task's journal: what its data file holds, in one append-only file. A piece is journaled only after its bytes are
+ * written, so what the journal says was once true, whenever the process was killed; whether it still is, its digest says.
+ */
+import { writeSync } from "node:fs";
+import { open, rename, type FileHandle } from "node:fs/promises";
+import { basename, dirname } from "node:path";
+import { AppError } from "../../base/errors.ts";
+import type { TaskRecord } from "./piece-store.ts";
+import { diskError } from "./errors.ts";
+import {
+  checkPreamble,
+  decodeFrame,
+  encodeEntry,
+  encodeHead,
+  frameLengthAt,
+  PIECE_FRAME_LENGTH_BYTES,
+  PREAMBLE_LENGTH_BYTES,
+  type JournalEntry,
+} from "./journal-format.ts";
+
+/** A piece as journaled. */
+export interface JournaledPiece {
+  readonly lengthBytes: number;
+  readonly digest: Uint8Array;
+  readonly signature: Uint8Array;
+}
+
+/** What all entries together say. */
+export interface JournalState {
+  readonly record: TaskRecord;
+  readonly pieces: Map<number, JournaledPiece>;
+}
+
+export class Journal {
+  readonly path: string;
+  readonly #file: FileHandle;
+  #endByte: number;
+  #queued: Buffer[] = [];
+  /** The write that will take what is queued; none while nothing is. */
+  #nextWrite: Promise<void> | undefined;
+  #lastWrite: Promise<void> = Promise.resolve();
+
+  private constructor(path: string, file: FileHandle, endByte: number) {
+    this.path = path;
+    this.#file = file;
+    this.#endByte = endByte;
+  }
+
+  /**
+   * Creates the journal of a new task; it appears at `path` whole or not at all, over whatever was there.
+   *
+   * @throws AppError DISK_FULL, DISK_FAILED
+   */
+  static async create(path: string, record: TaskRecord): Promise<Journal> {
+    const head = encodeHead(record);
+    let file: FileHandle | undefined;
+    try {
+      file = await open(`${path}.new`, "w+", 0o640);
+      await writeAll(file, head, 0);
+      await rename(`${path}.new`, path);
+    } catch (error) {
+      await file?.close();
+      throw diskError(error, "create", path);
+    }
+    return new Journal(path, file, head.length);
+  }
+
+  /**
+   * Opens the journal of the task that its directory is named for, and reads it all; a torn or damaged tail is cut off the file.
+   *
+   * @returns undefined when there is none
+   * @throws AppError CACHE_CORRUPT when the head does not parse or is of an unknown format (the file is left as it
+   *   is), DISK_FAILED
+   */
+  static async open(path: string): Promise<{ journal: Journal; state: JournalState; cutBytes: number } | undefined> {
+    let file: FileHandle | undefined;
+    try {
+      file = await open(path, "r+");
+      const bytes = await file.readFile();
+      const { state, endByte } = replay(bytes, path);
+      if (endByte < bytes.length) await file.truncate(endByte);
+      return { journal: new Journal(path, file, endByte), state, cutBytes: bytes.length - endByte };
+    } catch (error) {
+      await file?.close();
+      if (isMissing(error)) return undefined;
+      throw diskError(error, "open", path);
+    }
+  }
+
+  /**
+   * Appends an entry; entries appended while a write runs share the next one. Resolves when the system has the
+   * bytes: they outlive the process, and the machine once {@link sync} resolved.
+   *
+   * @throws AppError DISK_FULL, DISK_FAILED; the entry counts as not written then
+   */
+  append(entry: JournalEntry): Promise<void> {
+    this.#queued.push(encodeEntry(entry));
+    if (this.#nextWrite === undefined) {
+      this.#nextWrite = this.#lastWrite.then(() => this.#writeQueued());
+      this.#lastWrite = this.#nextWrite.catch(() => undefined);
+    }
+    return this.#nextWrite;
+  }
+
+  /** @throws AppError DISK_FULL, DISK_FAILED */
+  async sync(): Promise<void> {
+    try {
+      await this.#file.datasync();
+    } catch (error) {
+      throw diskError(error, "flush", this.path);
+    }
+  }
+
+  /** Sets the file's times to now: the task's last use, as the next start sees it. Best effort. */
+  async touch(): Promise<void> {
+    const now = new Date();
+    await this.#file.utimes(now, now).catch(() => undefined);
+  }
+
+  /** Closes the file after the appends under way. */
+  async close(): Promise<void> {
+    await this.#lastWrite;
+    await this.#file.close();
+  }
+
+  /**
+   * On this thread: an entry is a hundred bytes into the page cache (some µs), a trip to the thread pool costs ten times
+   * as much. What blocks is the flush, and that is {@link sync}'s, off the thread.
+   */
+  #writeQueued(): void {
+    const bytes = Buffer.concat(this.#queued);
+    this.#queued = [];
+    this.#nextWrite = undefined;
+    try {
+      for (let done = 0; done < bytes.length; ) {
+        done += writeSync(this.#file.fd, bytes, done, bytes.length - done, this.#endByte + done);
+      }
+    } catch (error) {
+      throw diskError(error, "append to", this.path);
+    }
+    this.#endByte += bytes.length;
+  }
+}
+
+/** What a start needs to know of a task, read from the journal's first few KiB. */
+export interface JournalHead {
+  readonly record: TaskRecord;
+  /** Bytes of pieces, judged by the journal's length; exact for a task that never lost a piece, else above the truth. */
+  readonly heldBytesEstimate: number;
+  readonly usedAtUnixMs: number;
+}
+
+/**
+ * Reads the head of a journal without changing the file.
+ *
+ * @returns undefined when there is none
+ * @throws AppError CACHE_CORRUPT, DISK_FAILED as {@link Journal.open}
+ */
+export async function readJournalHead(path: string): Promise<JournalHead | undefined> {
+  let file: FileHandle | undefined;
+  try {
+    file = await open(path, "r");
+    const { size, mtimeMs } = await file.stat();
+    const first = Buffer.alloc(Math.min(size, HEAD_READ_LENGTH_BYTES));
+    await file.read(first, 0, first.length, 0);
+    checkPreamble(first, path);
+    const headLength = PREAMBLE_LENGTH_BYTES + (frameLengthAt(first, PREAMBLE_LENGTH_BYTES) ?? 0);
+    const bytes = headLength <= first.length ? first : await readFirst(file, headLength);
+    let { record } = replay(bytes, path).state;
+    // The length came later than the header: somewhere in the rest.
+    if (record.lengthBytes === undefined && size > bytes.length) ({ record } = replay(await readFirst(file, size), path).state);
+    const pieceCount = Math.floor((size - headLength) / PIECE_FRAME_LENGTH_BYTES);
+    const heldBytesEstimate = Math.min(pieceCount * record.pieceLengthBytes, record.lengthBytes ?? Infinity);
+    return { record, heldBytesEstimate, usedAtUnixMs: mtimeMs };
+  } catch (error) {
+    if (isMissing(error)) return undefined;
+    throw diskError(error, "read", path);
+  } finally {
+    await file?.close();
+  }
+}
+
+/** A header is a few hundred bytes; what is left tells a length that came soon after. */
+const HEAD_READ_LENGTH_BYTES = 4096;
+
+/** @throws AppError CACHE_CORRUPT when preamble or header do not parse */
+function replay(bytes: Buffer, path: string): { state: JournalState; endByte: number } {
+  checkPreamble(bytes, path);
+  const head = decodeFrame(bytes, PREAMBLE_LENGTH_BYTES);
+  if (head?.kind !== "header") {
+    throw new AppError("CACHE_CORRUPT", `the header of ${path} is damaged; the task's pieces are fetched again`, { details: { path } });
+  }
+  if (basename(dirname(path)) !== head.record.taskId) {
+    throw new AppError("CACHE_CORRUPT", `${path} belongs to another task, ${head.record.taskId}; its pieces are fetched again`, { details: { path } });
+  }
+  let record = head.record;
+  const pieces = new Map<number, JournaledPiece>();
+  let at = PREAMBLE_LENGTH_BYTES + (frameLengthAt(bytes, PREAMBLE_LENGTH_BYTES) as number);
+  for (;;) {
+    const entry = decodeFrame(bytes, at);
+    if (entry === undefined || entry.kind === "header") return { state: { record, pieces }, endByte: at };
+    at += frameLengthAt(bytes, at) as number;
+    if (entry.kind === "piece") pieces.set(entry.piece, { lengthBytes: entry.lengthBytes, digest: entry.digest, signature: entry.signature });
+    else if (entry.kind === "length") record = { ...record, lengthBytes: entry.lengthBytes, lengthSignature: entry.signature };
+    else if (entry.piece === "all") pieces.clear();
+    else pieces.delete(entry.piece);
+  }
+}
+
+async function readFirst(file: FileHandle, lengthBytes: number): Promise<Buffer> {
+  const bytes = Buffer.alloc(lengthBytes);
+  let done = 0;
+  while (done < lengthBytes) {
+    const { bytesRead } = await file.read(bytes, done, lengthBytes - done, done);
+    if (bytesRead === 0) break;
+    done += bytesRead;
+  }
+  return bytes.subarray(0, done);
+}
+
+async function writeAll(file: FileHandle, bytes: Uint8Array, offsetByte: number): Promise<void> {
+  let written = 0;
+  while (written < bytes.length) {
+    const { bytesWritten } = await file.write(bytes, written, bytes.length - written, offsetByte + written);
+    written += bytesWritten;
+  }
+}
+
+function isMissing(thrown: unknown): boolean {
+  return thrown instanceof Error && "code" in thrown && thrown.code === "ENOENT";
+}

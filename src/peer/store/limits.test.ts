@@ -1,0 +1,160 @@
+import assert from "node:assert/strict";
+import { existsSync, statSync, truncateSync, utimesSync } from "node:fs";
+import { join } from "node:path";
+import { describe, test } from "node:test";
+import { AppError } from "../../base/errors.ts";
+import type { PieceStore } from "./piece-store.ts";
+import { assertSameBytes, openStore, PIECE_LENGTH_BYTES, pieceBytes, proofOf, recordOf, storeAll, storePiece, taskDirectory, taskId, temporaryDirectory } from "./fixture.test.ts";
+import { StorePool, type StoreRunner } from "./pool.ts";
+
+function namesOf(store: PieceStore): Set<string | undefined> {
+  return new Set(store.list().map(({ displayUrl }) => displayUrl.split("/").at(-1)));
+}
+
+describe("disk store at its limits", () => {
+  const quota = { quotaBytes: 4 * PIECE_LENGTH_BYTES };
+
+  test("evicts the least recently used task and never an open one", async (t) => {
+    const directory = temporaryDirectory(t);
+    let nowMs = 1000;
+    const { store, logged } = await openStore(t, directory, quota, { nowMs: () => nowMs++ });
+    const pinned = await store.open(recordOf("pinned", PIECE_LENGTH_BYTES));
+    await storeAll(pinned, "pinned");
+    for (const name of ["a", "b", "c"]) {
+      const task = await store.open(recordOf(name, PIECE_LENGTH_BYTES));
+      await storeAll(task, name);
+      task.release();
+    }
+    (await store.find(taskId("a")))?.release();
+    const next = await store.open(recordOf("d", 4 * PIECE_LENGTH_BYTES));
+    await storePiece(next, "d", 0);
+    assert.deepEqual(namesOf(store), new Set(["pinned", "a", "c", "d"]), "b went; pinned stayed");
+    assert.equal(existsSync(taskDirectory(directory, taskId("b"))), false);
+    await storePiece(next, "d", 1);
+    await storePiece(next, "d", 2);
+    assert.deepEqual(pinned.have.count, 1);
+    await assert.rejects(storePiece(next, "d", 3), (error: AppError) => {
+      assert.equal(error.code, "CACHE_QUOTA_EXCEEDED");
+      assert.match(error.message, /262144 of the cache quota of 262144 bytes are used/);
+      return true;
+    });
+    const usage = store.usage();
+    assert.deepEqual([usage.usedBytes, usage.evictedBytes, usage.evictedTasks], [quota.quotaBytes, 3 * PIECE_LENGTH_BYTES, { quota: 3, "free-space": 0 }]);
+    assert.equal(logged.filter((line) => line.includes("evicted")).length, 3);
+    pinned.release();
+    assert.equal(await storePiece(next, "d", 3), "stored");
+  });
+
+  test("remembers over a restart which task was used last", async (t) => {
+    const directory = temporaryDirectory(t);
+    const first = await openStore(t, directory);
+    for (const name of ["a", "b", "c"]) await storeAll(await first.store.open(recordOf(name, PIECE_LENGTH_BYTES)), name);
+    await first.store.close();
+    for (const [name, seconds] of [["a", 300], ["b", 100], ["c", 200]] as const) utimesSync(join(taskDirectory(directory, taskId(name)), "journal"), seconds, seconds);
+    const { store } = await openStore(t, directory, quota);
+    const task = await store.open(recordOf("d", 2 * PIECE_LENGTH_BYTES));
+    await storeAll(task, "d");
+    assert.deepEqual(namesOf(store), new Set(["a", "c", "d"]));
+  });
+
+  test("pieces stored at once do not exceed the quota together", async (t) => {
+    const { store } = await openStore(t, temporaryDirectory(t), quota);
+    const task = await store.open(recordOf("a", 8 * PIECE_LENGTH_BYTES));
+    const results = await Promise.allSettled(Array.from({ length: 8 }, (_, piece) => storePiece(task, "a", piece)));
+    assert.equal(results.filter(({ status }) => status === "fulfilled").length, 4);
+    assert.equal(task.have.count, 4);
+    assert.equal(store.usage().usedBytes, quota.quotaBytes);
+  });
+
+  test("keeps space free on the file system: by eviction, else DISK_FULL", async (t) => {
+    let freeBytes = 10 * PIECE_LENGTH_BYTES;
+    let nowMs = 0;
+    const deps = { freeBytes: () => Promise.resolve(freeBytes), nowMs: () => (nowMs += 2000) };
+    const { store } = await openStore(t, temporaryDirectory(t), { reservedFreeBytes: 5 * PIECE_LENGTH_BYTES }, deps);
+    const old = await store.open(recordOf("old", PIECE_LENGTH_BYTES));
+    await storeAll(old, "old");
+    old.release();
+    const task = await store.open(recordOf("a", 3 * PIECE_LENGTH_BYTES));
+    await storePiece(task, "a", 0);
+    freeBytes = 5 * PIECE_LENGTH_BYTES;
+    const stored = storePiece(task, "a", 1);
+    await assert.rejects(stored, { code: "DISK_FULL" }, "eviction freed nothing on this file system");
+    assert.equal(await store.find(old.record.taskId), undefined);
+    assert.deepEqual(store.usage().evictedTasks, { quota: 0, "free-space": 1 });
+    freeBytes = 6 * PIECE_LENGTH_BYTES;
+    assert.equal(await storePiece(task, "a", 1), "stored");
+  });
+
+  test("a write that fails is reported, stores nothing, and can be tried again", async (t) => {
+    const pool = new StorePool(1);
+    let failing = true;
+    const runner: StoreRunner = {
+      run: (kind, input, path) => (failing ? Promise.reject(new AppError("DISK_FULL", `cannot write ${path}`)) : pool.run(kind, input, path)),
+      close: () => pool.close(),
+    };
+    const { store } = await openStore(t, temporaryDirectory(t), {}, { runner });
+    const task = await store.open(recordOf("a", PIECE_LENGTH_BYTES));
+    await assert.rejects(storePiece(task, "a", 0), { code: "DISK_FULL" });
+    assert.equal(task.have.count, 0);
+    assert.equal(store.usage().usedBytes, 0);
+    failing = false;
+    assert.equal(await storePiece(task, "a", 0), "stored");
+  });
+
+  test("a piece that waits while all is discarded is written after the discard, not under it", async (t) => {
+    const pool = new StorePool(1);
+    const first = Promise.withResolvers<void>();
+    const directory = temporaryDirectory(t);
+    const journalPath = join(taskDirectory(directory, taskId("a")), "journal");
+    const journalLengths: number[] = [];
+    const runner: StoreRunner = {
+      async run(kind, input, path) {
+        const output = pool.run(kind, input, path);
+        if (journalLengths.push(statSync(journalPath).size) === 1) await first.promise;
+        return await output;
+      },
+      close: () => pool.close(),
+    };
+    const { store } = await openStore(t, directory, {}, { runner });
+    const task = await store.open(recordOf("a", PIECE_LENGTH_BYTES));
+    const wrong = task.storeVerified(0, pieceBytes("b", 0), proofOf(pieceBytes("a", 0)));
+    const waiting = storePiece(task, "a", 0);
+    await new Promise(setImmediate);
+    const discarded = task.discard("all");
+    first.resolve();
+    assert.deepEqual(await Promise.all([wrong, waiting]), ["mismatch", "stored"]);
+    await discarded;
+    const [before = 0, after = 0] = journalLengths;
+    assert.ok(after > before, "the discard was journaled when the second write began");
+    const into = new Uint8Array(PIECE_LENGTH_BYTES);
+    await task.read(0, into);
+    assertSameBytes(into, pieceBytes("a", 0));
+  });
+
+  test("a piece whose bytes are gone is dropped by the read that finds out", async (t) => {
+    const directory = temporaryDirectory(t);
+    const { store, logged } = await openStore(t, directory);
+    const task = await store.open(recordOf("a", 3 * PIECE_LENGTH_BYTES));
+    await storeAll(task, "a");
+    const path = join(taskDirectory(directory, taskId("a")), "data");
+    truncateSync(path, PIECE_LENGTH_BYTES + 10);
+    await assert.rejects(task.read(PIECE_LENGTH_BYTES, new Uint8Array(11)), { code: "CACHE_CORRUPT" });
+    assert.deepEqual([...task.have], [0]);
+    assert.equal(store.usage().damagedPieces, 2);
+    assert.match(logged.join(), /dropped 2 damaged pieces \(1, 2\)/);
+    assert.equal(await storePiece(task, "a", 1), "stored");
+    assert.equal(statSync(path).size, 2 * PIECE_LENGTH_BYTES);
+  });
+
+  test("after close, tasks and store refuse with SHUTTING_DOWN", async (t) => {
+    const { store } = await openStore(t, temporaryDirectory(t));
+    const task = await store.open(recordOf("a", PIECE_LENGTH_BYTES));
+    const storing = storePiece(task, "a", 0);
+    await new Promise(setImmediate);
+    await store.close();
+    assert.equal(await storing, "stored", "what was being written was finished");
+    await assert.rejects(task.read(0, new Uint8Array(1)), { code: "SHUTTING_DOWN" });
+    await assert.rejects(store.open(recordOf("b", 1)), { code: "SHUTTING_DOWN" });
+    task.release();
+  });
+});

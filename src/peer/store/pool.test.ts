@@ -1,0 +1,120 @@
+import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
+import { closeSync, openSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { describe, test, type TestContext } from "node:test";
+import { pathToFileURL } from "node:url";
+import { AppError } from "../../base/errors.ts";
+import { pieceDigest } from "./piece-hash.ts";
+import { StorePool } from "./pool.ts";
+import { assertSameBytes, pieceBytes, temporaryDirectory } from "./fixture.test.ts";
+
+function poolOf(t: TestContext, workerCount = 2, workerUrl?: URL): StorePool {
+  const pool = new StorePool(workerCount, workerUrl);
+  t.after(() => pool.close());
+  return pool;
+}
+
+function fileOf(t: TestContext, content: Uint8Array | string): { readonly path: string; readonly fd: number } {
+  const path = join(temporaryDirectory(t), "data");
+  writeFileSync(path, content);
+  const fd = openSync(path, "r+");
+  t.after(() => closeSync(fd));
+  return { path, fd };
+}
+
+describe("store pool", () => {
+  test("writes what has the right digest, and nothing else", async (t) => {
+    const pool = poolOf(t);
+    const { path, fd } = fileOf(t, "");
+    const bytes = pieceBytes("a", 0);
+    const digest = pieceDigest(bytes);
+    assert.equal(await pool.run("verifyAndWrite", { fd, offsetByte: 10, bytes, digest: new Uint8Array(32) }, path), false);
+    assert.equal(readFileSync(path).length, 0);
+    assert.equal(await pool.run("verifyAndWrite", { fd, offsetByte: 10, bytes, digest }, path), true);
+    assertSameBytes(readFileSync(path).subarray(10), bytes);
+    assert.deepEqual(Buffer.from(await pool.run("digestAndWrite", { fd, offsetByte: 0, bytes }, path)), Buffer.from(digest));
+    assertSameBytes(readFileSync(path).subarray(0, bytes.length), bytes);
+  });
+
+  test("finds the pieces that are wrong, cut, or not there", async (t) => {
+    const pool = poolOf(t);
+    const bytes = pieceBytes("a", 0, 300_000);
+    const { path, fd } = fileOf(t, bytes);
+    const digest = pieceDigest(bytes.subarray(0, 100_000));
+    const pieces = [
+      { piece: 0, offsetByte: 0, lengthBytes: 100_000, digest },
+      { piece: 1, offsetByte: 1, lengthBytes: 100_000, digest },
+      { piece: 2, offsetByte: 200_001, lengthBytes: 100_000, digest },
+      { piece: 3, offsetByte: 400_000, lengthBytes: 100_000, digest },
+    ];
+    assert.deepEqual(await pool.run("verifyOnDisk", { fd, pieces }, path), [1, 2, 3]);
+  });
+
+  test("digests the head of a file, also past its turn, and notices a short one", async (t) => {
+    const pool = poolOf(t);
+    const content = Buffer.alloc(9 * 1024 * 1024, "0123456789");
+    const { path, fd } = fileOf(t, content);
+    for (const algorithm of ["sha256", "sha512", "sha1", "md5"] as const) {
+      for (const lengthBytes of [0, 1, 5 * 1024 * 1024 + 1, content.length]) {
+        const expected = createHash(algorithm).update(content.subarray(0, lengthBytes)).digest("hex");
+        assert.equal(await pool.run("fileDigest", { fd, algorithm, lengthBytes }, path), expected);
+      }
+    }
+    assert.equal(await pool.run("fileDigest", { fd, algorithm: "sha256", lengthBytes: content.length + 1 }, path), undefined);
+  });
+
+  test("a full device is DISK_FULL, says so, and the thread lives on", async (t) => {
+    const pool = poolOf(t, 1);
+    const full = openSync("/dev/full", "r+");
+    t.after(() => closeSync(full));
+    const bytes = pieceBytes("a", 0);
+    await assert.rejects(pool.run("digestAndWrite", { fd: full, offsetByte: 0, bytes }, "/cache/data"), (error: AppError) => {
+      assert.equal(error.code, "DISK_FULL");
+      assert.match(error.message, /cannot write a piece to \/cache\/data: no space is left on the device; free some/);
+      return true;
+    });
+    const { path, fd } = fileOf(t, "");
+    assert.equal((await pool.run("digestAndWrite", { fd, offsetByte: 0, bytes }, path)).length, 32);
+  });
+
+  test("any other refusal of the system is DISK_FAILED", async (t) => {
+    const pool = poolOf(t, 1);
+    const path = join(temporaryDirectory(t), "data");
+    writeFileSync(path, "x");
+    const fd = openSync(path, "r");
+    t.after(() => closeSync(fd));
+    const job = pool.run("digestAndWrite", { fd, offsetByte: 0, bytes: pieceBytes("a", 0) }, path);
+    await assert.rejects(job, { code: "DISK_FAILED", message: /EBADF/ });
+  });
+
+  test("a thread that dies rejects its jobs and is replaced", async (t) => {
+    const path = join(temporaryDirectory(t), "worker.mjs");
+    writeFileSync(
+      path,
+      `import { parentPort } from "node:worker_threads";
+       parentPort.on("message", ({ id, kind }) => {
+         if (kind === "fileDigest") throw new Error("the roof is on fire");
+         parentPort.postMessage({ id, output: true });
+       });`,
+    );
+    const pool = poolOf(t, 1, pathToFileURL(path));
+    const input = { fd: 0, offsetByte: 0, bytes: pieceBytes("a", 0), digest: new Uint8Array(32) };
+    assert.equal(await pool.run("verifyAndWrite", input, "data"), true);
+    const dying = pool.run("fileDigest", { fd: 0, algorithm: "md5", lengthBytes: 1 }, "data");
+    const behind = pool.run("verifyAndWrite", input, "data");
+    await assert.rejects(dying, { code: "INTERNAL", message: /cannot read data: the thread doing it ended \(the roof is on fire\)/ });
+    await behind.catch((error: unknown) => assert.ok(error instanceof AppError && error.code === "INTERNAL"));
+    assert.equal(await pool.run("verifyAndWrite", input, "data"), true);
+  });
+
+  test("close rejects what is not done, and refuses what comes later", async (t) => {
+    const pool = poolOf(t, 1);
+    const { path, fd } = fileOf(t, Buffer.alloc(64 * 1024 * 1024));
+    const job = pool.run("fileDigest", { fd, algorithm: "md5", lengthBytes: 64 * 1024 * 1024 }, path);
+    const rejected = assert.rejects(job, { code: "SHUTTING_DOWN" });
+    await pool.close();
+    await rejected;
+    await assert.rejects(pool.run("fileDigest", { fd, algorithm: "md5", lengthBytes: 1 }, path), { code: "SHUTTING_DOWN" });
+  });
+});

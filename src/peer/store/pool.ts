@@ -1,0 +1,138 @@
+/**
+ * A few threads that hash and write ({@link StoreJobs}), so that the main thread only moves frames and decides.
+ */
+import { Worker } from "node:worker_threads";
+import { assert } from "../../base/assert.ts";
+import { AppError } from "../../base/errors.ts";
+import { diskFailureError } from "./errors.ts";
+import type { StoreJobKind, StoreJobs, StoreReply } from "./worker.ts";
+
+/** What the store needs of its threads; tests stand in with failing disks. */
+export interface StoreRunner {
+  /** @param path the file behind the job's descriptor, for the message of an error */
+  run<K extends StoreJobKind>(kind: K, input: StoreJobs[K]["input"], path: string): Promise<StoreJobs[K]["output"]>;
+  close(): Promise<void>;
+}
+
+/** Verb of each job in the message of its failure. */
+const DOING: Readonly<Record<StoreJobKind, string>> = {
+  verifyAndWrite: "write a piece to",
+  digestAndWrite: "write a piece to",
+  verifyOnDisk: "verify pieces of",
+  fileDigest: "read",
+};
+
+/**
+ * The pool. Threads start with the first jobs, keep the process alive only while a job runs, and are replaced when
+ * they die. A job goes to the thread with the fewest; the order of jobs is not kept.
+ */
+export class StorePool implements StoreRunner {
+  readonly #slots: Slot[];
+  readonly #pending = new Map<number, Pending>();
+  readonly #workerUrl: URL;
+  #nextId = 1;
+  #closed = false;
+
+  /**
+   * @param workerCount threads, ≥ 1; two keep up with 3 GB/s
+   * @param workerUrl the thread's module, for tests
+   */
+  constructor(workerCount: number, workerUrl: URL = WORKER_URL) {
+    assert(Number.isInteger(workerCount) && workerCount >= 1, `a pool of ${workerCount} threads`);
+    this.#slots = Array.from({ length: workerCount }, () => ({ worker: undefined, jobCount: 0 }));
+    this.#workerUrl = workerUrl;
+    // A thread takes 0.1 s of CPU to start: not when the first piece is there. The others wait until there is work.
+    const first = this.#slots[0] as Slot;
+    first.worker = this.#start(first);
+  }
+
+  /**
+   * Runs one job on a thread.
+   *
+   * @param input buffers in it must lie in shared memory (others would be copied) and stay unchanged until the answer
+   * @throws AppError DISK_FULL, DISK_FAILED; INTERNAL when the thread died; SHUTTING_DOWN after {@link close}
+   */
+  run<K extends StoreJobKind>(kind: K, input: StoreJobs[K]["input"], path: string): Promise<StoreJobs[K]["output"]> {
+    if (this.#closed) return Promise.reject(shuttingDown());
+    let slot = this.#slots[0] as Slot;
+    for (const other of this.#slots) {
+      const started = other.worker !== undefined || slot.jobCount >= JOBS_BEFORE_NEXT_THREAD;
+      if (started && other.jobCount < slot.jobCount) slot = other;
+    }
+    const worker = (slot.worker ??= this.#start(slot));
+    const id = this.#nextId++;
+    return new Promise((resolve, reject) => {
+      // The reply to `id` is of kind K: the worker answers each request with its own kind's output.
+      this.#pending.set(id, { slot, kind, path, resolve, reject });
+      if (slot.jobCount++ === 0) worker.ref();
+      worker.postMessage({ id, kind, input });
+    });
+  }
+
+  /** Ends all threads; jobs not answered by then are rejected with SHUTTING_DOWN. Idempotent. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    await Promise.all(this.#slots.map(async ({ worker }) => await worker?.terminate()));
+  }
+
+  #start(slot: Slot): Worker {
+    const worker = new Worker(this.#workerUrl, { name: "store" });
+    let cause: unknown;
+    worker.on("message", (reply: StoreReply) => this.#settle(reply));
+    worker.on("error", (error) => (cause = error));
+    // Only now is it certain that the thread touches no descriptor any more.
+    worker.on("exit", () => this.#bury(slot, cause));
+    worker.unref();
+    return worker;
+  }
+
+  #settle(reply: StoreReply): void {
+    const pending = this.#pending.get(reply.id);
+    if (pending === undefined) return;
+    this.#pending.delete(reply.id);
+    if (--pending.slot.jobCount === 0) pending.slot.worker?.unref();
+    if ("failure" in reply) pending.reject(diskFailureError(reply.failure, DOING[pending.kind], pending.path));
+    else pending.resolve(reply.output);
+  }
+
+  #bury(slot: Slot, cause: unknown): void {
+    slot.worker = undefined;
+    slot.jobCount = 0;
+    for (const [id, pending] of this.#pending) {
+      if (pending.slot !== slot) continue;
+      this.#pending.delete(id);
+      pending.reject(this.#closed ? shuttingDown() : threadDied(pending, cause));
+    }
+  }
+}
+
+/** Jobs waiting at the busy threads before another is started. */
+const JOBS_BEFORE_NEXT_THREAD = 3;
+
+interface Slot {
+  worker: Worker | undefined;
+  jobCount: number;
+}
+
+interface Pending {
+  readonly slot: Slot;
+  readonly kind: StoreJobKind;
+  readonly path: string;
+  readonly resolve: (output: StoreJobs[StoreJobKind]["output"]) => void;
+  readonly reject: (error: AppError) => void;
+}
+
+function shuttingDown(): AppError {
+  return new AppError("SHUTTING_DOWN", "the piece store is closing");
+}
+
+function threadDied(pending: Pending, cause: unknown): AppError {
+  const why = cause instanceof Error ? cause.message : "no reason given";
+  const message = `cannot ${DOING[pending.kind]} ${pending.path}: the thread doing it ended (${why}); another takes its place`;
+  return new AppError("INTERNAL", message, { cause });
+}
+
+/** Beside this module: `.ts` in the repository, `.js` when built. */
+const WORKER_URL = import.meta.url.endsWith(".ts")
+  ? new URL("./worker.ts", import.meta.url)
+  : new URL("./worker.js", import.meta.url);

@@ -1,0 +1,136 @@
+/**
+ * The thread that hashes and writes pieces. Descriptors are process-wide, so the main thread opens the files and
+ * passes their numbers; it must not close one before the job's answer has come.
+ */
+import { createHash } from "node:crypto";
+import { readSync, writeSync } from "node:fs";
+import { isMainThread, parentPort } from "node:worker_threads";
+import type { DigestAlgorithm } from "../../protocol/ids.ts";
+import { createPieceHasher, pieceDigest } from "./piece-hash.ts";
+import { diskFailure, type DiskFailure } from "./errors.ts";
+
+/** A piece on disk and what it must hash to. */
+export interface PieceOnDisk {
+  readonly piece: number;
+  readonly offsetByte: number;
+  readonly lengthBytes: number;
+  readonly digest: Uint8Array;
+}
+
+/** Every job: what goes in, what comes out. `bytes` lies in shared memory and is not changed until the answer. */
+export interface StoreJobs {
+  /** Hashes, compares, and only when equal writes. @returns whether it was equal */
+  verifyAndWrite: {
+    readonly input: { readonly fd: number; readonly offsetByte: number; readonly bytes: Uint8Array; readonly digest: Uint8Array };
+    readonly output: boolean;
+  };
+  /** @returns the digest of what was written */
+  digestAndWrite: {
+    readonly input: { readonly fd: number; readonly offsetByte: number; readonly bytes: Uint8Array };
+    readonly output: Uint8Array;
+  };
+  /** @returns the pieces whose bytes are not there, unreadable, or not right */
+  verifyOnDisk: {
+    readonly input: { readonly fd: number; readonly pieces: readonly PieceOnDisk[] };
+    readonly output: readonly number[];
+  };
+  /** @returns hex of the first `lengthBytes` bytes, or undefined when the file is shorter */
+  fileDigest: {
+    readonly input: { readonly fd: number; readonly algorithm: DigestAlgorithm; readonly lengthBytes: number };
+    readonly output: string | undefined;
+  };
+}
+
+export type StoreJobKind = keyof StoreJobs;
+
+/** One request: `id` is the asker's. */
+export type StoreRequest = { [K in StoreJobKind]: { readonly id: number; readonly kind: K; readonly input: StoreJobs[K]["input"] } }[StoreJobKind];
+
+export type StoreReply =
+  | { readonly id: number; readonly output: StoreJobs[StoreJobKind]["output"] }
+  | { readonly id: number; readonly failure: DiskFailure };
+
+/** Reads of a file to hash it: stays in the second-level cache, and no gain was measured above. */
+const READ_LENGTH_BYTES = 256 * 1024;
+/** Bytes of a whole-file digest between two looks at the queue (about 3 ms): pieces do not wait for it. */
+const DIGEST_TURN_BYTES = 4 * 1024 * 1024;
+
+let readBuffer: Uint8Array | undefined;
+
+if (!isMainThread && parentPort !== null) {
+  const port = parentPort;
+  port.on("message", (request: StoreRequest) => {
+    answer(request).then(
+      (output) => port.postMessage({ id: request.id, output } satisfies StoreReply),
+      (error: unknown) => port.postMessage({ id: request.id, failure: diskFailure(error) } satisfies StoreReply),
+    );
+  });
+}
+
+async function answer(request: StoreRequest): Promise<StoreJobs[StoreJobKind]["output"]> {
+  switch (request.kind) {
+    case "verifyAndWrite": {
+      const { fd, offsetByte, bytes, digest } = request.input;
+      if (!isEqual(pieceDigest(bytes), digest)) return false;
+      writeAll(fd, bytes, offsetByte);
+      return true;
+    }
+    case "digestAndWrite": {
+      const { fd, offsetByte, bytes } = request.input;
+      const digest = pieceDigest(bytes);
+      writeAll(fd, bytes, offsetByte);
+      // A copy: a native Buffer may be a view of a larger pool, which would travel with it.
+      return Uint8Array.from(digest);
+    }
+    case "verifyOnDisk":
+      return request.input.pieces.filter((piece) => !isOnDisk(request.input.fd, piece)).map(({ piece }) => piece);
+    case "fileDigest":
+      return await digestFile(request.input);
+  }
+}
+
+function writeAll(fd: number, bytes: Uint8Array, offsetByte: number): void {
+  let written = 0;
+  while (written < bytes.length) {
+    written += writeSync(fd, bytes, written, bytes.length - written, offsetByte + written);
+  }
+}
+
+function isOnDisk(fd: number, piece: PieceOnDisk): boolean {
+  const hasher = createPieceHasher();
+  let read: boolean;
+  try {
+    read = readParts(fd, piece.offsetByte, piece.lengthBytes, (part) => hasher.update(part));
+  } catch (error) {
+    if (diskFailure(error).code === "EIO") return false;
+    throw error;
+  }
+  return read && isEqual(hasher.digest(), piece.digest);
+}
+
+async function digestFile(input: StoreJobs["fileDigest"]["input"]): Promise<string | undefined> {
+  const hash = createHash(input.algorithm);
+  for (let offsetByte = 0; offsetByte < input.lengthBytes; offsetByte += DIGEST_TURN_BYTES) {
+    const lengthBytes = Math.min(DIGEST_TURN_BYTES, input.lengthBytes - offsetByte);
+    if (!readParts(input.fd, offsetByte, lengthBytes, (part) => void hash.update(part))) return undefined;
+    await new Promise(setImmediate);
+  }
+  return hash.digest("hex");
+}
+
+/** @returns false when the file ends before the range does */
+function readParts(fd: number, offsetByte: number, lengthBytes: number, take: (part: Uint8Array) => void): boolean {
+  readBuffer ??= new Uint8Array(READ_LENGTH_BYTES);
+  let done = 0;
+  while (done < lengthBytes) {
+    const count = readSync(fd, readBuffer, 0, Math.min(READ_LENGTH_BYTES, lengthBytes - done), offsetByte + done);
+    if (count === 0) return false;
+    take(readBuffer.subarray(0, count));
+    done += count;
+  }
+  return true;
+}
+
+function isEqual(a: Uint8Array, b: Uint8Array): boolean {
+  return Buffer.compare(a, b) === 0;
+}

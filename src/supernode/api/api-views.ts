@@ -1,0 +1,156 @@
+/** What the REST API shows, gathered from those who know. */
+import { AppError } from "../../base/errors.ts";
+import type { PieceStore } from "../../peer/store/piece-store.ts";
+import { isTaskId, type PeerId, type TaskId } from "../../protocol/ids.ts";
+import type { SchedulerSnapshot } from "../../scheduler/index.ts";
+import type { OriginMeter } from "../cache/origin-meter.ts";
+import { isLoopback, type PeerTable } from "../peer-table.ts";
+import type { SeedCache } from "../cache/seed-cache.ts";
+import type { TaskJoins } from "../task-joins.ts";
+
+export interface ApiViewsDeps {
+  readonly snapshot: () => SchedulerSnapshot;
+  readonly seeds: Pick<SeedCache, "get">;
+  readonly joins: Pick<TaskJoins, "membersOf">;
+  readonly meter: Pick<OriginMeter, "bytesOf">;
+  readonly peers: PeerTable;
+  readonly store: Pick<PieceStore, "list" | "usage" | "remove">;
+  readonly quotaBytes: number | undefined;
+  readonly seed: { readonly peerId: PeerId; readonly address: string; readonly port: number };
+  readonly version: string;
+}
+
+/** A page of a list sorted by id. */
+export interface Page {
+  readonly limit: number;
+  /** Exclusive; empty: from the start. */
+  readonly after: string;
+}
+
+type SnapshotTask = SchedulerSnapshot["tasks"][number];
+
+export class ApiViews {
+  readonly #deps: ApiViewsDeps;
+
+  constructor(deps: ApiViewsDeps) {
+    this.#deps = deps;
+  }
+
+  version(): object {
+    const { version, seed } = this.#deps;
+    return { name: "dragonfly supernode", version, node: process.versions.node, peerId: seed.peerId };
+  }
+
+  tasks(page: Page): object {
+    const tasks = paged(this.#deps.snapshot().tasks, (task) => task.taskId, page);
+    return { tasks: tasks.flatMap((task) => this.#task(task) ?? []) };
+  }
+
+  /** @throws AppError TASK_UNKNOWN */
+  task(taskId: string): object {
+    const task = this.#deps.snapshot().tasks.find((each) => each.taskId === taskId);
+    const view = task === undefined ? undefined : this.#task(task);
+    if (task === undefined || view === undefined) throw unknownTask(taskId);
+    const sources = new Map(this.#deps.joins.membersOf(task.taskId).map((member) => [member.peerId, member.sources]));
+    const members = task.members.map(({ peerId, pieceCount, complete, neighbours }) => ({
+      peerId,
+      pieceCount: peerId === this.#deps.seed.peerId ? view.heldPieces : pieceCount,
+      complete,
+      neighbours,
+      sources: sources.get(peerId) ?? null,
+    }));
+    return { ...view, members };
+  }
+
+  peers(page: Page): object {
+    const { seed, version, peers } = this.#deps;
+    const shown = paged(this.#deps.snapshot().peers, (peer) => peer.peerId, page);
+    return {
+      peers: shown.map(({ peerId, connected, taskCount, seed: isSeed }) => {
+        const peer = peers.get(peerId);
+        const isSelf = peerId === seed.peerId;
+        const where = isSelf ? seed : peers.addressOf(peerId, undefined);
+        return {
+          peerId,
+          seed: isSeed,
+          connected,
+          name: peer?.host.name ?? "",
+          program: isSelf ? "supernode" : (peer?.host.program ?? ""),
+          version: isSelf ? version : (peer?.host.version ?? ""),
+          address: where?.address ?? "",
+          port: where?.port ?? 0,
+          labels: peer?.host.labels ?? {},
+          taskCount,
+        };
+      }),
+    };
+  }
+
+  links({ limit }: Page): object {
+    const links: { taskId: TaskId; peers: readonly [PeerId, PeerId] }[] = [];
+    for (const { taskId, members } of this.#deps.snapshot().tasks) {
+      for (const { peerId, neighbours } of members) {
+        for (const neighbour of neighbours) {
+          if (links.length >= limit) return { links };
+          // Each pair once.
+          if (peerId < neighbour) links.push({ taskId, peers: [peerId, neighbour] });
+        }
+      }
+    }
+    return { links };
+  }
+
+  cache(page: Page): object {
+    const { store, quotaBytes } = this.#deps;
+    const { usedBytes, taskCount, evictedBytes } = store.usage();
+    const records = paged([...store.list()].sort((left, right) => (left.taskId < right.taskId ? -1 : 1)), (record) => record.taskId, page);
+    const tasks = records.map(({ taskId, displayUrl, digest, lengthBytes, contentType }) => ({
+      taskId,
+      url: displayUrl,
+      digest: digest ?? null,
+      lengthBytes: lengthBytes ?? null,
+      contentType: contentType ?? null,
+    }));
+    return { usedBytes, quotaBytes: quotaBytes ?? null, taskCount, evictedBytes, tasks };
+  }
+
+  /** @returns false when somebody uses it. @throws AppError TASK_UNKNOWN */
+  async removeFromCache(taskId: string): Promise<boolean> {
+    const { store, seeds } = this.#deps;
+    if (!isTaskId(taskId) || !store.list().some((record) => record.taskId === taskId)) throw unknownTask(taskId);
+    return seeds.get(taskId) === undefined && (await store.remove(taskId));
+  }
+
+  #task({ taskId, members }: SnapshotTask): (Readonly<Record<string, unknown>> & { readonly heldPieces: number }) | undefined {
+    const seedTask = this.#deps.seeds.get(taskId);
+    if (seedTask === undefined) return undefined;
+    const { stored } = seedTask.task;
+    const { displayUrl, digest, lengthBytes, pieceLengthBytes } = stored.record;
+    return {
+      taskId,
+      url: displayUrl,
+      digest: digest ?? null,
+      lengthBytes: lengthBytes ?? null,
+      pieceLengthBytes,
+      heldPieces: stored.have.count,
+      complete: stored.complete,
+      reading: seedTask.isReading,
+      originBytes: this.#deps.meter.bytesOf(taskId),
+      memberCount: members.filter((member) => member.peerId !== this.#deps.seed.peerId).length,
+    };
+  }
+}
+
+/** May this address use the API without the join token? */
+export function isTrusted(remoteAddress: string | undefined): boolean {
+  return remoteAddress !== undefined && isLoopback(remoteAddress);
+}
+
+function paged<T>(items: readonly T[], idOf: (item: T) => string, { limit, after }: Page): readonly T[] {
+  const from = after === "" ? 0 : items.findIndex((item) => idOf(item) > after);
+  return from < 0 ? [] : items.slice(from, from + limit);
+}
+
+function unknownTask(taskId: string): AppError {
+  return new AppError("TASK_UNKNOWN", `there is no task ${taskId} here`);
+}

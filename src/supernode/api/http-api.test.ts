@@ -1,0 +1,194 @@
+import assert from "node:assert/strict";
+import { type TestContext, test } from "node:test";
+import type { FastifyInstance } from "fastify";
+import type { PeerId, TaskId } from "../../protocol/ids.ts";
+import type { SchedulerSnapshot } from "../../scheduler/index.ts";
+import { ApiViews } from "./api-views.ts";
+import { createHttpApi } from "./http-api.ts";
+import { SupernodeMetrics } from "../metrics.ts";
+import { PeerTable } from "../peer-table.ts";
+import { FakeOrigin, resolvedTask, seedLab, silentLog } from "../cache/seed-fixture.test.ts";
+
+const seedId = "seed-1" as PeerId;
+const hostId = "host-1" as PeerId;
+const otherTaskId = "e".repeat(64) as TaskId;
+
+async function startApi(t: TestContext, token: string | undefined): Promise<{ app: FastifyInstance; taskId: TaskId; setReady: (ready: boolean) => void }> {
+  const origin = new FakeOrigin(Buffer.alloc(200_000));
+  const lab = seedLab(origin);
+  const resolved = resolvedTask(origin, lab.key);
+  const { taskId } = resolved;
+  await lab.read(resolved);
+  await lab.store.open({ ...resolved.record, taskId: otherTaskId });
+  const member = { peerId: hostId, pieceCount: 1, complete: false, neighbours: [seedId] };
+  const seed = { peerId: seedId, pieceCount: 0, complete: true, neighbours: [hostId] };
+  const snapshot: SchedulerSnapshot = {
+    peers: [
+      { peerId: hostId, seed: false, connected: true, topology: {}, taskCount: 1 },
+      { peerId: seedId, seed: true, connected: true, topology: {}, taskCount: 1 },
+    ],
+    tasks: [{ taskId, leaseHolder: undefined, members: [member, seed] }],
+  };
+  const usage = { usedBytes: 5, taskCount: 2, openTaskCount: 1, evictedBytes: 0, evictedTasks: { quota: 0, "free-space": 0 }, damagedPieces: 0, verifyMsTotal: 0 };
+  const metrics = new SupernodeMetrics("1.2.3");
+  metrics.observe({ taskCount: () => 1, peerCount: () => 1, linkCount: () => 1, cache: () => usage });
+  const views = new ApiViews({
+    snapshot: () => snapshot,
+    seeds: lab.seeds,
+    joins: { membersOf: () => [{ peerId: hostId, sources: { seedBytes: 1, peerBytes: 2, originBytes: 0 } }] },
+    meter: lab.meter,
+    peers: new PeerTable(() => 0),
+    store: { list: () => [...lab.store.tasks.values()].map(({ record }) => record), usage: () => usage, remove: (id) => lab.store.remove(id) },
+    quotaBytes: undefined,
+    seed: { peerId: seedId, address: "10.0.0.1", port: 8002 },
+    version: "1.2.3",
+  });
+  let ready = true;
+  const app = await createHttpApi({
+    views,
+    metrics,
+    token,
+    version: "1.2.3",
+    isReady: () => ready,
+    handlePieces: (request, response) => {
+      if (request.url?.includes("pieces/7")) return false;
+      response.end("a piece");
+      return true;
+    },
+    upgrades: [],
+    log: silentLog,
+  });
+  t.after(() => app.close());
+  return { app, taskId, setReady: (value) => (ready = value) };
+}
+
+async function get(app: FastifyInstance, url: string, options: { remoteAddress?: string; token?: string } = {}) {
+  const headers = options.token === undefined ? {} : { authorization: `Bearer ${options.token}` };
+  const response = await app.inject({ url, headers, remoteAddress: options.remoteAddress ?? "127.0.0.1" });
+  return { status: response.statusCode, body: response.body, json: (): Record<string, unknown> => response.json() };
+}
+
+test("health, readiness and metrics are for everybody", async (t) => {
+  const { app, setReady } = await startApi(t, "secret");
+  const remoteAddress = "10.1.1.1";
+  assert.equal((await get(app, "/healthz", { remoteAddress })).status, 200);
+  assert.equal((await get(app, "/readyz", { remoteAddress })).status, 200);
+  setReady(false);
+  assert.deepEqual((await get(app, "/readyz")).json()["code"], "SHUTTING_DOWN");
+  assert.equal((await get(app, "/readyz")).status, 503);
+  const { body } = await get(app, "/metrics", { remoteAddress });
+  assert.match(body, /^dragonfly_supernode_origin_bytes_total 0$/m);
+  assert.match(body, /^dragonfly_supernode_cache_bytes 5$/m);
+  assert.match(body, /^dragonfly_supernode_build_info\{version="1.2.3",node="[^"]+"\} 1$/m);
+});
+
+test("the API needs the join token from elsewhere, and none from this machine", async (t) => {
+  const { app } = await startApi(t, "secret");
+  for (const url of ["/v1/version", "/v1/tasks", "/v1/peers", "/v1/links", "/v1/cache"]) {
+    // oxlint-disable-next-line no-await-in-loop -- cases
+    const [here, stranger, wrong, known] = await Promise.all([
+      get(app, url),
+      get(app, url, { remoteAddress: "10.1.1.1" }),
+      get(app, url, { remoteAddress: "10.1.1.1", token: "wrong" }),
+      get(app, url, { remoteAddress: "::ffff:10.1.1.1", token: "secret" }),
+    ]);
+    assert.deepEqual([here.status, stranger.status, wrong.status, known.status], [200, 401, 401, 200]);
+    assert.equal(stranger.json()["code"], "TOKEN_REFUSED");
+  }
+  const open = await startApi(t, undefined);
+  assert.equal((await get(open.app, "/v1/tasks", { remoteAddress: "10.1.1.1" })).status, 200);
+});
+
+test("tasks, members, peers and links are shown", async (t) => {
+  const { app, taskId } = await startApi(t, "secret");
+  const [task] = (await get(app, "/v1/tasks")).json()["tasks"] as [Record<string, unknown>];
+  assert.deepEqual(task, {
+    taskId,
+    url: "http://origin/file",
+    digest: null,
+    lengthBytes: 200_000,
+    pieceLengthBytes: 65_536,
+    heldPieces: 4,
+    complete: true,
+    reading: false,
+    originBytes: 200_000,
+    memberCount: 1,
+  });
+  const { members } = (await get(app, `/v1/tasks/${taskId}`)).json() as { members: unknown[] };
+  const sources = { seedBytes: 1, peerBytes: 2, originBytes: 0 };
+  assert.deepEqual(members[0], { peerId: hostId, pieceCount: 1, complete: false, neighbours: [seedId], sources });
+  assert.deepEqual((await get(app, "/v1/links")).json(), { links: [{ taskId, peers: [hostId, seedId] }] });
+  const { peers } = (await get(app, `/v1/peers?after=${hostId}`)).json() as { peers: { peerId: string; port: number }[] };
+  assert.deepEqual(peers.map(({ peerId, port }) => [peerId, port]), [[seedId, 8002]]);
+});
+
+test("the cache is listed by pages, and a file removed unless it is in use", async (t) => {
+  const { app, taskId } = await startApi(t, "secret");
+  const idsOf = async (url: string): Promise<unknown[]> => ((await get(app, url)).json() as { tasks: { taskId: string }[] }).tasks.map((each) => each.taskId);
+  assert.deepEqual(await idsOf("/v1/cache"), [taskId, otherTaskId]);
+  assert.deepEqual(await idsOf("/v1/cache?limit=1"), [taskId]);
+  assert.deepEqual(await idsOf(`/v1/cache?after=${taskId}`), [otherTaskId]);
+  const remove = async (id: string): Promise<number> => (await app.inject({ method: "DELETE", url: `/v1/cache/${id}` })).statusCode;
+  assert.equal(await remove(taskId), 409);
+  assert.equal(await remove(otherTaskId), 204);
+  assert.equal(await remove(otherTaskId), 404);
+  assert.equal(await remove("../../etc/passwd"), 404);
+  assert.equal(await remove("nonsense"), 400);
+});
+
+test("pieces go to the peer, whoever asks: they need a ticket", async (t) => {
+  const { app, taskId } = await startApi(t, "secret");
+  assert.equal((await get(app, `/v1/tasks/${taskId}/pieces/0`, { remoteAddress: "10.1.1.1" })).body, "a piece");
+  assert.equal((await get(app, `/v1/tasks/${taskId}/content`)).body, "a piece");
+  assert.equal((await get(app, `/v1/tasks/${taskId}/pieces/7`)).status, 404);
+});
+
+test("what is wrong is said with a code", async (t) => {
+  const { app } = await startApi(t, "secret");
+  for (const [url, status, code] of [
+    ["/v1/nothing?secret=1", 404, "USAGE"],
+    [`/v1/tasks/${"f".repeat(64)}`, 404, "TASK_UNKNOWN"],
+    ["/v1/tasks/xyz", 400, "USAGE"],
+    ["/v1/tasks?limit=0", 400, "USAGE"],
+    ["/v1/tasks?limit=x", 400, "USAGE"],
+  ] as const) {
+    // oxlint-disable-next-line no-await-in-loop -- cases
+    const response = await get(app, url);
+    assert.deepEqual([response.status, response.json()["code"]], [status, code], url);
+    assert.doesNotMatch(response.body, /secret/);
+  }
+});
+
+test("the OpenAPI document describes every route and each of its answers", async (t) => {
+  const { app } = await startApi(t, "secret");
+  const document = (await get(app, "/openapi.json")).json() as {
+    openapi: string;
+    info: { version: string };
+    paths: Record<string, Record<string, { description?: string; responses: Record<string, { description?: string }>; parameters?: { name: string; in: string }[] }>>;
+  };
+  assert.match(document.openapi, /^3\.1/);
+  assert.equal(document.info.version, "1.2.3");
+  assert.deepEqual(Object.keys(document.paths).toSorted(), [
+    "/healthz",
+    "/metrics",
+    "/readyz",
+    "/v1/cache",
+    "/v1/cache/{id}",
+    "/v1/links",
+    "/v1/peers",
+    "/v1/tasks",
+    "/v1/tasks/{id}",
+    "/v1/tasks/{id}/content",
+    "/v1/tasks/{id}/pieces/{n}",
+    "/v1/version",
+  ]);
+  for (const [path, operations] of Object.entries(document.paths)) {
+    for (const [method, operation] of Object.entries(operations)) {
+      assert.ok(operation.description, `${method} ${path}`);
+      for (const response of Object.values(operation.responses)) assert.equal(typeof response.description, "string");
+      const named = [...path.matchAll(/\{(\w+)\}/g)].map((match) => match[1]);
+      const inPath = (operation.parameters ?? []).filter((parameter) => parameter.in === "path").map((parameter) => parameter.name);
+      assert.deepEqual(new Set(inPath), new Set(named), path);
+    }
+  }
+});

@@ -1,0 +1,125 @@
+/**
+ * Which task a source is: one version of one file, however it is spelt and whoever asks.
+ *
+ * Content known by a strong digest is one task per place that answers for it (see `placeOf`): that a caller may have it
+ * is checked by asking that place in the caller's name (task-resolver.ts), and what one place gave, no other can grant.
+ * Anything else is its URL and its version, and callers with credentials have tasks of their own, for the same URL may
+ * mean another file to them.
+ */
+import { createHash, createHmac, randomBytes } from "node:crypto";
+import { AppError } from "../../base/errors.ts";
+import { parseOriginUrl, redactUrl } from "../../origin/origin-url.ts";
+import type { OriginInfo } from "../../origin/origin.ts";
+import type { Source } from "../../protocol/control-messages.ts";
+import { type Digest, digestAlgorithm, parseDigest, type TaskId } from "../../protocol/ids.ts";
+import { dropVolatileParameters } from "./volatile-parameters.ts";
+
+export interface SourceIdentity {
+  /** The content's digest, of whatever algorithm: what is read is held against it. */
+  readonly digest: Digest | undefined;
+  /** Set when the digest and the place (and tag, application) name the task, whatever the version is called. */
+  readonly contentTaskId: TaskId | undefined;
+  /** What the origin is asked: equal for callers who would put the very same question. Keyed hash, safe to store. */
+  readonly accessKey: string;
+  /** The file without its version: equal for callers who mean the same file. Keyed hash, safe to store. */
+  readonly fileKey: string;
+  /** For people: no user info, no query values. */
+  readonly displayUrl: string;
+}
+
+/**
+ * @param secret keys the hashes, so that neither a task id nor a stored key can be searched for a password
+ * @throws AppError URL_INVALID, SCHEME_UNSUPPORTED, USAGE (a digest we do not know); none retriable
+ */
+export function identifySource(source: Source, secret: Uint8Array): SourceIdentity {
+  const url = parseOriginUrl(source.url);
+  const digest = source.digest === undefined ? digestInUrl(url) : requireDigest(source.digest);
+  const separators = [source.tag ?? "", source.application ?? ""];
+  const asked = [url.href, headersThatMatter(source.headers), digest ?? "", ...separators, source.filteredQueryParameters ?? []];
+  const credentials = [source.headers["authorization"] ?? "", source.headers["cookie"] ?? "", url.username, url.password];
+  const scope = credentials.every((value) => value === "") ? "" : keyedHash(secret, "scope", credentials);
+  const file = new URL(url);
+  file.username = "";
+  file.password = "";
+  dropVolatileParameters(file, source.filteredQueryParameters ?? []);
+  const isStrong = digest !== undefined && STRONG_ALGORITHMS.has(digestAlgorithm(digest));
+  // A registry answers for the digest in its URL; anywhere else the same URL may mean another file to each caller.
+  const place = placeOf(file, source, digestInUrl(url) === digest ? "" : scope);
+  return {
+    digest,
+    contentTaskId: isStrong ? hashTaskId(["digest", digest, keyedHash(secret, "place", place), ...separators]) : undefined,
+    accessKey: keyedHash(secret, "access", asked),
+    fileKey: keyedHash(secret, "file", [file.href, digest ?? "", scope, ...separators]),
+    displayUrl: redactUrl(url),
+  };
+}
+
+/** The task of a version. `nonce` for versions that the origin gives no name to (see {@link isVersioned}). */
+export function versionTaskId(identity: SourceIdentity, info: OriginInfo, nonce: string): TaskId {
+  if (identity.contentTaskId !== undefined) return identity.contentTaskId;
+  const { etag, lastModified, lengthBytes } = info;
+  // Servers behind one name often differ in Last-Modified only; a strong ETag settles it (file-version.ts).
+  const isStrongEtag = etag !== undefined && etag.startsWith('"');
+  const version = isStrongEtag ? [etag] : [etag ?? "", lastModified ?? "", nonce];
+  return hashTaskId(["url", identity.fileKey, ...version, lengthBytes ?? "unknown"]);
+}
+
+/** True when the origin would give a changed file another name. Without, sameness cannot be known later. */
+export function isVersioned(info: OriginInfo): boolean {
+  return info.etag !== undefined || info.lastModified !== undefined;
+}
+
+/** A name for a version that has none. */
+export function newVersionNonce(): string {
+  return randomBytes(16).toString("hex");
+}
+
+/**
+ * All that says who is asked for the content: only the same question, but for the right to put it, may open what the
+ * answer to an earlier one brought. An impostor's server, a repository of his own, a query or a header that lead there,
+ * or a parameter declared volatile that is not, each make another place, which has to deliver the content itself.
+ *
+ * @param file the URL without user info and volatile parameters
+ */
+function placeOf(file: URL, source: Source, scope: string): unknown {
+  const headers = headersThatMatter(source.headers).filter(([name]) => name !== "authorization");
+  return [file.href, [...(source.filteredQueryParameters ?? [])].sort(), headers, scope];
+}
+
+/** Registry URLs name their content: `…/v2/<repository>/blobs/<digest>`. */
+function digestInUrl(url: URL): Digest | undefined {
+  const match = /\/v2\/.+\/(?:blobs|manifests)\/([a-z0-9]+:[0-9a-f]+)$/.exec(url.pathname);
+  return match === null ? undefined : parseDigest(match[1] as string);
+}
+
+function requireDigest(text: string): Digest {
+  const digest = parseDigest(text);
+  if (digest !== undefined) return digest;
+  throw new AppError("USAGE", `"${text}" is no digest; write sha256:<64 hex digits>, or sha512, sha1, md5`);
+}
+
+/**
+ * All that may change the answer, who gives it, or who may have it; without what differs between hosts for no reason and
+ * what never reaches the origin (`host`).
+ */
+function headersThatMatter(headers: Source["headers"]): readonly (readonly [string, string])[] {
+  return Object.entries(headers)
+    .filter(([name]) => !HARMLESS.test(name))
+    .sort(([left], [right]) => (left < right ? -1 : 1));
+}
+
+function hashTaskId(parts: readonly (string | number)[]): TaskId {
+  return createHash("sha256").update(JSON.stringify(parts)).digest("hex") as TaskId;
+}
+
+function keyedHash(secret: Uint8Array, purpose: string, value: unknown): string {
+  return createHmac("sha256", secret).update(`${purpose}\0${JSON.stringify(value)}`).digest("base64url");
+}
+
+/** Collisions of md5 and sha1 can be made: they check a file, but do not name it. */
+const STRONG_ALGORITHMS: ReadonlySet<string> = new Set(["sha256", "sha512"]);
+
+const HARMLESS = new RegExp(
+  "^(?:accept|accept-(?:charset|encoding|language)|user-agent|range|if-.*|connection|host|via|" +
+    "x-request-id|x-correlation-id|traceparent|tracestate|cache-control|pragma|x-dragonfly-.*)$",
+);

@@ -1,0 +1,219 @@
+import assert from "node:assert/strict";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { AppError } from "../../base/errors.ts";
+import { fromHttpStatus } from "../../origin/http-failure.ts";
+import { SigningKey, SignatureVerifier } from "../../peer/membership/credentials.ts";
+import type { TaskId } from "../../protocol/ids.ts";
+import { FakeOrigin, FakeStore, silentLog } from "../cache/seed-fixture.test.ts";
+import { TaskResolver } from "./task-resolver.ts";
+import { VersionMemory } from "./version-memory.ts";
+
+const key = SigningKey.generate();
+const source = { url: "http://origin/file", headers: {} };
+const down = (): AppError => new AppError("ORIGIN_UNREACHABLE", "down");
+
+function lab(origin: FakeOrigin, versions = new VersionMemory(":memory:"), store = new FakeStore()) {
+  const clock = { nowMs: 0, unixMs: 1_000_000 };
+  const active = new Set<TaskId>();
+  const resolver = new TaskResolver({
+    origin,
+    store,
+    versions,
+    key,
+    log: silentLog,
+    isActive: (taskId) => active.has(taskId),
+    nowMs: () => clock.nowMs,
+    unixMs: () => clock.unixMs,
+    random: () => 0,
+    sleep: () => Promise.resolve(),
+  });
+  return { resolver, versions, store, clock, active };
+}
+
+/** Puts the whole file of a record into the store. */
+async function complete(store: FakeStore, resolved: Awaited<ReturnType<TaskResolver["resolve"]>>): Promise<void> {
+  const stored = await store.open(resolved.record);
+  await stored.storeOwn(0, new Uint8Array(new SharedArrayBuffer(resolved.record.lengthBytes as number)), () => new Uint8Array());
+}
+
+test("the record says what the origin said, and its length is signed", async () => {
+  const { resolver } = lab(new FakeOrigin(Buffer.alloc(1000)));
+  const { record, taskId, info } = await resolver.resolve(source, undefined);
+  assert.equal(record.lengthBytes, 1000);
+  assert.equal(record.contentType, "application/x-test");
+  assert.deepEqual(record.headers, { "x-relayed": "1", etag: '"v1"' });
+  assert.equal(info?.etag, '"v1"');
+  assert.ok(new SignatureVerifier(key.publicKey).verifyLength(taskId, 1000, record.lengthSignature as Uint8Array));
+});
+
+test("a thousand callers are one question; a second later it is asked again", async () => {
+  const origin = new FakeOrigin(Buffer.alloc(1000));
+  const { resolver, clock } = lab(origin);
+  const resolved = await Promise.all(Array.from({ length: 1000 }, () => resolver.resolve(source, undefined)));
+  assert.equal(new Set(resolved.map(({ taskId }) => taskId)).size, 1);
+  assert.equal(origin.statCount, 1);
+  clock.nowMs = 999;
+  await resolver.resolve(source, undefined);
+  assert.equal(origin.statCount, 1);
+  clock.nowMs = 1000;
+  origin.etag = '"v2"';
+  assert.notEqual((await resolver.resolve(source, undefined)).taskId, resolved[0]?.taskId);
+  assert.equal(origin.statCount, 2);
+});
+
+test("what turned out to be another version is asked for again at once", async () => {
+  const origin = new FakeOrigin(Buffer.alloc(1000));
+  const { resolver } = lab(origin);
+  const { taskId } = await resolver.resolve(source, undefined);
+  origin.etag = '"v2"';
+  resolver.forget("f".repeat(64) as TaskId);
+  assert.equal((await resolver.resolve(source, undefined)).taskId, taskId);
+  resolver.forget(taskId);
+  assert.notEqual((await resolver.resolve(source, undefined)).taskId, taskId);
+});
+
+test("content known by digest is asked for once per caller, who is asked to be let in", async () => {
+  const origin = new FakeOrigin(Buffer.alloc(1000));
+  const { resolver, clock } = lab(origin);
+  const byDigest = { url: `http://origin/v2/r/blobs/sha256:${"a".repeat(64)}`, headers: {} };
+  const first = await resolver.resolve(byDigest, undefined);
+  clock.nowMs = 60_000;
+  await resolver.resolve(byDigest, undefined);
+  assert.equal(origin.statCount, 1);
+  origin.statErrors = [new AppError("ORIGIN_UNAUTHORIZED", "no")];
+  await assert.rejects(resolver.resolve({ ...byDigest, headers: { authorization: "wrong" } }, undefined), { code: "ORIGIN_UNAUTHORIZED" });
+  const other = await resolver.resolve({ ...byDigest, headers: { authorization: "right" } }, undefined);
+  assert.equal(other.taskId, first.taskId);
+  assert.equal(origin.statCount, 3);
+});
+
+test("a server of somebody's own vouches for nothing that another gave", async () => {
+  const origin = new FakeOrigin(Buffer.alloc(1000));
+  const { resolver, store } = lab(origin);
+  const digest = `sha256:${"a".repeat(64)}`;
+  const owned = await resolver.resolve({ url: `http://registry/v2/private/blobs/${digest}`, headers: { authorization: "right" } }, undefined);
+  await complete(store, owned);
+  for (const url of [`http://impostor/v2/private/blobs/${digest}`, `http://registry/v2/mine/blobs/${digest}`, "http://impostor/file"]) {
+    // oxlint-disable-next-line no-await-in-loop -- cases
+    const theirs = await resolver.resolve({ url, headers: {}, digest }, owned.taskId);
+    assert.notEqual(theirs.taskId, owned.taskId, url);
+    // oxlint-disable-next-line no-await-in-loop -- cases
+    assert.equal(await store.find(theirs.taskId), undefined, url);
+  }
+});
+
+test("503 and then well is waited out; 404 is final and soon asked again", async () => {
+  const origin = new FakeOrigin(Buffer.alloc(1000));
+  const { resolver, clock } = lab(origin);
+  origin.statErrors = [new AppError("ORIGIN_BUSY", "busy"), new AppError("ORIGIN_BUSY", "busy")];
+  await resolver.resolve(source, undefined);
+  assert.equal(origin.statCount, 3);
+  clock.nowMs = 5000;
+  origin.statErrors = [new AppError("ORIGIN_NOT_FOUND", "no")];
+  await assert.rejects(resolver.resolve(source, undefined), { code: "ORIGIN_NOT_FOUND" });
+  await assert.rejects(resolver.resolve(source, undefined), { code: "ORIGIN_NOT_FOUND" });
+  assert.equal(origin.statCount, 4);
+  clock.nowMs = 6000;
+  await resolver.resolve(source, undefined);
+  assert.equal(origin.statCount, 5);
+});
+
+test("while the origin is down, what it last said stands if the whole file is here, over a restart too", async (t) => {
+  const directory = mkdtempSync(join(tmpdir(), "dragonfly-versions-"));
+  t.after(() => rmSync(directory, { recursive: true }));
+  const file = join(directory, "versions.sqlite");
+  const origin = new FakeOrigin(Buffer.alloc(1000));
+  const store = new FakeStore();
+  const before = lab(origin, new VersionMemory(file), store);
+  const fresh = await before.resolver.resolve(source, undefined);
+  before.versions.close();
+
+  const after = lab(origin, new VersionMemory(file), store);
+  origin.statErrors = Array.from({ length: 20 }, down);
+  await assert.rejects(after.resolver.resolve(source, undefined), { code: "ORIGIN_UNREACHABLE" });
+  after.clock.nowMs = 2000;
+  await complete(store, fresh);
+  const stale = await after.resolver.resolve(source, undefined);
+  assert.equal(stale.taskId, fresh.taskId);
+  assert.equal(stale.info, undefined);
+  // Who never had an answer of its own gets none now.
+  await assert.rejects(after.resolver.resolve({ ...source, headers: { authorization: "x" } }, undefined), { code: "ORIGIN_UNREACHABLE" });
+  after.versions.close();
+});
+
+test("while the origin answers 500, 502 or 504, what it last said stands, and the next attempt may go well", async () => {
+  const origin = new FakeOrigin(Buffer.alloc(1000));
+  const { resolver, store, clock } = lab(origin);
+  const failed = (status: number): AppError => fromHttpStatus(status, {}, new URL(source.url), 0);
+  origin.statErrors = [500, 502, 504].map(failed);
+  const fresh = await resolver.resolve(source, undefined);
+  assert.equal(origin.statCount, 4);
+  await complete(store, fresh);
+  for (const status of [500, 502, 504]) {
+    clock.nowMs += 2000;
+    origin.statErrors = [failed(status)];
+    // oxlint-disable-next-line no-await-in-loop -- cases
+    const stale = await resolver.resolve(source, undefined);
+    assert.deepEqual([stale.taskId, stale.info], [fresh.taskId, undefined]);
+  }
+});
+
+test("404 and 401 are answers: nothing stale is given then", async () => {
+  const origin = new FakeOrigin(Buffer.alloc(1000));
+  const { resolver, store, clock } = lab(origin);
+  await complete(store, await resolver.resolve(source, undefined));
+  for (const code of ["ORIGIN_NOT_FOUND", "ORIGIN_UNAUTHORIZED"] as const) {
+    clock.nowMs += 2000;
+    origin.statErrors = [new AppError(code, "no")];
+    // oxlint-disable-next-line no-await-in-loop -- cases
+    await assert.rejects(resolver.resolve(source, undefined), { code });
+  }
+});
+
+test("a peer that took part goes on while the origin is down, though the file is not whole here", async () => {
+  const origin = new FakeOrigin(Buffer.alloc(1000));
+  const { resolver, store, clock } = lab(origin);
+  const { taskId, record } = await resolver.resolve(source, undefined);
+  await store.open(record);
+  clock.nowMs = 2000;
+  origin.statErrors = [down(), down()];
+  assert.equal((await resolver.resolve(source, taskId)).taskId, taskId);
+});
+
+test("a version without a name is the same only while somebody is at it", async () => {
+  const origin = new FakeOrigin(Buffer.alloc(1000));
+  origin.etag = undefined;
+  const { resolver, clock, active } = lab(origin);
+  const later = async (hint?: TaskId): Promise<TaskId> => {
+    clock.nowMs += 60_000;
+    clock.unixMs += 60_000;
+    return (await resolver.resolve(source, hint)).taskId;
+  };
+  const first = (await resolver.resolve(source, undefined)).taskId;
+  assert.equal((await resolver.resolve({ ...source, headers: { "user-agent": "y" } }, undefined)).taskId, first);
+  active.add(first);
+  assert.equal(await later(), first);
+  active.clear();
+  assert.equal(await later(first), first);
+  const second = await later();
+  assert.notEqual(second, first);
+  active.add(second);
+  origin.content = Buffer.alloc(1001);
+  assert.notEqual(await later(), second);
+});
+
+test("a broken memory file is put aside", (t) => {
+  const directory = mkdtempSync(join(tmpdir(), "dragonfly-versions-"));
+  t.after(() => rmSync(directory, { recursive: true }));
+  const file = join(directory, "versions.sqlite");
+  writeFileSync(file, "this is no database, but long enough to look like a file of some kind".repeat(20));
+  const versions = new VersionMemory(file);
+  versions.set("k", { taskId: "a".repeat(64) as TaskId, lengthBytes: undefined, seenUnixMs: 5 });
+  versions.close();
+  const again = new VersionMemory(file);
+  assert.deepEqual(again.get("k"), { taskId: "a".repeat(64), lengthBytes: undefined, seenUnixMs: 5 });
+  again.close();
+});
