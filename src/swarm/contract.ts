@@ -50,9 +50,11 @@ export type SwarmInput =
   | { readonly type: "remoteHas"; readonly linkId: LinkId; readonly taskId: TaskId; readonly pieces: readonly number[] }
   | { readonly type: "remoteStatus"; readonly linkId: LinkId; readonly incoming: number; readonly capacity: number }
   | { readonly type: "remoteWants"; readonly linkId: LinkId; readonly taskId: TaskId; readonly pieces: readonly number[] }
-  /** An offer arrived and its signature is good. */
-  | { readonly type: "offered"; readonly linkId: LinkId; readonly taskId: TaskId; readonly piece: number }
+  /** An offer arrived: one of these pieces, best first (taken over). At least one. */
+  | { readonly type: "offered"; readonly linkId: LinkId; readonly taskId: TaskId; readonly pieces: readonly number[] }
+  /** The receiver has chosen this one of the pieces of an offer. */
   | { readonly type: "offerAccepted"; readonly linkId: LinkId; readonly taskId: TaskId; readonly piece: number }
+  /** It wants none of them; `piece` is the offer's first. */
   | {
       readonly type: "offerDeclined";
       readonly linkId: LinkId;
@@ -79,7 +81,8 @@ export type SwarmEffect =
   | { readonly type: "sendHave"; readonly linkId: LinkId; readonly taskId: TaskId; readonly pieces: readonly number[] }
   | { readonly type: "sendStatus"; readonly linkId: LinkId; readonly incoming: number; readonly capacity: number }
   | { readonly type: "sendWant"; readonly linkId: LinkId; readonly taskId: TaskId; readonly pieces: readonly number[] }
-  | { readonly type: "sendOffer"; readonly linkId: LinkId; readonly taskId: TaskId; readonly piece: number }
+  /** One of these pieces, best first; the receiver chooses. */
+  | { readonly type: "sendOffer"; readonly linkId: LinkId; readonly taskId: TaskId; readonly pieces: readonly number[] }
   | { readonly type: "sendAccept"; readonly linkId: LinkId; readonly taskId: TaskId; readonly piece: number }
   | {
       readonly type: "sendDecline";
@@ -105,6 +108,8 @@ export interface SwarmConfig {
    * soon whole and can be passed on. Source: docs/decisions.md §10.
    */
   readonly uploadCount: number;
+  /** Pieces that an offer names: with one, most offers meet a receiver that is getting just that piece from another. */
+  readonly candidateCount: number;
   /** Pieces agreed (or on offer) beyond those being sent, so that the uplink never waits for a round trip. */
   readonly lookaheadCount: number;
   /** Transfers received or agreed at a time, over all tasks. */
@@ -125,6 +130,7 @@ export interface SwarmConfig {
 
 export const DEFAULT_SWARM_CONFIG: SwarmConfig = {
   uploadCount: 3,
+  candidateCount: 4,
   lookaheadCount: 1,
   downloadCountMax: 5,
   verifyCountMax: 4,
