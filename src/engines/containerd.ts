@@ -3,6 +3,7 @@
  * Source: https://github.com/containerd/containerd/blob/main/docs/hosts.md
  */
 import { join } from "node:path";
+import { SELF_TEST_REGISTRY } from "../protocol/self-test.ts";
 import { CONFIG_FILE, HOSTS_DIRECTORY, readContainerdConfig, registryKeysOf, type ContainerdConfig } from "./containerd-config.ts";
 import { WRITTEN_BY, type EngineFiles, type EnginePlan, type EngineRoute, type MirrorTarget, type PlannedFile } from "./engine.ts";
 import { hostsDirectories, hostsFileFor, mirrorsFirst, withMirror } from "./hosts-toml.ts";
@@ -23,7 +24,7 @@ export function planContainerd(files: EngineFiles, mirror: MirrorTarget): Engine
     return { ...plan, problems: [problem] };
   }
   const directory = rootsOf(config)[0] ?? HOSTS_DIRECTORY;
-  const hosts = mirror.registries ?? [...mirror.known.map(({ host }) => host), "_default"];
+  const hosts = mirror.registries === undefined ? [...mirror.known.map(({ host }) => host), "_default"] : [...mirror.registries, SELF_TEST_REGISTRY];
   const planned = hosts.map((host) => hostsFile(files, directory, host, mirror));
   const notes: string[] = [];
   if (mirror.registries === undefined) {

@@ -3,6 +3,7 @@
  * Source: https://github.com/containers/image/blob/main/docs/containers-registries.conf.5.md
  */
 import { join } from "node:path";
+import { SELF_TEST_REGISTRY } from "../protocol/self-test.ts";
 import { WRITTEN_BY, type EngineFiles, type EngineName, type EnginePlan, type EngineRoute, type MirrorTarget } from "./engine.ts";
 import { isTable, parseToml, quoted } from "./toml-text.ts";
 
@@ -21,7 +22,8 @@ export function isContainersHere(files: EngineFiles, engine: "podman" | "cri-o")
 
 /** @throws AppError CONFIG_INVALID, its message naming the file */
 export function planContainers(files: EngineFiles, mirror: MirrorTarget, engine: "podman" | "cri-o"): EnginePlan {
-  const wanted = mirror.registries ?? [...new Set([...PUBLIC_REGISTRIES, ...mirror.known.map(({ host }) => host)])].toSorted();
+  const all = [...PUBLIC_REGISTRIES, ...mirror.known.map(({ host }) => host)].toSorted();
+  const wanted = [...new Set([...(mirror.registries ?? all), SELF_TEST_REGISTRY])];
   const notes: string[] = [];
   const entries = registryEntries(files).filter(({ path }) => path !== DROP_IN);
   const mirrored = wanted.filter((host) => {
@@ -32,7 +34,7 @@ export function planContainers(files: EngineFiles, mirror: MirrorTarget, engine:
     }
     return own === undefined;
   });
-  if (mirror.registries === undefined) notes.push(`mirrored are ${mirrored.join(", ")}; others have to be named with --registry`);
+  if (mirror.registries === undefined) notes.push(`mirrored are ${mirrored.filter((host) => host !== SELF_TEST_REGISTRY).join(", ")}; others have to be named with --registry`);
   const blocks = mirrored.map((host) => entry(host, mirror));
   const planned = mirrored.length === 0 ? [] : [{ path: DROP_IN, text: `${WRITTEN_BY}${blocks.join("")}` }];
   return { engine, files: planned, notes, problems: [] };

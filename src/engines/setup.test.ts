@@ -118,7 +118,7 @@ test("a second setup replaces the first: other registries, another port", () => 
   const root = debian();
   run(root, only("a.test"));
   run(root, { ...only("b.test"), address: "127.0.0.1:7001" }, ["containerd"]);
-  assert.deepEqual(new HostFiles(root.path).list("/etc/containerd/certs.d"), ["b.test"]);
+  assert.deepEqual(new HostFiles(root.path).list("/etc/containerd/certs.d"), ["b.test", "doctor.invalid"]);
   assert.match(root.text("etc/containerd/certs.d/b.test/hosts.toml"), /http:\/\/127\.0\.0\.1:7001/);
 });
 
