@@ -1,5 +1,6 @@
 /** The dfdaemon command. */
 import { DFDAEMON } from "./config-schema.ts";
+import { DOCTOR } from "./doctor/doctor.ts";
 import { awaitLocalToken } from "./join-token.ts";
 import { dfdaemonConfig } from "./program-config.ts";
 import { runService } from "./service.ts";
@@ -8,7 +9,7 @@ import { SETUP } from "./setup/setup.ts";
 await runService(
   {
     program: DFDAEMON,
-    subcommands: [SETUP],
+    subcommands: [SETUP, DOCTOR],
     prepare: awaitLocalToken,
     configure: dfdaemonConfig,
     // Loaded late, so that --help, --version and a broken configuration answer at once.

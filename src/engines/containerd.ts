@@ -62,6 +62,13 @@ export function containerdRoutes(files: EngineFiles, address: string): readonly 
   });
 }
 
+/** Where its hosts.toml files are, and the files that say so: it reads those at its start only. @throws AppError CONFIG_INVALID */
+export function containerdFiles(files: EngineFiles): { readonly hostsDirectory: string; readonly readAtStart: readonly string[] } {
+  const config = readContainerdConfig(files);
+  const readAtStart = config.settingFile === undefined ? [] : [config.settingFile];
+  return { hostsDirectory: rootsOf(config)[0] ?? HOSTS_DIRECTORY, readAtStart };
+}
+
 function hostsFile(files: EngineFiles, directory: string, host: string, mirror: MirrorTarget): PlannedFile {
   const path = hostsFileFor(files, directory, host);
   const server = mirror.known.find((known) => known.host === host)?.url;
