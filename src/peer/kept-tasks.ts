@@ -13,6 +13,8 @@ export interface KeptTask {
   readonly source: Source;
   readonly info: TaskInfo;
   readers: number;
+  /** What each reader allows the task, in bytes per second; undefined = no limit of its own. */
+  readonly readerLimits: (number | undefined)[];
   toldQuarter: number;
   timer: NodeJS.Timeout | undefined;
   /** Its pieces were thrown away: no newcomer shares it. */
@@ -39,7 +41,7 @@ export class KeptTasks {
       this.use(present);
       return present;
     }
-    const kept: KeptTask = { task, source, info, readers: 1, toldQuarter: 0, timer: undefined, isWorthless: false };
+    const kept: KeptTask = { task, source, info, readers: 1, readerLimits: [], toldQuarter: 0, timer: undefined, isWorthless: false };
     this.#kept.set(taskId, kept);
     return kept;
   }

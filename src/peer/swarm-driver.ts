@@ -463,6 +463,7 @@ export class SwarmDriver {
     link.send({ type: "proof", channel, piece, lengthBytes, digest: proof.digest, signature: proof.signature });
     session.pin();
     link.writer.sendPiece({
+      flow: session.uploadFlow,
       channel,
       piece,
       fileFd: session.stored.dataFd,

@@ -4,6 +4,7 @@
  * The verb is the *offer*: a sender whose uplink is about to be free chooses the neighbour and the piece, at that
  * moment (late binding); the receiver has the last word (accept or decline), so nothing is sent twice.
  */
+import type { Priority } from "../base/priority.ts";
 import type { PeerId, TaskId } from "../protocol/ids.ts";
 import type { PieceSet } from "../protocol/piece-set.ts";
 import type { DeclineReason } from "../protocol/link-frames.ts";
@@ -11,7 +12,7 @@ import type { DeclineReason } from "../protocol/link-frames.ts";
 /** A connection to another peer, numbered by the driver; never reused. */
 export type LinkId = number;
 
-export type Priority = "interactive" | "normal" | "preheat";
+export type { Priority } from "../base/priority.ts";
 
 /** Past tense: it has already happened. */
 export type SwarmInput =
