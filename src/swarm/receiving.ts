@@ -237,11 +237,12 @@ export class Receiving {
     if (nowMs < task.refusedUntilMs) return "unwanted";
     this.#invited.delete(remote.link);
     const acceptable = pieces.filter((piece) => refusalOf(remote, piece) === undefined);
-    if (acceptable.length === 0) {
+    const [first] = acceptable;
+    if (first === undefined) {
       return pieces.map((piece) => refusalOf(remote, piece)).find((reason) => reason !== "have") ?? "have";
     }
     // What a reader waits for comes first, even if the sender has not heard of it yet.
-    const chosen = task.wanted.find((piece) => acceptable.includes(piece)) ?? acceptable[0];
+    const chosen = task.wanted.find((piece) => acceptable.includes(piece)) ?? first;
     return this.load >= this.#config.downloadCountMax ? "busy" : chosen;
   }
 
