@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
 import { mkdtempSync, rmSync } from "node:fs";
 import { createServer, type Server } from "node:http";
 import { tmpdir } from "node:os";
@@ -6,7 +7,8 @@ import { join } from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
 import { AppError } from "../base/errors.ts";
 import { LocalApi } from "../dfdaemon/local/local-api.ts";
-import type { Content, ContentInfo, ContentOpener } from "../peer/content.ts";
+import type { Content, ContentInfo, ContentOpener, ContentPart } from "../peer/content.ts";
+import { encodeLocalBytesHeader, encodeLocalFrame } from "../protocol/local-frames.ts";
 import { DaemonClient } from "./daemon-client.ts";
 
 const REQUEST = { source: { url: "http://o/f", headers: {} }, backToSource: true };
@@ -38,7 +40,11 @@ afterEach(async () => {
   rmSync(directory, { recursive: true });
 });
 
-async function serve(read: (startByte: number) => AsyncIterable<Uint8Array>, openError?: AppError): Promise<number[]> {
+async function serve(
+  read: (startByte: number) => AsyncIterable<Uint8Array>,
+  openError?: AppError,
+  readUnordered?: () => AsyncIterable<ContentPart>,
+): Promise<number[]> {
   const starts: number[] = [];
   const content: Content = {
     info: INFO,
@@ -46,6 +52,7 @@ async function serve(read: (startByte: number) => AsyncIterable<Uint8Array>, ope
       starts.push(startByte);
       return read(startByte);
     },
+    ...(readUnordered === undefined ? {} : { readUnordered }),
     sources: () => SOURCES,
     close: () => undefined,
   };
@@ -83,12 +90,12 @@ test("content, what it is, and where its bytes came from", async () => {
 
 test("a reading that begins where it was expected costs one request, elsewhere two", async () => {
   const starts = await serve(digits);
-  assert.equal(await read(await new DaemonClient(socketPath, 4).open(REQUEST, never), 4), "456789");
+  assert.equal(await read(await new DaemonClient(socketPath, { startByte: 4, unordered: false }).open(REQUEST, never), 4), "456789");
   assert.deepEqual(starts, [4]);
-  assert.equal(await read(await new DaemonClient(socketPath, 4).open(REQUEST, never), 0), "0123456789");
+  assert.equal(await read(await new DaemonClient(socketPath, { startByte: 4, unordered: false }).open(REQUEST, never), 0), "0123456789");
   assert.deepEqual(starts, [4, 4, 0]);
   // What an earlier run left is longer than the file is now.
-  assert.equal(await read(await new DaemonClient(socketPath, 11).open(REQUEST, never), 0), "0123456789");
+  assert.equal(await read(await new DaemonClient(socketPath, { startByte: 11, unordered: false }).open(REQUEST, never), 0), "0123456789");
 });
 
 test("an error is the daemon's own, before the first byte and in mid-stream", async () => {
@@ -112,19 +119,45 @@ test("a daemon that is not there, or dies, is DAEMON_UNREACHABLE", async () => {
     code: "DAEMON_UNREACHABLE",
     message: /no such socket/,
   });
-  server = createServer((_, response) => {
-    response.writeHead(200, {
-      "content-length": 10,
-      "dragonfly-info": '{"lengthBytes":10,"contentType":null,"headers":{}}',
-    });
-    response.write("01234", () => {
-      server?.close();
-      server?.closeAllConnections();
-    });
+  server = createServer().on("upgrade", (_, socket) => {
+    socket.write("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: dragonfly-content/1\r\n\r\n");
+    socket.write(encodeLocalFrame("info", Buffer.from('{"lengthBytes":10,"headers":{}}')));
+    socket.write(encodeLocalBytesHeader(0, 10));
+    socket.end("01234");
+    server?.close();
   });
   await new Promise<void>((resolve) => server?.listen(socketPath, resolve));
   const content = await new DaemonClient(socketPath).open(REQUEST, never);
   await assert.rejects(read(content, 0), { code: "DAEMON_UNREACHABLE", message: /went away/ });
+});
+
+test("parts come in the order in which the daemon has them, for who takes them so", async () => {
+  await serve(digits, undefined, async function* () {
+    yield { startByte: 7, bytes: Buffer.from("789") };
+    yield { startByte: 0, bytes: Buffer.alloc(0) };
+    yield { startByte: 0, bytes: Buffer.from("0123456") };
+  });
+  const content = await new DaemonClient(socketPath, { startByte: 0, unordered: true }).open(REQUEST, never);
+  const parts: [number, string][] = [];
+  for await (const { startByte, bytes } of content.readUnordered?.({ startByte: 0, endByte: undefined }, never) ?? []) {
+    parts.push([startByte, Buffer.from(bytes).toString()]);
+  }
+  assert.deepEqual(parts, [[7, "789"], [0, "0123456"]]);
+  assert.equal(await read(content, 4), "456789", "and in order, in another reading");
+});
+
+test("a reader that takes its time holds the daemon back, and gets every byte", async () => {
+  const bytes = randomBytes(3_000_000);
+  await serve(async function* () {
+    for (let at = 0; at < bytes.length; at += 100_000) yield bytes.subarray(at, at + 100_000);
+  });
+  const content = await new DaemonClient(socketPath).open(REQUEST, never);
+  const chunks: Uint8Array[] = [];
+  for await (const chunk of content.read({ startByte: 0, endByte: undefined }, never)) {
+    chunks.push(chunk);
+    await new Promise(setImmediate);
+  }
+  assert.ok(Buffer.concat(chunks).equals(bytes));
 });
 
 test("somebody else on the socket is a violation of the protocol, not a crash", async () => {

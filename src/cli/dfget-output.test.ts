@@ -51,25 +51,56 @@ function open(
 async function partialRun(byteCount: number, version = VERSION): Promise<number> {
   const output = await open();
   await output.begin(version);
-  await output.write(CONTENT.subarray(0, byteCount));
+  await output.write(CONTENT.subarray(0, byteCount), 0);
   return await output.abandon(true);
 }
 
 test("the file appears whole, checked against every digest, and nothing else stays", async () => {
   const output = await open();
   assert.equal(await output.begin(VERSION), 0);
-  await output.write(CONTENT.subarray(0, 60_000));
+  await output.write(CONTENT.subarray(0, 60_000), 0);
   assert.equal(existsSync(path), false);
-  await output.write(CONTENT.subarray(60_000));
+  await output.write(CONTENT.subarray(60_000), 60_000);
   assert.deepEqual(await output.finish(), [SHA256, MD5]);
   assert.deepEqual(readdirSync(directory), ["FILE"]);
   assert.ok(readFileSync(path).equals(CONTENT));
 });
 
+test("parts come in any order, some of them twice, and the digests are those of the whole", async () => {
+  const output = await open();
+  await output.begin(VERSION);
+  const part = (start: number, end: number): Promise<void> => output.write(CONTENT.subarray(start, end), start);
+  await part(50_000, 60_000);
+  await part(60_000, 70_000);
+  await part(10_000, 50_000);
+  assert.deepEqual([output.wholeBytes, output.takenBytes], [0, 60_000]);
+  await part(0, 10_000);
+  assert.deepEqual([output.wholeBytes, output.takenBytes], [70_000, 70_000]);
+  await part(90_000, CONTENT.length);
+  // The origin takes over: in order to the end, over what is there already.
+  await part(65_000, 85_000);
+  await part(85_000, CONTENT.length);
+  assert.equal(output.wholeBytes, CONTENT.length);
+  assert.deepEqual(await output.finish(), [SHA256, MD5]);
+  assert.ok(readFileSync(path).equals(CONTENT));
+});
+
+test("what lies behind a gap is not counted on by a later run", async () => {
+  const output = await open();
+  await output.begin(VERSION);
+  await output.write(CONTENT.subarray(0, 10_000), 0);
+  await output.write(CONTENT.subarray(20_000, 30_000), 20_000);
+  assert.equal(await output.abandon(true), 10_000);
+  const later = await open({ resume: true });
+  assert.equal(await later.begin(VERSION), 10_000);
+  assert.equal(later.takenBytes, 10_000);
+  await later.abandon(false);
+});
+
 test("a wrong digest leaves nothing, neither at FILE nor beside it", async () => {
   const output = await open({ digests: [SHA256, `md5:${"0".repeat(32)}` as Digest] });
   await output.begin(VERSION);
-  await output.write(CONTENT);
+  await output.write(CONTENT, 0);
   await assert.rejects(output.finish(), { code: "DIGEST_MISMATCH", message: /its md5 is/ });
   assert.equal(await output.abandon(true), 0);
   assert.deepEqual(readdirSync(directory), []);
@@ -81,7 +112,7 @@ test("an interrupted download goes on where it was, its first part hashed again"
   const output = await open({ resume: true });
   assert.equal(output.likelyStartByte, 70_000);
   assert.equal(await output.begin(VERSION), 70_000);
-  await output.write(CONTENT.subarray(70_000));
+  await output.write(CONTENT.subarray(70_000), 70_000);
   await output.finish();
   assert.ok(readFileSync(path).equals(CONTENT));
   assert.deepEqual(readdirSync(directory), ["FILE"]);
@@ -92,7 +123,7 @@ test("what a crash left after the last checkpoint is not trusted", async () => {
   writeFileSync(`${path}.part`, Buffer.concat([CONTENT.subarray(0, 70_000), Buffer.alloc(20_000)]));
   const output = await open({ resume: true });
   assert.equal(await output.begin(VERSION), 70_000);
-  await output.write(CONTENT.subarray(70_000));
+  await output.write(CONTENT.subarray(70_000), 70_000);
   await output.finish();
   assert.ok(readFileSync(path).equals(CONTENT));
 });
@@ -138,7 +169,7 @@ test("a part nobody could go on with is not kept, nor is one known to be bad", a
   assert.deepEqual(readdirSync(directory), []);
   const output = await open();
   await output.begin(VERSION);
-  await output.write(CONTENT);
+  await output.write(CONTENT, 0);
   assert.equal(await output.abandon(false), 0);
   assert.deepEqual(readdirSync(directory), []);
 });
@@ -146,10 +177,10 @@ test("a part nobody could go on with is not kept, nor is one known to be bad", a
 test("a way that changes in mid-file goes on at the next byte, if it is the same file", async () => {
   const output = await open();
   await output.begin(VERSION);
-  await output.write(CONTENT.subarray(0, 500));
+  await output.write(CONTENT.subarray(0, 500), 0);
   assert.equal(await output.begin(VERSION), 500);
   assert.equal(await output.begin({ ...VERSION, etag: '"2"' }), 0);
-  await output.write(CONTENT);
+  await output.write(CONTENT, 0);
   await output.finish();
   assert.ok(readFileSync(path).equals(CONTENT));
 });
@@ -167,7 +198,7 @@ test("what exists is kept, unless it is to be overwritten", async () => {
   await assert.rejects(link, { code: "OUTPUT_EXISTS" });
   const output = await open({ overwrite: true });
   await output.begin(VERSION);
-  await output.write(CONTENT);
+  await output.write(CONTENT, 0);
   assert.equal(readFileSync(path, "utf8"), "precious");
   await output.finish();
   assert.ok(readFileSync(path).equals(CONTENT));
@@ -176,7 +207,7 @@ test("what exists is kept, unless it is to be overwritten", async () => {
 test("a file that somebody makes meanwhile is kept, too", async () => {
   const output = await open();
   await output.begin(VERSION);
-  await output.write(CONTENT);
+  await output.write(CONTENT, 0);
   writeFileSync(path, "precious");
   await assert.rejects(output.finish(), { code: "OUTPUT_EXISTS" });
   assert.equal(readFileSync(path, "utf8"), "precious");

@@ -1,5 +1,5 @@
 /** Where dfget's bytes go: a file that appears whole or not at all, or a stream. */
-import { constants, lstatSync, rmSync, statSync, type Stats, writeSync } from "node:fs";
+import { constants, lstatSync, readSync, rmSync, statSync, type Stats, writeSync } from "node:fs";
 import { link, open, rename, unlink, type FileHandle } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import { AppError, type ErrorCode } from "../base/errors.ts";
@@ -14,8 +14,14 @@ import {
   type FileVersion,
 } from "./dfget-resume.ts";
 
-/** Takes one file's bytes in order. Calls follow each other; none overlaps. */
+/** Takes one file's bytes. Calls follow each other; none overlaps. */
 export interface DfgetOutput {
+  /** Parts may be written in any order. */
+  readonly takesAnyOrder: boolean;
+  /** Bytes here from the start on, without a gap. */
+  readonly wholeBytes: number;
+  /** Bytes here, those behind a gap included. */
+  readonly takenBytes: number;
   /** Where `begin` will likely say to go on; 0 = from the start. */
   readonly likelyStartByte: number;
   /**
@@ -24,8 +30,11 @@ export interface DfgetOutput {
    * @returns the byte to go on from: what is here of the same version counts
    */
   begin(version: FileVersion): Promise<number>;
-  /** @throws AppError DISK_FULL, DISK_FAILED, OUTPUT_UNWRITABLE */
-  write(chunk: Uint8Array): Promise<void>;
+  /**
+   * @param bytes kept no longer than until the promise resolves, where `takesAnyOrder`
+   * @throws AppError DISK_FULL, DISK_FAILED, OUTPUT_UNWRITABLE
+   */
+  write(bytes: Uint8Array, startByte: number): Promise<void>;
   /** All bytes are there: checks them and puts the file in its place. @throws AppError DIGEST_MISMATCH, OUTPUT_EXISTS, … */
   finish(): Promise<readonly Digest[]>;
   /** Forgets what is here: nobody can go on with it. @throws AppError ORIGIN_CHANGED when it cannot be taken back */
@@ -86,6 +95,11 @@ export class FileOutput implements DfgetOutput {
   #usableBytes: number;
   #writtenBytes = 0;
   #syncedBytes = 0;
+  /** Written behind a gap: end by start. */
+  readonly #islands = new Map<number, number>();
+  #islandBytes = 0;
+  #readBack: Buffer | undefined;
+  readonly takesAnyOrder = true;
 
   constructor(options: FileOutputOptions, handle: FileHandle, version: FileVersion | undefined, usableBytes: number) {
     this.#options = options;
@@ -100,7 +114,18 @@ export class FileOutput implements DfgetOutput {
     return this.#options.resume ? this.#keptBytes : this.#writtenBytes;
   }
 
+  get wholeBytes(): number {
+    return this.#writtenBytes;
+  }
+
+  get takenBytes(): number {
+    return this.#writtenBytes + this.#islandBytes;
+  }
+
   async begin(version: FileVersion): Promise<number> {
+    // What is behind a gap comes again.
+    this.#islands.clear();
+    this.#islandBytes = 0;
     const isSame = this.#version !== undefined && isSameVersion(this.#version, version);
     const goesOn = isSame && (this.#options.resume || this.#writtenBytes > 0);
     if (goesOn && this.#writtenBytes > 0) return this.#writtenBytes;
@@ -117,10 +142,20 @@ export class FileOutput implements DfgetOutput {
     return this.#writtenBytes;
   }
 
-  async write(chunk: Uint8Array): Promise<void> {
+  async write(bytes: Uint8Array, startByte: number): Promise<void> {
     try {
-      this.#writeAll(chunk);
-      this.#options.check.update(chunk);
+      // Where the origin takes over, what came before in another order comes once more.
+      const news = bytes.subarray(Math.max(0, this.#writtenBytes - startByte));
+      const newsStart = startByte + bytes.length - news.length;
+      this.#writeAll(news, newsStart);
+      if (newsStart > this.#writtenBytes) {
+        this.#islands.set(newsStart, newsStart + news.length);
+        this.#islandBytes += news.length;
+        return;
+      }
+      this.#options.check.update(news);
+      this.#writtenBytes += news.length;
+      this.#takeIslands();
       if (this.#writtenBytes - this.#syncedBytes >= CHECKPOINT_BYTES) await this.#checkpoint();
     } catch (thrown) {
       throw outputError(thrown, this.#options.path, "DISK_FAILED");
@@ -173,12 +208,31 @@ export class FileOutput implements DfgetOutput {
     return this.#writtenBytes === 0 ? this.#usableBytes : this.#writtenBytes;
   }
 
-  #writeAll(chunk: Uint8Array): void {
-    for (let at = 0; at < chunk.length;) {
+  #writeAll(bytes: Uint8Array, startByte: number): void {
+    for (let at = 0; at < bytes.length;) {
       // On this thread: dfget has nothing else to do meanwhile, and the thread pool would double its wake-ups.
-      const bytesWritten = writeSync(this.#handle.fd, chunk, at, chunk.length - at, this.#writtenBytes);
-      at += bytesWritten;
-      this.#writtenBytes += bytesWritten;
+      at += writeSync(this.#handle.fd, bytes, at, bytes.length - at, startByte + at);
+    }
+  }
+
+  /** The gap before them has closed. */
+  #takeIslands(): void {
+    for (let end = this.#islands.get(this.#writtenBytes); end !== undefined; end = this.#islands.get(this.#writtenBytes)) {
+      const start = this.#writtenBytes;
+      this.#islands.delete(start);
+      this.#islandBytes -= end - start;
+      if (this.#options.check.isExpecting) this.#hashBack(start, end);
+      this.#writtenBytes = end;
+    }
+  }
+
+  #hashBack(start: number, end: number): void {
+    const buffer = (this.#readBack ??= Buffer.allocUnsafe(READ_BYTES));
+    for (let at = start; at < end;) {
+      const count = readSync(this.#handle.fd, buffer, 0, Math.min(buffer.length, end - at), at);
+      if (count === 0) throw new AppError("DISK_FAILED", `${this.#partPath} was cut while it was being written`);
+      this.#options.check.update(buffer.subarray(0, count));
+      at += count;
     }
   }
 

@@ -1,7 +1,7 @@
 /** Moves one file from the best way there is into its output. */
 import { AppError, toAppError } from "../base/errors.ts";
 import type { RateFlow } from "../base/rate-budget.ts";
-import type { Content, ContentInfo } from "../peer/content.ts";
+import { type Content, type ContentInfo, numbered } from "../peer/content.ts";
 import { RateGate } from "../peer/rate-gate.ts";
 import type { Source } from "../protocol/control-messages.ts";
 import type { Digest } from "../protocol/ids.ts";
@@ -121,7 +121,7 @@ export class Transfer {
   async #copyOnce(way: Way): Promise<void> {
     const { source, backToSource, limitBytesPerSecond, output, signal } = this.#options;
     const content = await untilAborted(
-      way.opener(output.likelyStartByte).open({ source, backToSource, limitBytesPerSecond }, signal),
+      way.opener({ startByte: output.likelyStartByte, unordered: output.takesAnyOrder }).open({ source, backToSource, limitBytesPerSecond }, signal),
       signal,
     );
     this.#content = content;
@@ -129,23 +129,27 @@ export class Transfer {
       const startByte = await output.begin(fileVersion(source, content.info));
       this.#doneBytes = startByte;
       this.#resumedBytes ??= startByte;
-      const chunks = content.read({ startByte, endByte: undefined }, signal)[Symbol.asyncIterator]();
+      const range = { startByte, endByte: undefined };
+      const unordered = output.takesAnyOrder ? content.readUnordered?.(range, signal) : undefined;
+      const parts = (unordered ?? numbered(content.read(range, signal), startByte))[Symbol.asyncIterator]();
       try {
         for (;;) {
-          const next = await untilAborted(chunks.next(), signal);
+          const next = await untilAborted(parts.next(), signal);
           if (next.done === true) break;
-          for await (const bytes of this.#limit.paced(this.#flow, next.value, signal)) {
-            await output.write(bytes);
-            this.#doneBytes += bytes.length;
+          let at = next.value.startByte;
+          for await (const bytes of this.#limit.paced(this.#flow, next.value.bytes, signal)) {
+            await output.write(bytes, at);
+            at += bytes.length;
+            this.#doneBytes = output.takenBytes;
           }
         }
       } finally {
         // Not waited for: a way that hangs would hold up the end.
-        void chunks.return?.().catch(() => undefined);
+        void parts.return?.().catch(() => undefined);
       }
       const { lengthBytes } = content.info;
-      if (lengthBytes !== undefined && lengthBytes !== this.#doneBytes) {
-        throw new AppError("ORIGIN_CUT", `the file has ${lengthBytes} bytes, but ${this.#doneBytes} came; try again`, {
+      if (lengthBytes !== undefined && lengthBytes !== output.wholeBytes) {
+        throw new AppError("ORIGIN_CUT", `the file has ${lengthBytes} bytes, but ${output.wholeBytes} came; try again`, {
           details: { lengthBytes },
         });
       }

@@ -8,13 +8,13 @@ import { AppError } from "../base/errors.ts";
 import type { ContentOpener } from "../peer/content.ts";
 import type { SupernodeAddress } from "../peer/config.ts";
 import { printAddress } from "./addresses.ts";
+import type { DaemonReading } from "./daemon-client.ts";
 import type { DfgetJob } from "./dfget-flags.ts";
 import type { DfgetConfig } from "./program-config.ts";
 
 export interface Way {
   readonly name: "dfdaemon" | "peer" | "origin";
-  /** @param startByte where the reading will likely begin */
-  opener(startByte: number): ContentOpener;
+  opener(reading: DaemonReading): ContentOpener;
 }
 
 /** Tells a person about the choice of the way. */
@@ -35,7 +35,7 @@ export async function* waysTo(job: DfgetJob, config: DfgetConfig, speaker: WaySp
     const sockets = config.socketPaths.filter((path) => existsSync(path));
     if (sockets.length > 0) {
       const { DaemonClient } = await import("./daemon-client.ts");
-      for (const path of sockets) yield { name: "dfdaemon", opener: (startByte) => new DaemonClient(path, startByte) };
+      for (const path of sockets) yield { name: "dfdaemon", opener: (reading) => new DaemonClient(path, reading) };
     } else {
       const line = `no dfdaemon: no socket at ${config.socketPaths.join(" or ")}`;
       if (config.isSocketGiven) speaker.warn(line);

@@ -12,6 +12,11 @@ export class DigestCheck {
     this.#hashes = newHashes(expected);
   }
 
+  /** False: `update` has nothing to do. */
+  get isExpecting(): boolean {
+    return this.#hashes.size > 0;
+  }
+
   /** The bytes must come in the file's order; they may change after the call. */
   update(bytes: Uint8Array): void {
     for (const hash of this.#hashes.values()) hash.update(bytes);

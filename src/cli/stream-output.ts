@@ -30,6 +30,16 @@ export class StreamOutput implements DfgetOutput {
     this.#close = close;
   }
 
+  readonly takesAnyOrder = false;
+
+  get wholeBytes(): number {
+    return this.#takenBytes;
+  }
+
+  get takenBytes(): number {
+    return this.#takenBytes;
+  }
+
   get likelyStartByte(): number {
     return this.#takenBytes;
   }

@@ -23,6 +23,12 @@ export interface ContentInfo {
   readonly headers: Readonly<Record<string, string>>;
 }
 
+/** `bytes` belong at `startByte` of the content. */
+export interface ContentPart {
+  readonly startByte: number;
+  readonly bytes: Uint8Array;
+}
+
 /** Open content. The download goes on while it is open, and after `close` too if others need it. */
 export interface Content {
   readonly info: ContentInfo;
@@ -33,6 +39,11 @@ export interface Content {
    * @throws AppError while iterating: what the origin or the disk said; DIGEST_MISMATCH before the last byte
    */
   read(range: { readonly startByte: number; readonly endByte: number | undefined }, signal: AbortSignal): AsyncIterable<Uint8Array>;
+  /**
+   * As `read`, but every byte as soon as it is here, whatever its place: for who writes a file. Nobody is asked to send
+   * what comes first first. Absent where the content comes in order only.
+   */
+  readUnordered?(range: { readonly startByte: number; readonly endByte: number | undefined }, signal: AbortSignal): AsyncIterable<ContentPart>;
   /** Bytes this host took in for the content so far, by source; `cacheBytes` were here before. */
   sources(): ByteSources & { readonly cacheBytes: number };
   close(): void;
@@ -43,4 +54,13 @@ export interface ContentOpener {
   open(request: ContentRequest, signal: AbortSignal): Promise<Content>;
   /** What the content is, without downloading it. */
   stat(request: ContentRequest, signal: AbortSignal): Promise<ContentInfo>;
+}
+
+/** Ordered content, each part with its place. */
+export async function* numbered(chunks: AsyncIterable<Uint8Array>, startByte: number): AsyncGenerator<ContentPart> {
+  let at = startByte;
+  for await (const bytes of chunks) {
+    yield { startByte: at, bytes };
+    at += bytes.length;
+  }
 }

@@ -1,7 +1,8 @@
 /** Content through the swarm: pieces in order as they come, the origin when they do not. */
 import { AppError } from "../base/errors.ts";
 import type { ByteSources, Source, TaskInfo } from "../protocol/control-messages.ts";
-import type { Content, ContentInfo } from "./content.ts";
+import { PieceSet } from "../protocol/piece-set.ts";
+import { type Content, type ContentInfo, type ContentPart, numbered } from "./content.ts";
 import { type DirectOpenerDeps, readOrigin } from "./direct-content.ts";
 import type { PeerTask } from "./peer.ts";
 import type { StoredTask } from "./store/piece-store.ts";
@@ -57,8 +58,7 @@ export class SwarmContent implements Content {
     const { session, stored } = task;
     const readerId = session.newReaderId();
     let at = range.startByte;
-    let lookedCount = stored.have.count;
-    let progressMs = performance.now();
+    const watch = new StallWatch(this.#deps);
     let toldPiece: number | undefined;
     try {
       for (;;) {
@@ -71,7 +71,7 @@ export class SwarmContent implements Content {
           // Thrown away since: the task's failure says why, or the piece comes again.
           if (!(await readHeld(stored, at, chunk))) continue;
           at += chunk.length;
-          progressMs = performance.now();
+          watch.moved();
           yield chunk;
           continue;
         }
@@ -80,13 +80,7 @@ export class SwarmContent implements Content {
           task.readerAt(readerId, piece);
         }
         if (signal.aborted) throw new AppError("ABORTED", "the reader has gone");
-        if (stored.have.count !== lookedCount || task.isHeldBack()) {
-          lookedCount = stored.have.count;
-          progressMs = performance.now();
-        }
-        const waitedMs = performance.now() - progressMs;
-        const limitMs = this.#deps.supernodeConnected() ? STALL_MS : STALL_ALONE_MS;
-        if (session.failure !== undefined || waitedMs >= limitMs) {
+        if (watch.isStalled()) {
           yield* this.#fromOrigin(at, endByte, signal);
           return;
         }
@@ -94,6 +88,44 @@ export class SwarmContent implements Content {
       }
     } finally {
       task.readerAt(readerId, undefined);
+    }
+  }
+
+  async *readUnordered(
+    range: { readonly startByte: number; readonly endByte: number | undefined },
+    signal: AbortSignal,
+  ): AsyncGenerator<ContentPart> {
+    const { session, stored } = this.#deps.task;
+    const { lengthBytes, pieceLengthBytes } = session;
+    if (lengthBytes === undefined) {
+      // What is the last piece, and how long, is not known yet.
+      yield* numbered(this.read(range, signal), range.startByte);
+      return;
+    }
+    const endByte = Math.min(range.endByte ?? lengthBytes, lengthBytes);
+    const endPiece = Math.ceil(endByte / pieceLengthBytes);
+    const given = new PieceSet();
+    const watch = new StallWatch(this.#deps);
+    let firstMissing = Math.floor(range.startByte / pieceLengthBytes);
+    while (firstMissing < endPiece) {
+      for (let piece = firstMissing; piece < endPiece; piece++) {
+        if (given.has(piece) || !stored.have.has(piece)) continue;
+        const startByte = Math.max(range.startByte, piece * pieceLengthBytes);
+        const bytes = Buffer.allocUnsafe(Math.min(endByte, (piece + 1) * pieceLengthBytes) - startByte);
+        if (!(await readHeld(stored, startByte, bytes))) continue;
+        given.add(piece);
+        watch.moved();
+        yield { startByte, bytes };
+      }
+      while (firstMissing < endPiece && given.has(firstMissing)) firstMissing++;
+      if (firstMissing >= endPiece) return;
+      if (signal.aborted) throw new AppError("ABORTED", "the reader has gone");
+      if (watch.isStalled()) {
+        const at = Math.max(range.startByte, firstMissing * pieceLengthBytes);
+        yield* numbered(this.#fromOrigin(at, endByte, signal), at);
+        return;
+      }
+      await session.changed(LOOK_MS, signal);
     }
   }
 
@@ -137,6 +169,33 @@ export class SwarmContent implements Content {
       this.#directBytes += chunk.length;
       yield chunk;
     }
+  }
+}
+
+/** Sees when the swarm has failed a reader: nothing new for too long, or the task itself has failed. */
+class StallWatch {
+  readonly #deps: SwarmContentDeps;
+  #heldCount: number;
+  #movedMs = performance.now();
+
+  constructor(deps: SwarmContentDeps) {
+    this.#deps = deps;
+    this.#heldCount = deps.task.stored.have.count;
+  }
+
+  /** The reader got something. */
+  moved(): void {
+    this.#movedMs = performance.now();
+  }
+
+  isStalled(): boolean {
+    const { task, supernodeConnected } = this.#deps;
+    if (task.session.failure !== undefined) return true;
+    if (task.stored.have.count !== this.#heldCount || task.isHeldBack()) {
+      this.#heldCount = task.stored.have.count;
+      this.moved();
+    }
+    return performance.now() - this.#movedMs >= (supernodeConnected() ? STALL_MS : STALL_ALONE_MS);
   }
 }
 

@@ -1,15 +1,18 @@
 /**
  * The local API of dfdaemon: HTTP over a unix socket, for dfget and other programs of this host.
  *
- * `GET /v1/version`; `POST /v1/content` streams a file; `GET /v1/requests/{requestId}` tells how a stream is doing, and,
- * once it has broken, why. Whoever may open the socket may use the daemon: access is the socket's mode (0660).
+ * `GET /v1/version`; `GET /v1/content` with an upgrade gives a file in frames, as dfget takes it; `POST /v1/content`
+ * streams it as a plain body, and `GET /v1/requests/{requestId}` tells how that is doing, and, once it has broken, why. Whoever may open the socket may use the daemon: access is the socket's mode (0660).
  */
 import { chmod } from "node:fs/promises";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import type { Socket } from "node:net";
 import { z } from "zod";
 import { AppError, toAppError } from "../../base/errors.ts";
 import type { Content, ContentInfo, ContentOpener } from "../../peer/content.ts";
 import { sourceSchema } from "../../protocol/control-messages.ts";
+import { LOCAL_CONTENT_PROTOCOL } from "../../protocol/local-frames.ts";
+import { type ContentStreamAnswer, serveContentStream } from "./content-stream.ts";
 import { LocalRequests, type LocalRequest } from "./local-requests.ts";
 import { claimSocketPath } from "./local-socket.ts";
 
@@ -39,6 +42,8 @@ const contentRequestSchema = z
     limitBytesPerSecond: z.number().positive().optional(),
     startByte: z.number().int().nonnegative().optional(),
     endByte: z.number().int().nonnegative().optional(),
+    /** In frames only: parts may come in any order. */
+    unordered: z.boolean().optional(),
   })
   .refine(({ startByte = 0, endByte = startByte }) => startByte <= endByte, {
     error: "startByte is larger than endByte",
@@ -49,10 +54,13 @@ export class LocalApi {
   readonly #options: LocalApiOptions;
   readonly #server: Server;
   readonly #requests = new LocalRequests();
+  /** Upgraded connections, which the server no longer knows. */
+  readonly #streams = new Map<Socket, Promise<void>>();
 
   private constructor(options: LocalApiOptions) {
     this.#options = options;
     this.#server = createServer((request, response) => void this.#answer(request, response));
+    this.#server.on("upgrade", (request, socket, head) => this.#upgrade(request, socket as Socket, head));
   }
 
   /**
@@ -70,10 +78,13 @@ export class LocalApi {
 
   /** Lets streams that run end, {@link DRAIN_MS} at most; removes the socket file. Once. */
   async close(): Promise<void> {
-    const timer = setTimeout(() => this.#server.closeAllConnections(), DRAIN_MS);
+    const timer = setTimeout(() => {
+      this.#server.closeAllConnections();
+      for (const socket of this.#streams.keys()) socket.destroy();
+    }, DRAIN_MS);
     const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
     this.#server.closeIdleConnections();
-    await closed;
+    await Promise.all([closed, ...this.#streams.values()]);
     clearTimeout(timer);
     this.#requests.close();
   }
@@ -119,6 +130,30 @@ export class LocalApi {
     } catch (thrown) {
       sendError(response, toAppError(thrown));
     }
+  }
+
+  /** Content in frames: what dfget takes. */
+  #upgrade(request: IncomingMessage, socket: Socket, head: Uint8Array): void {
+    if (request.method !== "GET" || request.url !== "/v1/content" || request.headers.upgrade !== LOCAL_CONTENT_PROTOCOL) {
+      socket.end(`HTTP/1.1 426 Upgrade Required\r\nUpgrade: ${LOCAL_CONTENT_PROTOCOL}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
+      return;
+    }
+    const served = serveContentStream(socket, head, { open: (body, signal) => this.#open(body, signal), log: this.#options.log });
+    this.#streams.set(socket, served);
+    void served.finally(() => this.#streams.delete(socket));
+  }
+
+  async #open(body: string, signal: AbortSignal): Promise<ContentStreamAnswer> {
+    const { source, backToSource, limitBytesPerSecond, startByte = 0, endByte, unordered = false } = parseContentRequest(body);
+    const mayGoBack = backToSource && this.#options.backToSource !== false;
+    const content = await this.#options.opener.open({ source, backToSource: mayGoBack, limitBytesPerSecond }, signal);
+    try {
+      requireInside(content.info, startByte);
+    } catch (thrown) {
+      content.close();
+      throw thrown;
+    }
+    return { content, startByte, endByte, unordered };
   }
 
   #sendRequest(response: ServerResponse, requestId: string): void {
@@ -197,13 +232,7 @@ function drained(response: ServerResponse): Promise<void> {
 
 function writeHead(response: ServerResponse, info: ContentInfo, startByte: number, endByte: number | undefined): void {
   const { lengthBytes, taskId, digest, contentType } = info;
-  if (lengthBytes !== undefined && startByte > lengthBytes) {
-    throw new AppError(
-      "RANGE_NOT_SATISFIABLE",
-      `cannot read from byte ${startByte}: the file has ${lengthBytes} bytes`,
-      { details: { lengthBytes } },
-    );
-  }
+  requireInside(info, startByte);
   const end = lengthBytes === undefined ? undefined : Math.min(endByte ?? lengthBytes, lengthBytes);
   const headers: Record<string, string> = { "content-type": fieldValue(contentType) ?? "application/octet-stream" };
   if (end !== undefined) headers["content-length"] = String(Math.max(0, end - startByte));
@@ -217,6 +246,13 @@ function writeHead(response: ServerResponse, info: ContentInfo, startByte: numbe
   }).replaceAll(/[^\x20-\x7e]/g, (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`);
   response.writeHead(200, headers);
   response.flushHeaders();
+}
+
+/** @throws AppError RANGE_NOT_SATISFIABLE */
+function requireInside({ lengthBytes }: ContentInfo, startByte: number): void {
+  if (lengthBytes === undefined || startByte <= lengthBytes) return;
+  const message = `cannot read from byte ${startByte}: the file has ${lengthBytes} bytes`;
+  throw new AppError("RANGE_NOT_SATISFIABLE", message, { details: { lengthBytes } });
 }
 
 function fieldValue(text: string | undefined): string | undefined {

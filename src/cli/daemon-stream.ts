@@ -1,0 +1,181 @@
+/** One content from dfdaemon in frames: read into one buffer, handed on part by part, nothing copied on the way. */
+import { connect, type NetConnectOpts, type Socket } from "node:net";
+import { z } from "zod";
+import { AppError, isErrorCode, toAppError } from "../base/errors.ts";
+import type { LocalContentRequest } from "../dfdaemon/local/local-api.ts";
+import type { Content, ContentInfo, ContentPart } from "../peer/content.ts";
+import { isTaskId } from "../protocol/ids.ts";
+import { encodeLocalFrame, LOCAL_CONTENT_PROTOCOL, LocalFrameReader, type LocalFrameType } from "../protocol/local-frames.ts";
+
+type Sources = ReturnType<Content["sources"]>;
+
+const sourcesSchema = z.object({ seedBytes: z.number(), peerBytes: z.number(), originBytes: z.number(), cacheBytes: z.number() });
+const infoSchema = z.object({
+  taskId: z.string().optional(),
+  lengthBytes: z.number().optional(),
+  contentType: z.string().optional(),
+  digest: z.string().optional(),
+  headers: z.record(z.string(), z.string()),
+});
+const endSchema = z.object({
+  sources: sourcesSchema.optional(),
+  error: z
+    .object({ code: z.string(), message: z.string(), details: z.record(z.string(), z.union([z.string(), z.number(), z.boolean()])).default({}) })
+    .optional(),
+});
+
+/** What one read takes at most; a unix socket holds about as much. */
+const BUFFER_BYTES = 256 * 1024;
+const HTTP_HEAD_BYTES_MAX = 16 * 1024;
+
+export class DaemonStream {
+  readonly #socket: Socket;
+  readonly #socketPath: string;
+  readonly #reader: LocalFrameReader;
+  /** The answer to the upgrade, until it is whole. */
+  #head: Buffer | undefined = Buffer.alloc(0);
+  /** Views of the one buffer: nothing is read while any is left. */
+  readonly #parts: ContentPart[] = [];
+  #info: ContentInfo | undefined;
+  #sources: Sources = { seedBytes: 0, peerBytes: 0, originBytes: 0, cacheBytes: 0 };
+  #end: { readonly error: AppError | undefined } | undefined;
+  #wake: (() => void) | undefined;
+
+  private constructor(socketPath: string, request: LocalContentRequest) {
+    this.#socketPath = socketPath;
+    this.#reader = new LocalFrameReader({
+      json: (type, json) => this.#json(type, JSON.parse(Buffer.from(json).toString())),
+      bytes: (startByte, bytes) => void this.#parts.push({ startByte, bytes }),
+    });
+    const buffer = Buffer.allocUnsafeSlow(BUFFER_BYTES);
+    const onread = { buffer, callback: (count: number) => this.#read(buffer.subarray(0, count)) };
+    this.#socket = connect({ path: socketPath, onread } as NetConnectOpts);
+    this.#socket.once("connect", () => {
+      this.#socket.write(`GET /v1/content HTTP/1.1\r\nHost: dfdaemon\r\nConnection: Upgrade\r\nUpgrade: ${LOCAL_CONTENT_PROTOCOL}\r\n\r\n`);
+      this.#socket.write(encodeLocalFrame("request", Buffer.from(JSON.stringify(request))));
+    });
+    this.#socket.on("error", (error) => this.#ended(this.#unreachable(error)));
+    this.#socket.on("close", () => this.#ended(this.#unreachable(undefined)));
+  }
+
+  /**
+   * Asks for a content, and waits until the daemon has said what it is.
+   *
+   * @throws AppError DAEMON_UNREACHABLE, ABORTED, and what the daemon answers
+   */
+  static async open(socketPath: string, request: LocalContentRequest, signal: AbortSignal): Promise<DaemonStream> {
+    const stream = new DaemonStream(socketPath, request);
+    const abort = (): void => stream.#ended(new AppError("ABORTED", "broken off"));
+    signal.addEventListener("abort", abort, { once: true });
+    stream.#socket.once("close", () => signal.removeEventListener("abort", abort));
+    if (signal.aborted) abort();
+    while (stream.#info === undefined && stream.#end === undefined) await stream.#changed();
+    if (stream.#info !== undefined) return stream;
+    stream.close();
+    throw stream.#end?.error ?? new AppError("PROTOCOL_VIOLATION", STRANGE);
+  }
+
+  get info(): ContentInfo {
+    if (this.#info === undefined) throw new Error("the stream is not open");
+    return this.#info;
+  }
+
+  /** As the daemon last said. */
+  get sources(): Sources {
+    return this.#sources;
+  }
+
+  /**
+   * The parts as they come; each is good until the next is asked for. Once.
+   *
+   * @throws AppError while iterating: DAEMON_UNREACHABLE when the connection broke, ABORTED, what the daemon says
+   */
+  async *parts(): AsyncGenerator<ContentPart> {
+    try {
+      for (;;) {
+        for (let part = this.#parts.shift(); part !== undefined; part = this.#parts.shift()) yield part;
+        if (this.#end?.error !== undefined) throw this.#end.error;
+        if (this.#end !== undefined) return;
+        this.#socket.resume();
+        await this.#changed();
+      }
+    } finally {
+      this.close();
+    }
+  }
+
+  close(): void {
+    this.#ended(new AppError("ABORTED", "broken off"));
+    this.#socket.destroy();
+  }
+
+  /** @returns false to stop reading until the parts have been taken */
+  #read(chunk: Uint8Array): boolean {
+    try {
+      if (this.#head === undefined) this.#reader.push(chunk);
+      else this.#readHead(chunk);
+    } catch (thrown) {
+      const cause = thrown instanceof AppError ? thrown : new AppError("PROTOCOL_VIOLATION", STRANGE, { cause: thrown });
+      this.#ended(cause);
+      this.#socket.destroy();
+    }
+    this.#wakeUp();
+    return this.#parts.length === 0;
+  }
+
+  #readHead(chunk: Uint8Array): void {
+    const head = Buffer.concat([this.#head ?? Buffer.alloc(0), chunk]);
+    const end = head.indexOf("\r\n\r\n");
+    this.#head = head;
+    if (end < 0 && head.length <= HTTP_HEAD_BYTES_MAX) return;
+    if (end < 0 || !head.toString("latin1", 0, 16).startsWith("HTTP/1.1 101 ")) throw new AppError("PROTOCOL_VIOLATION", STRANGE);
+    this.#head = undefined;
+    // A copy already: it may be kept until it is taken.
+    if (head.length > end + 4) this.#reader.push(head.subarray(end + 4));
+  }
+
+  #json(type: Exclude<LocalFrameType, "bytes">, value: unknown): void {
+    if (type === "info") {
+      const { taskId, lengthBytes, contentType, digest, headers } = infoSchema.parse(value);
+      this.#info = { taskId: taskId !== undefined && isTaskId(taskId) ? taskId : undefined, lengthBytes, contentType, digest, headers };
+    } else if (type === "status") {
+      this.#sources = z.object({ sources: sourcesSchema }).parse(value).sources;
+    } else if (type === "end") {
+      const { sources, error } = endSchema.parse(value);
+      if (sources !== undefined) this.#sources = sources;
+      const code = error !== undefined && isErrorCode(error.code) ? error.code : "INTERNAL";
+      this.#ended(error && new AppError(code, error.message, { details: error.details }));
+    }
+  }
+
+  /** The first word stands. */
+  #ended(error: AppError | undefined): void {
+    this.#end ??= { error };
+    this.#wakeUp();
+  }
+
+  #unreachable(error: (Error & { readonly code?: string }) | undefined): AppError {
+    if (this.#info !== undefined) {
+      return new AppError("DAEMON_UNREACHABLE", `dfdaemon at ${this.#socketPath} went away in mid-download`, { cause: error });
+    }
+    const why = UNREACHABLE_REASONS[error?.code ?? ""] ?? error?.message ?? "it hung up";
+    return new AppError("DAEMON_UNREACHABLE", `no dfdaemon at ${this.#socketPath}: ${why}`, { cause: toAppError(error) });
+  }
+
+  #changed(): Promise<void> {
+    return new Promise((resolve) => (this.#wake = resolve));
+  }
+
+  #wakeUp(): void {
+    this.#wake?.();
+    this.#wake = undefined;
+  }
+}
+
+const STRANGE = "dfdaemon answered in no form we know; are dfget and dfdaemon of one version?";
+
+const UNREACHABLE_REASONS: Readonly<Record<string, string>> = {
+  ENOENT: "there is no such socket",
+  ECONNREFUSED: "nobody listens",
+  EACCES: "no permission: ask for membership in the socket's group",
+};
