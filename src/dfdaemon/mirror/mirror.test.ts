@@ -38,6 +38,23 @@ void test("M10: the registry by ns, by path, or the only one there is; OCI-Names
   assert.equal(new Set(lab.opener.opened.map(({ url }) => url)).size, 1);
 });
 
+void test("a Docker that names no registry means docker.io, never another that is the only one here", async (t) => {
+  const lab = await openLab(t);
+  const digest = lab.registry.putBlob("team/app", patterned(10));
+  lab.registry.mayRead = (authorization) => authorization !== undefined;
+  const asDocker = { "user-agent": "docker/20.10.24 go/go1.19" };
+  const ping = await fetchAnswer(lab.port, "/v2/", "GET", asDocker);
+  assert.equal(ping.status, 200, "a challenge of the other would send it docker.io's credentials");
+  const opened: string[] = [];
+  lab.opener.open = ({ source }) => {
+    opened.push(source.url);
+    return Promise.reject(new AppError("ORIGIN_UNREACHABLE", "no network"));
+  };
+  await fetchAnswer(lab.port, `/v2/team/app/manifests/${digest}`, "GET", asDocker);
+  assert.deepEqual(lab.registry.requests, []);
+  assert.deepEqual(opened, [`https://registry-1.docker.io/v2/team/app/manifests/${digest}`]);
+});
+
 void test("M13: manifests/sha256:garbage is a 400, without a question upstream", async (t) => {
   const lab = await openLab(t);
   const answer = await lab.ask("/v2/team/app/manifests/sha256:garbage");

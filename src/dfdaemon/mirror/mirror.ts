@@ -108,7 +108,10 @@ export class Mirror {
     const { method } = request;
     if ((method !== "GET" && method !== "HEAD") || resource.type === "upload") return refuseMethod(response, record);
 
-    const upstream = given ?? this.#deps.registries.resolve(registry);
+    const { registries } = this.#deps;
+    const isDocker = registry === undefined && record.userAgent?.startsWith("docker/") === true;
+    const named = isDocker ? registries.resolveForDocker(resource.type === "root") : registries.resolve(registry);
+    const upstream = given ?? named;
     record.registry = upstream?.name;
     const caller = callerOf(request.headers.authorization);
     if (resource.type === "root") return this.#ping(upstream, caller, response, record);

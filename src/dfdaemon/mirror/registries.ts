@@ -29,7 +29,6 @@ export class Registries {
     };
     for (const config of configs) add(config);
     const [only] = configured.values();
-    // Docker's classic mirror setting sends no registry name, and is for docker.io alone.
     this.#unnamed = configured.get(DOCKER_HUB) ?? (configured.size === 1 ? only : undefined);
     if (selfTest !== undefined) add(selfTest);
     this.#configured = configured;
@@ -44,6 +43,14 @@ export class Registries {
     if (host === undefined) return this.#unnamed;
     const name = canonicalName(host);
     return this.#configured.get(name) ?? { name, baseUrl: defaultBaseUrl(name) };
+  }
+
+  /**
+   * What a Docker that names no registry means: its classic mirror setting is for docker.io alone. In a ping only if
+   * that is configured: a Docker that names another registry in its later requests begins with the same ping.
+   */
+  resolveForDocker(isPing: boolean): Upstream | undefined {
+    return isPing ? this.#configured.get(DOCKER_HUB) : this.resolve(DOCKER_HUB);
   }
 
   configured(): readonly Upstream[] {
