@@ -8,6 +8,7 @@ import { mkdirSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { filesOf } from "../../engines/machine-fixture.test.ts";
+import { PLAIN_NETWORK } from "../../origin/origin-clients.ts";
 import { startSupernode } from "../../supernode/supernode.ts";
 import { pino } from "pino";
 import { checkDaemon, checkDisk, checkSocket } from "./daemon-links.ts";
@@ -96,6 +97,7 @@ async function supernode(token: string): Promise<{ readonly host: string; readon
       limits: { downloadBytesPerSecond: undefined, uploadBytesPerSecond: undefined, originBytesPerSecond: undefined },
       labels: {},
       logLevel: "silent",
+      network: PLAIN_NETWORK,
     },
     { log: pino({ level: "silent" }) },
   );
