@@ -89,7 +89,10 @@ test("a config_path that is set is followed, and config.toml stays as it is", ()
 });
 
 test("with a disabled CRI plugin config.toml stays as it is, and it is said who profits", () => {
-  const plan = planContainerd(filesOf({ [CONFIG]: 'disabled_plugins = ["cri"]\n' }), ALL);
+  const before = { [CONFIG]: 'disabled_plugins = ["cri"]\n' };
+  assert.deepEqual(containerdRoutes(filesOf(before), ADDRESS), []);
+  const plan = planContainerd(filesOf(before), ALL);
+  assert.equal(containerdRoutes(carriedOut(before, plan), ADDRESS)[0]?.isMirrored, true);
   assert.deepEqual(Object.keys(texts(plan)), [DEFAULT_HOSTS]);
   assert.match(plan.notes.join(), /CRI plugin is disabled/);
 });

@@ -42,15 +42,19 @@ export function planContainerd(files: EngineFiles, mirror: MirrorTarget): Engine
   return { ...plan, notes, files: setting === undefined ? planned : [...planned, setting] };
 }
 
-/** Which registries would be pulled through the mirror at `address` by CRI. @throws AppError CONFIG_INVALID */
+/**
+ * Which registries would be pulled through the mirror at `address`: by CRI, and where its plugin is disabled, as on many
+ * Docker hosts, by nerdctl, which reads the usual folder whatever config.toml says.
+ *
+ * @throws AppError CONFIG_INVALID
+ */
 export function containerdRoutes(files: EngineFiles, address: string): readonly EngineRoute[] {
   const config = readContainerdConfig(files);
-  const [root] = rootsOf(config);
-  if (config.isCriDisabled) return [{ registry: "*", isMirrored: false, reason: `the CRI plugin is disabled in ${CONFIG_FILE}` }];
+  const root = rootsOf(config)[0] ?? (config.isCriDisabled ? HOSTS_DIRECTORY : undefined);
   if (root === undefined) {
     return [{ registry: "*", isMirrored: false, reason: `no config_path in ${CONFIG_FILE}: hosts.toml files are not read` }];
   }
-  if (config.configPath !== root && isListBroken(files)) {
+  if (config.configPath?.includes(":") === true && isListBroken(files)) {
     const reason = `config_path "${config.configPath}" is a list, which containerd 2 takes for one directory (containerd issue 12808)`;
     return [{ registry: "*", isMirrored: false, reason }];
   }
