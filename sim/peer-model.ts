@@ -20,7 +20,7 @@ export interface TaskShape {
 export type LinkMessage =
   | { readonly type: "join"; readonly have: Uint8Array; readonly seed: boolean }
   | { readonly type: "leave" }
-  | { readonly type: "have" | "want"; readonly pieces: readonly number[] }
+  | { readonly type: "have" | "lost" | "want"; readonly pieces: readonly number[] }
   | { readonly type: "status"; readonly incoming: number; readonly capacity: number }
   | { readonly type: "offer"; readonly pieces: readonly number[] }
   | { readonly type: "accept" | "cancel" | "withdraw"; readonly piece: number }
@@ -275,6 +275,8 @@ export class PeerModel {
         return this.#left(link);
       case "have":
         return this.#feed({ type: "remoteHas", linkId, taskId, pieces: message.pieces });
+      case "lost":
+        return this.#feed({ type: "remoteLost", linkId, taskId, pieces: message.pieces });
       case "want":
         return this.#feed({ type: "remoteWants", linkId, taskId, pieces: message.pieces });
       case "status":
@@ -383,6 +385,8 @@ export class PeerModel {
         return this.#deps.accuse(this, link.peerId, effect.piece);
       case "sendHave":
         return this.#send(link, { type: "have", pieces: effect.pieces });
+      case "sendLost":
+        return this.#send(link, { type: "lost", pieces: effect.pieces });
       case "sendWant":
         return this.#send(link, { type: "want", pieces: effect.pieces });
       case "sendOffer":
@@ -443,6 +447,7 @@ function messageBytes(message: LinkMessage): number {
     case "join":
       return 300 + message.have.length;
     case "have":
+    case "lost":
     case "want":
     case "offer":
       return 9 + message.pieces.length * 4;

@@ -99,7 +99,8 @@ export class PeerNode implements ContentOpener {
       limits: config.limits,
       needNeighbours: (taskId, lost) => this.#control.send({ type: "needNeighbours", taskId, lost: lost.slice(0, 256) }),
       accuse: (taskId, accused, piece) => this.#control.send({ type: "accuse", taskId, peerId: accused, piece }),
-      stored: (session) => this.#progressed(session.taskId),
+      stored: (session) => this.#progressed(session.taskId, false),
+      lost: (session) => this.#progressed(session.taskId, true),
     });
     this.metrics = peerMetrics(this.#peer, store, () => this.#control.connected);
     server.on("request", (request, response) => {
@@ -298,14 +299,15 @@ export class PeerNode implements ContentOpener {
     session.wake();
   }
 
-  #progressed(taskId: TaskId): void {
+  /** @param isLess pieces are gone: that is told at once */
+  #progressed(taskId: TaskId, isLess: boolean): void {
     const kept = this.#kept.get(taskId);
     if (kept === undefined) return;
     const { session, stored } = kept.task;
     const { pieceCount } = session;
     if (pieceCount === undefined) return;
     const quarter = Math.floor((stored.have.count * 4) / pieceCount);
-    if (quarter <= kept.toldQuarter) return;
+    if (!isLess && quarter <= kept.toldQuarter) return;
     kept.toldQuarter = quarter;
     const { seedBytes, peerBytes, originBytes } = session.sources();
     this.#control.send({

@@ -73,6 +73,8 @@ export interface PeerOptions {
   readonly accuse?: (taskId: TaskId, peerId: PeerId, piece: number) => void;
   /** A piece is verified and on disk. */
   readonly stored?: (session: TaskSession, piece: number) => void;
+  /** Pieces of an open task that were on disk are not, or not as they were. */
+  readonly lost?: (session: TaskSession) => void;
   readonly swarm?: Partial<SwarmConfig>;
 }
 
@@ -134,6 +136,7 @@ export class Peer implements PeerService {
       needNeighbours: (taskId, useless) => options.needNeighbours?.(taskId, useless),
       accuse: (taskId, peerId, piece) => options.accuse?.(taskId, peerId, piece),
       stored: (session, piece) => options.stored?.(session, piece),
+      lost: (session) => options.lost?.(session),
     });
   }
 
@@ -234,7 +237,8 @@ export class Peer implements PeerService {
       return session;
     }
     const promise = open().then((stored) => {
-      const session = new TaskSession(stored, { upload: this.#upload.flow(priority), download: this.#download.flow(priority) });
+      const flows = { upload: this.#upload.flow(priority), download: this.#download.flow(priority) };
+      const session: TaskSession = new TaskSession(stored, flows, (pieces) => this.#driver.lostPieces(session, pieces));
       this.#sessions.set(taskId, session);
       this.#driver.openTask(session, priority);
       return session;

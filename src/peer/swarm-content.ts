@@ -211,7 +211,7 @@ async function readHeld(stored: StoredTask, at: number, into: Uint8Array): Promi
     await stored.read(at, into);
     return true;
   } catch (thrown) {
-    if (thrown instanceof AppError && thrown.code === "PIECE_UNKNOWN") return false;
+    if (thrown instanceof AppError && (thrown.code === "PIECE_UNKNOWN" || thrown.code === "CACHE_CORRUPT")) return false;
     throw thrown;
   }
 }

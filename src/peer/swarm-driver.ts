@@ -44,6 +44,8 @@ export interface SwarmDriverDeps {
   readonly accuse: (taskId: TaskId, peerId: PeerId, piece: number) => void;
   /** A piece is verified and on disk. */
   readonly stored: (session: TaskSession, piece: number) => void;
+  /** Pieces that were on disk are not, or not as they were. */
+  readonly lost: (session: TaskSession) => void;
 }
 
 export class SwarmDriver {
@@ -200,7 +202,7 @@ export class SwarmDriver {
   #taskFrame(
     link: Link,
     taskId: TaskId,
-    frame: Extract<LinkFrame, { type: "leave" | "have" | "want" | "offer" | "proof" | "withdraw" | "length" }>,
+    frame: Extract<LinkFrame, { type: "leave" | "have" | "lost" | "want" | "offer" | "proof" | "withdraw" | "length" }>,
   ): void {
     const { linkId } = link;
     switch (frame.type) {
@@ -212,6 +214,8 @@ export class SwarmDriver {
         return;
       case "have":
         return this.feed({ type: "remoteHas", linkId, taskId, pieces: frame.pieces });
+      case "lost":
+        return this.feed({ type: "remoteLost", linkId, taskId, pieces: frame.pieces });
       case "want":
         return this.feed({ type: "remoteWants", linkId, taskId, pieces: frame.pieces.slice(0, 64) });
       case "withdraw":
@@ -283,6 +287,8 @@ export class SwarmDriver {
       const since = [...session.stored.have].filter((piece) => !told.has(piece));
       const ownChannel = link.ownChannel(taskId);
       if (since.length > 0 && ownChannel !== undefined) link.send({ type: "have", channel: ownChannel, pieces: since });
+      const lost = [...told].filter((piece) => !session.stored.have.has(piece));
+      if (lost.length > 0 && ownChannel !== undefined) sendLost(link, ownChannel, lost);
     }
     this.#toldHave.delete(keyOf(link, taskId));
     const seed = this.#deps.isSeed(peerId);
@@ -401,6 +407,13 @@ export class SwarmDriver {
     session.wake();
   }
 
+  /** Tells everybody who should know that these pieces are here no longer. */
+  lostPieces(session: TaskSession, pieces: readonly number[]): void {
+    this.feed({ type: "piecesLost", taskId: session.taskId, pieces });
+    this.#deps.lost(session);
+    session.wake();
+  }
+
   #dropArrival(link: Link, taskId: TaskId, piece: number): void {
     const channel = link.remoteChannel(taskId);
     const arrivals = this.#arrivals.get(link);
@@ -433,6 +446,8 @@ export class SwarmDriver {
     switch (effect.type) {
       case "sendHave":
         return link.send({ type: "have", channel: own, pieces: effect.pieces });
+      case "sendLost":
+        return sendLost(link, own, effect.pieces);
       case "sendWant":
         return link.send({ type: "want", channel: own, pieces: effect.pieces });
       case "sendOffer":
@@ -502,6 +517,15 @@ function lengthOf(session: TaskSession, piece: number): number | undefined {
   const startByte = piece * pieceLengthBytes;
   return startByte >= lengthBytes ? undefined : Math.min(pieceLengthBytes, lengthBytes - startByte);
 }
+
+/** In frames far below the limit, however much of a file is gone. */
+function sendLost(link: Link, channel: number, pieces: readonly number[]): void {
+  for (let at = 0; at < pieces.length; at += LOST_COUNT_MAX) {
+    link.send({ type: "lost", channel, pieces: pieces.slice(at, at + LOST_COUNT_MAX) });
+  }
+}
+
+const LOST_COUNT_MAX = 65_536;
 
 /** Channel and piece in one number: a piece index has 24 bits, a channel 32; safe below 2⁵³ for channels below 2²⁹. */
 function arrivalKey(channel: number, piece: number): number {

@@ -28,11 +28,18 @@ export class TaskSession {
   #nextReaderId = 1;
   #pins = 0;
   #released = false;
+  readonly #stopListening: () => void;
 
-  constructor(stored: StoredTask, flows: { readonly upload: RateFlow; readonly download: RateFlow }) {
+  /** @param onLost told of pieces that are gone from the disk, until {@link release} */
+  constructor(
+    stored: StoredTask,
+    flows: { readonly upload: RateFlow; readonly download: RateFlow },
+    onLost: (pieces: readonly number[]) => void,
+  ) {
     this.stored = stored;
     this.uploadFlow = flows.upload;
     this.downloadFlow = flows.download;
+    this.#stopListening = stored.onLost(onLost);
     this.verifier = new SignatureVerifier(stored.record.publicKey);
     this.tickets = new TicketVerifier(this.verifier);
     this.#cacheBytes = this.heldBytes;
@@ -51,6 +58,7 @@ export class TaskSession {
   /** Gives the files back, once nothing reads from them any more. */
   release(): void {
     this.#released = true;
+    this.#stopListening();
     if (this.#pins === 0) this.stored.release();
   }
 

@@ -34,7 +34,7 @@ const anyFrame: fc.Arbitrary<LinkFrame> = fc.oneof(
   fc.record({ type: fc.constant("handshake" as const), json: fc.uint8Array({ maxLength: 500 }) }),
   fc.record({ type: fc.constant("join" as const), channel: uint32, taskId, ticket, have: fc.uint8Array({ maxLength: 500 }) }),
   fc.record({ type: fc.constant("leave" as const), channel: uint32 }),
-  fc.record({ type: fc.constantFrom("have" as const, "want" as const), channel: uint32, pieces }),
+  fc.record({ type: fc.constantFrom("have" as const, "lost" as const, "want" as const), channel: uint32, pieces }),
   fc.record({ type: fc.constant("status" as const), incoming: uint16, capacity: uint16 }),
   fc.record({ type: fc.constant("offer" as const), channel: uint32, pieces: fc.array(piece, { minLength: 1, maxLength: OFFER_PIECES_MAX }) }),
   fc.record({ type: fc.constant("proof" as const), channel: uint32, piece, lengthBytes: uint32, digest: bytesOf(PIECE_DIGEST_BYTES), signature }),
@@ -72,7 +72,7 @@ test("what a later version appends to a frame is skipped", () => {
 });
 
 test("a type of a later version is skipped, its reason for declining understood as unwanted", () => {
-  for (const typeCode of [0, 17, 200, 255]) assert.equal(decodeFrame(typeCode, new Uint8Array(50)), undefined);
+  for (const typeCode of [0, 18, 200, 255]) assert.equal(decodeFrame(typeCode, new Uint8Array(50)), undefined);
   const [typeCode, body] = taken(encodeFrame({ type: "decline", channel: 1, piece: 2, reason: "busy" }));
   body[8] = 99;
   assert.deepEqual(decodeFrame(typeCode, body), { type: "decline", channel: 1, piece: 2, reason: "unwanted" });

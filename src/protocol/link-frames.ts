@@ -42,6 +42,8 @@ export type LinkFrame =
   | { readonly type: "leave"; readonly channel: number }
   /** I hold these pieces now. */
   | { readonly type: "have"; readonly channel: number; readonly pieces: readonly number[] }
+  /** I hold these pieces no longer. */
+  | { readonly type: "lost"; readonly channel: number; readonly pieces: readonly number[] }
   /** How many transfers I am receiving or have agreed to, and how many I can take, over all tasks and links. */
   | { readonly type: "status"; readonly incoming: number; readonly capacity: number }
   /** My reader is blocked on these pieces, most urgent first; replaces the former list. */
@@ -88,6 +90,15 @@ const TYPE_CODES = {
   pong: 14,
   withdraw: 15,
   proof: 16,
+  lost: 17,
+} as const;
+
+/** Frames whose body is a channel and pieces. */
+const PIECES_TYPES = {
+  [TYPE_CODES.have]: "have",
+  [TYPE_CODES.lost]: "lost",
+  [TYPE_CODES.want]: "want",
+  [TYPE_CODES.offer]: "offer",
 } as const;
 
 export const DATA_TYPE_CODE: number = TYPE_CODES.data;
@@ -110,6 +121,7 @@ export function encodeFrame(frame: LinkFrame): Uint8Array {
       return out.bytes;
     }
     case "have":
+    case "lost":
     case "want":
     case "offer": {
       const out = start(TYPE_CODES[frame.type], 4 + frame.pieces.length * 4);
@@ -212,13 +224,14 @@ export function decodeFrame(typeCode: number, body: Uint8Array): LinkFrame | und
       need(4);
       return { type: "leave", channel: view.getUint32(0) };
     case TYPE_CODES.have:
+    case TYPE_CODES.lost:
     case TYPE_CODES.want:
     case TYPE_CODES.offer: {
       need(typeCode === TYPE_CODES.offer ? 8 : 4);
       const pieces: number[] = [];
       const endByte = typeCode === TYPE_CODES.offer ? Math.min(body.length, 4 + OFFER_PIECES_MAX * 4) : body.length;
       for (let at = 4; at + 4 <= endByte; at += 4) pieces.push(checkedPiece(view.getUint32(at)));
-      const type = typeCode === TYPE_CODES.have ? "have" : typeCode === TYPE_CODES.want ? "want" : "offer";
+      const type = PIECES_TYPES[typeCode];
       return { type, channel: view.getUint32(0), pieces };
     }
     case TYPE_CODES.status:

@@ -33,6 +33,8 @@ export type SwarmInput =
   | { readonly type: "pieceRejected"; readonly taskId: TaskId; readonly piece: number; readonly linkId: LinkId }
   /** A piece could not be stored for a reason of our own (disk, memory): not the sender's fault. */
   | { readonly type: "pieceLost"; readonly taskId: TaskId; readonly piece: number }
+  /** Pieces that were held are held no longer: the disk gave back other bytes, or they were thrown away. */
+  | { readonly type: "piecesLost"; readonly taskId: TaskId; readonly pieces: readonly number[] }
   | { readonly type: "linkOpened"; readonly linkId: LinkId; readonly peerId: PeerId }
   | { readonly type: "linkClosed"; readonly linkId: LinkId }
   /**
@@ -49,6 +51,7 @@ export type SwarmInput =
     }
   | { readonly type: "remoteLeft"; readonly linkId: LinkId; readonly taskId: TaskId }
   | { readonly type: "remoteHas"; readonly linkId: LinkId; readonly taskId: TaskId; readonly pieces: readonly number[] }
+  | { readonly type: "remoteLost"; readonly linkId: LinkId; readonly taskId: TaskId; readonly pieces: readonly number[] }
   | { readonly type: "remoteStatus"; readonly linkId: LinkId; readonly incoming: number; readonly capacity: number }
   | { readonly type: "remoteWants"; readonly linkId: LinkId; readonly taskId: TaskId; readonly pieces: readonly number[] }
   /** An offer arrived: one of these pieces, best first (taken over). At least one. */
@@ -80,6 +83,7 @@ export type SwarmInput =
 /** Imperative: it has not happened yet. Executed in order. */
 export type SwarmEffect =
   | { readonly type: "sendHave"; readonly linkId: LinkId; readonly taskId: TaskId; readonly pieces: readonly number[] }
+  | { readonly type: "sendLost"; readonly linkId: LinkId; readonly taskId: TaskId; readonly pieces: readonly number[] }
   | { readonly type: "sendStatus"; readonly linkId: LinkId; readonly incoming: number; readonly capacity: number }
   | { readonly type: "sendWant"; readonly linkId: LinkId; readonly taskId: TaskId; readonly pieces: readonly number[] }
   /** One of these pieces, best first; the receiver chooses. */

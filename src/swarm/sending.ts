@@ -167,6 +167,17 @@ export class Sending {
     }
   }
 
+  /** Ends all transfers of pieces that are no longer here; whoever had agreed to one is told. */
+  dropPieces(task: Task, lost: ReadonlySet<number>): void {
+    for (const send of this.#sends) {
+      const { remote, pieces, state } = send;
+      if (remote.task !== task || !pieces.some((piece) => lost.has(piece))) continue;
+      const piece = firstOf(send);
+      this.#remove(send);
+      if (state !== "offered") this.#emit({ type: "cancelSend", linkId: remote.link.linkId, taskId: task.taskId, piece });
+    }
+  }
+
   check(nowMs: number): void {
     for (const send of this.#sends) {
       const { link } = send.remote;

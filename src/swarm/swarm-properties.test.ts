@@ -27,7 +27,7 @@ interface Command {
 const VERBS = [
   "open", "close", "link", "unlink", "join", "join", "joinMute", "leave", "has", "has", "wants", "status", "offer", "offer", "offer",
   "answerYes", "answerYes", "answerYes", "answerNo", "progressSend", "finishSend", "finishSend", "cancelSend",
-  "progressReceive", "finishReceive", "finishReceive", "withdraw", "store", "store", "reject", "lose", "own", "reader", "length",
+  "progressReceive", "finishReceive", "finishReceive", "withdraw", "store", "store", "reject", "lose", "own", "perish", "perish", "remoteLoses", "reader", "length",
   "nonsense", "wait", "wait",
 ] as const;
 
@@ -157,6 +157,10 @@ class World {
       }
       case "own":
         return one({ type: "pieceStored", taskId, piece });
+      case "perish":
+        return one({ type: "piecesLost", taskId, pieces: [piece, (piece + pick) % PIECES] });
+      case "remoteLoses":
+        return one({ type: "remoteLost", linkId, taskId, pieces: [piece, (piece + pick) % PIECES] });
       case "reader":
         return one({ type: "readerMoved", taskId, readerId: pick % 2, piece: pick % 5 === 0 ? undefined : piece });
       case "length":
@@ -208,6 +212,9 @@ class World {
         return;
       case "pieceStored":
         this.#held.get(input.taskId)?.add(input.piece);
+        return;
+      case "piecesLost":
+        for (const piece of input.pieces) this.#held.get(input.taskId)?.delete(piece);
         return;
       case "pieceRejected": {
         const remote = this.#joined.get(`${input.linkId} ${input.taskId}`);

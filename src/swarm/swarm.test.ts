@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { PeerId } from "../protocol/ids.ts";
 import type { SwarmEffect } from "./index.ts";
-import { named, of, TASK, TestSwarm } from "./swarm-fixture.test.ts";
+import { named, of, TASK, TestSwarm, type Transfer } from "./swarm-fixture.test.ts";
 
 test("a reader's piece goes first among those that others hold too", () => {
   const bench = new TestSwarm({ lookaheadCount: 0 });
@@ -127,4 +127,41 @@ test("time does not go back", () => {
   bench.open(4);
   bench.nowMs = 9;
   assert.throws(() => bench.neighbour(1), /time went back/);
+});
+
+test("pieces that vanish are told to all, taken back from the wire, not offered again, and missing from then on", () => {
+  const bench = new TestSwarm({ uploadCount: 2, lookaheadCount: 0 });
+  bench.open(3);
+  bench.neighbour(1);
+  bench.neighbour(2);
+  const [[sendingTo, sending], [offeredTo, offered]] = bench.task().outgoing.map(({ linkId, piece }): Transfer => [linkId, piece]) as readonly Transfer[] as readonly [Transfer, Transfer];
+  bench.tell("offerAccepted", sendingTo, sending);
+  const effects = bench.feed({ type: "piecesLost", taskId: TASK, pieces: [sending, offered] });
+  assert.deepEqual(named(effects, "cancelSend"), [[sendingTo, sending]]);
+  assert.deepEqual(of(effects, "sendLost").map(({ linkId, pieces }) => [linkId, pieces]), [[1, [sending, offered]], [2, [sending, offered]]]);
+  const [left] = [0, 1, 2].filter((piece) => piece !== sending && piece !== offered);
+  assert.deepEqual(named(effects, "sendOffer").map(([, piece]) => piece), [left, left], "only what is left is offered");
+  assert.equal(bench.task().haveCount, 1);
+  assert.deepEqual(named(bench.tell("offerAccepted", offeredTo, offered), "cancelSend"), [[offeredTo, offered]], "an answer that comes too late");
+  assert.deepEqual(named(bench.tell("offered", 2, sending), "sendAccept"), [[2, sending]], "and it may come back");
+});
+
+test("a reader's piece that vanishes is wanted again", () => {
+  const bench = new TestSwarm();
+  bench.open(4);
+  bench.neighbour(1, { have: [0, 1, 2, 3] });
+  bench.feed({ type: "readerMoved", taskId: TASK, readerId: 1, piece: 2 });
+  bench.wait(100);
+  const effects = [...bench.feed({ type: "piecesLost", taskId: TASK, pieces: [2] }), ...bench.wait(100)];
+  assert.deepEqual(of(effects, "sendWant").map(({ pieces }) => pieces), [[2]]);
+});
+
+test("what a neighbour lost is offered to it at once, though it was sent a moment ago", () => {
+  const bench = new TestSwarm();
+  bench.open(1);
+  bench.neighbour(1);
+  bench.tell("offerAccepted", 1, 0);
+  bench.tell("sendFinished", 1, 0);
+  assert.deepEqual(named(bench.has(1, 0), "sendOffer"), []);
+  assert.deepEqual(named(bench.feed({ type: "remoteLost", linkId: 1, taskId: TASK, pieces: [0] }), "sendOffer"), [[1, 0]]);
 });

@@ -4,7 +4,7 @@ import type { TaskId } from "../protocol/ids.ts";
 import type { LinkId, SwarmConfig, SwarmEffect, SwarmInput, SwarmSnapshot } from "./contract.ts";
 import { Receiving } from "./receiving.ts";
 import { firstOf, Sending } from "./sending.ts";
-import { addCopies, addHave, isComplete, isNeeded, newRemote, type Link, type Remote, type Task } from "./tables.ts";
+import { addCopies, addHave, dropHave, isComplete, isNeeded, newRemote, type Link, type Remote, type Task } from "./tables.ts";
 
 /** Inputs after which there may be somebody to offer to who was not there before. */
 const STIRRING: ReadonlySet<SwarmInput["type"]> = new Set([
@@ -13,6 +13,8 @@ const STIRRING: ReadonlySet<SwarmInput["type"]> = new Set([
   "remoteLeft",
   "pieceRejected",
   "pieceStored",
+  "piecesLost",
+  "remoteLost",
   "linkClosed",
   "remoteJoined",
   "remoteStatus",
@@ -121,6 +123,8 @@ export class Swarm {
         if (task !== undefined) this.#receiving.lost(task, input.piece, nowMs);
         return;
       }
+      case "piecesLost":
+        return this.#losePieces(input, nowMs);
       case "linkOpened": {
         this.#links.set(input.linkId, {
           linkId: input.linkId,
@@ -155,6 +159,11 @@ export class Swarm {
         for (const piece of input.pieces) {
           addHave(remote, piece);
         }
+        return;
+      }
+      case "remoteLost": {
+        const remote = this.#heard(input.linkId, input.taskId);
+        for (const piece of input.pieces) if (remote !== undefined) dropHave(remote, piece);
         return;
       }
       case "remoteStatus": {
@@ -262,6 +271,19 @@ export class Swarm {
     });
   }
 
+  /** From here on the pieces are missing like any other: neighbours may offer them, and get nothing of them from us. */
+  #losePieces({ taskId, pieces }: Extract<SwarmInput, { type: "piecesLost" }>, nowMs: number): void {
+    const task = this.#tasks.get(taskId);
+    const lost = pieces.filter((piece) => task?.have.delete(piece));
+    if (task === undefined || lost.length === 0) return;
+    this.#sending.dropPieces(task, new Set(lost));
+    task.wantedStale = true;
+    task.lastGainMs = nowMs;
+    for (const { isolated, link } of task.remotes.values()) {
+      if (!isolated) this.#effects.push({ type: "sendLost", linkId: link.linkId, taskId, pieces: lost });
+    }
+  }
+
   #closeTask(taskId: TaskId): void {
     const task = this.#tasks.get(taskId);
     if (task === undefined) return;
@@ -342,8 +364,10 @@ export class Swarm {
   #tellGained(remote: Remote): void {
     const { task, link } = remote;
     if (remote.toldCount === task.gained.length || remote.isolated) return;
-    const pieces = task.gained.slice(remote.toldCount);
+    // What is lost since is not here to be had.
+    const pieces = task.gained.slice(remote.toldCount).filter((piece) => task.have.has(piece));
     remote.toldCount = task.gained.length;
+    if (pieces.length === 0) return;
     this.#effects.push({ type: "sendHave", linkId: link.linkId, taskId: task.taskId, pieces });
   }
 

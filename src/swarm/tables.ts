@@ -137,6 +137,12 @@ export function addHave(remote: Remote, piece: number): void {
   if (remote.have.add(piece) && !remote.credited.delete(piece)) addCopies(remote.task, piece, 1);
 }
 
+/** Records that the other end holds `piece` no longer: it may be given again at once. */
+export function dropHave(remote: Remote, piece: number): void {
+  remote.avoided.delete(piece);
+  if (remote.have.delete(piece) || remote.credited.delete(piece)) addCopies(remote.task, piece, -1);
+}
+
 export function avoid(remote: Remote, piece: number, untilMs: number): void {
   if (remote.avoided.add(piece)) remote.avoidances.push({ piece, untilMs });
 }

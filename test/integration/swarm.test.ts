@@ -278,3 +278,22 @@ test("a task left in mid-download leaves nothing behind, and joined again it is 
   await finished(task, 20_000);
   assert.ok((await contentOf(task, content.length)).equals(content));
 });
+
+test("pieces that vanish from a disk come back from the neighbour, whichever side lost them", { timeout: 60_000 }, async () => {
+  const key = SigningKey.generate();
+  const { record, content } = makeTask(key, 20 * 1024 * 1024);
+  const [one, other] = [await startPeer("one"), await startPeer("other")];
+  const oneTask = await one.peer.openTask(record, "normal");
+  await seedAll(oneTask, key, content);
+  const otherTask = await other.peer.openTask(record, "normal");
+  oneTask.connect([], ticketFor(key, record.taskId, one.peerId));
+  otherTask.connect([neighbour(one, false)], ticketFor(key, record.taskId, other.peerId));
+  await finished(otherTask, 30_000);
+  for (const [{ peer }, task] of [[other, otherTask], [one, oneTask]] as const) {
+    const before = peer.counters.downloadedBytes;
+    await task.stored.discard([0, 7, 8, 15]);
+    await finished(task, 10_000);
+    assert.ok((await contentOf(task, content.length)).equals(content));
+    assert.equal(peer.counters.downloadedBytes - before, 4 * record.pieceLengthBytes);
+  }
+});

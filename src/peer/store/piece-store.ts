@@ -109,5 +109,10 @@ export interface StoredTask {
   digestOf(algorithm: DigestAlgorithm, lengthBytes: number): Promise<Digest>;
   /** Forgets pieces found damaged, or all of them, those being written included (a source that changed). Durable. */
   discard(pieces: "all" | readonly number[]): Promise<void>;
+  /**
+   * Calls `listener` with pieces that were held and are no longer, whatever the reason, at once.
+   * @returns ends that
+   */
+  onLost(listener: (pieces: readonly number[]) => void): () => void;
   release(): void;
 }

@@ -36,6 +36,7 @@ export class StoreTask implements StoredTask {
   readonly #writing = new Map<number, Promise<unknown>>();
   /** A discard of everything under way, which stores wait for; never rejects. */
   #discarding: Promise<unknown> | undefined;
+  readonly #lostListeners = new Set<(pieces: readonly number[]) => void>();
   #busyCount = 0;
   #onIdle: (() => void) | undefined;
   #isClosing = false;
@@ -151,6 +152,13 @@ export class StoreTask implements StoredTask {
     });
   }
 
+  onLost(listener: (pieces: readonly number[]) => void): () => void {
+    // One of its own per call: the same function may listen twice.
+    const own = (pieces: readonly number[]): void => listener(pieces);
+    this.#lostListeners.add(own);
+    return () => this.#lostListeners.delete(own);
+  }
+
   release(): void {
     this.#deps.onRelease();
   }
@@ -232,11 +240,13 @@ export class StoreTask implements StoredTask {
 
   /** @returns those of `pieces` that were held */
   #drop(pieces: readonly number[]): readonly number[] {
-    return pieces.filter((piece) => {
+    const dropped = pieces.filter((piece) => {
       const droppedBytes = this.#held.drop(piece);
       this.#deps.space.giveBack(droppedBytes);
       return droppedBytes > 0;
     });
+    if (dropped.length > 0) for (const tell of this.#lostListeners) tell(dropped);
+    return dropped;
   }
 
   async #truncate(lengthBytes: number): Promise<void> {

@@ -236,8 +236,8 @@ export class OriginRead {
   async #take(cut: CutPiece): Promise<void> {
     if (this.#sink.error !== undefined) throw this.#sink.error;
     const { stored } = this.#job;
-    if (stored.have.has(cut.piece)) {
-      await this.#compare(cut).finally(() => cut.buffer.release());
+    if (stored.have.has(cut.piece) && (await this.#isAsBefore(cut))) {
+      cut.buffer.release();
     } else if (cut.piece === this.#withheldPiece) {
       if (this.#withheld === undefined) this.#wholePieces++;
       else this.#withheld.buffer.release();
@@ -251,12 +251,20 @@ export class OriginRead {
     }
   }
 
-  /** Read again without ranges: the same file must bring the same bytes. */
-  async #compare({ piece, bytes }: CutPiece): Promise<void> {
+  /**
+   * Read again without ranges: the same file must bring the same bytes.
+   * @returns false when the piece turns out to be gone from the disk
+   */
+  async #isAsBefore({ piece, bytes, buffer }: CutPiece): Promise<boolean> {
     const here = new Uint8Array(bytes.length);
-    await this.#job.stored.read(piece * this.#pieceLengthBytes, here);
-    if (Buffer.compare(here, bytes) !== 0) {
+    try {
+      await this.#job.stored.read(piece * this.#pieceLengthBytes, here);
+      if (Buffer.compare(here, bytes) === 0) return true;
       throw new AppError("ORIGIN_CHANGED", `the origin now sends other bytes in piece ${piece} than before; start again`);
+    } catch (error) {
+      if (toAppError(error).code === "CACHE_CORRUPT") return false;
+      buffer.release();
+      throw error;
     }
   }
 

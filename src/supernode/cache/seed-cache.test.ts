@@ -279,3 +279,35 @@ test("closing in mid-read lets go of everything", async () => {
   await assert.rejects(lab.seeds.open(resolved), { code: "SHUTTING_DOWN" });
   assert.deepEqual(lab.told, [{ event: "opened" }]);
 });
+
+for (const digest of [false, true]) {
+  test(`a piece that the disk loses in mid-read is read once more${digest ? ", and the digest still found right" : ""}`, async () => {
+    const origin = new FakeOrigin(randomBytes(10 * PIECE));
+    const lab = seedLab(origin);
+    const resolved = resolvedTask(origin, lab.key, digest ? sha256(origin.content) : undefined);
+    const { task } = await lab.seeds.open(resolved);
+    const stored = lab.store.tasks.get(resolved.taskId);
+    assert.ok(stored !== undefined && task.stored === stored);
+    let losses = 0;
+    stored.onStored = (piece) => {
+      if (piece === 6 && losses++ === 0) stored.lose(2);
+    };
+    await lab.read(resolved);
+    assert.ok(stored.content.equals(origin.content));
+    assert.equal(origin.bytesRead, origin.content.length + PIECE);
+    assert.deepEqual(lab.told.at(-1), { event: "complete" });
+  });
+}
+
+test("a disk that keeps losing pieces fails the read instead of asking the origin for ever", async () => {
+  const origin = new FakeOrigin(randomBytes(4 * PIECE));
+  const lab = seedLab(origin);
+  const resolved = resolvedTask(origin, lab.key);
+  await lab.seeds.open(resolved);
+  const stored = lab.store.tasks.get(resolved.taskId);
+  assert.ok(stored);
+  stored.onStored = (piece) => stored.lose(piece);
+  await lab.read(resolved);
+  assert.deepEqual(lab.told.slice(1), [{ event: "failure", code: "CACHE_CORRUPT", discard: false }, { event: "failed" }]);
+  assert.equal(origin.bytesRead, 3 * origin.content.length);
+});

@@ -172,29 +172,13 @@ export class SeedCache {
 
   async #read(open: OpenTask): Promise<void> {
     const { taskId, task } = open;
-    const { key, events, log } = this.#deps;
+    const { events, log } = this.#deps;
     const startedMs = performance.now();
-    const read = new OriginRead(this.#deps, {
-      stored: task.stored,
-      addOwn: async (piece, bytes, sign) => {
-        await task.addOwn(piece, bytes, sign);
-        events.onPiece();
-      },
-      source: () => open.source,
-      expected: open.expected,
-      signPiece: (piece, lengthBytes, digest) => key.signPiece(taskId, piece, lengthBytes, digest),
-      onLength: async (lengthBytes) => {
-        const signature = key.signLength(taskId, lengthBytes);
-        await task.setLength(lengthBytes, signature);
-        events.onLength(taskId, lengthBytes, signature);
-      },
-      signal: open.ending.signal,
-    });
     try {
       // Not within the call that granted the lease.
       await Promise.resolve();
       // What the origin no longer gives, other holders may have given meanwhile.
-      await read.run().catch((error: unknown) => {
+      await this.#readMissing(open).catch((error: unknown) => {
         if (!task.stored.complete || WORTHLESS.has(toAppError(error).code)) throw error;
       });
       open.reading = undefined;
@@ -210,6 +194,39 @@ export class SeedCache {
       events.onFailed(taskId, error, discard);
       events.onRead(taskId, "failed");
       if (discard) await this.#close(open, true);
+    }
+  }
+
+  /** Reads what is not here; once more what turned out damaged on disk meanwhile. */
+  async #readMissing(open: OpenTask): Promise<void> {
+    const { taskId, task } = open;
+    const { key, events } = this.#deps;
+    for (let attempt = 1; ; attempt++) {
+      const read = new OriginRead(this.#deps, {
+        stored: task.stored,
+        addOwn: async (piece, bytes, sign) => {
+          await task.addOwn(piece, bytes, sign);
+          events.onPiece();
+        },
+        source: () => open.source,
+        expected: open.expected,
+        signPiece: (piece, lengthBytes, digest) => key.signPiece(taskId, piece, lengthBytes, digest),
+        onLength: async (lengthBytes) => {
+          const signature = key.signLength(taskId, lengthBytes);
+          await task.setLength(lengthBytes, signature);
+          events.onLength(taskId, lengthBytes, signature);
+        },
+        signal: open.ending.signal,
+      });
+      try {
+        // oxlint-disable-next-line no-await-in-loop -- one read after the other
+        await read.run();
+        if (task.stored.complete) return;
+        throw new AppError("CACHE_CORRUPT", `pieces of task ${taskId} were stored and are gone; check the disk`);
+      } catch (error) {
+        const isLost = VANISHED.has(toAppError(error).code);
+        if (!isLost || attempt >= READ_COUNT_MAX || open.ending.signal.aborted) throw error;
+      }
     }
   }
 
@@ -249,6 +266,11 @@ export function expectedVersion(record: TaskRecord, info: OriginInfo | undefined
     headers: {},
   };
 }
+
+/** What a read says when a piece that was on disk is not, or not as it was. */
+const VANISHED: ReadonlySet<string> = new Set(["CACHE_CORRUPT", "PIECE_UNKNOWN"]);
+/** A disk that loses pieces faster than that is not worth the origin's bytes. */
+const READ_COUNT_MAX = 3;
 
 /** Failures after which the pieces that came are of no version, or of the wrong file. */
 const WORTHLESS: ReadonlySet<string> = new Set(["ORIGIN_CHANGED", "ORIGIN_LENGTH_WRONG", "DIGEST_MISMATCH"]);

@@ -107,6 +107,7 @@ export class FakeStored implements StoredTask {
   readonly pieces = new Map<number, Buffer>();
   readonly storedOrder: number[] = [];
   storeError: AppError | undefined;
+  onStored: (piece: number) => void = () => {};
   releases = 0;
   readonly dataFd = -1;
 
@@ -141,6 +142,7 @@ export class FakeStored implements StoredTask {
     this.pieces.set(piece, Buffer.from(bytes));
     this.have.add(piece);
     this.storedOrder.push(piece);
+    this.onStored(piece);
     return proof;
   }
 
@@ -170,6 +172,16 @@ export class FakeStored implements StoredTask {
     for (const piece of this.pieces.keys()) this.have.delete(piece);
     this.pieces.clear();
     return Promise.resolve();
+  }
+
+  onLost(): () => void {
+    return () => {};
+  }
+
+  /** As a damaged disk does. */
+  lose(piece: number): void {
+    this.have.delete(piece);
+    this.pieces.delete(piece);
   }
 
   release(): void {
