@@ -133,10 +133,16 @@ const cache = {
     kinds.sizeOrNone,
     "--cache-quota",
     undefined,
-    "Most bytes of cached pieces; the least recently used go first. 0 keeps nothing that nobody reads.",
+    "Most bytes of cached pieces; what is asked for least goes first. 0 keeps nothing that nobody reads.",
     { defaultText: "none" },
   ),
   reservedFree: setting(kinds.size, "--reserved-free", 1024 ** 3, "Free space to leave on the cache's file system."),
+  scrubRate: setting(
+    kinds.size,
+    "--scrub-rate",
+    8 * 1024 ** 2,
+    "Bytes per second of the cache that are read back while the disk has nothing else to do, to find damage; 0 = never.",
+  ),
 };
 
 const network = {

@@ -87,7 +87,7 @@ async function* ownPeer(job: DfgetJob, config: DfgetConfig, speaker: WaySpeaker)
         joinToken: config.joinToken,
         peerListen: { host: "0.0.0.0", port: 0 },
         advertiseHost: config.advertiseHost,
-        cache: { dataDirectory: directory, quotaBytes: undefined, reservedFreeBytes: 0 },
+        cache: { dataDirectory: directory, quotaBytes: undefined, reservedFreeBytes: 0, scrubBytesPerSecond: 0 },
         limits: { downloadBytesPerSecond: undefined, uploadBytesPerSecond: undefined, originBytesPerSecond: undefined },
         labels: config.labels,
         logLevel: job.verbosity === "verbose" ? "info" : "silent",

@@ -128,8 +128,14 @@ function cacheConfig(values: {
   readonly dataDir: string;
   readonly cacheQuota: number | undefined;
   readonly reservedFree: number;
+  readonly scrubRate: number;
 }): CacheConfig {
-  return { dataDirectory: values.dataDir, quotaBytes: values.cacheQuota, reservedFreeBytes: values.reservedFree };
+  return {
+    dataDirectory: values.dataDir,
+    quotaBytes: values.cacheQuota,
+    reservedFreeBytes: values.reservedFree,
+    scrubBytesPerSecond: values.scrubRate,
+  };
 }
 
 function rateLimits(

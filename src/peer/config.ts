@@ -31,6 +31,8 @@ export interface CacheConfig {
   readonly quotaBytes: number | undefined;
   /** Free space to leave on the file system; 0 = none. */
   readonly reservedFreeBytes: number;
+  /** Bytes per second read back in the background to find damage; 0 = never. */
+  readonly scrubBytesPerSecond: number;
 }
 
 export type LogLevel = "trace" | "debug" | "info" | "warn" | "error" | "silent";

@@ -52,7 +52,7 @@ export class PeerNode implements ContentOpener {
   readonly #direct: DirectOpener;
   readonly #directDeps: DirectOpenerDeps;
   readonly #originLimit: RateGate;
-  readonly #kept = new KeptTasks();
+  readonly #kept: KeptTasks;
   /** What became of tasks since they were last joined, while they may not be open here yet. The latest last. */
   readonly #failures = new Map<TaskId, TaskFailedMessage>();
   readonly #closing = new AbortController();
@@ -63,14 +63,16 @@ export class PeerNode implements ContentOpener {
   static async start(config: PeerNodeConfig, deps: PeerNodeDeps): Promise<PeerNode> {
     const directory = joinPath(config.cache.dataDirectory, "cache");
     await makePrivateFolder(directory, (message) => deps.log.warn(message));
+    const kept = new KeptTasks();
     const store = await DiskStore.open(
       {
         directory,
         quotaBytes: config.cache.quotaBytes,
         reservedFreeBytes: config.cache.reservedFreeBytes,
+        scrubBytesPerSecond: config.cache.scrubBytesPerSecond,
         workerCount: 2,
       },
-      { log: (level, message, fields) => deps.log[level](fields, message) },
+      { log: (level, message, fields) => deps.log[level](fields, message), letGo: () => Promise.resolve(kept.dropIdle() > 0) },
     );
     const server = createServer();
     try {
@@ -79,13 +81,14 @@ export class PeerNode implements ContentOpener {
       await store.close();
       throw thrown;
     }
-    return new PeerNode(config, deps, store, server);
+    return new PeerNode(config, deps, store, kept, server);
   }
 
-  private constructor(config: PeerNodeConfig, deps: PeerNodeDeps, store: DiskStore, server: Server) {
+  private constructor(config: PeerNodeConfig, deps: PeerNodeDeps, store: DiskStore, kept: KeptTasks, server: Server) {
     this.#config = config;
     this.#log = deps.log;
     this.#store = store;
+    this.#kept = kept;
     this.#server = server;
     this.#originLimit = new RateGate(config.limits.originBytesPerSecond);
     this.#directDeps = { origin: deps.origin, limit: this.#originLimit };
@@ -213,12 +216,17 @@ export class PeerNode implements ContentOpener {
     const present = this.#kept.get(taskId);
     if (present !== undefined) {
       this.#kept.use(present);
+      this.#store.used(taskId);
       present.task.connect(joined.neighbours, joined.ticket ?? present.task.session.ticket);
       return present;
     }
     if (this.#publicKey === undefined) throw new AppError("SUPERNODE_UNREACHABLE", "no supernode has registered us yet");
     const record = recordOf(joined, source, this.#publicKey);
     const task = await this.#peer.openTask(record, source.priority ?? "interactive");
+    await task.stored.assertRoom().catch((thrown: unknown) => {
+      task.release();
+      throw thrown;
+    });
     const kept = this.#kept.hold(task, source, joined.task);
     kept.task.session.failure = undefined;
     kept.task.connect(joined.neighbours, joined.ticket ?? "");

@@ -54,6 +54,8 @@ export class SwarmDriver {
   readonly #buffers = new ReceiveBuffers();
   /** By link, then by the sender's channel and the piece. */
   readonly #arrivals = new Map<Link, Map<number, Arrival>>();
+  /** Pieces to be sent that are being read back first. */
+  readonly #checking = new Map<string, Promise<unknown>>();
   readonly #queue: SwarmInput[] = [];
   #running = false;
   #timer: NodeJS.Timeout | undefined;
@@ -144,6 +146,7 @@ export class SwarmDriver {
     }
     this.#arrivals.delete(link);
     for (const key of this.#toldHave.keys()) if (key.startsWith(`${link.linkId}/`)) this.#toldHave.delete(key);
+    for (const key of this.#checking.keys()) if (key.startsWith(`${link.linkId}/`)) this.#checking.delete(key);
     this.feed({ type: "linkClosed", linkId: link.linkId });
   }
 
@@ -459,6 +462,7 @@ export class SwarmDriver {
       case "cancelReceive":
         return link.send({ type: "cancel", channel: remote, piece: effect.piece });
       case "cancelSend":
+        this.#checking.delete(keyOf(link, taskId, effect.piece));
         link.writer.cancelPiece(own, effect.piece);
         return link.send({ type: "withdraw", channel: own, piece: effect.piece });
       case "startSend":
@@ -475,6 +479,7 @@ export class SwarmDriver {
       link.send({ type: "withdraw", channel, piece });
       return this.feed({ type: "sendCancelled", linkId, taskId, piece });
     }
+    if (!session.stored.isVerified(piece)) return void this.#checkAndSend(link, session, channel, piece);
     link.send({ type: "proof", channel, piece, lengthBytes, digest: proof.digest, signature: proof.signature });
     session.pin();
     link.writer.sendPiece({
@@ -488,9 +493,32 @@ export class SwarmDriver {
         this.counters.uploadedBytes += bytes;
         this.feed({ type: "sendProgressed", linkId, taskId, piece, bytes });
       },
-      ended: (whole) => this.feed({ type: whole ? "sendFinished" : "sendCancelled", linkId, taskId, piece }),
+      ended: (whole) => {
+        this.feed({ type: whole ? "sendFinished" : "sendCancelled", linkId, taskId, piece });
+        // Nothing is lost on a sound disk; on another one the brain hears of it.
+        if (!whole) session.stored.verify([piece], true).catch(() => undefined);
+      },
       released: () => session.unpin(),
     });
+  }
+
+  /** The first use of a piece since the start: it is read back before it is sent, unless the send is called off meanwhile. */
+  async #checkAndSend(link: Link, session: TaskSession, channel: number, piece: number): Promise<void> {
+    const { taskId } = session;
+    const key = keyOf(link, taskId, piece);
+    const check = session.stored.verify([piece]);
+    this.#checking.set(key, check);
+    session.pin();
+    const failure = await check.then(() => undefined, (thrown: unknown) => toAppError(thrown));
+    session.unpin();
+    // A newer send of the same piece has a check of its own; a damaged piece was called off by the brain.
+    if (this.#checking.get(key) !== check) return;
+    this.#checking.delete(key);
+    if (link.closed || link.ownChannel(taskId) !== channel) return;
+    if (failure === undefined && session.stored.have.has(piece)) return this.#startSend(link, session, channel, piece);
+    this.#deps.log.warn({ taskId, piece, error: failure?.message }, "a piece cannot be sent");
+    link.send({ type: "withdraw", channel, piece });
+    this.feed({ type: "sendCancelled", linkId: link.linkId, taskId, piece });
   }
 
   #arm(): void {

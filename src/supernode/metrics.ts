@@ -13,7 +13,10 @@ export interface MetricSources {
     readonly taskCount: number;
     readonly evictedBytes: number;
     readonly evictedTasks: Readonly<Record<string, number>>;
+    readonly refusedRequests: Readonly<Record<string, number>>;
     readonly damagedPieces: number;
+    readonly scrubbedBytes: number;
+    readonly scrubbedAllAtUnixMs: number | undefined;
   };
 }
 
@@ -58,6 +61,21 @@ export class SupernodeMetrics {
     gauge("cache_bytes", "Bytes of pieces on disk.", () => sources.cache().usedBytes);
     gauge("cache_tasks", "Tasks on disk.", () => sources.cache().taskCount);
     gauge("cache_evicted_bytes", "Bytes evicted since the start.", () => sources.cache().evictedBytes);
+    const byReason = (name: string, help: string, read: () => Readonly<Record<string, number>>): void => {
+      const made: Gauge<"reason"> = new Gauge({
+        name: PREFIX + name,
+        help,
+        labelNames: ["reason"],
+        registers,
+        collect() {
+          for (const [reason, count] of Object.entries(read())) made.set({ reason }, count);
+        },
+      });
+    };
+    byReason("cache_evicted_tasks", "Tasks evicted since the start, by the limit that made it necessary.", () => sources.cache().evictedTasks);
+    byReason("cache_refused_requests", "Requests for room turned down since the start, by limit.", () => sources.cache().refusedRequests);
     gauge("cache_damaged_pieces", "Pieces dropped since the start because the disk gave back other bytes.", () => sources.cache().damagedPieces);
+    gauge("cache_scrubbed_bytes", "Bytes read back in the background since the start.", () => sources.cache().scrubbedBytes);
+    gauge("cache_scrubbed_all_seconds", "Unix time at which all that is stored had been read back; 0: not yet.", () => (sources.cache().scrubbedAllAtUnixMs ?? 0) / 1000);
   }
 }

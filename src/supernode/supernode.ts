@@ -15,6 +15,7 @@ import { DiskStore } from "../peer/store/disk-store.ts";
 import { Peer } from "../peer/peer.ts";
 import { makePrivateFolder } from "../peer/private-folder.ts";
 import { RateGate } from "../peer/rate-gate.ts";
+import type { TaskId } from "../protocol/ids.ts";
 import { DEFAULT_SCHEDULER_CONFIG, Scheduler } from "../scheduler/index.ts";
 import { ApiViews } from "./api/api-views.ts";
 import { BufferPool } from "./cache/buffer-pool.ts";
@@ -89,9 +90,10 @@ async function compose(
       directory: cacheDirectory,
       quotaBytes: config.cache.quotaBytes,
       reservedFreeBytes: config.cache.reservedFreeBytes,
+      scrubBytesPerSecond: config.cache.scrubBytesPerSecond,
       workerCount: 2,
     },
-    { log: (level, message, fields) => log[level](fields, message) },
+    { log: (level, message, fields) => log[level](fields, message), letGo: () => seeds.letGo((taskId) => isNeeded(taskId)) },
   );
   closers.push(() => store.close());
   const versions = new VersionMemory(join(state, "versions.sqlite"));
@@ -138,6 +140,7 @@ async function compose(
         effects.seedFailed(taskId, error, discard);
       },
       onPiece: () => metrics.pieces.inc(),
+      onLetGo: (taskId) => driver.push({ type: "taskLeft", peerId: ownPeerId, taskId }),
     },
   });
   closers.push(() => seeds.close());
@@ -173,6 +176,10 @@ async function compose(
     nowMs,
   });
   closers.push(() => driver.close());
+  const isNeeded = (taskId: TaskId): boolean => {
+    const task = driver.snapshot().tasks.find((each) => each.taskId === taskId);
+    return task?.members.some(({ peerId, complete }) => peerId !== ownPeerId && !complete) === true;
+  };
   const advertised = { host: config.advertiseHost, port: config.listen.port };
   const effects = new SiteEffects({ ownPeerId, advertised, peers, seeds, joins, meter, key, metrics, push: (input) => driver.push(input), log, unixMs: Date.now });
   const control = new ControlServer({
@@ -191,6 +198,7 @@ async function compose(
   const views = new ApiViews({
     snapshot: () => driver.snapshot(),
     seeds,
+    isNeeded,
     joins,
     meter,
     peers,

@@ -30,7 +30,7 @@ interface TestPeer {
 
 async function startPeer(name: string, token: string | undefined = TOKEN): Promise<TestPeer> {
   const directory = mkdtempSync(join(tmpdir(), "dragonfly-swarm-"));
-  const store = await DiskStore.open({ directory, quotaBytes: undefined, reservedFreeBytes: 0, workerCount: 1 });
+  const store = await DiskStore.open({ directory, quotaBytes: undefined, reservedFreeBytes: 0, workerCount: 1, scrubBytesPerSecond: 0 });
   const peerId = generatePeerId(name);
   const peer = new Peer({
     peerId,

@@ -235,12 +235,13 @@ export class LinkWriter {
     if (this.#native === undefined) this.#writePooled(entry, offset, bytes, header, done);
     else {
       this.#socket.write(header, (error) => {
-        if (!error) this.#writeSendfile(send.fileFd, offset, bytes, done);
+        if (!error) this.#writeSendfile(send, offset, bytes, done);
       });
     }
   }
 
-  #writeSendfile(fileFd: number, offset: number, bytes: number, done: (whole: boolean) => void): void {
+  #writeSendfile(send: PieceSend, offset: number, bytes: number, done: (whole: boolean) => void): void {
+    const { fileFd } = send;
     let at = offset;
     const end = offset + bytes;
     const step = (error?: Error | null): void => {
@@ -254,7 +255,11 @@ export class LinkWriter {
           at,
           Math.min(end - at, SENDFILE_STEP_BYTES),
         );
-        if (sent < 0) return this.#deps.failed("sendfile failed");
+        if (sent < 0) {
+          // The socket or the disk: which, a look at the piece will tell.
+          send.ended(false);
+          return this.#deps.failed("sendfile failed");
+        }
         if (sent === 0) break;
         at += sent;
       }

@@ -1,35 +1,43 @@
 /**
- * The piece store on a directory: which tasks there are, who has them open, and which go when room is needed.
+ * The piece store on a directory: who has which task open, and what goes when room is needed.
  */
-import { performance } from "node:perf_hooks";
 import { assert } from "../../base/assert.ts";
 import { AppError, toAppError } from "../../base/errors.ts";
 import type { TaskId } from "../../protocol/ids.ts";
-import type { EvictionCandidate, EvictionReason } from "./eviction.ts";
-import type { PieceStore, PieceStoreConfig, StoredTask, StoreUsage, TaskRecord } from "./piece-store.ts";
-import { newEntry, type StoreEntry } from "./entry.ts";
+import { PieceSet } from "../../protocol/piece-set.ts";
+import { Catalog } from "./catalog.ts";
+import { type StoreDisk, systemDisk } from "./disk.ts";
+import type { EvictionReason } from "./eviction.ts";
+import type { CachedTask, PieceStore, PieceStoreConfig, StoredTask, StoreUsage, TaskRecord, VerifiedTask } from "./piece-store.ts";
+import { type StoreEntry, summaryOf } from "./entry.ts";
 import { StoreFiles, type TaskFiles } from "./files.ts";
 import { StoreLock } from "./lock.ts";
 import { StorePool, type StoreRunner } from "./pool.ts";
+import { Scrub } from "./scrub.ts";
 import { StoreSpace } from "./space.ts";
 import { StoreTask } from "./task.ts";
-import { dropDamaged } from "./verify.ts";
 
 /** Something an operator should see. `fields` carry no secret. */
 export type StoreLog = (level: "info" | "warn" | "error", message: string, fields: Readonly<Record<string, string | number>>) => void;
 
 export interface DiskStoreDeps {
   readonly log?: StoreLog;
-  /** Stand-ins for tests: threads, wall clock, free bytes of the file system. */
+  /**
+   * Room is needed and only open tasks are left: lets those go that nobody needs open.
+   * @returns whether there were any
+   */
+  readonly letGo?: () => Promise<boolean>;
+  /** Stand-ins for tests: threads, files, wall clock. */
   readonly runner?: StoreRunner;
+  readonly disk?: StoreDisk;
   readonly nowMs?: () => number;
-  readonly freeBytes?: (directory: string) => Promise<number>;
 }
 
 /** Tasks kept open though nobody uses them: opening again is free then. Each holds two descriptors. */
 const IDLE_TASK_COUNT_MAX = 128;
 
 export class DiskStore implements PieceStore {
+  readonly #disk: StoreDisk;
   readonly #files: StoreFiles;
   readonly #lock: StoreLock;
   readonly #runner: StoreRunner;
@@ -37,42 +45,57 @@ export class DiskStore implements PieceStore {
   readonly #space: StoreSpace;
   readonly #log: StoreLog;
   readonly #nowMs: () => number;
-  readonly #entries = new Map<TaskId, StoreEntry>();
+  readonly #catalog: Catalog;
+  readonly #scrub: Scrub;
   readonly #evictedTasks: Record<EvictionReason, number> = { quota: 0, "free-space": 0 };
   /** Leftovers of the process before; nobody waits for it. */
   #emptying: Promise<void> = Promise.resolve();
+  /** Open though nobody uses them; the one released last, last. */
+  readonly #idle = new Set<StoreEntry>();
+  #openTaskCount = 0;
   #evictedBytes = 0;
   #damagedPieces = 0;
   #verifyMsTotal = 0;
   #isClosed = false;
 
   private constructor(config: PieceStoreConfig, deps: DiskStoreDeps, files: StoreFiles, lock: StoreLock) {
+    this.#disk = deps.disk ?? systemDisk;
     this.#files = files;
     this.#lock = lock;
     this.#runner = deps.runner ?? new StorePool(config.workerCount);
     this.#workerCount = config.workerCount;
     this.#log = deps.log ?? (() => undefined);
     this.#nowMs = deps.nowMs ?? Date.now;
+    this.#catalog = new Catalog(files, this.#disk);
     this.#space = new StoreSpace(config, {
-      candidates: () => this.#candidates(),
-      evict: (taskId, reason) => this.#evict(taskId, reason),
+      disk: this.#disk,
+      evictableBytes: () => this.#catalog.evictableBytes,
+      evictOne: (reason) => this.#evictOne(reason),
+      letGo: async () => (await deps.letGo?.()) === true,
       nowMs: this.#nowMs,
-      ...(deps.freeBytes && { freeBytes: deps.freeBytes }),
+    });
+    this.#scrub = new Scrub(config.scrubBytesPerSecond, {
+      taskIds: () => this.#catalog.list().map(({ taskId }) => taskId),
+      open: (taskId) => this.#acquire(taskId, undefined, false),
+      isBusy: () => this.#runner.isBusy,
+      onFailed: (taskId, error) => this.#log("warn", `cannot read back a cached task: ${error.message}`, { taskId }),
+      nowMs: this.#nowMs,
     });
   }
 
   /**
-   * Opens the store on `config.directory`, creating it when new: takes its lock and reads the heads of its journals.
+   * Opens the store on `config.directory`, creating it when new: takes its lock and finds out what is there.
    *
    * @throws AppError DISK_FAILED (another process has it, not writable, …), DISK_FULL
    */
   static async open(config: PieceStoreConfig, deps: DiskStoreDeps = {}): Promise<DiskStore> {
-    const files = new StoreFiles(config.directory);
+    const files = new StoreFiles(config.directory, deps.disk ?? systemDisk);
     await files.prepare();
     const lock = await StoreLock.take(config.directory);
     try {
       const store = new DiskStore(config, deps, files, lock);
       await store.#restore();
+      store.#scrub.start();
       return store;
     } catch (error) {
       await lock.release();
@@ -80,13 +103,22 @@ export class DiskStore implements PieceStore {
     }
   }
 
-  list(): readonly TaskRecord[] {
-    return [...this.#entries.values()].flatMap((entry) => (entry.isOnDisk ? [entry.task?.record ?? entry.record] : []));
+  list(): readonly CachedTask[] {
+    return this.#catalog.list();
+  }
+
+  has(taskId: TaskId): boolean {
+    return this.#catalog.get(taskId)?.isOnDisk === true;
+  }
+
+  used(taskId: TaskId): void {
+    const entry = this.#catalog.get(taskId);
+    if (entry !== undefined) this.#catalog.used(entry, this.#nowMs());
   }
 
   async open(record: TaskRecord): Promise<StoredTask> {
     // With a record there is always a task.
-    const task = (await this.#acquire(record.taskId, record)) as StoreTask;
+    const task = (await this.#acquire(record.taskId, record, true)) as StoreTask;
     const { lengthBytes, lengthSignature } = record;
     if (task.record.lengthBytes === undefined && lengthBytes !== undefined && lengthSignature !== undefined) {
       await task.setLength(lengthBytes, lengthSignature).catch((error: unknown) => {
@@ -98,98 +130,113 @@ export class DiskStore implements PieceStore {
   }
 
   async find(taskId: TaskId): Promise<StoredTask | undefined> {
-    return this.#entries.has(taskId) ? await this.#acquire(taskId, undefined) : undefined;
+    return await this.#acquire(taskId, undefined, true);
   }
 
   async remove(taskId: TaskId): Promise<boolean> {
-    const entry = this.#entries.get(taskId);
+    const entry = this.#catalog.get(taskId);
     if (entry !== undefined && entry.refCount > 0) return false;
-    if (entry !== undefined) await this.#remove(entry);
+    if (entry !== undefined) await this.#remove(entry, true);
+    await this.#catalog.unpin(taskId);
     return true;
   }
 
+  async pin(taskId: TaskId, isPinned: boolean): Promise<boolean> {
+    const entry = this.#catalog.get(taskId);
+    if (entry === undefined || !entry.isOnDisk || entry.removing !== undefined) return false;
+    await this.#catalog.pin(entry, isPinned);
+    return true;
+  }
+
+  async verify(taskId: TaskId): Promise<VerifiedTask | undefined> {
+    const task = await this.#acquire(taskId, undefined, false);
+    if (task === undefined) return undefined;
+    try {
+      const pieces = [...task.have];
+      const damaged = await task.verify(pieces, true);
+      return { checkedPieces: pieces.length, damagedPieces: damaged.length };
+    } finally {
+      task.release();
+    }
+  }
+
   usage(): StoreUsage {
-    let openTaskCount = 0;
-    for (const { refCount } of this.#entries.values()) if (refCount > 0) openTaskCount++;
     return {
       usedBytes: this.#space.usedBytes,
-      taskCount: this.#entries.size,
-      openTaskCount,
+      taskCount: this.#catalog.size,
+      openTaskCount: this.#openTaskCount,
       evictedBytes: this.#evictedBytes,
       evictedTasks: { ...this.#evictedTasks },
+      refusedRequests: { ...this.#space.refused },
       damagedPieces: this.#damagedPieces,
       verifyMsTotal: this.#verifyMsTotal,
+      scrubbedBytes: this.#scrub.bytes,
+      scrubbedAllAtUnixMs: this.#scrub.doneAtUnixMs,
     };
   }
 
   async close(): Promise<void> {
     if (this.#isClosed) return;
     this.#isClosed = true;
-    const entries = [...this.#entries.values()];
+    this.#scrub.stop();
+    const entries = [...this.#catalog].filter((entry) => (entry.task ?? entry.opening ?? entry.closing ?? entry.removing) !== undefined);
     await Promise.all(entries.map(async ({ task }) => await task?.settleWrites()));
     // Digests and verifications under way are of no use any more; their jobs are rejected.
     await this.#runner.close();
     await Promise.allSettled(entries.map(async ({ removing, opening }) => await (removing ?? opening)));
     await Promise.all(entries.map((entry) => this.#shut(entry, true)));
     await this.#emptying;
+    await this.#catalog.close(true);
     await this.#lock.release();
   }
 
   async #restore(): Promise<void> {
-    const heads = await this.#files.scan((taskId, error) => {
-      this.#log("warn", `a cached task is not used: ${error.message}`, { taskId });
-    });
-    for (const [taskId, { record, heldBytesEstimate, usedAtUnixMs }] of heads) {
-      this.#entries.set(taskId, newEntry(record, true, heldBytesEstimate, usedAtUnixMs));
-      this.#space.count(heldBytesEstimate);
-    }
+    await this.#catalog.restore((message, taskId) => this.#log("warn", message, taskId === undefined ? {} : { taskId }));
+    for (const { heldBytes } of this.#catalog) this.#space.count(heldBytes);
     this.#emptying = this.#files.emptyTrash().catch((error: unknown) => this.#log("warn", toAppError(error).message, {}));
   }
 
-  /** The task, pinned; undefined when it is not there and `record` is undefined. */
-  async #acquire(taskId: TaskId, record: TaskRecord | undefined): Promise<StoreTask | undefined> {
-    let entry = this.#entries.get(taskId);
+  /** The task, kept open; undefined when it is not there and `record` is undefined. */
+  async #acquire(taskId: TaskId, record: TaskRecord | undefined, isUse: boolean): Promise<StoreTask | undefined> {
+    let entry = this.#catalog.get(taskId);
     while (entry?.removing !== undefined) {
       await entry.removing.catch(() => undefined);
-      entry = this.#entries.get(taskId);
+      entry = this.#catalog.get(taskId);
     }
     if (this.#isClosed) throw new AppError("SHUTTING_DOWN", "the piece store is closing");
     if (entry === undefined) {
       if (record === undefined) return undefined;
-      entry = newEntry(record, false, 0, this.#nowMs());
-      this.#entries.set(taskId, entry);
+      entry = this.#catalog.add(record, this.#nowMs());
     }
-    entry.refCount++;
-    entry.usedAtUnixMs = this.#nowMs();
+    if (entry.refCount++ === 0) this.#openTaskCount++;
+    if (isUse) this.#catalog.used(entry, this.#nowMs());
+    this.#catalog.refresh(entry);
     try {
       entry.opening ??= this.#load(entry, record);
       const task = await entry.opening;
-      if (task !== undefined) {
-        void task.touch().catch(() => undefined);
-        return task;
-      }
+      if (task !== undefined) return task;
     } catch (error) {
       this.#unpin(entry);
       throw error;
     }
     this.#unpin(entry);
-    return record === undefined ? undefined : await this.#acquire(taskId, record);
+    return record === undefined ? undefined : await this.#acquire(taskId, record, isUse);
   }
 
   /** Opens the files of `entry`, after whatever closing of them is under way. */
   async #load(entry: StoreEntry, record: TaskRecord | undefined): Promise<StoreTask | undefined> {
     try {
       await entry.closing;
-      const files = await this.#openFiles(entry.record.taskId, record);
-      if (files !== undefined) return (entry.task = await this.#verified(entry, files));
+      const files = await this.#openFiles(entry.summary.taskId, record);
+      if (files !== undefined) return (entry.task = this.#opened(entry, files));
     } catch (error) {
       entry.opening = undefined;
-      if (!entry.isOnDisk) this.#entries.delete(entry.record.taskId);
+      if (!entry.isOnDisk) this.#catalog.delete(entry);
       throw error;
     }
     // Gone from the disk, or moved aside. All who wait for it share this answer.
     entry.opening = undefined;
-    this.#entries.delete(entry.record.taskId);
+    this.#catalog.delete(entry);
     this.#space.giveBack(entry.heldBytes);
     return undefined;
   }
@@ -206,30 +253,23 @@ export class DiskStore implements PieceStore {
     }
   }
 
-  /** The task with those of its pieces that are right on disk; what this process verified or wrote before is trusted. */
-  async #verified(entry: StoreEntry, files: TaskFiles): Promise<StoreTask> {
-    const { data, dataPath, journal, state, cutBytes } = files;
+  #opened(entry: StoreEntry, files: TaskFiles): StoreTask {
+    const { journal, state, cutBytes } = files;
     const { taskId } = state.record;
     if (cutBytes > 0) this.#log("info", `cut ${cutBytes} bytes of an unfinished entry off ${journal.path}`, { taskId, cutBytes });
-    const beganMs = performance.now();
-    const damaged = await dropDamaged(files, entry.trusted, this.#runner, this.#workerCount);
-    this.#verifyMsTotal += performance.now() - beganMs;
-    if (damaged.length > 0) this.#reportDamage(taskId, damaged, `${dataPath} does not hold what was written to it`);
     entry.isOnDisk = true;
-    const task = new StoreTask(
-      {
-        record: state.record,
-        data,
-        dataPath,
-        journal,
-        runner: this.#runner,
-        space: this.#space,
-        onRelease: () => this.#unpin(entry),
-        onDamage: (pieces, why) => this.#reportDamage(taskId, pieces, why),
-        onSyncFailed: (error) => this.#log("error", error.message, { taskId }),
-      },
-      state.pieces,
-    );
+    const task = new StoreTask({
+      disk: this.#disk,
+      files,
+      trusted: entry.trusted ?? new PieceSet(),
+      runner: this.#runner,
+      workerCount: this.#workerCount,
+      space: this.#space,
+      onRelease: () => this.#unpin(entry),
+      onDamage: (pieces, why) => this.#reportDamage(taskId, pieces, why),
+      onVerified: (tookMs) => (this.#verifyMsTotal += tookMs),
+      onSyncFailed: (error) => this.#log("error", error.message, { taskId }),
+    });
     this.#space.giveBack(entry.heldBytes);
     this.#space.count(task.heldBytes);
     return task;
@@ -242,39 +282,51 @@ export class DiskStore implements PieceStore {
   }
 
   #unpin(entry: StoreEntry): void {
-    assert(entry.refCount > 0, `task ${entry.record.taskId} released more often than opened`);
+    assert(entry.refCount > 0, `task ${entry.summary.taskId} released more often than opened`);
     entry.refCount--;
-    entry.usedAtUnixMs = this.#nowMs();
-    if (entry.refCount > 0 || this.#isClosed) return;
-    void entry.task?.touch().catch(() => undefined);
-    const idle = [...this.#entries.values()].filter(({ task, refCount }) => task !== undefined && refCount === 0);
-    if (idle.length <= IDLE_TASK_COUNT_MAX) return;
-    idle.sort((a, b) => a.usedAtUnixMs - b.usedAtUnixMs);
-    for (const old of idle.slice(0, idle.length - IDLE_TASK_COUNT_MAX)) void this.#shut(old, true);
+    if (entry.refCount > 0) return;
+    this.#openTaskCount--;
+    this.#catalog.refresh(entry);
+    if (this.#isClosed || entry.task === undefined) return;
+    this.#catalog.noteUse(entry);
+    this.#idle.delete(entry);
+    this.#idle.add(entry);
+    for (const oldest of this.#idle) {
+      if (this.#idle.size <= IDLE_TASK_COUNT_MAX) return;
+      this.#idle.delete(oldest);
+      if (oldest.refCount === 0 && oldest.removing === undefined) void this.#shut(oldest, true);
+    }
   }
 
   /** Closes the files of a task; it stays on disk and known. Never rejects. */
   #shut(entry: StoreEntry, flush: boolean): Promise<void> {
     const { task } = entry;
-    if (task === undefined) return entry.closing;
+    if (task === undefined) return entry.closing ?? Promise.resolve();
+    this.#idle.delete(entry);
     entry.task = undefined;
     entry.opening = undefined;
-    entry.record = task.record;
+    entry.summary = summaryOf(task.record);
     entry.heldBytes = task.heldBytes;
-    entry.closing = task.shutDown(flush).then(() => {
+    const closing = task.shutDown(flush).then((journal) => {
       entry.heldBytes = task.heldBytes;
-      entry.trusted = task.have;
+      entry.trusted = task.trusted;
+      entry.journal = journal;
+      if (entry.closing === closing) entry.closing = undefined;
+      if (entry.removing !== undefined) return;
+      this.#catalog.refresh(entry);
+      this.#catalog.note(entry);
     });
-    return entry.closing;
+    entry.closing = closing;
+    return closing;
   }
 
-  /** Removes a task that is not pinned from the disk and from the account. */
-  #remove(entry: StoreEntry): Promise<void> {
+  /** Removes a task that nobody has open from the disk and from the account. */
+  #remove(entry: StoreEntry, durably: boolean): Promise<void> {
     entry.removing ??= (async () => {
       try {
         await this.#shut(entry, false);
-        await this.#files.trash(entry.record.taskId);
-        this.#entries.delete(entry.record.taskId);
+        await this.#files.trash(entry.summary.taskId, durably);
+        this.#catalog.delete(entry);
         this.#space.giveBack(entry.heldBytes);
       } finally {
         entry.removing = undefined;
@@ -283,18 +335,19 @@ export class DiskStore implements PieceStore {
     return entry.removing;
   }
 
-  async #evict(taskId: TaskId, reason: EvictionReason): Promise<void> {
-    const entry = this.#entries.get(taskId);
-    if (entry === undefined || entry.refCount > 0) return;
-    await this.#remove(entry);
+  async #evictOne(reason: EvictionReason): Promise<boolean> {
+    const entry = this.#catalog.takeVictim();
+    if (entry === undefined) return false;
+    try {
+      await this.#remove(entry, false);
+    } catch (error) {
+      this.#catalog.putBack(entry);
+      throw error;
+    }
+    const { taskId } = entry.summary;
     this.#evictedBytes += entry.heldBytes;
     this.#evictedTasks[reason]++;
     this.#log("info", `evicted a cached task of ${entry.heldBytes} bytes (${reason})`, { taskId, reason, bytes: entry.heldBytes });
-  }
-
-  *#candidates(): Iterable<EvictionCandidate> {
-    for (const [taskId, { task, heldBytes, usedAtUnixMs, refCount }] of this.#entries) {
-      yield { taskId, heldBytes: task?.heldBytes ?? heldBytes, usedAtUnixMs, isPinned: refCount > 0 };
-    }
+    return true;
   }
 }

@@ -1,39 +1,49 @@
 /**
- * What the store knows of each task, open or not.
+ * What the store knows of each task, open or not. There may be 100,000 of them: what only open tasks need is absent.
  */
-import { PieceSet } from "../../protocol/piece-set.ts";
-import type { TaskRecord } from "./piece-store.ts";
+import type { PieceSet } from "../../protocol/piece-set.ts";
+import type { FileFacts } from "./disk.ts";
+import type { TaskSummary } from "./piece-store.ts";
 import type { StoreTask } from "./task.ts";
 
 export interface StoreEntry {
-  record: TaskRecord;
+  summary: TaskSummary;
   isOnDisk: boolean;
-  /** Pieces that this process verified or wrote; valid while the task is closed. */
-  trusted: PieceSet;
   /** What the account holds for it while closed; an estimate before the first open. */
   heldBytes: number;
   usedAtUnixMs: number;
+  /** Wall clock of the last use that the eviction queue was told of. */
+  countedUseAtUnixMs: number;
   refCount: number;
+  /** The journal when it was last closed, or read. */
+  journal: FileFacts | undefined;
+  /** Pieces that this process verified or wrote; valid while the task is closed. */
+  trusted: PieceSet | undefined;
   task: StoreTask | undefined;
   /** Resolves to `task`; set while opening and as long as it is open. */
   opening: Promise<StoreTask | undefined> | undefined;
-  closing: Promise<void>;
+  /** Its files are being closed. */
+  closing: Promise<void> | undefined;
   /** Set while it is being removed; whoever wants it waits. */
   removing: Promise<void> | undefined;
 }
 
 /** A task that nobody has open yet. */
-export function newEntry(record: TaskRecord, isOnDisk: boolean, heldBytes: number, usedAtUnixMs: number): StoreEntry {
+export function newEntry(summary: TaskSummary, facts: Pick<StoreEntry, "isOnDisk" | "heldBytes" | "usedAtUnixMs" | "journal">): StoreEntry {
   return {
-    record,
-    isOnDisk,
-    trusted: new PieceSet(),
-    heldBytes,
-    usedAtUnixMs,
+    summary,
+    ...facts,
+    countedUseAtUnixMs: facts.usedAtUnixMs,
     refCount: 0,
+    trusted: undefined,
     task: undefined,
     opening: undefined,
-    closing: Promise.resolve(),
+    closing: undefined,
     removing: undefined,
   };
+}
+
+/** Only what is needed of closed tasks. */
+export function summaryOf({ taskId, displayUrl, lengthBytes, contentType, digest }: TaskSummary): TaskSummary {
+  return { taskId, displayUrl, lengthBytes, contentType, digest };
 }

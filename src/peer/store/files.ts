@@ -1,60 +1,61 @@
 /**
  * Where the store keeps what: `tasks/<2 hex>/<task id>/{data,journal}`, and how task directories come and go.
  */
-import { constants } from "node:fs";
-import { mkdir, open, readdir, rename, rm, type FileHandle } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import type { AppError } from "../../base/errors.ts";
 import { isTaskId, type TaskId } from "../../protocol/ids.ts";
 import { Journal, readJournalHead, type JournalHead, type JournalState } from "./journal.ts";
 import type { TaskRecord } from "./piece-store.ts";
+import type { DiskFile, StoreDisk } from "./disk.ts";
 import { diskError, errnoOf } from "./errors.ts";
 
 /** A task's files, open. */
 export interface TaskFiles {
-  readonly data: FileHandle;
+  readonly data: DiskFile;
   readonly dataPath: string;
   readonly journal: Journal;
   readonly state: JournalState;
   /** Bytes of a torn tail cut off the journal. */
   readonly cutBytes: number;
+  /** Whose names are to be on the device before the files count as kept; empty for files that were there. */
+  readonly newIn: readonly string[];
 }
 
 export class StoreFiles {
   readonly directory: string;
+  readonly #disk: StoreDisk;
   #nextMove = 1;
 
-  constructor(directory: string) {
+  constructor(directory: string, disk: StoreDisk) {
     this.directory = directory;
+    this.#disk = disk;
   }
 
   /** Creates the directories. @throws AppError DISK_FAILED, DISK_FULL */
   async prepare(): Promise<void> {
-    for (const name of ["tasks", "trash"]) await makeDirectory(join(this.directory, name));
+    for (const name of ["tasks", "trash"]) await this.#makeDirectory(join(this.directory, name));
   }
 
   /**
-   * Reads the heads of all tasks' journals, a few at a time; nothing else of them is read.
+   * Reads the heads of these tasks' journals, a few at a time; nothing else of them is read.
    *
    * @param onRefused a task that cannot be used: of another format version, or for want of rights (left as it is), or
    *   damaged beyond use (removed)
-   * @throws AppError DISK_FAILED when the directory itself cannot be read
    */
-  async scan(onRefused: (taskId: TaskId, error: AppError) => void): Promise<Map<TaskId, JournalHead>> {
-    const taskIds = await this.#taskIds();
+  async scan(taskIds: readonly TaskId[], onRefused: (taskId: TaskId, error: AppError) => void): Promise<Map<TaskId, JournalHead>> {
     const heads = new Map<TaskId, JournalHead>();
     const rest = taskIds.values();
     const scanner = async (): Promise<void> => {
       for (const taskId of rest) {
         try {
-          const head = await readJournalHead(this.#journalPath(taskId));
+          const head = await readJournalHead(this.#disk, this.journalPath(taskId));
           if (head !== undefined) heads.set(taskId, head);
           // Without a journal nothing is known of the bytes: left behind by a kill while the task was created.
-          else await this.trash(taskId);
+          else await this.trash(taskId, false);
         } catch (thrown) {
-          const error = diskError(thrown, "read", this.#journalPath(taskId));
+          const error = diskError(thrown, "read", this.journalPath(taskId));
           onRefused(taskId, error);
-          if (error.code === "CACHE_CORRUPT" && error.details["version"] === undefined) await this.trash(taskId);
+          if (error.code === "CACHE_CORRUPT" && error.details["version"] === undefined) await this.trash(taskId, false);
         }
       }
     };
@@ -71,20 +72,21 @@ export class StoreFiles {
    */
   async open(taskId: TaskId, record: TaskRecord | undefined): Promise<TaskFiles | undefined> {
     const directory = this.#taskDirectory(taskId);
-    const opened = await Journal.open(this.#journalPath(taskId));
+    const opened = await Journal.open(this.#disk, this.journalPath(taskId));
     if (opened === undefined && record === undefined) return undefined;
     let journal = opened?.journal;
-    let data: FileHandle | undefined;
+    let data: DiskFile | undefined;
     const dataPath = join(directory, "data");
     try {
-      await makeDirectory(directory);
-      data = await open(dataPath, constants.O_RDWR | constants.O_CREAT, 0o640);
+      await this.#makeDirectory(directory);
+      data = await this.#disk.open(dataPath, "editOrCreate");
       const state: JournalState = opened?.state ?? { record: record as TaskRecord, pieces: new Map() };
       // Data first: a journal says that its data file exists.
       if (opened === undefined) await data.truncate(0);
       if (state.record.lengthBytes !== undefined) await data.truncate(state.record.lengthBytes);
-      journal ??= await Journal.create(this.#journalPath(taskId), state.record);
-      return { data, dataPath, journal, state, cutBytes: opened?.cutBytes ?? 0 };
+      journal ??= await Journal.create(this.#disk, this.journalPath(taskId), state.record);
+      const newIn = opened === undefined ? [directory, dirname(directory), dirname(dirname(directory))] : [];
+      return { data, dataPath, journal, state, cutBytes: opened?.cutBytes ?? 0, newIn };
     } catch (error) {
       await data?.close();
       await journal?.close();
@@ -92,22 +94,33 @@ export class StoreFiles {
     }
   }
 
-  /** Takes a task away at once (a rename, so a kill leaves all or nothing of it), then frees its bytes. */
-  async trash(taskId: TaskId): Promise<void> {
+  /**
+   * Takes a task away at once (a rename, so a kill leaves all or nothing of it), then frees its bytes.
+   *
+   * @param durably resolve only when not even a power cut brings it back
+   */
+  async trash(taskId: TaskId, durably: boolean): Promise<void> {
     const path = join(this.directory, "trash", this.#movedName(taskId));
-    if (await this.#move(taskId, path)) await remove(path);
+    if (!(await this.#move(taskId, path))) return;
+    if (durably) {
+      const from = dirname(this.#taskDirectory(taskId));
+      await this.#disk.syncDirectory(from).catch((error: unknown) => {
+        throw diskError(error, "flush", from);
+      });
+    }
+    await this.#remove(path);
   }
 
   /** Frees what a killed process had no time to free. */
   async emptyTrash(): Promise<void> {
     const path = join(this.directory, "trash");
-    for (const name of await readdir(path).catch(() => [])) await remove(join(path, name));
+    for (const name of await this.#disk.list(path).catch(() => [])) await this.#remove(join(path, name));
   }
 
   /** Puts a task that this program cannot read where another can be found. @returns its new place */
   async moveAside(taskId: TaskId): Promise<string> {
     const aside = join(this.directory, "aside");
-    await makeDirectory(aside);
+    await this.#makeDirectory(aside);
     const path = join(aside, this.#movedName(taskId));
     await this.#move(taskId, path);
     return path;
@@ -116,7 +129,7 @@ export class StoreFiles {
   async #move(taskId: TaskId, to: string): Promise<boolean> {
     const from = this.#taskDirectory(taskId);
     try {
-      await rename(from, to);
+      await this.#disk.rename(from, to);
       return true;
     } catch (error) {
       if (errnoOf(error) === "ENOENT") return false;
@@ -124,13 +137,14 @@ export class StoreFiles {
     }
   }
 
-  async #taskIds(): Promise<TaskId[]> {
+  /** All tasks that have a directory. @throws AppError DISK_FAILED when it cannot be read */
+  async taskIds(): Promise<TaskId[]> {
     const root = join(this.directory, "tasks");
     const taskIds: TaskId[] = [];
     try {
-      for (const prefix of await readdir(root)) {
+      for (const prefix of await this.#disk.list(root)) {
         if (!/^[0-9a-f]{2}$/.test(prefix)) continue;
-        for (const name of await readdir(join(root, prefix))) if (isTaskId(name)) taskIds.push(name);
+        for (const name of await this.#disk.list(join(root, prefix))) if (isTaskId(name)) taskIds.push(name);
       }
     } catch (error) {
       throw diskError(error, "list", root);
@@ -142,8 +156,28 @@ export class StoreFiles {
     return join(this.directory, "tasks", taskId.slice(0, 2), taskId);
   }
 
-  #journalPath(taskId: TaskId): string {
+  /** For {@link StoreDisk.factsSync}. */
+  journalPath(taskId: TaskId): string {
     return join(this.#taskDirectory(taskId), "journal");
+  }
+
+  /** Creates `path` and what is missing above it. */
+  async #makeDirectory(path: string): Promise<void> {
+    try {
+      await this.#disk.makeDirectory(path);
+    } catch (error) {
+      const errno = errnoOf(error);
+      if (errno === "EEXIST") return;
+      if (errno !== "ENOENT" || dirname(path) === path) throw diskError(error, "create the directory", path);
+      await this.#makeDirectory(dirname(path));
+      await this.#makeDirectory(path);
+    }
+  }
+
+  async #remove(path: string): Promise<void> {
+    await this.#disk.remove(path).catch((error: unknown) => {
+      throw diskError(error, "remove", path);
+    });
   }
 
   #movedName(taskId: TaskId): string {
@@ -153,22 +187,3 @@ export class StoreFiles {
 
 /** Enough to keep a disk busy; each holds one descriptor. */
 const SCAN_CONCURRENCY = 16;
-
-/** Creates `path` and what is missing above it. Node's own recursive form answers ENOENT for a read-only file system. */
-async function makeDirectory(path: string): Promise<void> {
-  try {
-    await mkdir(path);
-  } catch (error) {
-    const errno = errnoOf(error);
-    if (errno === "EEXIST") return;
-    if (errno !== "ENOENT" || dirname(path) === path) throw diskError(error, "create the directory", path);
-    await makeDirectory(dirname(path));
-    await makeDirectory(path);
-  }
-}
-
-async function remove(path: string): Promise<void> {
-  await rm(path, { recursive: true, force: true }).catch((error: unknown) => {
-    throw diskError(error, "remove", path);
-  });
-}

@@ -87,7 +87,7 @@ export async function openStore(
 ): Promise<OpenedStore> {
   const logged: string[] = [];
   const store = await DiskStore.open(
-    { directory, quotaBytes: undefined, reservedFreeBytes: 0, workerCount: 2, ...config },
+    { directory, quotaBytes: undefined, reservedFreeBytes: 0, workerCount: 2, scrubBytesPerSecond: 0, ...config },
     { log: (level, message) => void logged.push(`${level}: ${message}`), ...deps },
   );
   t.after(() => store.close());

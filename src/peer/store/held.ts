@@ -68,6 +68,13 @@ export class HeldPieces {
     return [...this.#pieces.keys()];
   }
 
+  /** Pieces that have a byte in [startByte, endByte). */
+  within(startByte: number, endByte: number): number[] {
+    const pieces: number[] = [];
+    for (let piece = Math.floor(startByte / this.#record.pieceLengthBytes); this.offsetOf(piece) < endByte; piece++) pieces.push(piece);
+    return pieces;
+  }
+
   /** Pieces with a byte at or after `endByte`. */
   beyond(endByte: number): number[] {
     return this.all().filter((piece) => this.#endOf(piece) > endByte);

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { describe, test, type TestContext } from "node:test";
+import { systemDisk } from "./disk.ts";
 import { Journal, readJournalHead } from "./journal.ts";
 import { encodeEntry, PIECE_FRAME_LENGTH_BYTES, type JournalEntry } from "./journal-format.ts";
 import { recordOf, taskId, temporaryDirectory } from "./fixture.test.ts";
@@ -19,13 +20,13 @@ function pieceEntry(piece: number, lengthBytes = 65536): JournalEntry {
 }
 
 async function write(path: string, entries: readonly JournalEntry[]): Promise<void> {
-  const journal = await Journal.create(path, record);
+  const journal = await Journal.create(systemDisk, path, record);
   await Promise.all(entries.map((entry) => journal.append(entry)));
   await journal.close();
 }
 
 async function reopen(path: string): Promise<{ state: NonNullable<Awaited<ReturnType<typeof Journal.open>>>["state"]; cutBytes: number }> {
-  const opened = await Journal.open(path);
+  const opened = await Journal.open(systemDisk, path);
   assert.ok(opened);
   await opened.journal.close();
   return opened;
@@ -58,7 +59,7 @@ describe("journal", () => {
     const whole = Buffer.concat([before, ...last.map(encodeEntry)]);
     for (let end = before.length; end < whole.length; end++) {
       writeFileSync(path, whole.subarray(0, end));
-      const opened = await Journal.open(path);
+      const opened = await Journal.open(systemDisk, path);
       assert.ok(opened);
       const { state, journal, cutBytes } = opened;
       const kept = ends.findLast((at) => at <= end) ?? before.length;
@@ -101,8 +102,8 @@ describe("journal", () => {
     bytes.writeUInt32LE(7, 4);
     writeFileSync(path, bytes);
     const refusal = { code: "CACHE_CORRUPT", message: /journal format 7, this program reads format 1/ };
-    await assert.rejects(Journal.open(path), refusal);
-    await assert.rejects(readJournalHead(path), refusal);
+    await assert.rejects(Journal.open(systemDisk, path), refusal);
+    await assert.rejects(readJournalHead(systemDisk, path), refusal);
     assert.deepEqual(readFileSync(path), bytes);
   });
 
@@ -117,39 +118,39 @@ describe("journal", () => {
       [Buffer.alloc(0), /is not a piece journal/],
     ] as const) {
       writeFileSync(path, damaged);
-      await assert.rejects(Journal.open(path), { code: "CACHE_CORRUPT", message });
+      await assert.rejects(Journal.open(systemDisk, path), { code: "CACHE_CORRUPT", message });
     }
     const foreign = join(dirname(dirname(path)), taskId("b"));
     mkdirSync(foreign);
     writeFileSync(join(foreign, "journal"), bytes);
-    await assert.rejects(Journal.open(join(foreign, "journal")), { code: "CACHE_CORRUPT", message: /belongs to another task/ });
+    await assert.rejects(Journal.open(systemDisk, join(foreign, "journal")), { code: "CACHE_CORRUPT", message: /belongs to another task/ });
   });
 
   test("a missing journal is undefined", async (t) => {
     const path = journalPath(t);
-    assert.equal(await Journal.open(path), undefined);
-    assert.equal(await readJournalHead(path), undefined);
+    assert.equal(await Journal.open(systemDisk, path), undefined);
+    assert.equal(await readJournalHead(systemDisk, path), undefined);
   });
 
-  test("the head alone tells record, held bytes and last use", async (t) => {
+  test("the head alone tells record, held bytes and last change", async (t) => {
     const path = journalPath(t);
     await write(path, [pieceEntry(0), pieceEntry(1)]);
-    const head = await readJournalHead(path);
+    const head = await readJournalHead(systemDisk, path);
     assert.ok(head);
     assert.deepEqual(head.record, record);
     assert.equal(head.heldBytesEstimate, 131072);
-    assert.ok(Math.abs(head.usedAtUnixMs - Date.now()) < 60_000);
+    assert.ok(Math.abs(head.facts.modifiedUnixMs - Date.now()) < 60_000);
   });
 
   test("the head tells a length that came late, and a header longer than one read", async (t) => {
     const path = journalPath(t);
     const long = { ...record, headers: { link: "x".repeat(10_000) } };
-    const journal = await Journal.create(path, long);
+    const journal = await Journal.create(systemDisk, path, long);
     const signature = new Uint8Array(64).fill(5);
     for (let piece = 0; piece < 100; piece++) await journal.append(pieceEntry(piece));
     await journal.append({ kind: "length", lengthBytes: 6_553_600, signature });
     await journal.close();
-    const head = await readJournalHead(path);
+    const head = await readJournalHead(systemDisk, path);
     assert.deepEqual(head?.record, { ...long, lengthBytes: 6_553_600, lengthSignature: signature });
     assert.equal(head.heldBytesEstimate, 6_553_600);
   });

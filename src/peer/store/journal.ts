@@ -2,12 +2,11 @@
  * A task's journal: what its data file holds, in one append-only file. A piece is journaled only after its bytes are
  * written, so what the journal says was once true, whenever the process was killed; whether it still is, its digest says.
  */
-import { writeSync } from "node:fs";
-import { open, rename, type FileHandle } from "node:fs/promises";
 import { basename, dirname } from "node:path";
 import { AppError } from "../../base/errors.ts";
+import type { DiskFile, FileFacts, StoreDisk } from "./disk.ts";
 import type { TaskRecord } from "./piece-store.ts";
-import { diskError } from "./errors.ts";
+import { diskError, errnoOf } from "./errors.ts";
 import {
   checkPreamble,
   decodeFrame,
@@ -34,14 +33,14 @@ export interface JournalState {
 
 export class Journal {
   readonly path: string;
-  readonly #file: FileHandle;
+  readonly #file: DiskFile;
   #endByte: number;
   #queued: Buffer[] = [];
   /** The write that will take what is queued; none while nothing is. */
   #nextWrite: Promise<void> | undefined;
   #lastWrite: Promise<void> = Promise.resolve();
 
-  private constructor(path: string, file: FileHandle, endByte: number) {
+  private constructor(path: string, file: DiskFile, endByte: number) {
     this.path = path;
     this.#file = file;
     this.#endByte = endByte;
@@ -52,13 +51,13 @@ export class Journal {
    *
    * @throws AppError DISK_FULL, DISK_FAILED
    */
-  static async create(path: string, record: TaskRecord): Promise<Journal> {
+  static async create(disk: StoreDisk, path: string, record: TaskRecord): Promise<Journal> {
     const head = encodeHead(record);
-    let file: FileHandle | undefined;
+    let file: DiskFile | undefined;
     try {
-      file = await open(`${path}.new`, "w+", 0o640);
-      await writeAll(file, head, 0);
-      await rename(`${path}.new`, path);
+      file = await disk.open(`${path}.new`, "replace");
+      file.writeSync(head, 0);
+      await disk.rename(`${path}.new`, path);
     } catch (error) {
       await file?.close();
       throw diskError(error, "create", path);
@@ -73,17 +72,17 @@ export class Journal {
    * @throws AppError CACHE_CORRUPT when the head does not parse or is of an unknown format (the file is left as it
    *   is), DISK_FAILED
    */
-  static async open(path: string): Promise<{ journal: Journal; state: JournalState; cutBytes: number } | undefined> {
-    let file: FileHandle | undefined;
+  static async open(disk: StoreDisk, path: string): Promise<{ journal: Journal; state: JournalState; cutBytes: number } | undefined> {
+    let file: DiskFile | undefined;
     try {
-      file = await open(path, "r+");
-      const bytes = await file.readFile();
+      file = await disk.open(path, "edit");
+      const bytes = await readFirst(file, (await file.facts()).lengthBytes);
       const { state, endByte } = replay(bytes, path);
       if (endByte < bytes.length) await file.truncate(endByte);
       return { journal: new Journal(path, file, endByte), state, cutBytes: bytes.length - endByte };
     } catch (error) {
       await file?.close();
-      if (isMissing(error)) return undefined;
+      if (errnoOf(error) === "ENOENT") return undefined;
       throw diskError(error, "open", path);
     }
   }
@@ -106,16 +105,18 @@ export class Journal {
   /** @throws AppError DISK_FULL, DISK_FAILED */
   async sync(): Promise<void> {
     try {
-      await this.#file.datasync();
+      await this.#file.sync();
     } catch (error) {
       throw diskError(error, "flush", this.path);
     }
   }
 
-  /** Sets the file's times to now: the task's last use, as the next start sees it. Best effort. */
-  async touch(): Promise<void> {
-    const now = new Date();
-    await this.#file.utimes(now, now).catch(() => undefined);
+  /** By which the next start knows whether the journal is as it was. @throws AppError DISK_FAILED */
+  async facts(): Promise<FileFacts> {
+    await this.#lastWrite;
+    return await this.#file.facts().catch((error: unknown) => {
+      throw diskError(error, "look at", this.path);
+    });
   }
 
   /** Closes the file after the appends under way. */
@@ -133,9 +134,7 @@ export class Journal {
     this.#queued = [];
     this.#nextWrite = undefined;
     try {
-      for (let done = 0; done < bytes.length; ) {
-        done += writeSync(this.#file.fd, bytes, done, bytes.length - done, this.#endByte + done);
-      }
+      this.#file.writeSync(bytes, this.#endByte);
     } catch (error) {
       throw diskError(error, "append to", this.path);
     }
@@ -148,7 +147,7 @@ export interface JournalHead {
   readonly record: TaskRecord;
   /** Bytes of pieces, judged by the journal's length; exact for a task that never lost a piece, else above the truth. */
   readonly heldBytesEstimate: number;
-  readonly usedAtUnixMs: number;
+  readonly facts: FileFacts;
 }
 
 /**
@@ -157,13 +156,13 @@ export interface JournalHead {
  * @returns undefined when there is none
  * @throws AppError CACHE_CORRUPT, DISK_FAILED as {@link Journal.open}
  */
-export async function readJournalHead(path: string): Promise<JournalHead | undefined> {
-  let file: FileHandle | undefined;
+export async function readJournalHead(disk: StoreDisk, path: string): Promise<JournalHead | undefined> {
+  let file: DiskFile | undefined;
   try {
-    file = await open(path, "r");
-    const { size, mtimeMs } = await file.stat();
-    const first = Buffer.alloc(Math.min(size, HEAD_READ_LENGTH_BYTES));
-    await file.read(first, 0, first.length, 0);
+    file = await disk.open(path, "read");
+    const facts = await file.facts();
+    const { lengthBytes: size } = facts;
+    const first = await readFirst(file, Math.min(size, HEAD_READ_LENGTH_BYTES));
     checkPreamble(first, path);
     const headLength = PREAMBLE_LENGTH_BYTES + (frameLengthAt(first, PREAMBLE_LENGTH_BYTES) ?? 0);
     const bytes = headLength <= first.length ? first : await readFirst(file, headLength);
@@ -172,9 +171,9 @@ export async function readJournalHead(path: string): Promise<JournalHead | undef
     if (record.lengthBytes === undefined && size > bytes.length) ({ record } = replay(await readFirst(file, size), path).state);
     const pieceCount = Math.floor((size - headLength) / PIECE_FRAME_LENGTH_BYTES);
     const heldBytesEstimate = Math.min(pieceCount * record.pieceLengthBytes, record.lengthBytes ?? Infinity);
-    return { record, heldBytesEstimate, usedAtUnixMs: mtimeMs };
+    return { record, heldBytesEstimate, facts };
   } catch (error) {
-    if (isMissing(error)) return undefined;
+    if (errnoOf(error) === "ENOENT") return undefined;
     throw diskError(error, "read", path);
   } finally {
     await file?.close();
@@ -208,25 +207,7 @@ function replay(bytes: Buffer, path: string): { state: JournalState; endByte: nu
   }
 }
 
-async function readFirst(file: FileHandle, lengthBytes: number): Promise<Buffer> {
+async function readFirst(file: DiskFile, lengthBytes: number): Promise<Buffer> {
   const bytes = Buffer.alloc(lengthBytes);
-  let done = 0;
-  while (done < lengthBytes) {
-    const { bytesRead } = await file.read(bytes, done, lengthBytes - done, done);
-    if (bytesRead === 0) break;
-    done += bytesRead;
-  }
-  return bytes.subarray(0, done);
-}
-
-async function writeAll(file: FileHandle, bytes: Uint8Array, offsetByte: number): Promise<void> {
-  let written = 0;
-  while (written < bytes.length) {
-    const { bytesWritten } = await file.write(bytes, written, bytes.length - written, offsetByte + written);
-    written += bytesWritten;
-  }
-}
-
-function isMissing(thrown: unknown): boolean {
-  return thrown instanceof Error && "code" in thrown && thrown.code === "ENOENT";
+  return bytes.subarray(0, await file.read(bytes, 0));
 }

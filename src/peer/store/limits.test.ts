@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
-import { existsSync, statSync, truncateSync, utimesSync } from "node:fs";
+import { existsSync, statSync, truncateSync } from "node:fs";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import { AppError } from "../../base/errors.ts";
+import { systemDisk } from "./disk.ts";
 import type { PieceStore } from "./piece-store.ts";
 import { assertSameBytes, openStore, PIECE_LENGTH_BYTES, pieceBytes, proofOf, recordOf, storeAll, storePiece, taskDirectory, taskId, temporaryDirectory } from "./fixture.test.ts";
 import { StorePool, type StoreRunner } from "./pool.ts";
@@ -14,7 +15,7 @@ function namesOf(store: PieceStore): Set<string | undefined> {
 describe("disk store at its limits", () => {
   const quota = { quotaBytes: 4 * PIECE_LENGTH_BYTES };
 
-  test("evicts the least recently used task and never an open one", async (t) => {
+  test("evicts the task that nobody asked for again, and never an open one", async (t) => {
     const directory = temporaryDirectory(t);
     let nowMs = 1000;
     const { store, logged } = await openStore(t, directory, quota, { nowMs: () => nowMs++ });
@@ -25,6 +26,7 @@ describe("disk store at its limits", () => {
       await storeAll(task, name);
       task.release();
     }
+    nowMs += 60_000;
     (await store.find(taskId("a")))?.release();
     const next = await store.open(recordOf("d", 4 * PIECE_LENGTH_BYTES));
     await storePiece(next, "d", 0);
@@ -45,16 +47,79 @@ describe("disk store at its limits", () => {
     assert.equal(await storePiece(next, "d", 3), "stored");
   });
 
-  test("remembers over a restart which task was used last", async (t) => {
+  test("uses within a minute are one: a wave of hosts that want a file does not make it hot", async (t) => {
+    let nowMs = 1000;
+    const { store } = await openStore(t, temporaryDirectory(t), quota, { nowMs: () => nowMs++ });
+    for (const name of ["a", "b", "c", "d"]) {
+      const task = await store.open(recordOf(name, PIECE_LENGTH_BYTES));
+      await storeAll(task, name);
+      task.release();
+    }
+    for (let again = 0; again < 100; again++) store.used(taskId("a"));
+    nowMs += 60_000;
+    store.used(taskId("b"));
+    const next = await store.open(recordOf("e", 2 * PIECE_LENGTH_BYTES));
+    await storeAll(next, "e");
+    assert.deepEqual(namesOf(store), new Set(["b", "d", "e"]));
+  });
+
+  test("remembers over a restart what was asked for again, and what is pinned", async (t) => {
     const directory = temporaryDirectory(t);
-    const first = await openStore(t, directory);
-    for (const name of ["a", "b", "c"]) await storeAll(await first.store.open(recordOf(name, PIECE_LENGTH_BYTES)), name);
+    let nowMs = 1000;
+    const clock = { nowMs: () => nowMs++ };
+    const first = await openStore(t, directory, {}, clock);
+    for (const name of ["a", "b", "c", "d"]) {
+      const task = await first.store.open(recordOf(name, PIECE_LENGTH_BYTES));
+      await storeAll(task, name);
+      task.release();
+    }
+    nowMs += 60_000;
+    (await first.store.find(taskId("a")))?.release();
+    assert.equal(await first.store.pin(taskId("b"), true), true);
+    assert.equal(await first.store.pin(taskId("nobody"), true), false);
     await first.store.close();
-    for (const [name, seconds] of [["a", 300], ["b", 100], ["c", 200]] as const) utimesSync(join(taskDirectory(directory, taskId(name)), "journal"), seconds, seconds);
-    const { store } = await openStore(t, directory, quota);
-    const task = await store.open(recordOf("d", 2 * PIECE_LENGTH_BYTES));
-    await storeAll(task, "d");
-    assert.deepEqual(namesOf(store), new Set(["a", "c", "d"]));
+
+    const second = await openStore(t, directory, quota, clock);
+    assert.deepEqual(second.store.list().filter(({ isPinned }) => isPinned).map(({ taskId: id }) => id), [taskId("b")]);
+    const task = await second.store.open(recordOf("e", 2 * PIECE_LENGTH_BYTES));
+    await storeAll(task, "e");
+    assert.deepEqual(namesOf(second.store), new Set(["a", "b", "e"]));
+    assert.equal(await second.store.pin(taskId("b"), false), true);
+    await second.store.close();
+    const third = await openStore(t, directory, quota, clock);
+    assert.deepEqual(third.store.list().filter(({ isPinned }) => isPinned), []);
+  });
+
+  test("whoever keeps tasks open without need is asked to let go before room is refused", async (t) => {
+    const kept: { release(): void }[] = [];
+    const letGo = (): Promise<boolean> => {
+      const count = kept.length;
+      for (const task of kept.splice(0)) task.release();
+      return Promise.resolve(count > 0);
+    };
+    const { store } = await openStore(t, temporaryDirectory(t), quota, { letGo });
+    const old = await store.open(recordOf("old", 4 * PIECE_LENGTH_BYTES));
+    await storeAll(old, "old");
+    kept.push(old);
+    const task = await store.open(recordOf("a", 4 * PIECE_LENGTH_BYTES));
+    await task.assertRoom();
+    await storeAll(task, "a");
+    assert.deepEqual(namesOf(store), new Set(["a"]));
+    const last = await store.open(recordOf("b", PIECE_LENGTH_BYTES));
+    await assert.rejects(last.assertRoom(), { code: "CACHE_QUOTA_EXCEEDED" });
+    await assert.rejects(storeAll(last, "b"), { code: "CACHE_QUOTA_EXCEEDED" });
+    assert.deepEqual(store.usage().refusedRequests, { quota: 2, "free-space": 0 });
+  });
+
+  test("a file that can never fit is refused before its first byte", async (t) => {
+    const { store } = await openStore(t, temporaryDirectory(t), quota);
+    const old = await store.open(recordOf("old", PIECE_LENGTH_BYTES));
+    await storeAll(old, "old");
+    old.release();
+    const huge = await store.open(recordOf("huge", 5 * PIECE_LENGTH_BYTES));
+    await assert.rejects(huge.assertRoom(), { code: "CACHE_QUOTA_EXCEEDED" });
+    assert.ok(namesOf(store).has("old"), "and nothing was evicted for it");
+    await (await store.open(recordOf("fits", 4 * PIECE_LENGTH_BYTES))).assertRoom();
   });
 
   test("pieces stored at once do not exceed the quota together", async (t) => {
@@ -69,7 +134,7 @@ describe("disk store at its limits", () => {
   test("keeps space free on the file system: by eviction, else DISK_FULL", async (t) => {
     let freeBytes = 10 * PIECE_LENGTH_BYTES;
     let nowMs = 0;
-    const deps = { freeBytes: () => Promise.resolve(freeBytes), nowMs: () => (nowMs += 2000) };
+    const deps = { disk: { ...systemDisk, freeBytes: () => Promise.resolve(freeBytes) }, nowMs: () => (nowMs += 2000) };
     const { store } = await openStore(t, temporaryDirectory(t), { reservedFreeBytes: 5 * PIECE_LENGTH_BYTES }, deps);
     const old = await store.open(recordOf("old", PIECE_LENGTH_BYTES));
     await storeAll(old, "old");
@@ -90,6 +155,7 @@ describe("disk store at its limits", () => {
     let failing = true;
     const runner: StoreRunner = {
       run: (kind, input, path) => (failing ? Promise.reject(new AppError("DISK_FULL", `cannot write ${path}`)) : pool.run(kind, input, path)),
+      isBusy: false,
       close: () => pool.close(),
     };
     const { store } = await openStore(t, temporaryDirectory(t), {}, { runner });
@@ -113,6 +179,7 @@ describe("disk store at its limits", () => {
         if (journalLengths.push(statSync(journalPath).size) === 1) await first.promise;
         return await output;
       },
+      isBusy: false,
       close: () => pool.close(),
     };
     const { store } = await openStore(t, directory, {}, { runner });

@@ -26,6 +26,26 @@ export interface TaskRecord {
   readonly publicKey: Uint8Array;
 }
 
+/** What is known of a task without opening it. */
+export type TaskSummary = Pick<TaskRecord, "taskId" | "displayUrl" | "lengthBytes" | "contentType" | "digest">;
+
+export interface CachedTask extends TaskSummary {
+  /** Bytes of its pieces; before the first open after an end that was not orderly an upper bound. */
+  readonly heldBytes: number;
+  readonly usedAtUnixMs: number;
+  /** The operator wants it kept. */
+  readonly isPinned: boolean;
+  /** Somebody has it open: it is not evicted and cannot be removed. */
+  readonly isInUse: boolean;
+}
+
+/** What a verification of a whole task found. */
+export interface VerifiedTask {
+  readonly checkedPieces: number;
+  /** Dropped; fetched again when they are wanted next. */
+  readonly damagedPieces: number;
+}
+
 export interface PieceStoreConfig {
   readonly directory: string;
   /** Most bytes of piece data; undefined = no quota. */
@@ -34,23 +54,40 @@ export interface PieceStoreConfig {
   readonly reservedFreeBytes: number;
   /** Threads that hash and write. */
   readonly workerCount: number;
+  /** Bytes per second that an idle store reads back to find damage; 0 = never. */
+  readonly scrubBytesPerSecond: number;
 }
 
 export interface PieceStore {
-  /** Tasks on disk (headers read, pieces not yet verified), for re-announcing and look-ups by digest. */
-  list(): readonly TaskRecord[];
+  /** Tasks on disk, those being written included; in no order. */
+  list(): readonly CachedTask[];
+  has(taskId: TaskId): boolean;
   /**
-   * Opens a task's files, creating them when new; the same object for the same id while open. Pins the task.
+   * Opens a task's files, creating them when new; the same object for the same id while open, and kept till then.
    * What is on disk wins: compare `StoredTask.record` (public key, piece length) where it matters; only a length that
-   * the disk did not know yet is taken from `record`. At the first open after a start, resolves when every piece
-   * found on disk has been verified against its digest; damaged ones are dropped.
+   * the disk did not know yet is taken from `record`. Pieces found on disk are verified against their digests at their
+   * first use; damaged ones are dropped then.
    * @throws AppError DISK_FULL, DISK_FAILED, SHUTTING_DOWN
    */
   open(record: TaskRecord): Promise<StoredTask>;
   /** Opens a task that is on disk; undefined when it is not. */
   find(taskId: TaskId): Promise<StoredTask | undefined>;
-  /** Removes a task that nobody holds open; one that is not there counts as removed. @returns false when in use */
+  /** Somebody wanted a task that is open already: that counts when room is made later. No effect when it is not there. */
+  used(taskId: TaskId): void;
+  /** Removes a task that nobody holds open, durably; one that is not there counts as removed. @returns false when in use */
   remove(taskId: TaskId): Promise<boolean>;
+  /**
+   * Keeps a task whatever room is needed, or no longer; durable. Its removal by {@link remove} ends it too.
+   * @returns false when it is not there
+   * @throws AppError DISK_FULL, DISK_FAILED
+   */
+  pin(taskId: TaskId, isPinned: boolean): Promise<boolean>;
+  /**
+   * Reads all pieces of a task back; drops what is damaged.
+   * @returns undefined when it is not there
+   * @throws AppError DISK_FAILED, SHUTTING_DOWN
+   */
+  verify(taskId: TaskId): Promise<VerifiedTask | undefined>;
   usage(): StoreUsage;
   /** Waits for the pieces being written, flushes, ends the threads. What is still asked of tasks fails with SHUTTING_DOWN. */
   close(): Promise<void>;
@@ -65,19 +102,25 @@ export interface StoreUsage {
   readonly evictedBytes: number;
   /** Tasks evicted, by what made it necessary. */
   readonly evictedTasks: Readonly<Record<EvictionReason, number>>;
+  /** Requests for room that were turned down, by the limit that stood in the way. */
+  readonly refusedRequests: Readonly<Record<EvictionReason, number>>;
   /** Pieces dropped because the disk did not give back what was written. */
   readonly damagedPieces: number;
   /** Time spent verifying pieces found on disk, in milliseconds, summed over tasks. */
   readonly verifyMsTotal: number;
+  /** Bytes read back in the background. */
+  readonly scrubbedBytes: number;
+  /** Wall clock at which every task had been read back; undefined: not since the start. */
+  readonly scrubbedAllAtUnixMs: number | undefined;
 }
 
 /** One task's pieces. Every `open`/`find` needs one `release`. */
 export interface StoredTask {
   readonly record: TaskRecord;
-  /** Verified pieces; live, read-only to others. */
+  /** Pieces stored, each verified when it was; live, read-only to others. */
   readonly have: PieceSet;
   readonly complete: boolean;
-  /** Descriptor of the data file for positional reads and sendfile; valid until the last release. Piece i starts at i × pieceLengthBytes. */
+  /** Descriptor of the data file for positional reads and sendfile; valid until the last release. Piece i starts at i × pieceLengthBytes; {@link verify} it first. */
   readonly dataFd: number;
   proofOf(piece: number): PieceProof | undefined;
   /**
@@ -94,12 +137,27 @@ export interface StoredTask {
    * @returns the proof of the piece as stored; of the one stored before when it was already held
    */
   storeOwn(piece: number, bytes: Uint8Array, sign: (digest: Uint8Array) => Uint8Array): Promise<PieceProof>;
+  /** Whether this process has seen the piece right: written by it, or read back since. False for one that is not held. */
+  isVerified(piece: number): boolean;
+  /**
+   * Reads those of `pieces` back that are held and not verified yet, off the main thread; drops what is damaged.
+   * Needed before anything reads through `dataFd`; `read` and `digestOf` see to it themselves.
+   * @param again those that were verified before, too
+   * @returns the pieces dropped
+   * @throws AppError DISK_FAILED, SHUTTING_DOWN
+   */
+  verify(pieces: readonly number[], again?: boolean): Promise<readonly number[]>;
   /**
    * Reads `into.length` bytes at `offset` of the file; the range must lie in held pieces.
-   * @throws AppError PIECE_UNKNOWN when a piece of the range is not held; CACHE_CORRUPT when its bytes are gone (it is
-   *   dropped from `have` then); DISK_FAILED
+   * @throws AppError PIECE_UNKNOWN when a piece of the range is not held; CACHE_CORRUPT when its bytes are gone or are
+   *   others (it is dropped from `have` then); DISK_FAILED
    */
   read(offset: number, into: Uint8Array): Promise<void>;
+  /**
+   * Whether what is missing of the file would find room, evicting what may go.
+   * @throws AppError CACHE_QUOTA_EXCEEDED, DISK_FULL when not; DISK_FAILED
+   */
+  assertRoom(): Promise<void>;
   /** Says how long the file is. Pieces that do not fit are dropped. @throws AppError DISK_FULL, DISK_FAILED */
   setLength(lengthBytes: number, signature: Uint8Array): Promise<void>;
   /**

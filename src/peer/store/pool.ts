@@ -11,6 +11,8 @@ import { doStoreJob, type StoreJobKind, type StoreJobs, type StoreReply, type St
 export interface StoreRunner {
   /** @param path the file behind the job's descriptor, for the message of an error */
   run<K extends StoreJobKind>(kind: K, input: StoreJobs[K]["input"], path: string): Promise<StoreJobs[K]["output"]>;
+  /** Jobs are under way. */
+  readonly isBusy: boolean;
   close(): Promise<void>;
 }
 
@@ -92,6 +94,10 @@ export class StorePool implements StoreRunner {
       const endMs = performance.now();
       if (endMs - startMs > SLOW_MS) this.#handOverUntilMs = endMs + HAND_OVER_MS;
     }
+  }
+
+  get isBusy(): boolean {
+    return this.#pending.size > 0;
   }
 
   /** Ends all threads; jobs not answered by then are rejected with SHUTTING_DOWN. Idempotent. */

@@ -1,10 +1,9 @@
 /**
  * The store's account of bytes: every piece asks here for room before it is written.
  */
-import { statfs } from "node:fs/promises";
 import { AppError } from "../../base/errors.ts";
-import type { TaskId } from "../../protocol/ids.ts";
-import { decideEviction, type EvictionCandidate, type EvictionReason } from "./eviction.ts";
+import type { StoreDisk } from "./disk.ts";
+import type { EvictionReason } from "./eviction.ts";
 import { diskError } from "./errors.ts";
 
 export interface StoreSpaceConfig {
@@ -14,18 +13,26 @@ export interface StoreSpaceConfig {
 }
 
 export interface StoreSpaceDeps {
-  candidates(): Iterable<EvictionCandidate>;
-  /** Removes a task's files and gives its bytes back through {@link StoreSpace.giveBack}; does nothing when in use by now. */
-  evict(taskId: TaskId, reason: EvictionReason): Promise<void>;
+  readonly disk: StoreDisk;
+  /** Bytes of tasks that may go. */
+  evictableBytes(): number;
+  /**
+   * Removes the next task that may go, files and all, and gives its bytes back through {@link StoreSpace.giveBack}.
+   * @returns false when none may go
+   */
+  evictOne(reason: EvictionReason): Promise<boolean>;
+  /**
+   * Nothing may go though room is needed: those who keep tasks open without need let them go.
+   * @returns whether there were any
+   */
+  letGo(): Promise<boolean>;
   nowMs(): number;
-  /** Bytes free for us on the file system of `directory`. */
-  readonly freeBytes?: (directory: string) => Promise<number>;
 }
 
 export class StoreSpace {
   readonly #config: StoreSpaceConfig;
   readonly #deps: StoreSpaceDeps;
-  readonly #readFreeBytes: (directory: string) => Promise<number>;
+  readonly #refused: Record<EvictionReason, number> = { quota: 0, "free-space": 0 };
   #usedBytes = 0;
   /** What the file system said, less what was reserved since; stale after a second. */
   #freeBytes = 0;
@@ -36,7 +43,6 @@ export class StoreSpace {
   constructor(config: StoreSpaceConfig, deps: StoreSpaceDeps) {
     this.#config = config;
     this.#deps = deps;
-    this.#readFreeBytes = deps.freeBytes ?? statfsFreeBytes;
   }
 
   /** Bytes of pieces held and of those being written. */
@@ -44,8 +50,13 @@ export class StoreSpace {
     return this.#usedBytes;
   }
 
+  /** Requests for room that were turned down since the start. */
+  get refused(): Readonly<Record<EvictionReason, number>> {
+    return this.#refused;
+  }
+
   /**
-   * Takes room for `bytes`, evicting tasks that are not open where needed. Give it back with {@link giveBack}.
+   * Takes room for `bytes`, evicting tasks that may go where needed. Give it back with {@link giveBack}.
    *
    * @throws AppError CACHE_QUOTA_EXCEEDED, DISK_FULL when no eviction would do; DISK_FAILED
    */
@@ -53,6 +64,20 @@ export class StoreSpace {
     const request = this.#lastRequest.then(() => this.#reserve(bytes));
     this.#lastRequest = request.catch(() => undefined);
     return request;
+  }
+
+  /**
+   * Whether `bytes` more could be stored if all went that may go; nothing is reserved, nothing evicted.
+   *
+   * @throws AppError as {@link reserve}
+   */
+  async assertRoom(bytes: number): Promise<void> {
+    await this.#refreshFreeBytes();
+    for (let hasAsked = false; ; hasAsked = true) {
+      const { missingBytes, reason } = this.#missing(bytes);
+      if (missingBytes <= this.#deps.evictableBytes()) return;
+      if (hasAsked || !(await this.#deps.letGo())) throw this.#refuse(bytes, reason);
+    }
   }
 
   /** Counts bytes found on disk. No limit applies: they are there. */
@@ -65,32 +90,47 @@ export class StoreSpace {
   }
 
   async #reserve(bytes: number): Promise<void> {
-    const { quotaBytes, reservedFreeBytes } = this.#config;
-    for (;;) {
+    for (let hasAsked = false; ; ) {
       await this.#refreshFreeBytes();
-      const request = { wantedBytes: bytes, usedBytes: this.#usedBytes, quotaBytes, freeBytes: this.#freeBytes, reservedFreeBytes };
-      const fits = decideEviction(request, []).kind === "fits";
-      const decision = fits ? ({ kind: "fits" } as const) : decideEviction(request, this.#deps.candidates());
-      if (decision.kind === "fits") {
+      const { missingBytes, reason } = this.#missing(bytes);
+      if (missingBytes <= 0) {
         this.#usedBytes += bytes;
         this.#freeBytes -= bytes;
         return;
       }
-      if (decision.kind === "refuse") throw decision.reason === "quota" ? this.#quotaExceeded(bytes) : this.#diskFull(bytes);
-      for (const taskId of decision.taskIds) await this.#deps.evict(taskId, decision.reason);
+      // Nothing is evicted in vain.
+      const isPossible = missingBytes <= this.#deps.evictableBytes();
+      if (!isPossible || !(await this.#deps.evictOne(reason))) {
+        if (hasAsked || !(await this.#deps.letGo())) throw this.#refuse(bytes, reason);
+        hasAsked = true;
+      }
       this.#freeReadAtMs = -Infinity;
     }
+  }
+
+  /** How much is to go before `bytes` fit, and for which of the two limits. */
+  #missing(bytes: number): { readonly missingBytes: number; readonly reason: EvictionReason } {
+    const { quotaBytes, reservedFreeBytes } = this.#config;
+    const overQuotaBytes = quotaBytes === undefined ? 0 : this.#usedBytes + bytes - quotaBytes;
+    const missingFreeBytes = bytes + reservedFreeBytes - this.#freeBytes;
+    const reason = overQuotaBytes > 0 && overQuotaBytes >= missingFreeBytes ? "quota" : "free-space";
+    return { missingBytes: Math.max(overQuotaBytes, missingFreeBytes), reason };
   }
 
   async #refreshFreeBytes(): Promise<void> {
     const nowMs = this.#deps.nowMs();
     if (nowMs - this.#freeReadAtMs < FREE_BYTES_AGE_MS_MAX) return;
     try {
-      this.#freeBytes = await this.#readFreeBytes(this.#config.directory);
+      this.#freeBytes = await this.#deps.disk.freeBytes(this.#config.directory);
     } catch (error) {
       throw diskError(error, "read the free space of", this.#config.directory);
     }
     this.#freeReadAtMs = nowMs;
+  }
+
+  #refuse(bytes: number, reason: EvictionReason): AppError {
+    this.#refused[reason]++;
+    return reason === "quota" ? this.#quotaExceeded(bytes) : this.#diskFull(bytes);
   }
 
   #quotaExceeded(bytes: number): AppError {
@@ -107,8 +147,3 @@ export class StoreSpace {
 }
 
 const FREE_BYTES_AGE_MS_MAX = 1000;
-
-async function statfsFreeBytes(directory: string): Promise<number> {
-  const { bavail, bsize } = await statfs(directory);
-  return bavail * bsize;
-}

@@ -1,19 +1,28 @@
 /**
- * Brings a task's files to the device in the background: data, then journal, about once a second.
+ * Brings a task's files to the device in the background: names, data, then journal, about once a second. What the
+ * journal said before a flush began outlives the machine once the flush is done.
  */
-import type { FileHandle } from "node:fs/promises";
 import type { AppError } from "../../base/errors.ts";
+import type { DiskFile, StoreDisk } from "./disk.ts";
 import type { Journal } from "./journal.ts";
 import { diskError } from "./errors.ts";
+
+export interface TaskSyncFiles {
+  readonly disk: StoreDisk;
+  readonly data: DiskFile;
+  readonly dataPath: string;
+  readonly journal: Journal;
+  /** Directories whose new names are not on the device yet. */
+  readonly newIn: readonly string[];
+}
 
 /** Loses at most this much at a power cut, and costs one flush per busy task and second. */
 const SYNC_AFTER_MS = 1000;
 
 export class TaskSync {
-  readonly #data: FileHandle;
-  readonly #dataPath: string;
-  readonly #journal: Journal;
+  readonly #files: TaskSyncFiles;
   readonly #onFailed: (error: AppError) => void;
+  #newIn: readonly string[];
   #isDirty = false;
   #isEnded = false;
   #timer: NodeJS.Timeout | undefined;
@@ -21,10 +30,9 @@ export class TaskSync {
   /** After a failed flush the system may have forgotten bytes it accepted: nothing more is stored then. */
   #failure: AppError | undefined;
 
-  constructor(data: FileHandle, dataPath: string, journal: Journal, onFailed: (error: AppError) => void) {
-    this.#data = data;
-    this.#dataPath = dataPath;
-    this.#journal = journal;
+  constructor(files: TaskSyncFiles, onFailed: (error: AppError) => void) {
+    this.#files = files;
+    this.#newIn = files.newIn;
     this.#onFailed = onFailed;
   }
 
@@ -59,13 +67,14 @@ export class TaskSync {
     this.#running = this.#running.then(async () => {
       if (!this.#isDirty) return;
       this.#isDirty = false;
+      const { disk, data, dataPath, journal } = this.#files;
       try {
-        await this.#data.datasync().catch((error: unknown) => {
-          throw diskError(error, "flush", this.#dataPath);
-        });
-        await this.#journal.sync();
+        await Promise.all(this.#newIn.map((path) => disk.syncDirectory(path)));
+        this.#newIn = [];
+        await data.sync();
+        await journal.sync();
       } catch (error) {
-        this.#failure = diskError(error, "flush", this.#dataPath);
+        this.#failure = diskError(error, "flush", dataPath);
         this.#onFailed(this.#failure);
       }
     });

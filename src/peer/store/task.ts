@@ -1,31 +1,37 @@
 /**
  * One open task of the disk store: its two files and what they hold.
  */
-import { read } from "node:fs";
-import type { FileHandle } from "node:fs/promises";
 import { assert } from "../../base/assert.ts";
 import { AppError } from "../../base/errors.ts";
 import { isFileLength } from "../../protocol/geometry.ts";
 import type { Digest, DigestAlgorithm } from "../../protocol/ids.ts";
 import type { PieceSet } from "../../protocol/piece-set.ts";
+import type { FileFacts, StoreDisk } from "./disk.ts";
+import type { TaskFiles } from "./files.ts";
 import type { Journal, JournaledPiece } from "./journal.ts";
 import type { PieceProof, StoredTask, TaskRecord } from "./piece-store.ts";
-import { diskError } from "./errors.ts";
+import { diskError, errnoOf } from "./errors.ts";
 import { HeldPieces } from "./held.ts";
 import type { StoreRunner } from "./pool.ts";
+import type { PieceOnDisk } from "./worker.ts";
 import type { StoreSpace } from "./space.ts";
 import { TaskSync } from "./sync.ts";
+import { verifyJobs } from "./verify.ts";
 
 export interface StoreTaskDeps {
-  readonly record: TaskRecord;
-  readonly data: FileHandle;
-  readonly dataPath: string;
-  readonly journal: Journal;
+  readonly disk: StoreDisk;
+  /** What the journal says; its map of pieces becomes the task's. */
+  readonly files: TaskFiles;
+  /** Pieces that this process wrote or verified while the task was open before; becomes the task's. */
+  readonly trusted: PieceSet;
   readonly runner: StoreRunner;
+  /** Jobs kept under way at a time when many pieces are to be verified. */
+  readonly workerCount: number;
   readonly space: StoreSpace;
   onRelease(): void;
   /** A piece of ours could not be read back. */
   onDamage(pieces: readonly number[], why: string): void;
+  onVerified(tookMs: number): void;
   onSyncFailed(error: AppError): void;
 }
 
@@ -33,6 +39,10 @@ export class StoreTask implements StoredTask {
   readonly #deps: StoreTaskDeps;
   readonly #held: HeldPieces;
   readonly #sync: TaskSync;
+  /** Pieces that this process has seen right: written by it, or read back since. */
+  readonly #trusted: PieceSet;
+  /** Checks under way, by piece; they never reject with what they find. */
+  readonly #checking = new Map<number, Promise<void>>();
   readonly #writing = new Map<number, Promise<unknown>>();
   /** A discard of everything under way, which stores wait for; never rejects. */
   #discarding: Promise<unknown> | undefined;
@@ -41,11 +51,13 @@ export class StoreTask implements StoredTask {
   #onIdle: (() => void) | undefined;
   #isClosing = false;
 
-  /** @param held pieces known to be right; their bytes are the caller's to count in `deps.space` */
-  constructor(deps: StoreTaskDeps, held: Map<number, JournaledPiece>) {
+  /** The bytes of the pieces held are the caller's to count in `deps.space`. */
+  constructor(deps: StoreTaskDeps) {
+    const { files, disk } = deps;
     this.#deps = deps;
-    this.#held = new HeldPieces(deps.record, held);
-    this.#sync = new TaskSync(deps.data, deps.dataPath, deps.journal, (error) => deps.onSyncFailed(error));
+    this.#held = new HeldPieces(files.state.record, files.state.pieces);
+    this.#trusted = deps.trusted;
+    this.#sync = new TaskSync({ disk, ...files }, (error) => deps.onSyncFailed(error));
   }
 
   get record(): TaskRecord {
@@ -54,6 +66,11 @@ export class StoreTask implements StoredTask {
 
   get have(): PieceSet {
     return this.#held.have;
+  }
+
+  /** Pieces that this process has seen right. */
+  get trusted(): PieceSet {
+    return this.#trusted;
   }
 
   /** Bytes of the pieces held. */
@@ -66,11 +83,19 @@ export class StoreTask implements StoredTask {
   }
 
   get dataFd(): number {
-    return this.#deps.data.fd;
+    return this.#deps.files.data.fd;
   }
 
   proofOf(piece: number): PieceProof | undefined {
     return this.#held.get(piece);
+  }
+
+  isVerified(piece: number): boolean {
+    return this.#held.get(piece) !== undefined && this.#trusted.has(piece);
+  }
+
+  async verify(pieces: readonly number[], again = false): Promise<readonly number[]> {
+    return await this.#during(() => this.#check(pieces, again));
   }
 
   async storeVerified(piece: number, bytes: Uint8Array, proof: PieceProof): Promise<"stored" | "mismatch"> {
@@ -81,7 +106,7 @@ export class StoreTask implements StoredTask {
       const { digest, signature } = proof;
       const input = { fd: this.dataFd, offsetByte: this.#held.offsetOf(piece), bytes, digest };
       const stored = await this.#reserved(bytes.length, async () => {
-        if (!(await this.#deps.runner.run("verifyAndWrite", input, this.#deps.dataPath))) return false;
+        if (!(await this.#deps.runner.run("verifyAndWrite", input, this.#deps.files.dataPath))) return false;
         return await this.#journal(piece, { lengthBytes: bytes.length, digest: digest.slice(), signature: signature.slice() });
       });
       return stored ? "stored" : "mismatch";
@@ -96,7 +121,7 @@ export class StoreTask implements StoredTask {
       assert(this.#held.fits(piece, bytes.length), `piece ${piece} of ${bytes.length} bytes does not fit task ${this.record.taskId}`);
       const input = { fd: this.dataFd, offsetByte: this.#held.offsetOf(piece), bytes };
       await this.#reserved(bytes.length, async () => {
-        const digest = await this.#deps.runner.run("digestAndWrite", input, this.#deps.dataPath);
+        const digest = await this.#deps.runner.run("digestAndWrite", input, this.#deps.files.dataPath);
         return await this.#journal(piece, { lengthBytes: bytes.length, digest, signature: sign(digest) });
       });
       const stored = this.#held.get(piece);
@@ -108,12 +133,10 @@ export class StoreTask implements StoredTask {
 
   async read(offset: number, into: Uint8Array): Promise<void> {
     await this.#whileHeld(offset, offset + into.length, async () => {
-      let done = 0;
-      while (done < into.length) {
-        const count = await this.#readSome(into, done, offset + done);
-        if (count === 0) throw this.#gone(offset + done);
-        done += count;
-      }
+      const count = await this.#deps.files.data.read(into, offset).catch((error: unknown) => {
+        throw this.#unreadable(error, offset, offset + into.length);
+      });
+      if (count < into.length) throw this.#gone(offset + count);
     });
   }
 
@@ -130,10 +153,15 @@ export class StoreTask implements StoredTask {
   async digestOf(algorithm: DigestAlgorithm, lengthBytes: number): Promise<Digest> {
     const input = { fd: this.dataFd, algorithm, lengthBytes };
     return await this.#whileHeld(0, lengthBytes, async () => {
-      const hex = await this.#deps.runner.run("fileDigest", input, this.#deps.dataPath);
-      if (hex === undefined) throw this.#gone((await this.#deps.data.stat()).size);
+      const hex = await this.#deps.runner.run("fileDigest", input, this.#deps.files.dataPath);
+      if (hex === undefined) throw this.#gone((await this.#deps.files.data.facts()).lengthBytes);
       return `${algorithm}:${hex}` as Digest;
     });
+  }
+
+  async assertRoom(): Promise<void> {
+    const { lengthBytes } = this.record;
+    if (lengthBytes !== undefined) await this.#during(() => this.#deps.space.assertRoom(Math.max(0, lengthBytes - this.heldBytes)));
   }
 
   async discard(pieces: "all" | readonly number[]): Promise<void> {
@@ -163,11 +191,6 @@ export class StoreTask implements StoredTask {
     this.#deps.onRelease();
   }
 
-  /** Marks the task as used now, for the order of eviction after the next start. */
-  async touch(): Promise<void> {
-    await this.#during(() => this.#deps.journal.touch());
-  }
-
   /** Pieces being written have a word to say before the threads end. Never rejects. */
   async settleWrites(): Promise<void> {
     this.#isClosing = true;
@@ -179,13 +202,17 @@ export class StoreTask implements StoredTask {
    * not be flushed was reported, and will be verified at the next open.
    *
    * @param flush false when the files are to be removed anyway
+   * @returns the journal's last state, where it can be had
    */
-  async shutDown(flush: boolean): Promise<void> {
+  async shutDown(flush: boolean): Promise<FileFacts | undefined> {
     this.#isClosing = true;
     if (this.#busyCount > 0) await new Promise<void>((resolve) => (this.#onIdle = resolve));
     await this.#sync.end(flush);
-    await this.#deps.journal.close().catch(() => undefined);
-    await this.#deps.data.close().catch(() => undefined);
+    await Promise.allSettled(this.#checking.values());
+    const facts = await this.#deps.files.journal.facts().catch(() => undefined);
+    await this.#deps.files.journal.close().catch(() => undefined);
+    await this.#deps.files.data.close().catch(() => undefined);
+    return facts;
   }
 
   /** Runs `work` when no other store of the same piece runs, and no discard of all. */
@@ -221,11 +248,12 @@ export class StoreTask implements StoredTask {
     await this.#append({ kind: "piece", piece, ...stored });
     if (!this.#held.fits(piece, stored.lengthBytes)) return false;
     this.#held.add(piece, stored);
+    this.#trusted.add(piece);
     return true;
   }
 
   async #append(entry: Parameters<Journal["append"]>[0]): Promise<void> {
-    await this.#deps.journal.append(entry);
+    await this.#deps.files.journal.append(entry);
     this.#sync.soon();
   }
 
@@ -242,6 +270,7 @@ export class StoreTask implements StoredTask {
   #drop(pieces: readonly number[]): readonly number[] {
     const dropped = pieces.filter((piece) => {
       const droppedBytes = this.#held.drop(piece);
+      this.#trusted.delete(piece);
       this.#deps.space.giveBack(droppedBytes);
       return droppedBytes > 0;
     });
@@ -250,24 +279,21 @@ export class StoreTask implements StoredTask {
   }
 
   async #truncate(lengthBytes: number): Promise<void> {
-    await this.#deps.data.truncate(lengthBytes).catch((error: unknown) => {
-      throw diskError(error, `give ${lengthBytes} bytes to`, this.#deps.dataPath);
+    await this.#deps.files.data.truncate(lengthBytes).catch((error: unknown) => {
+      throw diskError(error, `give ${lengthBytes} bytes to`, this.#deps.files.dataPath);
     });
   }
 
-  #readSome(into: Uint8Array, at: number, offsetByte: number): Promise<number> {
-    return new Promise((resolve, reject) => {
-      read(this.dataFd, into, at, into.length - at, offsetByte, (error, count) => {
-        if (error === null) resolve(count);
-        else reject(diskError(error, "read", this.#deps.dataPath));
-      });
-    });
-  }
-
-  /** Reads held bytes with `readBytes`; again when a piece was discarded meanwhile, as its bytes may be others by now. */
+  /**
+   * Reads held bytes with `readBytes`, once the pieces they lie in are known to be right; again when a piece was
+   * discarded meanwhile, as its bytes may be others by now.
+   */
   #whileHeld<T>(startByte: number, endByte: number, readBytes: () => Promise<T>): Promise<T> {
     return this.#during(async () => {
       for (;;) {
+        this.#held.checkHeld(startByte, endByte);
+        const damaged = await this.#check(this.#held.within(startByte, endByte), false);
+        if (damaged.length > 0) throw this.#damagedError(damaged);
         this.#held.checkHeld(startByte, endByte);
         const { dropCount } = this.#held;
         const result = await readBytes();
@@ -276,14 +302,74 @@ export class StoreTask implements StoredTask {
     });
   }
 
+  /**
+   * Reads pieces back and compares them with their digests; drops those that are not right. Held ones only.
+   *
+   * @param again true: those that this process has seen right before, too
+   * @returns the pieces dropped
+   */
+  async #check(pieces: readonly number[], again: boolean): Promise<readonly number[]> {
+    const wanted = pieces.filter((piece) => this.#held.get(piece) !== undefined && (again || !this.#trusted.has(piece)));
+    if (wanted.length === 0) return [];
+    const damaged: number[] = [];
+    const mine = wanted.filter((piece) => !this.#checking.has(piece));
+    const others = wanted.flatMap((piece) => this.#checking.get(piece) ?? []);
+    const beganMs = performance.now();
+    const jobs = verifyJobs(mine, this.#held);
+    const lane = async (): Promise<void> => {
+      for (const job of jobs) damaged.push(...(await this.#checkJob(job)));
+    };
+    const lanes = Promise.all(Array.from({ length: this.#deps.workerCount }, lane));
+    const settled = lanes.then(() => undefined, () => undefined);
+    for (const piece of mine) this.#checking.set(piece, settled);
+    try {
+      await lanes;
+    } finally {
+      await settled;
+      for (const piece of mine) this.#checking.delete(piece);
+      if (mine.length > 0) this.#deps.onVerified(performance.now() - beganMs);
+    }
+    await Promise.all(others);
+    // What another caller checked is right, gone, or (its check failed) still unknown.
+    const unknown = others.length === 0 ? [] : wanted.filter((piece) => this.#held.get(piece) !== undefined && !this.#trusted.has(piece));
+    return unknown.length === 0 ? damaged : [...damaged, ...(await this.#check(unknown, false))];
+  }
+
+  async #checkJob(job: readonly (PieceOnDisk & { readonly stored: JournaledPiece })[]): Promise<readonly number[]> {
+    const { data, dataPath } = this.#deps.files;
+    const pieces = job.map(({ piece, offsetByte, lengthBytes, digest }) => ({ piece, offsetByte, lengthBytes, digest }));
+    const wrong = new Set(await this.#deps.runner.run("verifyOnDisk", { fd: data.fd, pieces }, dataPath));
+    // A piece that was thrown away, and perhaps stored anew, while it was read says nothing.
+    const same = job.filter(({ piece, stored }) => this.#held.get(piece) === stored);
+    for (const { piece } of same) if (!wrong.has(piece)) this.#trusted.add(piece);
+    return this.#dropDamaged(same.flatMap(({ piece }) => (wrong.has(piece) ? [piece] : [])), `${dataPath} does not hold what was written to it`);
+  }
+
+  /** @returns those of `pieces` that were held */
+  #dropDamaged(pieces: readonly number[], why: string): readonly number[] {
+    const lost = this.#drop(pieces);
+    // Not waited for: should it get lost, the next look finds the damage again.
+    for (const piece of lost) this.#append({ kind: "discard", piece }).catch(() => undefined);
+    if (lost.length > 0) this.#deps.onDamage(lost, why);
+    return lost;
+  }
+
   /** The file ends at `endByte`, though pieces beyond were written and journaled: drops them. */
   #gone(endByte: number): AppError {
-    const path = this.#deps.dataPath;
-    const lost = this.#drop(this.#held.beyond(endByte));
-    for (const piece of lost) this.#append({ kind: "discard", piece }).catch(() => undefined);
-    const why = `${path} ends at byte ${endByte}, before pieces that were stored in it`;
-    if (lost.length > 0) this.#deps.onDamage(lost, why);
-    return new AppError("CACHE_CORRUPT", `${why}; they are fetched again`, { details: { path, pieceCount: lost.length } });
+    return this.#damagedError(this.#dropDamaged(this.#held.beyond(endByte), `${this.#deps.files.dataPath} ends at byte ${endByte}, before pieces that were stored in it`));
+  }
+
+  /** A sector that cannot be read takes its pieces with it; other failures leave them. */
+  #unreadable(thrown: unknown, startByte: number, endByte: number): AppError {
+    const error = diskError(thrown, "read", this.#deps.files.dataPath);
+    if (errnoOf(thrown) !== "EIO") return error;
+    return this.#damagedError(this.#dropDamaged(this.#held.within(startByte, endByte), error.message));
+  }
+
+  #damagedError(pieces: readonly number[]): AppError {
+    const path = this.#deps.files.dataPath;
+    const message = `${path} does not hold ${pieces.length} of the pieces that were stored in it; they are fetched again`;
+    return new AppError("CACHE_CORRUPT", message, { details: { path, pieceCount: pieces.length } });
   }
 
   async #during<T>(work: () => Promise<T>): Promise<T> {

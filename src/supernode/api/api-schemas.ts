@@ -84,10 +84,36 @@ export const linksSchema: Schema = object({
   links: list(object({ taskId: text, peers: { type: "array", items: text, minItems: 2, maxItems: 2 } })),
 });
 
+const instant: Schema = { type: "string", format: "date-time" };
+const byReason: Schema = object({ quota: count, "free-space": count }, "by the limit that stood in the way, since the start");
+
 export const cacheSchema: Schema = object({
   usedBytes: count,
   quotaBytes: nullable(count),
   taskCount: count,
-  evictedBytes: count,
-  tasks: list(object({ taskId: text, url: text, digest: nullable(text), lengthBytes: nullable(count), contentType: nullable(text) })),
+  evictedBytes: { ...count, description: "since the start" },
+  evictedTasks: byReason,
+  refusedRequests: byReason,
+  damagedPieces: { ...count, description: "pieces that the disk did not give back as written, since the start" },
+  scrubbedBytes: { ...count, description: "bytes read back in the background, since the start" },
+  scrubbedAllAt: nullable(instant),
+  tasks: list(
+    object({
+      taskId: text,
+      url: { ...text, description: "without user info and query values" },
+      digest: nullable(text),
+      lengthBytes: nullable(count),
+      contentType: nullable(text),
+      heldBytes: { ...count, description: "bytes on disk" },
+      usedAt: instant,
+      pinned: { ...flag, description: "kept whatever room is needed" },
+      inUse: { ...flag, description: "open right now: not evicted, not removable" },
+    }),
+  ),
+});
+
+export const verifiedSchema: Schema = object({
+  taskId: text,
+  checkedPieces: count,
+  damagedPieces: { ...count, description: "dropped; fetched again when they are wanted next" },
 });

@@ -10,11 +10,13 @@ import type { TaskJoins } from "../task-joins.ts";
 
 export interface ApiViewsDeps {
   readonly snapshot: () => SchedulerSnapshot;
-  readonly seeds: Pick<SeedCache, "get">;
+  readonly seeds: Pick<SeedCache, "get" | "letGo">;
+  /** Somebody at the site still lacks part of the task. */
+  readonly isNeeded: (taskId: TaskId) => boolean;
   readonly joins: Pick<TaskJoins, "membersOf">;
   readonly meter: Pick<OriginMeter, "bytesOf">;
   readonly peers: PeerTable;
-  readonly store: Pick<PieceStore, "list" | "usage" | "remove">;
+  readonly store: Pick<PieceStore, "list" | "has" | "usage" | "remove" | "pin" | "verify">;
   readonly quotaBytes: number | undefined;
   readonly seed: { readonly peerId: PeerId; readonly address: string; readonly port: number };
   readonly version: string;
@@ -102,23 +104,51 @@ export class ApiViews {
 
   cache(page: Page): object {
     const { store, quotaBytes } = this.#deps;
-    const { usedBytes, taskCount, evictedBytes } = store.usage();
-    const records = paged([...store.list()].sort((left, right) => (left.taskId < right.taskId ? -1 : 1)), (record) => record.taskId, page);
-    const tasks = records.map(({ taskId, displayUrl, digest, lengthBytes, contentType }) => ({
+    const { scrubbedAllAtUnixMs, ...usage } = store.usage();
+    const cached = paged([...store.list()].sort((left, right) => (left.taskId < right.taskId ? -1 : 1)), (task) => task.taskId, page);
+    const tasks = cached.map(({ taskId, displayUrl, digest, lengthBytes, contentType, heldBytes, usedAtUnixMs, isPinned, isInUse }) => ({
       taskId,
       url: displayUrl,
       digest: digest ?? null,
       lengthBytes: lengthBytes ?? null,
       contentType: contentType ?? null,
+      heldBytes,
+      usedAt: new Date(usedAtUnixMs).toISOString(),
+      pinned: isPinned,
+      inUse: isInUse,
     }));
-    return { usedBytes, quotaBytes: quotaBytes ?? null, taskCount, evictedBytes, tasks };
+    const scrubbedAllAt = scrubbedAllAtUnixMs === undefined ? null : new Date(scrubbedAllAtUnixMs).toISOString();
+    return { ...usage, quotaBytes: quotaBytes ?? null, scrubbedAllAt, tasks };
   }
 
-  /** @returns false when somebody uses it. @throws AppError TASK_UNKNOWN */
-  async removeFromCache(taskId: string): Promise<boolean> {
-    const { store, seeds } = this.#deps;
-    if (!isTaskId(taskId) || !store.list().some((record) => record.taskId === taskId)) throw unknownTask(taskId);
-    return seeds.get(taskId) === undefined && (await store.remove(taskId));
+  /**
+   * Removes a task for good; one that is open but that nobody needs is closed first.
+   * @returns why it stays, for people; undefined when it is gone. @throws AppError TASK_UNKNOWN, DISK_FAILED
+   */
+  async removeFromCache(id: string): Promise<string | undefined> {
+    const { store, seeds, isNeeded } = this.#deps;
+    const taskId = this.#cached(id);
+    if (store.list().some((task) => task.taskId === taskId && task.isPinned)) return "it is pinned; unpin it first";
+    await seeds.letGo((other) => other !== taskId || isNeeded(taskId));
+    return seeds.get(taskId) === undefined && (await store.remove(taskId)) ? undefined : "it is in use; try again when it is done";
+  }
+
+  /** Durable. @throws AppError TASK_UNKNOWN, DISK_FULL, DISK_FAILED */
+  async pinInCache(id: string, isPinned: boolean): Promise<void> {
+    if (!(await this.#deps.store.pin(this.#cached(id), isPinned))) throw unknownTask(id);
+  }
+
+  /** Reads all of a task back from the disk. @throws AppError TASK_UNKNOWN, DISK_FAILED */
+  async verifyInCache(id: string): Promise<object> {
+    const taskId = this.#cached(id);
+    const verified = await this.#deps.store.verify(taskId);
+    if (verified === undefined) throw unknownTask(id);
+    return { taskId, ...verified };
+  }
+
+  #cached(id: string): TaskId {
+    if (!isTaskId(id) || !this.#deps.store.has(id)) throw unknownTask(id);
+    return id;
   }
 
   #task({ taskId, members }: SnapshotTask): (Readonly<Record<string, unknown>> & { readonly heldPieces: number }) | undefined {

@@ -13,7 +13,7 @@ const seedId = "seed-1" as PeerId;
 const hostId = "host-1" as PeerId;
 const otherTaskId = "e".repeat(64) as TaskId;
 
-async function startApi(t: TestContext, token: string | undefined): Promise<{ app: FastifyInstance; taskId: TaskId; setReady: (ready: boolean) => void }> {
+async function startApi(t: TestContext, token: string | undefined): Promise<{ app: FastifyInstance; taskId: TaskId; setReady: (ready: boolean) => void; setNeeded: (needed: boolean) => void }> {
   const origin = new FakeOrigin(Buffer.alloc(200_000));
   const lab = seedLab(origin);
   const resolved = resolvedTask(origin, lab.key);
@@ -29,7 +29,19 @@ async function startApi(t: TestContext, token: string | undefined): Promise<{ ap
     ],
     tasks: [{ taskId, leaseHolder: undefined, members: [member, seed] }],
   };
-  const usage = { usedBytes: 5, taskCount: 2, openTaskCount: 1, evictedBytes: 0, evictedTasks: { quota: 0, "free-space": 0 }, damagedPieces: 0, verifyMsTotal: 0 };
+  const usage = {
+    usedBytes: 5,
+    taskCount: 2,
+    openTaskCount: 1,
+    evictedBytes: 0,
+    evictedTasks: { quota: 3, "free-space": 0 },
+    refusedRequests: { quota: 0, "free-space": 1 },
+    damagedPieces: 0,
+    verifyMsTotal: 0,
+    scrubbedBytes: 7,
+    scrubbedAllAtUnixMs: undefined,
+  };
+  const pinned = new Set<TaskId>();
   const metrics = new SupernodeMetrics("1.2.3");
   metrics.observe({ taskCount: () => 1, peerCount: () => 1, linkCount: () => 1, cache: () => usage });
   const views = new ApiViews({
@@ -38,12 +50,25 @@ async function startApi(t: TestContext, token: string | undefined): Promise<{ ap
     joins: { membersOf: () => [{ peerId: hostId, sources: { seedBytes: 1, peerBytes: 2, originBytes: 0 } }] },
     meter: lab.meter,
     peers: new PeerTable(() => 0),
-    store: { list: () => [...lab.store.tasks.values()].map(({ record }) => record), usage: () => usage, remove: (id) => lab.store.remove(id) },
+    isNeeded: () => isNeeded,
+    store: {
+      list: () => [...lab.store.tasks.values()].map(({ record }) => ({ ...record, heldBytes: 5, usedAtUnixMs: 0, isPinned: pinned.has(record.taskId), isInUse: false })),
+      has: (id) => lab.store.tasks.has(id),
+      usage: () => usage,
+      remove: (id) => lab.store.remove(id),
+      pin: (id, isPinned) => {
+        if (isPinned) pinned.add(id);
+        else pinned.delete(id);
+        return Promise.resolve(true);
+      },
+      verify: () => Promise.resolve({ checkedPieces: 4, damagedPieces: 1 }),
+    },
     quotaBytes: undefined,
     seed: { peerId: seedId, address: "10.0.0.1", port: 8002 },
     version: "1.2.3",
   });
   let ready = true;
+  let isNeeded = true;
   const app = await createHttpApi({
     views,
     metrics,
@@ -59,7 +84,7 @@ async function startApi(t: TestContext, token: string | undefined): Promise<{ ap
     log: silentLog,
   });
   t.after(() => app.close());
-  return { app, taskId, setReady: (value) => (ready = value) };
+  return { app, taskId, setReady: (value) => (ready = value), setNeeded: (value) => (isNeeded = value) };
 }
 
 async function get(app: FastifyInstance, url: string, options: { remoteAddress?: string; token?: string } = {}) {
@@ -123,17 +148,49 @@ test("tasks, members, peers and links are shown", async (t) => {
 });
 
 test("the cache is listed by pages, and a file removed unless it is in use", async (t) => {
-  const { app, taskId } = await startApi(t, "secret");
+  const { app, taskId, setNeeded } = await startApi(t, "secret");
   const idsOf = async (url: string): Promise<unknown[]> => ((await get(app, url)).json() as { tasks: { taskId: string }[] }).tasks.map((each) => each.taskId);
   assert.deepEqual(await idsOf("/v1/cache"), [taskId, otherTaskId]);
   assert.deepEqual(await idsOf("/v1/cache?limit=1"), [taskId]);
   assert.deepEqual(await idsOf(`/v1/cache?after=${taskId}`), [otherTaskId]);
   const remove = async (id: string): Promise<number> => (await app.inject({ method: "DELETE", url: `/v1/cache/${id}` })).statusCode;
-  assert.equal(await remove(taskId), 409);
+  assert.equal(await remove(taskId), 409, "open, and somebody needs it");
+  setNeeded(false);
+  assert.equal(await remove(taskId), 204, "open, and nobody needs it");
   assert.equal(await remove(otherTaskId), 204);
   assert.equal(await remove(otherTaskId), 404);
   assert.equal(await remove("../../etc/passwd"), 404);
   assert.equal(await remove("nonsense"), 400);
+});
+
+test("files are pinned, unpinned and verified; a pinned one is not removed", async (t) => {
+  const { app } = await startApi(t, "secret");
+  const call = async (method: "PUT" | "DELETE" | "POST", path: string) => await app.inject({ method, url: `/v1/cache/${path}` });
+  const shown = async (): Promise<unknown> => ((await get(app, "/v1/cache")).json() as { tasks: { taskId: string }[] }).tasks.find((task) => task.taskId === otherTaskId);
+  assert.equal((await call("PUT", `${otherTaskId}/pin`)).statusCode, 204);
+  assert.deepEqual(await shown(), {
+    taskId: otherTaskId,
+    url: "http://origin/file",
+    digest: null,
+    lengthBytes: 200_000,
+    contentType: "application/x-test",
+    heldBytes: 5,
+    usedAt: "1970-01-01T00:00:00.000Z",
+    pinned: true,
+    inUse: false,
+  });
+  const refused = await call("DELETE", otherTaskId);
+  assert.equal(refused.statusCode, 409);
+  assert.match(refused.body, /pinned; unpin it first/);
+  assert.equal((await call("DELETE", `${otherTaskId}/pin`)).statusCode, 204);
+  const verified = await call("POST", `${otherTaskId}/verify`);
+  assert.deepEqual([verified.statusCode, verified.json()], [200, { taskId: otherTaskId, checkedPieces: 4, damagedPieces: 1 }]);
+  assert.equal((await call("DELETE", otherTaskId)).statusCode, 204);
+  for (const [method, path] of [["PUT", "pin"], ["DELETE", "pin"], ["POST", "verify"]] as const) {
+    // oxlint-disable-next-line no-await-in-loop -- cases
+    const answer = await call(method, `${otherTaskId}/${path}`);
+    assert.deepEqual([answer.statusCode, answer.json<{ code: string }>().code], [404, "TASK_UNKNOWN"], path);
+  }
 });
 
 test("pieces go to the peer, whoever asks: they need a ticket", async (t) => {
@@ -174,6 +231,8 @@ test("the OpenAPI document describes every route and each of its answers", async
     "/readyz",
     "/v1/cache",
     "/v1/cache/{id}",
+    "/v1/cache/{id}/pin",
+    "/v1/cache/{id}/verify",
     "/v1/links",
     "/v1/peers",
     "/v1/tasks",

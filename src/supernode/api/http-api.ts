@@ -53,6 +53,7 @@ export async function createHttpApi(deps: HttpApiDeps): Promise<FastifyInstance>
   app.addHook("onRequest", async (request) => authorize(request, deps.token));
   addPublicRoutes(app, deps);
   addRestRoutes(app, deps);
+  addCacheRoutes(app, deps);
   addPieceRoutes(app, deps);
   addSelfTestRegistry(app);
   app.server.on("upgrade", (request: IncomingMessage, socket: Duplex, head: Buffer) => {
@@ -101,20 +102,41 @@ function addRestRoutes(app: FastifyInstance, { views }: HttpApiDeps): void {
   app.get<{ Querystring: Page }>("/v1/peers", { schema: list("Peers of the site.", schemas.peersSchema) }, (request) => views.peers(request.query));
   app.get<{ Querystring: Page }>("/v1/links", { schema: list("The mesh: who is neighbour of whom, per task.", schemas.linksSchema) }, (request) => views.links(request.query));
   app.get<{ Querystring: Page }>("/v1/cache", { schema: list("Files on the supernode's disk.", schemas.cacheSchema) }, (request) => views.cache(request.query));
+}
+
+function addCacheRoutes(app: FastifyInstance, { views }: HttpApiDeps): void {
+  const done = { type: "null", description: "done" };
+  const described = (description: string, answers: object): object => ({
+    description,
+    tags: ["cache"],
+    params: schemas.taskIdParams,
+    response: { ...answers, 401: schemas.errorSchema, 404: schemas.errorSchema, 507: schemas.errorSchema },
+  });
   app.delete<{ Params: { id: string } }>(
     "/v1/cache/:id",
-    {
-      schema: {
-        description: "Removes a file from the supernode's disk, unless somebody uses it.",
-        tags: ["state"],
-        params: schemas.taskIdParams,
-        response: { 204: { type: "null", description: "removed" }, 409: schemas.errorSchema, ...failures },
-      },
+    { schema: described("Removes a file from the supernode's disk, unless somebody uses it or it is pinned.", { 204: done, 409: schemas.errorSchema }) },
+    async ({ params: { id } }, reply) => {
+      const why = await views.removeFromCache(id);
+      if (why === undefined) return await reply.status(204).send();
+      return await reply.status(409).send({ code: "USAGE", message: `task ${id} is not removed: ${why}` });
     },
-    async (request, reply) => {
-      if (await views.removeFromCache(request.params.id)) return await reply.status(204).send();
-      return await reply.status(409).send({ code: "USAGE", message: `task ${request.params.id} is in use; try again when it is done` });
+  );
+  app.put<{ Params: { id: string } }>(
+    "/v1/cache/:id/pin",
+    { schema: described("Keeps a file on the supernode's disk whatever room is needed, over restarts too.", { 204: done }) },
+    async ({ params: { id } }, reply) => {
+      await views.pinInCache(id, true);
+      return await reply.status(204).send();
     },
+  );
+  app.delete<{ Params: { id: string } }>("/v1/cache/:id/pin", { schema: described("Lets a pinned file go when room is needed.", { 204: done }) }, async ({ params: { id } }, reply) => {
+    await views.pinInCache(id, false);
+    return await reply.status(204).send();
+  });
+  app.post<{ Params: { id: string } }>(
+    "/v1/cache/:id/verify",
+    { schema: described("Reads a file back from the supernode's disk and drops what is damaged.", { 200: schemas.verifiedSchema }) },
+    async ({ params: { id } }) => await views.verifyInCache(id),
   );
 }
 

@@ -287,7 +287,8 @@ for (const digest of [false, true]) {
     const resolved = resolvedTask(origin, lab.key, digest ? sha256(origin.content) : undefined);
     const { task } = await lab.seeds.open(resolved);
     const stored = lab.store.tasks.get(resolved.taskId);
-    assert.ok(stored !== undefined && task.stored === stored);
+    assert.ok(stored);
+    assert.equal(task.stored, stored);
     let losses = 0;
     stored.onStored = (piece) => {
       if (piece === 6 && losses++ === 0) stored.lose(2);

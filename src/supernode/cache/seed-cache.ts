@@ -25,6 +25,8 @@ export interface SeedCacheEvents {
   /** The origin cannot be read to its end. `discard`: what was given out is worth nothing; the task is closed. */
   readonly onFailed: (taskId: TaskId, error: AppError, discard: boolean) => void;
   readonly onPiece: () => void;
+  /** The seed takes part in this task no longer, for want of room; its files may go. */
+  readonly onLetGo: (taskId: TaskId) => void;
 }
 
 /** What the cache needs of a peer's task. */
@@ -38,7 +40,7 @@ export interface SeedPeer {
 export interface SeedCacheDeps extends Omit<OriginReadDeps, "origin"> {
   readonly origin: Pick<Origin, "open">;
   readonly peer: SeedPeer;
-  readonly store: Pick<PieceStore, "find" | "remove">;
+  readonly store: Pick<PieceStore, "find" | "remove" | "used">;
   readonly key: SigningKey;
   readonly log: Pick<Logger, "info" | "warn">;
   readonly events: SeedCacheEvents;
@@ -93,6 +95,8 @@ export class SeedCache {
         this.#opening.set(taskId, opening);
       }
       open = await opening;
+    } else {
+      this.#deps.store.used(taskId);
     }
     if (info !== undefined) open.source = source;
     return { taskId, task: open.task, isReading: open.reading !== undefined };
@@ -115,6 +119,17 @@ export class SeedCache {
 
   disconnect(taskId: TaskId, peerIds: readonly PeerId[]): void {
     if (peerIds.length > 0) this.#open.get(taskId)?.task.disconnect(peerIds);
+  }
+
+  /**
+   * The disk needs room: tasks that are open but not read, and that nobody needs, are closed.
+   * @returns whether there were any, once their files are released
+   */
+  async letGo(isNeeded: (taskId: TaskId) => boolean): Promise<boolean> {
+    const idle = [...this.#open.values()].filter(({ taskId, reading }) => reading === undefined && !isNeeded(taskId));
+    for (const { taskId } of idle) this.#deps.events.onLetGo(taskId);
+    await Promise.all(idle.map((open) => this.#close(open, false)));
+    return idle.length > 0;
   }
 
   /** Nobody takes part any more: the files stay, the rest goes. */
@@ -177,6 +192,8 @@ export class SeedCache {
     try {
       // Not within the call that granted the lease.
       await Promise.resolve();
+      // Before the origin's bytes are spent on a file that would not fit.
+      if (!task.stored.complete) await task.stored.assertRoom();
       // What the origin no longer gives, other holders may have given meanwhile.
       await this.#readMissing(open).catch((error: unknown) => {
         if (!task.stored.complete || WORTHLESS.has(toAppError(error).code)) throw error;

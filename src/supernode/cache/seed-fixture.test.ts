@@ -107,6 +107,7 @@ export class FakeStored implements StoredTask {
   readonly pieces = new Map<number, Buffer>();
   readonly storedOrder: number[] = [];
   storeError: AppError | undefined;
+  roomError: AppError | undefined;
   onStored: (piece: number) => void = () => {};
   releases = 0;
   readonly dataFd = -1;
@@ -126,6 +127,18 @@ export class FakeStored implements StoredTask {
 
   proofOf(): PieceProof | undefined {
     return undefined;
+  }
+
+  isVerified(piece: number): boolean {
+    return this.have.has(piece);
+  }
+
+  verify(): Promise<readonly number[]> {
+    return Promise.resolve([]);
+  }
+
+  assertRoom(): Promise<void> {
+    return this.roomError === undefined ? Promise.resolve() : Promise.reject(this.roomError);
   }
 
   storeVerified(): Promise<"stored" | "mismatch"> {
@@ -204,6 +217,10 @@ export class FakeStore {
     return stored;
   }
 
+  used(): void {
+    // Nothing goes here.
+  }
+
   remove(taskId: TaskId): Promise<boolean> {
     this.tasks.delete(taskId);
     return Promise.resolve(true);
@@ -254,6 +271,7 @@ export function seedLab(origin: FakeOrigin, store: FakeStore = new FakeStore(), 
       onLength: (_taskId, lengthBytes) => told.push({ event: "length", lengthBytes }),
       onFailed: (_taskId, { code }, discard) => told.push({ event: "failure", code, discard }),
       onPiece: () => {},
+      onLetGo: () => told.push({ event: "let go" }),
     },
   });
   /** Opens the task and reads it under a lease, to its end. */

@@ -1,0 +1,219 @@
+/**
+ * What a start wants to know of every task, in one file, so that it need not open each journal: `index`, lines of
+ *
+ *     <CRC-32 of the JSON, 8 hex digits> <JSON>
+ *
+ * The first names the format; of several about one task the last counts. It is a memory of the journals, never above
+ * them: which tasks there are, the directories say; after an end that was not orderly each line is compared with its
+ * journal's length and time; and whoever opens a task reads its journal. Lost, damaged or of another version, it is made
+ * anew from the journals.
+ */
+import { crc32 } from "node:zlib";
+import { isTaskId, type TaskId } from "../../protocol/ids.ts";
+import type { DiskFile, FileFacts, StoreDisk } from "./disk.ts";
+import type { QueuePlace } from "./eviction.ts";
+import type { TaskSummary } from "./piece-store.ts";
+import { diskError } from "./errors.ts";
+
+export interface IndexEntry {
+  readonly summary: TaskSummary;
+  readonly heldBytes: number;
+  readonly usedAtUnixMs: number;
+  readonly place: QueuePlace;
+  /** The journal as it was then. */
+  readonly journal: FileFacts;
+}
+
+export interface LoadedIndex {
+  readonly entries: ReadonlyMap<TaskId, IndexEntry>;
+  /** The process that wrote it closed the store: no journal has changed since, unless by other hands. */
+  readonly isClean: boolean;
+}
+
+const HEAD = lineOf(["dragonfly cache index", 1]);
+/** The last line of a run that ended in good order. */
+const CLEAN = lineOf(["clean"]);
+/** Begins a run. */
+const OPEN = lineOf(["open"]);
+/** Lines per task beyond which the file is written anew. */
+const LINES_PER_TASK_MAX = 4;
+const LINES_MIN = 1000;
+const PART_LENGTH_BYTES = 1024 * 1024;
+
+export class IndexFile {
+  readonly #disk: StoreDisk;
+  readonly #path: string;
+  #file: DiskFile | undefined;
+  /** Where the next line goes; 0 while there is no file that can be added to. */
+  #endByte = 0;
+  #lineCount = 0;
+  /** All that was to be noted in this run is. */
+  #isComplete = true;
+
+  constructor(disk: StoreDisk, path: string) {
+    this.#disk = disk;
+    this.#path = path;
+  }
+
+  /** What can be read of the file: nothing when it is not there, unreadable, or of another version. */
+  async load(): Promise<LoadedIndex> {
+    const entries = new Map<TaskId, IndexEntry>();
+    let isClean = false;
+    try {
+      this.#file = await this.#disk.open(this.#path, "edit");
+      for await (const line of this.#lines(this.#file)) {
+        if (this.#lineCount === 0 && line !== HEAD) break;
+        const value = valueOf(line);
+        if (value === undefined) break;
+        const entry = decode(value);
+        if (entry !== undefined) entries.set(entry.summary.taskId, entry);
+        isClean = line === CLEAN;
+        this.#lineCount++;
+        this.#endByte += Buffer.byteLength(line);
+      }
+    } catch {
+      this.#endByte = 0;
+    }
+    return { entries, isClean };
+  }
+
+  /**
+   * Begins a run, after {@link load}: from now on the file on the device says that the end was not orderly, until
+   * {@link close}.
+   *
+   * @param entries all there are, for a file that has to be written anew
+   * @throws AppError DISK_FULL, DISK_FAILED
+   */
+  async begin(entries: readonly IndexEntry[]): Promise<void> {
+    const isTooLong = this.#lineCount > LINES_MIN && this.#lineCount > entries.length * LINES_PER_TASK_MAX;
+    try {
+      if (this.#file === undefined || this.#endByte === 0 || isTooLong) await this.#writeAnew(entries);
+      else await this.#file.truncate(this.#endByte);
+      this.#append(OPEN);
+      await this.#file?.sync();
+    } catch (error) {
+      await this.#file?.close();
+      this.#file = undefined;
+      throw diskError(error, "write", this.#path);
+    }
+  }
+
+  /** Notes a task as it is now. Best effort: what is not noted is read from its journal at the next start. */
+  note(entry: IndexEntry): void {
+    try {
+      this.#append(encode(entry));
+    } catch {
+      // A full disk: the file ends in part of a line, which the next one overwrites.
+      this.omit();
+    }
+  }
+
+  /** A task that has changed cannot be noted: this run's end cannot vouch for the file. */
+  omit(): void {
+    this.#isComplete = false;
+  }
+
+  /** @param isOrderly every task is closed and noted */
+  async close(isOrderly: boolean): Promise<void> {
+    const file = this.#file;
+    if (file === undefined) return;
+    try {
+      if (isOrderly && this.#isComplete) {
+        // What it vouches for is on the device first.
+        await file.sync();
+        this.#append(CLEAN);
+        await file.sync();
+      }
+    } catch {
+      // Then the next start compares.
+    } finally {
+      this.#file = undefined;
+      await file.close().catch(() => undefined);
+    }
+  }
+
+  async #writeAnew(entries: readonly IndexEntry[]): Promise<void> {
+    const path = `${this.#path}.new`;
+    await this.#file?.close();
+    this.#file = undefined;
+    this.#file = await this.#disk.open(path, "replace");
+    this.#endByte = 0;
+    let text = HEAD;
+    for (const entry of entries) {
+      text += encode(entry);
+      if (text.length < PART_LENGTH_BYTES) continue;
+      this.#append(text);
+      text = "";
+    }
+    this.#append(text);
+    this.#lineCount = entries.length + 1;
+    await this.#file.sync();
+    await this.#disk.rename(path, this.#path);
+  }
+
+  #append(text: string): void {
+    const bytes = Buffer.from(text);
+    this.#file?.writeSync(bytes, this.#endByte);
+    this.#endByte += bytes.length;
+  }
+
+  /** Whole lines, each with its end. */
+  async *#lines(file: DiskFile): AsyncGenerator<string, undefined> {
+    const part = Buffer.alloc(PART_LENGTH_BYTES);
+    let rest: Buffer = Buffer.alloc(0);
+    for (let offsetByte = 0; ; ) {
+      const count = await file.read(part, offsetByte);
+      offsetByte += count;
+      const bytes = Buffer.concat([rest, part.subarray(0, count)]);
+      let at = 0;
+      for (let end = bytes.indexOf(10); end >= 0; end = bytes.indexOf(10, at)) {
+        yield bytes.toString("utf8", at, end + 1);
+        at = end + 1;
+      }
+      rest = bytes.subarray(at);
+      if (count < part.length) return;
+    }
+  }
+}
+
+/** A line, its end included. */
+function lineOf(value: readonly unknown[]): string {
+  const json = JSON.stringify(value);
+  return `${crc32(json).toString(16).padStart(8, "0")} ${json}\n`;
+}
+
+/** @returns undefined when the line is not as it was written */
+function valueOf(line: string): readonly unknown[] | undefined {
+  const json = line.slice(9, -1);
+  if (Number.parseInt(line.slice(0, 8), 16) !== crc32(json)) return undefined;
+  return JSON.parse(json) as readonly unknown[];
+}
+
+function encode({ summary, heldBytes, usedAtUnixMs, place, journal }: IndexEntry): string {
+  const { taskId, displayUrl, lengthBytes, contentType, digest } = summary;
+  const { queue, useCount, turn } = place;
+  return lineOf([
+    taskId, displayUrl, lengthBytes ?? null, contentType ?? null, digest ?? null,
+    heldBytes, usedAtUnixMs, queue, useCount, turn, journal.lengthBytes, journal.modifiedUnixMs,
+  ]);
+}
+
+/** The checksum and the version were right: what has the form of an entry is one. */
+function decode(value: readonly unknown[]): IndexEntry | undefined {
+  const [taskId, displayUrl, lengthBytes, contentType, digest, heldBytes, usedAtUnixMs, queue, useCount, turn, journalBytes, modifiedUnixMs] =
+    value as Entry;
+  if (typeof taskId !== "string" || !isTaskId(taskId) || value.length !== ENTRY_LENGTH) return undefined;
+  return {
+    summary: { taskId, displayUrl, lengthBytes: lengthBytes ?? undefined, contentType: contentType ?? undefined, digest: digest ?? undefined },
+    heldBytes,
+    usedAtUnixMs,
+    place: { queue, useCount, turn },
+    journal: { lengthBytes: journalBytes, modifiedUnixMs },
+  };
+}
+
+type Entry = [
+  string, string, number | null, string | null, string | null,
+  number, number, QueuePlace["queue"], number, number, number, number,
+];
+const ENTRY_LENGTH = 12;
