@@ -34,6 +34,10 @@ export class StoreFiles {
   /** Creates the directories. @throws AppError DISK_FAILED, DISK_FULL */
   async prepare(): Promise<void> {
     for (const name of ["tasks", "trash"]) await this.#makeDirectory(join(this.directory, name));
+    // No task is on the device before the names above it.
+    await this.#disk.syncDirectory(this.directory).catch((error: unknown) => {
+      throw diskError(error, "flush", this.directory);
+    });
   }
 
   /**

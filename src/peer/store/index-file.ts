@@ -8,6 +8,7 @@
  * journal's length and time; and whoever opens a task reads its journal. Lost, damaged or of another version, it is made
  * anew from the journals.
  */
+import { dirname } from "node:path";
 import { crc32 } from "node:zlib";
 import { isTaskId, type TaskId } from "../../protocol/ids.ts";
 import type { DiskFile, FileFacts, StoreDisk } from "./disk.ts";
@@ -149,6 +150,7 @@ export class IndexFile {
     this.#lineCount = entries.length + 1;
     await this.#file.sync();
     await this.#disk.rename(path, this.#path);
+    await this.#disk.syncDirectory(dirname(this.#path));
   }
 
   #append(text: string): void {
