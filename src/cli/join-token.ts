@@ -19,15 +19,28 @@ export function clientToken(config: ResolvedConfig<ClientSettings>, machine: Mac
   if (joinToken !== undefined) return joinToken;
   const file = joinTokenFile ?? defaultTokenFile(machine);
   try {
-    const token = readFileSync(file, "utf8").split("\n", 1)[0]?.trim() ?? "";
-    if (token !== "") return token;
-    throw new Error("its first line is empty");
+    return firstLine(file);
   } catch (thrown) {
     if (joinTokenFile === undefined) return undefined;
     throw invalidConfig([
       `${config.sources.joinTokenFile}: cannot read a join token from ${file}: ${(thrown as Error).message}`,
     ]);
   }
+}
+
+/** The token in `file`; undefined when there is none that we may read: on its own machine a supernode asks for none. */
+export function readToken(file: string): string | undefined {
+  try {
+    return firstLine(file);
+  } catch {
+    return undefined;
+  }
+}
+
+function firstLine(file: string): string {
+  const token = readFileSync(file, "utf8").split("\n", 1)[0]?.trim() ?? "";
+  if (token === "") throw new Error("its first line is empty");
+  return token;
 }
 
 export function defaultTokenFile(machine: Machine): string {

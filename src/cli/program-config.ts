@@ -112,7 +112,8 @@ export function dfgetConfig(
   });
 }
 
-function supernodeToken({ values, sources }: ResolvedConfig<typeof SUPERNODE_SETTINGS>): JoinTokenConfig {
+/** Where a supernode's token comes from. @throws AppError CONFIG_INVALID for contradictions */
+export function supernodeToken({ values, sources }: ResolvedConfig<typeof SUPERNODE_SETTINGS>): JoinTokenConfig {
   if (values.insecureNoToken) {
     const contradiction = (["joinToken", "joinTokenFile"] as const).find((key) => values[key] !== undefined);
     if (contradiction === undefined) return { kind: "none" };

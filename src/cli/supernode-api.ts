@@ -1,0 +1,50 @@
+/** The REST API of a running supernode, for the subcommands that ask it something. */
+import { z } from "zod";
+import { AppError, isErrorCode, toAppError } from "../base/errors.ts";
+
+const errorSchema = z.object({ code: z.string(), message: z.string() });
+
+export class SupernodeApi {
+  /** Of the API, without a path. */
+  readonly #address: string;
+  readonly #token: string | undefined;
+
+  /** @param token the site's; not needed on the supernode's own machine */
+  constructor(address: string, token: string | undefined) {
+    this.#address = address;
+    this.#token = token;
+  }
+
+  /**
+   * @param path with its leading slash
+   * @returns the answer's JSON; undefined for an answer without a body
+   * @throws AppError SUPERNODE_UNREACHABLE, PROTOCOL_VIOLATION, and what the supernode answers
+   */
+  async call(method: "GET" | "PUT" | "POST" | "DELETE", path: string): Promise<unknown> {
+    const response = await fetch(`${this.#address}${path}`, {
+      method,
+      headers: this.#token === undefined ? {} : { authorization: `Bearer ${this.#token}` },
+    }).catch((thrown: unknown) => {
+      const { cause } = thrown as { cause?: unknown };
+      const why = toAppError(cause ?? thrown).message;
+      throw new AppError("SUPERNODE_UNREACHABLE", `no supernode answers at ${this.#address}: ${why}; is it running? (--supernode HOST:PORT asks another)`, { cause: thrown });
+    });
+    const text = await response.text();
+    if (response.ok) return text === "" ? undefined : jsonOf(text);
+    const { success, data } = errorSchema.safeParse(jsonOf(text));
+    if (!success) throw foreign(`${this.#address} answered ${response.status}`);
+    throw new AppError(isErrorCode(data.code) ? data.code : "INTERNAL", data.message);
+  }
+}
+
+function jsonOf(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw foreign("the answer is no JSON");
+  }
+}
+
+function foreign(what: string): AppError {
+  return new AppError("PROTOCOL_VIOLATION", `${what}: that is no supernode, or one of another version`);
+}
