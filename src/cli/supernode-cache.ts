@@ -4,7 +4,6 @@ import { z } from "zod";
 import { AppError, toAppError } from "../base/errors.ts";
 import { isTaskId, type TaskId } from "../protocol/ids.ts";
 import { parseListenAddress, printAddress } from "./addresses.ts";
-import type { ResolvedConfig } from "./config.ts";
 import type { SUPERNODE_SETTINGS } from "./config-schema.ts";
 import { readToken } from "./join-token.ts";
 import { supernodeToken } from "./program-config.ts";

@@ -471,6 +471,11 @@ export class SwarmDriver {
   }
 
   #startSend(link: Link, session: TaskSession, channel: number, piece: number): void {
+    if (session.stored.isVerified(piece)) this.#sendNow(link, session, channel, piece);
+    else void this.#checkAndSend(link, session, channel, piece);
+  }
+
+  #sendNow(link: Link, session: TaskSession, channel: number, piece: number): void {
     const { linkId } = link;
     const { taskId } = session;
     const proof = session.stored.proofOf(piece);
@@ -479,7 +484,6 @@ export class SwarmDriver {
       link.send({ type: "withdraw", channel, piece });
       return this.feed({ type: "sendCancelled", linkId, taskId, piece });
     }
-    if (!session.stored.isVerified(piece)) return void this.#checkAndSend(link, session, channel, piece);
     link.send({ type: "proof", channel, piece, lengthBytes, digest: proof.digest, signature: proof.signature });
     session.pin();
     link.writer.sendPiece({
@@ -515,7 +519,7 @@ export class SwarmDriver {
     if (this.#checking.get(key) !== check) return;
     this.#checking.delete(key);
     if (link.closed || link.ownChannel(taskId) !== channel) return;
-    if (failure === undefined && session.stored.have.has(piece)) return this.#startSend(link, session, channel, piece);
+    if (failure === undefined && session.stored.have.has(piece)) return this.#sendNow(link, session, channel, piece);
     this.#deps.log.warn({ taskId, piece, error: failure?.message }, "a piece cannot be sent");
     link.send({ type: "withdraw", channel, piece });
     this.feed({ type: "sendCancelled", linkId: link.linkId, taskId, piece });

@@ -178,7 +178,7 @@ async function compose(
   closers.push(() => driver.close());
   const isNeeded = (taskId: TaskId): boolean => {
     const task = driver.snapshot().tasks.find((each) => each.taskId === taskId);
-    return task?.members.some(({ peerId, complete }) => peerId !== ownPeerId && !complete) === true;
+    return task?.members.some(({ peerId, complete }) => !complete && peers.get(peerId) !== undefined) === true;
   };
   const advertised = { host: config.advertiseHost, port: config.listen.port };
   const effects = new SiteEffects({ ownPeerId, advertised, peers, seeds, joins, meter, key, metrics, push: (input) => driver.push(input), log, unixMs: Date.now });

@@ -36,6 +36,11 @@ export class TaskSync {
     this.#onFailed = onFailed;
   }
 
+  /** False: the system may have forgotten bytes it accepted. */
+  get isHealthy(): boolean {
+    return this.#failure === undefined;
+  }
+
   /** Throws what a flush failed with, DISK_FAILED or DISK_FULL. */
   assertHealthy(): void {
     if (this.#failure !== undefined) throw this.#failure;

@@ -91,7 +91,8 @@ export class StoreTask implements StoredTask {
   }
 
   isVerified(piece: number): boolean {
-    return this.#held.get(piece) !== undefined && this.#trusted.has(piece);
+    // After a failed flush the page cache may lose what was written: then each look counts only for itself.
+    return this.#sync.isHealthy && this.#held.get(piece) !== undefined && this.#trusted.has(piece);
   }
 
   async verify(pieces: readonly number[], again = false): Promise<readonly number[]> {
@@ -309,7 +310,7 @@ export class StoreTask implements StoredTask {
    * @returns the pieces dropped
    */
   async #check(pieces: readonly number[], again: boolean): Promise<readonly number[]> {
-    const wanted = pieces.filter((piece) => this.#held.get(piece) !== undefined && (again || !this.#trusted.has(piece)));
+    const wanted = pieces.filter((piece) => this.#held.get(piece) !== undefined && (again || !this.isVerified(piece)));
     if (wanted.length === 0) return [];
     const damaged: number[] = [];
     const mine = wanted.filter((piece) => !this.#checking.has(piece));

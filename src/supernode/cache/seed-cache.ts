@@ -60,6 +60,8 @@ interface OpenTask {
   source: Source;
   expected: OriginInfo;
   reading: Promise<void> | undefined;
+  /** The last read of the origin did not come to its end. */
+  hasFailed: boolean;
   readonly ending: AbortController;
 }
 
@@ -109,6 +111,7 @@ export class SeedCache {
       if (open === undefined) queueMicrotask(() => this.#deps.events.onRead(taskId, "failed"));
       return;
     }
+    open.hasFailed = false;
     open.reading = this.#read(open);
   }
 
@@ -122,11 +125,11 @@ export class SeedCache {
   }
 
   /**
-   * The disk needs room: tasks that are open but not read, and that nobody needs, are closed.
+   * The disk needs room: tasks that are open but not read, and that nobody needs or whose read has failed, are closed.
    * @returns whether there were any, once their files are released
    */
   async letGo(isNeeded: (taskId: TaskId) => boolean): Promise<boolean> {
-    const idle = [...this.#open.values()].filter(({ taskId, reading }) => reading === undefined && !isNeeded(taskId));
+    const idle = [...this.#open.values()].filter(({ taskId, reading, hasFailed }) => reading === undefined && (hasFailed || !isNeeded(taskId)));
     for (const { taskId } of idle) this.#deps.events.onLetGo(taskId);
     await Promise.all(idle.map((open) => this.#close(open, false)));
     return idle.length > 0;
@@ -160,6 +163,7 @@ export class SeedCache {
       source,
       expected: expectedVersion(stored.record, info),
       reading: undefined,
+      hasFailed: false,
       ending: new AbortController(),
     };
     this.#open.set(taskId, open);
@@ -204,6 +208,7 @@ export class SeedCache {
       events.onRead(taskId, "complete");
     } catch (thrown) {
       open.reading = undefined;
+      open.hasFailed = true;
       if (open.ending.signal.aborted) return;
       const error = toAppError(thrown);
       const discard = WORTHLESS.has(error.code);

@@ -1,0 +1,203 @@
+/** Disks that are full, read-only or broken, under a real supernode: a clear error, nobody else harmed, no false success. */
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { createHash, randomFillSync } from "node:crypto";
+import { readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { basename } from "node:path";
+import { test } from "node:test";
+
+import { command, dfget, Supernode } from "./lib/dragonfly.ts";
+import { Origin } from "./lib/origin.ts";
+import { type Finished, Lab, waitFor } from "./lib/processes.ts";
+
+const MIB = 1 << 20;
+
+/** An ext4 file system of its own on a loop device. */
+class SmallDisk {
+  readonly path: string;
+  readonly #imagePath: string;
+  readonly #device: string;
+
+  constructor(lab: Lab, bytes: number, options = "rw") {
+    const imagePath = lab.path("disk.img");
+    this.#imagePath = imagePath;
+    this.path = lab.makeDir("disk");
+    writeFileSync(imagePath, "");
+    truncateSync(imagePath, bytes);
+    execFileSync("mkfs.ext4", ["-q", "-F", "-m", "0", "-E", "lazy_itable_init=0,lazy_journal_init=0", "-J", "size=4", imagePath], { stdio: "ignore" });
+    this.#device = execFileSync("losetup", ["--find", "--show", imagePath], { encoding: "utf8" }).trim();
+    lab.onClose(() => execFileSync("losetup", ["--detach", this.#device]));
+    execFileSync("mount", ["-t", "ext4", "-o", options, this.#device, this.path]);
+    lab.onClose(() => execFileSync("umount", ["--lazy", this.path]));
+  }
+
+  /** The device loses its end: whatever is read or written there fails with EIO from now on. */
+  cutAt(bytes: number): void {
+    truncateSync(this.#imagePath, bytes);
+    execFileSync("losetup", ["--set-capacity", this.#device]);
+  }
+
+  get name(): string {
+    return basename(this.#device);
+  }
+}
+
+interface Site {
+  readonly lab: Lab;
+  readonly origin: Origin;
+  readonly supernode: Supernode;
+}
+
+async function startSite(lab: Lab, disk: SmallDisk, flags: readonly string[] = []): Promise<Site> {
+  const origin = await Origin.start(lab);
+  const supernode = await Supernode.start(lab, "127.0.0.1", ["--data-dir", `${disk.path}/supernode`, "--reserved-free", "0", "--scrub-rate", "0", ...flags]);
+  return { lab, origin, supernode };
+}
+
+function randomBytes(length: number): Buffer {
+  return randomFillSync(Buffer.allocUnsafe(length));
+}
+
+/** As a peer of its own, on a good disk. */
+async function download({ lab, supernode }: Site, url: string, ...flags: readonly string[]): Promise<Finished & { readonly digest: string | undefined }> {
+  const output = lab.path("out");
+  rmSync(output, { force: true });
+  const tokenFile = `${lab.path("disk")}/supernode/join-token`;
+  const done = await dfget(lab, [url, "-O", output, "--socket", lab.path("none"), "--supernode", supernode.listen, "--join-token-file", tokenFile, ...flags]);
+  const digest = done.code === 0 ? sha256(readFileSync(output)) : undefined;
+  return { ...done, digest };
+}
+
+function sha256(content: Buffer): string {
+  return createHash("sha256").update(content).digest("hex");
+}
+
+async function assertServedFromCache(site: Site, path: string, url: string, content: Buffer): Promise<void> {
+  const before = site.origin.log.bytes(path);
+  const done = await download(site, url, "--no-back-source");
+  assert.equal(done.digest, sha256(content), done.stderr);
+  assert.equal(site.origin.log.bytes(path), before, "the origin was read again");
+}
+
+function bytesOf(origin: Origin, path: string, program: RegExp): number {
+  return origin.log.of(path).reduce((sum, { bytes, userAgent }) => sum + (program.test(userAgent) ? bytes : 0), 0);
+}
+
+void test("a full disk: what cannot fit is refused before its first byte, what runs full fails with its name, others go on", async () => {
+  const lab = new Lab("disk-full");
+  await lab.use(async () => {
+    const site = await startSite(lab, new SmallDisk(lab, 64 * MIB));
+    const { origin, supernode } = site;
+    const small = randomBytes(12 * MIB);
+    const smallUrl = origin.put("/small", small);
+    assert.equal((await download(site, smallUrl)).digest, sha256(small));
+
+    const huge = randomBytes(100 * MIB);
+    const hugeUrl = origin.put("/huge", huge);
+    const refused = await download(site, hugeUrl, "--no-back-source");
+    assert.deepEqual([refused.code, /\[DISK_FULL\] no room for \d+ more bytes in .*: the file system has \d+ bytes free, .*; free some space/.test(refused.stderr)], [3, true], refused.stderr);
+    assert.equal(bytesOf(origin, "/huge", /dragonfly/), 0, "not a byte of it was read");
+    assert.equal((await download(site, hugeUrl)).digest, sha256(huge), "with the origin allowed it comes all the same");
+    await assertServedFromCache(site, "/small", smallUrl, small);
+
+    // Its length is not known before: it fails on the way.
+    const endless = origin.put("/endless", huge, { ranges: false });
+    const failed = await download(site, endless, "--no-back-source");
+    assert.deepEqual([failed.code, /\[DISK_FULL\]/.test(failed.stderr)], [3, true], failed.stderr);
+
+    // Somebody else fills the disk in mid-read: now the write itself is refused.
+    const medium = randomBytes(24 * MIB);
+    const mediumUrl = origin.put("/medium", medium);
+    origin.bytesPerSecond = 4 * MIB;
+    const filler = `${lab.path("disk")}/filler`;
+    const downloading = download(site, mediumUrl, "--no-back-source");
+    await waitFor("the read has begun", () => origin.log.bytes("/medium") >= 4 * MIB);
+    try {
+      for (let at = 0; ; at++) writeFileSync(`${filler}${at}`, randomBytes(MIB));
+    } catch (error) {
+      assert.equal((error as NodeJS.ErrnoException).code, "ENOSPC");
+    }
+    const interrupted = await downloading;
+    assert.deepEqual([interrupted.code, /\[DISK_FULL\]/.test(interrupted.stderr)], [3, true], interrupted.stderr);
+
+    // Room again: the same file completes, and its first part is not read again.
+    execFileSync("sh", ["-c", `rm -f ${filler}*`]);
+    origin.bytesPerSecond = Number.POSITIVE_INFINITY;
+    assert.equal((await download(site, mediumUrl, "--no-back-source")).digest, sha256(medium));
+    await assertServedFromCache(site, "/medium", mediumUrl, medium);
+    const metrics = await (await fetch(`http://${supernode.listen}/metrics`)).text();
+    assert.match(metrics, /^dragonfly_supernode_cache_refused_requests\{reason="free-space"\} [1-9]/m);
+  });
+});
+
+void test("a quota: files that nobody needs make way within the second, one that can never fit is refused by name", async () => {
+  const lab = new Lab("disk-quota");
+  await lab.use(async () => {
+    const site = await startSite(lab, new SmallDisk(lab, 128 * MIB), ["--cache-quota", "30MiB"]);
+    const { origin } = site;
+    for (let at = 0; at < 6; at++) {
+      const content = randomBytes(12 * MIB);
+      assert.equal((await download(site, origin.put(`/file-${at}`, content), "--no-back-source")).digest, sha256(content), `file ${at}`);
+    }
+    const refused = await download(site, origin.put("/huge", randomBytes(31 * MIB)), "--no-back-source");
+    assert.deepEqual([refused.code, /\[CACHE_QUOTA_EXCEEDED\] .*the cache quota of 31457280 bytes .*raise --cache-quota/.test(refused.stderr)], [3, true], refused.stderr);
+    assert.equal(bytesOf(origin, "/huge", /dragonfly/), 0);
+  });
+});
+
+void test("a read-only disk: refused by name at the start; turned so under way, what is cached is served and the rest fails by name", async () => {
+  const lab = new Lab("disk-read-only");
+  await lab.use(async () => {
+    const disk = new SmallDisk(lab, 64 * MIB, "errors=remount-ro");
+    const site = await startSite(lab, disk);
+    const { origin, supernode } = site;
+    const content = randomBytes(8 * MIB);
+    const url = origin.put("/cached", content);
+    assert.equal((await download(site, url)).digest, sha256(content));
+    // As the kernel does when it finds the file system damaged.
+    writeFileSync(`/sys/fs/ext4/${disk.name}/trigger_fs_error`, "1");
+    assert.throws(() => writeFileSync(`${disk.path}/probe`, ""), { code: "EROFS" });
+    await assertServedFromCache(site, "/cached", url, content);
+    const other = randomBytes(4 * MIB);
+    const otherUrl = origin.put("/other", other);
+    const failed = await download(site, otherUrl, "--no-back-source");
+    assert.deepEqual([failed.code, /\[DISK_FAILED\] .*read-only; remount it writable/.test(failed.stderr)], [3, true], failed.stderr);
+    assert.equal((await download(site, otherUrl)).digest, sha256(other), "with the origin allowed it comes all the same");
+    assert.equal(await supernode.isReady(), true);
+    await supernode.service.stop();
+
+    const again = await command(lab, "supernode", ["--listen", supernode.listen, "--data-dir", `${disk.path}/supernode`]);
+    assert.deepEqual([again.code, /\[DISK_FAILED\] .*read-only/.test(again.stderr)], [3, true], again.stderr);
+  });
+});
+
+void test("a disk that answers with input/output errors: said by name, never kept as good, and every byte delivered is right", async () => {
+  const lab = new Lab("disk-broken");
+  await lab.use(async () => {
+    const disk = new SmallDisk(lab, 128 * MIB, "errors=continue");
+    const site = await startSite(lab, disk);
+    const { origin, supernode } = site;
+    const good = randomBytes(6 * MIB);
+    const goodUrl = origin.put("/good", good);
+    assert.equal((await download(site, goodUrl)).digest, sha256(good));
+    execFileSync("sync", ["--file-system", lab.path("disk")]);
+    disk.cutAt(24 * MIB);
+
+    const lost = randomBytes(40 * MIB);
+    const lostUrl = origin.put("/lost", lost);
+    origin.bytesPerSecond = 12 * MIB;
+    // What came is verified in memory before it is given on: right, or an error.
+    const done = await download(site, lostUrl);
+    assert.equal(done.digest, sha256(lost), done.stderr);
+    const log = (): string => readFileSync(supernode.service.logFile, "utf8");
+    await waitFor("the supernode says what is wrong", () => /cannot [^"]*: the device reports an input\/output error; check the disk and the kernel's log/.test(log()), { timeoutMs: 20_000 });
+
+    // Whatever the disk still gives back: right bytes or an error, never others.
+    execFileSync("sh", ["-c", "echo 1 > /proc/sys/vm/drop_caches"]);
+    origin.bytesPerSecond = Number.POSITIVE_INFINITY;
+    const again = await download(site, lostUrl);
+    assert.equal(again.digest, sha256(lost), again.stderr);
+    assert.equal((await download(site, goodUrl)).digest, sha256(good), "and others are unharmed, or fetched anew");
+    assert.equal(await supernode.isReady(), true);
+  });
+});
