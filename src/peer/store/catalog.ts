@@ -65,7 +65,7 @@ export class Catalog {
     // Those of whom nothing else is known come last, in the order of their journals' last change.
     const found = [...heads].sort(([, a], [, b]) => a.facts.modifiedUnixMs - b.facts.modifiedUnixMs);
     for (const [taskId, head] of found) this.#addFound(head, index.entries.get(taskId));
-    await this.#index.begin([...this.#entries.values()].flatMap((entry) => this.#lineOf(entry) ?? []));
+    await this.#index.begin(this.#lines(), this.#entries.size);
     for (const [taskId] of found) this.note(this.#entries.get(taskId) as StoreEntry);
   }
 
@@ -184,6 +184,13 @@ export class Catalog {
     this.#entries.set(taskId, entry);
     this.#queue.add(taskId, entry.heldBytes, place);
     this.refresh(entry);
+  }
+
+  *#lines(): Generator<IndexEntry, undefined> {
+    for (const entry of this.#entries.values()) {
+      const line = this.#lineOf(entry);
+      if (line !== undefined) yield line;
+    }
   }
 
   #lineOf({ summary, isOnDisk, heldBytes, usedAtUnixMs, journal }: StoreEntry): IndexEntry | undefined {

@@ -83,10 +83,11 @@ export class IndexFile {
    * {@link close}.
    *
    * @param entries all there are, for a file that has to be written anew
+   * @param count of them
    * @throws AppError DISK_FULL, DISK_FAILED
    */
-  async begin(entries: readonly IndexEntry[]): Promise<void> {
-    const isTooLong = this.#lineCount > LINES_MIN && this.#lineCount > entries.length * LINES_PER_TASK_MAX;
+  async begin(entries: Iterable<IndexEntry>, count: number): Promise<void> {
+    const isTooLong = this.#lineCount > LINES_MIN && this.#lineCount > count * LINES_PER_TASK_MAX;
     try {
       if (this.#file === undefined || this.#endByte === 0 || isTooLong) await this.#writeAnew(entries);
       else await this.#file.truncate(this.#endByte);
@@ -133,21 +134,22 @@ export class IndexFile {
     }
   }
 
-  async #writeAnew(entries: readonly IndexEntry[]): Promise<void> {
+  async #writeAnew(entries: Iterable<IndexEntry>): Promise<void> {
     const path = `${this.#path}.new`;
     await this.#file?.close();
     this.#file = undefined;
     this.#file = await this.#disk.open(path, "replace");
     this.#endByte = 0;
+    this.#lineCount = 1;
     let text = HEAD;
     for (const entry of entries) {
+      this.#lineCount++;
       text += encode(entry);
       if (text.length < PART_LENGTH_BYTES) continue;
       this.#append(text);
       text = "";
     }
     this.#append(text);
-    this.#lineCount = entries.length + 1;
     await this.#file.sync();
     await this.#disk.rename(path, this.#path);
     await this.#disk.syncDirectory(dirname(this.#path));

@@ -1,0 +1,107 @@
+import assert from "node:assert/strict";
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import { openStore, PIECE_LENGTH_BYTES, recordOf, storeAll, taskDirectory, temporaryDirectory } from "./fixture.test.ts";
+import { Scrub, type ScrubDeps } from "./scrub.ts";
+
+/** Sleeps that end at once, or never once there have been enough of them. */
+function virtualSleep(endsAt: (delayMs: number, count: number) => boolean) {
+  const slept: number[] = [];
+  const ended = Promise.withResolvers<void>();
+  const sleep: ScrubDeps["sleep"] = (delayMs) => {
+    slept.push(delayMs);
+    if (!endsAt(delayMs, slept.length)) return new Promise((resolve) => setImmediate(resolve));
+    ended.resolve();
+    return new Promise(() => undefined);
+  };
+  return { slept, sleep, ended: ended.promise };
+}
+
+const HOUR_MS = 3_600_000;
+
+test("reads all that is stored back at its rate, drops and tells what is damaged, and begins again an hour later", async (t) => {
+  const directory = temporaryDirectory(t);
+  const first = await openStore(t, directory);
+  for (const [name, count] of [["a", 70], ["b", 3]] as const) {
+    const task = await first.store.open(recordOf(name, count * PIECE_LENGTH_BYTES));
+    await storeAll(task, name);
+    task.release();
+  }
+  await first.store.close();
+  const { taskId } = recordOf("a", 0);
+  const path = join(taskDirectory(directory, taskId), "data");
+  const data = readFileSync(path);
+  data[66 * PIECE_LENGTH_BYTES] = (data[66 * PIECE_LENGTH_BYTES] as number) ^ 1;
+  writeFileSync(path, data);
+
+  const { store } = await openStore(t, directory);
+  const open = await store.find(taskId);
+  const lost: number[] = [];
+  open?.onLost((pieces) => lost.push(...pieces));
+  const { slept, sleep, ended } = virtualSleep((delayMs) => delayMs === HOUR_MS);
+  const rate = 10 * PIECE_LENGTH_BYTES;
+  const scrub = new Scrub(rate, {
+    taskIds: () => store.list().map((task) => task.taskId),
+    open: (id) => store.find(id),
+    isBusy: () => false,
+    onFailed: (id, error) => assert.fail(`${id}: ${error.message}`),
+    nowMs: () => 77,
+    sleep,
+  });
+  assert.equal(scrub.doneAtUnixMs, undefined);
+  scrub.start();
+  await ended;
+  assert.deepEqual(lost, [66]);
+  assert.equal(store.usage().damagedPieces, 1);
+  assert.equal(scrub.bytes, 73 * PIECE_LENGTH_BYTES);
+  assert.equal(scrub.doneAtUnixMs, 77);
+  const pausedMs = slept.filter((delayMs) => delayMs < 60_000).reduce((sum, delayMs) => sum + delayMs, 0);
+  assert.equal(pausedMs, 7_300, "73 pieces at 10 pieces a second");
+  scrub.stop();
+});
+
+test("waits while the store's threads have work, and does nothing at a rate of zero", async (t) => {
+  const { store } = await openStore(t, temporaryDirectory(t));
+  const task = await store.open(recordOf("a", PIECE_LENGTH_BYTES));
+  await storeAll(task, "a");
+  let looks = 0;
+  const { slept, sleep, ended } = virtualSleep((delayMs) => delayMs === HOUR_MS);
+  const deps: ScrubDeps = {
+    taskIds: () => store.list().map(({ taskId }) => taskId),
+    open: (id) => store.find(id),
+    isBusy: () => looks++ < 20,
+    onFailed: () => assert.fail(),
+    nowMs: () => 0,
+    sleep,
+  };
+  const scrub = new Scrub(1e9, deps);
+  scrub.start();
+  await ended;
+  assert.equal(slept.filter((delayMs) => delayMs === 100).length, 20);
+  assert.equal(scrub.bytes, PIECE_LENGTH_BYTES);
+  const never = new Scrub(0, { ...deps, taskIds: () => assert.fail() });
+  never.start();
+  await new Promise(setImmediate);
+  assert.equal(never.bytes, 0);
+});
+
+test("a task that cannot be opened is said, and the others are read all the same", async (t) => {
+  const { store } = await openStore(t, temporaryDirectory(t));
+  for (const name of ["a", "b"]) await storeAll(await store.open(recordOf(name, PIECE_LENGTH_BYTES)), name);
+  const failed: string[] = [];
+  const { sleep, ended } = virtualSleep((delayMs) => delayMs === HOUR_MS);
+  const broken = recordOf("a", 0).taskId;
+  const scrub = new Scrub(1e9, {
+    taskIds: () => store.list().map(({ taskId }) => taskId),
+    open: (id) => (id === broken ? Promise.reject(new Error("no descriptor left")) : store.find(id)),
+    isBusy: () => false,
+    onFailed: (id, error) => failed.push(`${id} ${error.message}`),
+    nowMs: () => 0,
+    sleep,
+  });
+  scrub.start();
+  await ended;
+  assert.deepEqual(failed, [`${broken} no descriptor left`]);
+  assert.equal(scrub.bytes, PIECE_LENGTH_BYTES);
+});
