@@ -22,7 +22,7 @@ export interface LonePeer {
 /** @param folder where its cache is made */
 export async function startPeer(name: string, folder: string): Promise<LonePeer> {
   const directory = mkdtempSync(join(folder, "dragonfly-limits-"));
-  const store = await DiskStore.open({ directory, quotaBytes: undefined, reservedFreeBytes: 0, workerCount: 1 });
+  const store = await DiskStore.open({ directory, quotaBytes: undefined, reservedFreeBytes: 0, workerCount: 1, scrubBytesPerSecond: 0 });
   const peerId = generatePeerId(name);
   const peer = new Peer({
     peerId,

@@ -405,6 +405,8 @@ export class SwarmDriver {
 
   /** Tells everybody who should know that the piece is here. */
   storedPiece(session: TaskSession, piece: number): void {
+    // Thrown away again before the word of it came here.
+    if (!session.stored.have.has(piece)) return this.feed({ type: "pieceLost", taskId: session.taskId, piece });
     this.feed({ type: "pieceStored", taskId: session.taskId, piece });
     this.#deps.stored(session, piece);
     session.wake();
@@ -462,7 +464,7 @@ export class SwarmDriver {
       case "cancelReceive":
         return link.send({ type: "cancel", channel: remote, piece: effect.piece });
       case "cancelSend":
-        this.#checking.delete(keyOf(link, taskId, effect.piece));
+        this.#checking.delete(`${keyOf(link, taskId)}/${effect.piece}`);
         link.writer.cancelPiece(own, effect.piece);
         return link.send({ type: "withdraw", channel: own, piece: effect.piece });
       case "startSend":
@@ -509,7 +511,7 @@ export class SwarmDriver {
   /** The first use of a piece since the start: it is read back before it is sent, unless the send is called off meanwhile. */
   async #checkAndSend(link: Link, session: TaskSession, channel: number, piece: number): Promise<void> {
     const { taskId } = session;
-    const key = keyOf(link, taskId, piece);
+    const key = `${keyOf(link, taskId)}/${piece}`;
     const check = session.stored.verify([piece]);
     this.#checking.set(key, check);
     session.pin();

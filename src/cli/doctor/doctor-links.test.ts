@@ -93,7 +93,7 @@ async function supernode(token: string): Promise<{ readonly host: string; readon
       listen: { host: "127.0.0.1", port: 0 },
       advertiseHost: undefined,
       joinToken: { kind: "given", token },
-      cache: { dataDirectory: mkdtempSync(join(directory, "supernode-")), quotaBytes: undefined, reservedFreeBytes: 0 },
+      cache: { dataDirectory: mkdtempSync(join(directory, "supernode-")), quotaBytes: undefined, reservedFreeBytes: 0, scrubBytesPerSecond: 0 },
       limits: { downloadBytesPerSecond: undefined, uploadBytesPerSecond: undefined, originBytesPerSecond: undefined },
       labels: {},
       logLevel: "silent",

@@ -1,6 +1,7 @@
 /** What a start takes from the index, and what it does not. */
 import assert from "node:assert/strict";
-import { cpSync, existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, test, type TestContext } from "node:test";
 import { type StoreDisk, systemDisk } from "./disk.ts";
@@ -59,7 +60,7 @@ describe("the index", () => {
     await storeAll(added, "new");
     // As a kill leaves it.
     const copy = join(temporaryDirectory(t), "copy");
-    cpSync(directory, copy, { recursive: true, preserveTimestamps: true });
+    execFileSync("cp", ["-a", directory, copy]);
     const { disk, opened, looked } = watchedDisk();
     const again = await openStore(t, copy, {}, { disk });
     assert.equal(looked.length, 5);

@@ -3,7 +3,7 @@
  */
 import { join } from "node:path";
 import type { AppError } from "../../base/errors.ts";
-import type { TaskId } from "../../protocol/ids.ts";
+import { isTaskId, type TaskId } from "../../protocol/ids.ts";
 import type { StoreDisk } from "./disk.ts";
 import { newEntry, type StoreEntry, summaryOf } from "./entry.ts";
 import { EvictionQueue } from "./eviction.ts";
@@ -50,14 +50,14 @@ export class Catalog {
    */
   async restore(warn: (message: string, taskId: TaskId | undefined) => void): Promise<void> {
     const refused = (taskId: TaskId, error: AppError): void => warn(`a cached task is not used: ${error.message}`, taskId);
-    const [taskIds, index, badPins] = await Promise.all([this.#files.taskIds(), this.#index.load(), this.#pins.load()]);
+    const [names, index, badPins] = await Promise.all([this.#files.names(), this.#index.load(), this.#pins.load()]);
     for (const line of badPins) warn(`the file of pinned tasks has a line that is no task id: ${line.slice(0, 80)}`, undefined);
     const noted: IndexEntry[] = [];
     const unsure: TaskId[] = [];
-    for (const taskId of taskIds) {
-      const entry = index.entries.get(taskId);
+    for (const name of names) {
+      const entry = index.entries.get(name);
       if (entry !== undefined && (index.isClean || this.#isAsNoted(entry))) noted.push(entry);
-      else unsure.push(taskId);
+      else if (isTaskId(name)) unsure.push(name);
     }
     const heads = await this.#files.scan(unsure, refused);
     noted.sort((a, b) => a.place.turn - b.place.turn);

@@ -3,7 +3,7 @@
  */
 import { dirname, join } from "node:path";
 import type { AppError } from "../../base/errors.ts";
-import { isTaskId, type TaskId } from "../../protocol/ids.ts";
+import type { TaskId } from "../../protocol/ids.ts";
 import { Journal, readJournalHead, type JournalHead, type JournalState } from "./journal.ts";
 import type { TaskRecord } from "./piece-store.ts";
 import type { DiskFile, StoreDisk } from "./disk.ts";
@@ -141,19 +141,15 @@ export class StoreFiles {
     }
   }
 
-  /** All tasks that have a directory. @throws AppError DISK_FAILED when it cannot be read */
-  async taskIds(): Promise<TaskId[]> {
+  /** The names of all task directories, and of what else may lie there. @throws AppError DISK_FAILED when it cannot be read */
+  async names(): Promise<string[]> {
     const root = join(this.directory, "tasks");
-    const taskIds: TaskId[] = [];
     try {
-      for (const prefix of await this.#disk.list(root)) {
-        if (!/^[0-9a-f]{2}$/.test(prefix)) continue;
-        for (const name of await this.#disk.list(join(root, prefix))) if (isTaskId(name)) taskIds.push(name);
-      }
+      const prefixes = (await this.#disk.list(root)).filter((name) => /^[0-9a-f]{2}$/.test(name));
+      return (await Promise.all(prefixes.map((prefix) => this.#disk.list(join(root, prefix))))).flat();
     } catch (error) {
       throw diskError(error, "list", root);
     }
-    return taskIds;
   }
 
   #taskDirectory(taskId: TaskId): string {

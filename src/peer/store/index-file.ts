@@ -10,7 +10,7 @@
  */
 import { dirname } from "node:path";
 import { crc32 } from "node:zlib";
-import { isTaskId, type TaskId } from "../../protocol/ids.ts";
+import type { TaskId } from "../../protocol/ids.ts";
 import type { DiskFile, FileFacts, StoreDisk } from "./disk.ts";
 import type { QueuePlace } from "./eviction.ts";
 import type { TaskSummary } from "./piece-store.ts";
@@ -26,7 +26,8 @@ export interface IndexEntry {
 }
 
 export interface LoadedIndex {
-  readonly entries: ReadonlyMap<TaskId, IndexEntry>;
+  /** By task id. */
+  readonly entries: ReadonlyMap<string, IndexEntry>;
   /** The process that wrote it closed the store: no journal has changed since, unless by other hands. */
   readonly isClean: boolean;
 }
@@ -58,19 +59,21 @@ export class IndexFile {
 
   /** What can be read of the file: nothing when it is not there, unreadable, or of another version. */
   async load(): Promise<LoadedIndex> {
-    const entries = new Map<TaskId, IndexEntry>();
+    const entries = new Map<string, IndexEntry>();
     let isClean = false;
     try {
       this.#file = await this.#disk.open(this.#path, "edit");
-      for await (const line of this.#lines(this.#file)) {
-        if (this.#lineCount === 0 && line !== HEAD) break;
-        const value = valueOf(line);
-        if (value === undefined) break;
-        const entry = decode(value);
-        if (entry !== undefined) entries.set(entry.summary.taskId, entry);
-        isClean = line === CLEAN;
-        this.#lineCount++;
-        this.#endByte += Buffer.byteLength(line);
+      for await (const lines of this.#parts(this.#file)) {
+        for (const line of linesOf(lines)) {
+          if (this.#lineCount === 0 && !line.equals(HEAD_BYTES)) return { entries, isClean: false };
+          const value = valueOf(line);
+          if (value === undefined) return { entries, isClean };
+          const entry = decode(value);
+          if (entry !== undefined) entries.set(entry.summary.taskId, entry);
+          isClean = entry === undefined && line.equals(CLEAN_BYTES);
+          this.#lineCount++;
+          this.#endByte += line.length;
+        }
       }
     } catch {
       this.#endByte = 0;
@@ -161,21 +164,16 @@ export class IndexFile {
     this.#endByte += bytes.length;
   }
 
-  /** Whole lines, each with its end. */
-  async *#lines(file: DiskFile): AsyncGenerator<string, undefined> {
-    const part = Buffer.alloc(PART_LENGTH_BYTES);
-    let rest: Buffer = Buffer.alloc(0);
+  /** The file, in parts of whole lines; each is valid until the next. */
+  async *#parts(file: DiskFile): AsyncGenerator<Buffer, undefined> {
+    const buffer = Buffer.alloc(PART_LENGTH_BYTES);
     for (let offsetByte = 0; ; ) {
-      const count = await file.read(part, offsetByte);
-      offsetByte += count;
-      const bytes = Buffer.concat([rest, part.subarray(0, count)]);
-      let at = 0;
-      for (let end = bytes.indexOf(10); end >= 0; end = bytes.indexOf(10, at)) {
-        yield bytes.toString("utf8", at, end + 1);
-        at = end + 1;
-      }
-      rest = bytes.subarray(at);
-      if (count < part.length) return;
+      const part = buffer.subarray(0, await file.read(buffer, offsetByte));
+      const end = part.lastIndexOf(LINE_END) + 1;
+      // A line longer than a part is none of ours.
+      if (end === 0) return;
+      yield part.subarray(0, end);
+      offsetByte += end;
     }
   }
 }
@@ -186,12 +184,25 @@ function lineOf(value: readonly unknown[]): string {
   return `${crc32(json).toString(16).padStart(8, "0")} ${json}\n`;
 }
 
-/** @returns undefined when the line is not as it was written */
-function valueOf(line: string): readonly unknown[] | undefined {
-  const json = line.slice(9, -1);
-  if (Number.parseInt(line.slice(0, 8), 16) !== crc32(json)) return undefined;
-  return JSON.parse(json) as readonly unknown[];
+/** Each with its end. */
+function* linesOf(part: Buffer): Generator<Buffer, undefined> {
+  let at = 0;
+  for (let end = part.indexOf(LINE_END); end >= 0; end = part.indexOf(LINE_END, at)) {
+    yield part.subarray(at, end + 1);
+    at = end + 1;
+  }
 }
+
+/** @returns undefined when the line is not as it was written */
+function valueOf(line: Buffer): readonly unknown[] | undefined {
+  const json = line.subarray(9, -1);
+  if (Number.parseInt(line.toString("latin1", 0, 8), 16) !== crc32(json)) return undefined;
+  return JSON.parse(json.toString("utf8")) as readonly unknown[];
+}
+
+const LINE_END = 10;
+const HEAD_BYTES = Buffer.from(HEAD);
+const CLEAN_BYTES = Buffer.from(CLEAN);
 
 function encode({ summary, heldBytes, usedAtUnixMs, place, journal }: IndexEntry): string {
   const { taskId, displayUrl, lengthBytes, contentType, digest } = summary;
@@ -206,7 +217,7 @@ function encode({ summary, heldBytes, usedAtUnixMs, place, journal }: IndexEntry
 function decode(value: readonly unknown[]): IndexEntry | undefined {
   const [taskId, displayUrl, lengthBytes, contentType, digest, heldBytes, usedAtUnixMs, queue, useCount, turn, journalBytes, modifiedUnixMs] =
     value as Entry;
-  if (typeof taskId !== "string" || !isTaskId(taskId) || value.length !== ENTRY_LENGTH) return undefined;
+  if (value.length !== ENTRY_LENGTH) return undefined;
   return {
     summary: { taskId, displayUrl, lengthBytes: lengthBytes ?? undefined, contentType: contentType ?? undefined, digest: digest ?? undefined },
     heldBytes,
@@ -217,7 +228,7 @@ function decode(value: readonly unknown[]): IndexEntry | undefined {
 }
 
 type Entry = [
-  string, string, number | null, string | null, string | null,
+  TaskId, string, number | null, string | null, string | null,
   number, number, QueuePlace["queue"], number, number, number, number,
 ];
 const ENTRY_LENGTH = 12;
