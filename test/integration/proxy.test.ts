@@ -50,7 +50,7 @@ async function openSite(t: TestContext, { supernodeTrusts = true }: { readonly s
     {
       version: "1", listen: { host: "127.0.0.1", port: 0 }, advertiseHost: undefined, joinToken: { kind: "none" },
       network: supernodeTrusts ? network : { servers: [], proxies },
-      cache: { dataDirectory: directory, quotaBytes: undefined, reservedFreeBytes: 0 }, limits, labels: {}, logLevel: "trace",
+      cache: { dataDirectory: directory, quotaBytes: undefined, reservedFreeBytes: 0, scrubBytesPerSecond: 0 }, limits, labels: {}, logLevel: "trace",
     },
     { log },
   );
@@ -67,7 +67,7 @@ async function openSite(t: TestContext, { supernodeTrusts = true }: { readonly s
           clientNetworks: ["127.0.0.1"], credentials: { username: "me", password: SECRET }, interceptedHosts: [`origin.test:${origin.port}`],
           authorityDirectory: join(own, "proxy-ca"), swarmUrls: [`${base}/pool/**`],
         },
-        cache: { dataDirectory: own, quotaBytes: undefined, reservedFreeBytes: 0 }, limits, labels: { name }, logLevel: "trace",
+        cache: { dataDirectory: own, quotaBytes: undefined, reservedFreeBytes: 0, scrubBytesPerSecond: 0 }, limits, labels: { name }, logLevel: "trace",
         ...more,
       },
       { log },
