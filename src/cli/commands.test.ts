@@ -18,6 +18,7 @@ import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, beforeEach, test } from "node:test";
+import { serveProxy } from "../origin/proxy-lab.test.ts";
 
 const BIN = join(import.meta.dirname, "../../bin");
 const CONTENT = randomBytes(1_000_000);
@@ -146,6 +147,19 @@ test("a file straight from its origin, checked and reported", async () => {
     [true, CONTENT.length, "origin", [SHA256]],
   );
   assert.match(finished.stderr, /^direct: 977 KiB in .*origin 100%$/m);
+});
+
+test("an origin behind the proxy that the environment names, whose password shows nowhere", async (t) => {
+  const { url: proxyUrl, asked } = await serveProxy(t);
+  const file = `${url.replace("127.0.0.1", "origin.test")}/file`;
+  const run = (output: string, env: Readonly<Record<string, string>>): Promise<Finished> =>
+    start(join(BIN, "dfget"), [file, "-O", output, "--digest", SHA256, "--verbose", "--socket", join(directory, "no.sock")], env).done;
+  const finished = await run("proxied", { http_proxy: proxyUrl, no_proxy: "10.0.0.0/8" });
+  assert.equal(finished.code, 0, finished.stderr);
+  const login = `Basic ${btoa("me:pw")}`;
+  assert.ok(asked.includes(`GET ${file} ${login}`), asked.join("\n"));
+  assert.doesNotMatch(finished.stderr, /me:pw/);
+  assertError(await run("past", { http_proxy: proxyUrl, no_proxy: ".test" }), 4, "HOST_UNRESOLVABLE");
 });
 
 test("to stdout, and quietly", async () => {

@@ -47,7 +47,10 @@ export async function forward(
       }
     }
   } catch (thrown) {
-    if (response.destroyed && !response.headersSent) return;
+    if (response.destroyed) {
+      record.aborted = true;
+      return;
+    }
     const error = failureOf(thrown, forwarded.target);
     record.error = error;
     if (response.headersSent) response.destroy();

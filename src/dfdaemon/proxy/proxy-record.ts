@@ -12,6 +12,9 @@ import { redactUrl } from "../../origin/origin-url.ts";
  */
 export type ProxyKind = "tunnel" | "forward" | "upgrade" | "file" | "refused";
 
+/** How it ended: `aborted` by the client, `error` for a status of 500 and more, or a cut. */
+export type ProxyResult = "ok" | "aborted" | "error";
+
 /** The proxy's own metrics. Every label has a closed set of values. */
 export class ProxyMetrics {
   readonly registry: Registry = new Registry();
@@ -38,7 +41,7 @@ export class ProxyMetrics {
     this.#open.inc({ kind });
   }
 
-  finished(kind: ProxyKind, result: "ok" | "error", sentBytes: number, receivedBytes: number): void {
+  finished(kind: ProxyKind, result: ProxyResult, sentBytes: number, receivedBytes: number): void {
     this.#open.dec({ kind });
     this.#requests.inc({ kind, result });
     this.#bytes.inc({ kind, direction: "down" }, sentBytes);
@@ -60,6 +63,9 @@ export class ProxyRecord {
   /** From the client. */
   receivedBytes = 0;
   taskId: string | undefined;
+  /** The client hung up before the answer was whole. */
+  aborted = false;
+  /** Why it failed; undefined when it did not. */
   error: unknown;
 
   /** @param url with its query, which is not written down */
@@ -76,7 +82,7 @@ export class ProxyRecord {
     if (this.#isFinished) return;
     this.#isFinished = true;
     const { status, sentBytes, receivedBytes, taskId } = this;
-    const result = this.error === undefined && status < 500 ? "ok" : "error";
+    const result = this.aborted ? "aborted" : this.error === undefined && status < 500 ? "ok" : "error";
     this.#metrics.finished(this.#kind, result, sentBytes, receivedBytes);
     const { method, url } = this.#what;
     this.#log[this.error === undefined ? "info" : "warn"](
@@ -85,6 +91,7 @@ export class ProxyRecord {
         method,
         url: redactUrl(url),
         status,
+        result,
         sentBytes,
         receivedBytes,
         durationMs: Math.round(performance.now() - this.#startedMs),

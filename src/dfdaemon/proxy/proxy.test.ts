@@ -6,7 +6,7 @@ import { connect, type Socket } from "node:net";
 import { networkInterfaces } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import { connect as connectTls } from "node:tls";
+import { connect as connectTls, TLSSocket } from "node:tls";
 import { eventually, fetchAnswer } from "../mirror/lab.test.ts";
 import { serveProxy } from "../../origin/proxy-lab.test.ts";
 import { curl, openProxy, OriginAuthority, serveOrigin, temporary, type ProxyLab } from "./lab.test.ts";
@@ -255,6 +255,51 @@ test("a proxy behind this one is asked for all but what it is not for", async (t
   assert.match(JSON.stringify(shut.lines.at(-1)), /the proxy .* wants credentials/);
   assert.match((await curl(shut, `http://origin.test/`)).text, /^HTTP\/1\.1 502 [^]*the proxy .* wants credentials/);
   assert.doesNotMatch(JSON.stringify([lab.lines, shut.lines]), /me:pw|bWU6cHc/);
+});
+
+test("clients that hang up anywhere leave nothing open, and the next one is served", async (t) => {
+  const authority = new OriginAuthority(t);
+  const slow: RequestListener = (request, response) => {
+    request.on("error", () => {}).resume();
+    response.write(Buffer.alloc(100_000));
+  };
+  const plain = await serveOrigin(t, slow);
+  const secure = await authority.serve(t, slow);
+  for (const { server } of [plain, secure]) server.on("upgrade", (_, socket) => void socket.on("error", () => {}).on("end", () => socket.end()).resume().write("HTTP/1.1 101 Go\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n"));
+  const lab = await openProxy(t, { config: { interceptedHosts: [secure.host] }, trust: { pem: authority.pem, origins: [secure.url] } });
+  const chunked = "Host: x\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n";
+  const messages = [
+    `GET ${plain.url}/ HTTP/1.1\r\nHost: x\r\n\r\n`, `PUT ${plain.url}/ HTTP/1.1\r\n${chunked}`, `CONNECT ${plain.host} HTTP/1.1\r\nHost: x\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n`,
+    `CONNECT ${secure.host} HTTP/1.1\r\nHost: x\r\n\r\nno TLS at all`, `GET ${plain.url}/ HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n`, "GET http://",
+  ];
+  const clients: RawClient[] = [];
+  for (let round = 0; round < 10; round++) for (const message of messages) clients.push(await raw(lab, message));
+  for (let round = 0; round < 10; round++) clients.push(await rawTls(lab, secure.host, round % 2 === 0 ? "GET / HTTP/1.1\r\nHost: x\r\n\r\n" : `PUT / HTTP/1.1\r\n${chunked}`));
+  for (const [index, { socket }] of clients.entries()) {
+    if (index % 3 === 0 && !(socket instanceof TLSSocket)) socket.resetAndDestroy();
+    else if (index % 3 === 1) socket.destroy();
+    else setTimeout(() => socket.destroy(), index);
+  }
+  const openCount = async (): Promise<number> => {
+    const metric = await lab.proxy.metrics.registry.getSingleMetric("dragonfly_proxy_requests_in_flight")?.get();
+    return metric?.values.reduce((sum, { value }) => sum + value, 0) ?? Number.NaN;
+  };
+  let open = Number.NaN;
+  await eventually(() => {
+    void openCount().then((count) => (open = count));
+    return open === 0;
+  }, "the end of all requests");
+  assert.doesNotMatch(await lab.proxy.metrics.registry.metrics(), /requests_total\{kind="(?!refused)\w+",result="error"\}/);
+  assert.equal((await fetchAnswer(lab.port, "/healthz")).status, 200);
+  // A connection that was still being opened is kept for the next request, for a while.
+  await lab.close();
+  for (const { server } of [plain, secure]) {
+    let connectionCount = Number.NaN;
+    await eventually(() => {
+      server.getConnections((_, count) => (connectionCount = count));
+      return connectionCount === 0;
+    }, "the end of all connections to servers");
+  }
 });
 
 test("closing lets an answer inside of TLS end, and no connection that waits for more holds it up", async (t) => {

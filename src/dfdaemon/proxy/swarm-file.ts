@@ -51,7 +51,10 @@ export async function serveFile(
     return undefined;
   } catch (thrown) {
     const error = toAppError(thrown);
-    if (hangUp.signal.aborted || response.destroyed) return undefined;
+    if (hangUp.signal.aborted || response.destroyed) {
+      record.aborted = true;
+      return undefined;
+    }
     if (!response.headersSent) return error;
     record.error = error;
     // Never a clean end for a body that is not whole.
@@ -81,12 +84,13 @@ async function send(content: Content, request: IncomingMessage, response: Server
   const writer = new BodyWriter(response);
   try {
     for (; next.done !== true; next = await chunks.next()) {
-      if (!(await writer.write(next.value))) return;
+      record.aborted = !(await writer.write(next.value));
+      if (record.aborted) return;
     }
     if (endByte !== undefined && writer.sentBytes !== endByte - startByte) {
       throw new AppError("ORIGIN_LENGTH_WRONG", `the content gave ${writer.sentBytes} bytes instead of ${endByte - startByte}; try again`);
     }
-    await writer.end();
+    record.aborted = !(await writer.end());
   } finally {
     record.sentBytes = writer.sentBytes;
     chunks.return?.(undefined).catch(() => {});
