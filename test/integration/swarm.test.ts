@@ -215,14 +215,14 @@ test("garbage on the peer port ends that connection and nothing else", { timeout
   const seed = await startPeer("seed");
   const seedTask = await seed.peer.openTask(record, "normal");
   await seedAll(seedTask, key, content);
-  const upgrade = "GET /v1/link HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: dragonfly-link/1\r\n\r\n";
+  const upgrade = "GET /v1/link HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: dragonfly-link/2\r\n\r\n";
   const attacks = [
     randomBytes(4096),
     Buffer.from(`${upgrade}`),
     Buffer.concat([Buffer.from(upgrade), randomBytes(65_536)]),
     Buffer.concat([Buffer.from(upgrade), Buffer.from([0xff, 0xff, 0xff, 0xff, 7])]),
     Buffer.concat([Buffer.from(upgrade), Buffer.from([0, 0, 0, 13, 10]), Buffer.alloc(12)]),
-    Buffer.from(upgrade.replace("link/1", "link/99")),
+    Buffer.from(upgrade.replace("link/2", "link/99")),
   ];
   for (const attack of attacks) {
     const socket = connect(seed.port, "127.0.0.1");
