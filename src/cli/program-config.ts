@@ -41,6 +41,9 @@ export function supernodeConfig(config: ResolvedConfig<typeof SUPERNODE_SETTINGS
     network: originNetwork(values),
     cache: cacheConfig(values),
     limits: rateLimits(values),
+    freshness: { revalidateMs: values.revalidateInterval, staleMs: values.serveStale, staleTagMs: values.serveStaleTags },
+    leasePeerCountMax: values.leasePeers,
+    leaseBelowBytesPerSecond: values.leaseBelow,
     labels: values.labels,
     logLevel: values.logLevel,
   });

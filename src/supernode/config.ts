@@ -13,6 +13,16 @@ export type JoinTokenConfig =
   | { readonly kind: "file"; readonly file: string }
   | { readonly kind: "none" };
 
+/** How long what an origin said is believed. */
+export interface FreshnessConfig {
+  /** A file is not asked about again within this time, however many want it; 0 = each time, once for all who ask at that moment. */
+  readonly revalidateMs: number;
+  /** How long after the origin last confirmed it a file is still given out while the origin cannot be asked; undefined = never. */
+  readonly staleMs: number | undefined;
+  /** The same for an image's manifest by tag: a registry that is down for an hour must not stop every rollout. */
+  readonly staleTagMs: number | undefined;
+}
+
 /** Everything that a supernode is told; parsed, checked and frozen by src/cli. */
 export interface SupernodeConfig {
   readonly version: string;
@@ -25,6 +35,11 @@ export interface SupernodeConfig {
   readonly network: OriginNetwork;
   readonly cache: CacheConfig;
   readonly limits: RateLimits;
+  readonly freshness: FreshnessConfig;
+  /** Peers that may read one file from its origin at a time when this supernode cannot; 0 = none. */
+  readonly leasePeerCountMax: number;
+  /** A read slower than this for ten seconds is handed to them; undefined = never. */
+  readonly leaseBelowBytesPerSecond: number | undefined;
   readonly labels: HostLabels;
   readonly logLevel: LogLevel;
 }

@@ -1,5 +1,5 @@
 /** A supernode: its parts, and how they are connected. */
-import { randomBytes } from "node:crypto";
+import { randomBytes, randomInt } from "node:crypto";
 import { existsSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import type { AddressInfo } from "node:net";
@@ -24,12 +24,16 @@ import { ControlServer } from "./control-server.ts";
 import { createHttpApi } from "./api/http-api.ts";
 import { SupernodeMetrics } from "./metrics.ts";
 import { OriginMeter } from "./cache/origin-meter.ts";
+import { LeaseDesk, strongDigestOf } from "./leases/lease-desk.ts";
+import { LeaseHttp } from "./leases/lease-http.ts";
 import { PeerTable } from "./peer-table.ts";
 import { SchedulerDriver } from "./scheduler-driver.ts";
-import { SeedCache } from "./cache/seed-cache.ts";
+import { SeedCache, type SlowReads } from "./cache/seed-cache.ts";
 import { SiteEffects } from "./site-effects.ts";
 import { SmallContent } from "./small-content.ts";
 import { TaskJoins } from "./task-joins.ts";
+import { ContentPlaces } from "./tasks/content-places.ts";
+import { PlaceProver } from "./tasks/place-proof.ts";
 import { TaskResolver } from "./tasks/task-resolver.ts";
 import { topologyOf } from "./topology.ts";
 import { VersionMemory } from "./tasks/version-memory.ts";
@@ -122,6 +126,22 @@ async function compose(
   });
   closers.push(() => peer.close());
 
+  const taskFailed = (taskId: TaskId, error: AppError, discard: boolean): void => {
+    if (discard) resolver.forget(taskId);
+    effects.seedFailed(taskId, error, discard);
+  };
+  const desk: LeaseDesk = new LeaseDesk({
+    key,
+    push: (input) => driver.push(input),
+    received: (taskId, count, signal) => meter.received(taskId, "interactive", count, signal),
+    onFailed: (taskId, error, discard) => {
+      if (discard) seeds.discard(taskId);
+      taskFailed(taskId, error, discard);
+    },
+    log,
+  });
+  closers.push(() => desk.close());
+  const leases = new LeaseHttp(desk, key);
   const seeds: SeedCache = new SeedCache({
     origin,
     peer,
@@ -133,24 +153,37 @@ async function compose(
     log,
     events: {
       onOpened: (...opened) => effects.seedOpened(...opened),
-      onRead: (...read) => effects.seedRead(...read),
+      onRead: (taskId, outcome) => {
+        if (outcome === "complete") void places.delivered(taskId);
+        effects.seedRead(taskId, outcome);
+      },
       onLength: (...length) => effects.lengthKnown(...length),
       onFailed: (taskId, error, discard) => {
-        if (discard) resolver.forget(taskId);
-        effects.seedFailed(taskId, error, discard);
+        const stored = seeds.get(taskId)?.task.stored;
+        // What only this machine cannot do, some of those who want it can.
+        const isLent = stored !== undefined && OWN_FAILURES.has(error.code) && desk.begin(stored, error);
+        if (!isLent) taskFailed(taskId, error, discard);
       },
       onPiece: () => metrics.pieces.inc(),
+      onSlow: (taskId) => lendSlowRead(taskId, { seeds, desk, log }),
       onLetGo: (taskId) => driver.push({ type: "taskLeft", peerId: ownPeerId, taskId }),
     },
+    slowReads: slowReadsOf(config),
   });
   closers.push(() => seeds.close());
+  const prover = new PlaceProver({ origin, onRequest: (code) => meter.asked(code), randomInt });
+  closers.push(() => prover.close());
+  const isActive = (taskId: TaskId): boolean => joins.isActive(taskId);
+  const places = new ContentPlaces({ store, versions, prover, isActive, unixMs: Date.now, log });
   const resolver: TaskResolver = new TaskResolver({
     origin,
     store,
     versions,
+    places,
     key,
     log,
-    isActive: (taskId) => joins.isActive(taskId),
+    freshness: config.freshness,
+    isActive,
     nowMs,
     unixMs: Date.now,
     random,
@@ -171,7 +204,7 @@ async function compose(
     unixMs: Date.now,
   });
   const driver: SchedulerDriver = new SchedulerDriver({
-    scheduler: new Scheduler(DEFAULT_SCHEDULER_CONFIG, randomBytes(4).readInt32LE()),
+    scheduler: new Scheduler({ ...DEFAULT_SCHEDULER_CONFIG, spanHolderCountMax: config.leasePeerCountMax }, randomBytes(4).readInt32LE()),
     execute: (effect) => effects.execute(effect),
     nowMs,
   });
@@ -181,7 +214,7 @@ async function compose(
     return task?.members.some(({ peerId, complete }) => !complete && peers.get(peerId) !== undefined) === true;
   };
   const advertised = { host: config.advertiseHost, port: config.listen.port };
-  const effects = new SiteEffects({ ownPeerId, advertised, peers, seeds, joins, meter, key, metrics, push: (input) => driver.push(input), log, unixMs: Date.now });
+  const effects = new SiteEffects({ ownPeerId, advertised, peers, seeds, desk, joins, meter, key, metrics, push: (input) => driver.push(input), log, unixMs: Date.now });
   const control = new ControlServer({
     token,
     ownPeerId,
@@ -220,7 +253,7 @@ async function compose(
     token,
     version,
     isReady: () => isReady,
-    handlePieces: (request, response) => peer.handleRequest(request, response),
+    handlePieces: (request, response) => leases.handleRequest(request, response) || peer.handleRequest(request, response),
     upgrades: [
       (request, socket, head) => control.handleUpgrade(request, socket, head),
       (request, socket, head) => peer.handleUpgrade(request, socket, head),
@@ -241,6 +274,7 @@ async function compose(
       log.level = next.logLevel;
       peer.setLimits(next.limits);
       originLimit.setRate(next.limits.originBytesPerSecond);
+      resolver.setFreshness(next.freshness);
     },
     close: async () => {
       isReady = false;
@@ -250,6 +284,28 @@ async function compose(
       log.info("supernode is down");
     },
   };
+}
+
+/** Peers read on where the seed was slow; it keeps what they bring, and goes on itself when nobody is there. */
+function lendSlowRead(taskId: TaskId, { seeds, desk, log }: { seeds: SeedCache; desk: LeaseDesk; log: Logger }): void {
+  const task = seeds.get(taskId)?.task;
+  const isLent = task !== undefined && desk.begin(task.stored, new AppError("TIMEOUT", "the origin is slower for this supernode than --lease-below"), {
+    keep: async (piece, bytes, proof) => {
+      const shared = new Uint8Array(new SharedArrayBuffer(bytes.length));
+      shared.set(bytes);
+      await task.addOwn(piece, shared, () => proof.signature).catch((error: unknown) => {
+        log.warn({ taskId, piece }, `cannot keep a piece that a peer has read: ${toAppError(error).message}`);
+      });
+    },
+    onComplete: () => seeds.completed(taskId),
+    onNobody: () => seeds.resume(taskId),
+  });
+  if (!isLent) seeds.resume(taskId);
+}
+
+function slowReadsOf({ leaseBelowBytesPerSecond, leasePeerCountMax }: SupernodeConfig): SlowReads | undefined {
+  if (leaseBelowBytesPerSecond === undefined || leasePeerCountMax === 0) return undefined;
+  return { bytesPerSecondMin: leaseBelowBytesPerSecond, mayBeLent: (record) => record.lengthBytes !== undefined && strongDigestOf(record) !== undefined };
 }
 
 function ownOrigin({ version, network }: SupernodeConfig, closers: (() => void | Promise<void>)[]): Origin {
@@ -298,5 +354,7 @@ async function closeAll(closers: readonly (() => void | Promise<void>)[]): Promi
   if (failures.length > 0) throw failures[0];
 }
 
+/** Failures of the seed's own that say nothing of the origin. */
+const OWN_FAILURES: ReadonlySet<string> = new Set(["DISK_FULL", "DISK_FAILED", "CACHE_QUOTA_EXCEEDED"]);
 /** Pieces between origins and the disk, all reads together: sixteen of the longest. */
 const READ_MEMORY_BYTES = 128 * 1024 * 1024;

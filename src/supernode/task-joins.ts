@@ -98,7 +98,7 @@ export class TaskJoins {
     this.#send(peer, {
       type: "joined",
       requestId: pending.requestId,
-      ...this.#described(seedTask.task.stored.record, resolved),
+      ...this.#described(ownWords(seedTask.task.stored.record, resolved), resolved),
       inline: null,
       ticket: this.#deps.key.signTicket({ taskId, peerId: peer.peerId, expiresUnixMs }),
       neighbours: neighbours.flatMap((neighbour) => describe(neighbour) ?? []),
@@ -166,9 +166,12 @@ export class TaskJoins {
     if (!members.has(peerId)) members.set(peerId, { peerId, sources: undefined });
   }
 
-  #described(record: TaskRecord, { info }: ResolvedTask): Pick<Joined, "task" | "lengthSignature"> {
-    // RFC 9111 dropped the header, but no other says it to a client: not revalidated.
-    const headers = info === undefined ? { ...record.headers, warning: '110 - "Response is Stale"' } : record.headers;
+  #described(record: TaskRecord, { staleMs }: ResolvedTask): Pick<Joined, "task" | "lengthSignature"> {
+    // RFC 9111 dropped `Warning`, but no other header says it to a client: not revalidated.
+    const headers =
+      staleMs === undefined
+        ? record.headers
+        : { ...record.headers, age: String(Math.floor(staleMs / 1000)), warning: '110 - "Response is Stale"' };
     const { lengthSignature } = record;
     return {
       task: { ...taskInfoOf(record), headers },
@@ -184,6 +187,11 @@ export class TaskJoins {
   #send(peer: ConnectedPeer, message: SupernodeToPeer): void {
     peer.channel.send(message);
   }
+}
+
+/** The task as its files have it, in the words of the origin that this caller asked: another place's are not for him. */
+function ownWords(stored: TaskRecord, { info, record }: ResolvedTask): TaskRecord {
+  return info === undefined ? stored : { ...stored, contentType: record.contentType, headers: record.headers };
 }
 
 /** A task as peers are told of it. */

@@ -50,6 +50,12 @@ export class OriginMeter {
     return this.#readings.get(taskId)?.bytes ?? 0;
   }
 
+  /** True when the task's bytes had to wait for the site's limit within the last `withinMs`. */
+  isHeldBack(taskId: TaskId, withinMs: number): boolean {
+    const reading = this.#readings.get(taskId);
+    return reading !== undefined && this.#deps.limit.heldBack(reading.flow, withinMs);
+  }
+
   forget(taskId: TaskId): void {
     this.#readings.delete(taskId);
   }

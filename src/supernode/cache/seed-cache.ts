@@ -4,6 +4,7 @@
  */
 import type { Logger } from "pino";
 import { AppError, toAppError } from "../../base/errors.ts";
+import { versionMismatch } from "../../origin/file-version.ts";
 import type { Origin, OriginInfo } from "../../origin/origin.ts";
 import type { SigningKey } from "../../peer/membership/credentials.ts";
 import type { PeerTask } from "../../peer/peer.ts";
@@ -13,6 +14,8 @@ import { pieceCountOf } from "../../protocol/geometry.ts";
 import type { PeerId, TaskId } from "../../protocol/ids.ts";
 import type { Priority } from "../../swarm/index.ts";
 import { OriginRead, type OriginReadDeps } from "./origin-read.ts";
+import { watchForSlowness } from "./slow-read.ts";
+import { isVersioned } from "../tasks/task-identity.ts";
 import type { ResolvedTask } from "../tasks/task-resolver.ts";
 
 /** What the cache tells its owner. Never called from within a call of the cache, but for `onOpened`. */
@@ -27,6 +30,16 @@ export interface SeedCacheEvents {
   readonly onPiece: () => void;
   /** The seed takes part in this task no longer, for want of room; its files may go. */
   readonly onLetGo: (taskId: TaskId) => void;
+  /** A read was slower than wanted and has stopped; its lease goes on until `resume` or `completed`. */
+  readonly onSlow: (taskId: TaskId) => void;
+}
+
+/** When a read is too slow. */
+export interface SlowReads {
+  readonly bytesPerSecondMin: number;
+  /** Whether somebody else could read this file. */
+  readonly mayBeLent: (record: TaskRecord) => boolean;
+  readonly windowMs?: number;
 }
 
 /** What the cache needs of a peer's task. */
@@ -38,12 +51,14 @@ export interface SeedPeer {
 }
 
 export interface SeedCacheDeps extends Omit<OriginReadDeps, "origin"> {
-  readonly origin: Pick<Origin, "open">;
+  readonly origin: Pick<Origin, "open" | "stat">;
   readonly peer: SeedPeer;
   readonly store: Pick<PieceStore, "find" | "remove" | "used">;
   readonly key: SigningKey;
   readonly log: Pick<Logger, "info" | "warn">;
   readonly events: SeedCacheEvents;
+  /** Undefined: a read takes what time it takes. */
+  readonly slowReads?: SlowReads | undefined;
 }
 
 /** An open task of the seed's. */
@@ -63,6 +78,8 @@ interface OpenTask {
   /** The last read of the origin did not come to its end. */
   hasFailed: boolean;
   readonly ending: AbortController;
+  /** Ends the read for the sake of faster readers. */
+  yielding: AbortController;
 }
 
 export class SeedCache {
@@ -115,6 +132,17 @@ export class SeedCache {
     open.reading = this.#read(open);
   }
 
+  /** Nobody else reads it after all: goes on with a read that was slow, to its end. */
+  resume(taskId: TaskId): void {
+    const open = this.#open.get(taskId);
+    if (open !== undefined && open.reading === undefined) open.reading = this.#read(open, true);
+  }
+
+  /** Others have read to its end what was slow here. */
+  completed(taskId: TaskId): void {
+    this.#deps.events.onRead(taskId, "complete");
+  }
+
   /** Dials peers that hold pieces: after a restart, what the swarm has need not be read again. */
   connect(taskId: TaskId, neighbours: readonly Neighbour[], ticket: string): void {
     if (neighbours.length > 0) this.#open.get(taskId)?.task.connect(neighbours, ticket);
@@ -141,6 +169,12 @@ export class SeedCache {
     if (open !== undefined) void this.#close(open, false);
   }
 
+  /** What is here of a task turned out worthless: its files go. */
+  discard(taskId: TaskId): void {
+    const open = this.#open.get(taskId);
+    if (open !== undefined) void this.#close(open, true);
+  }
+
   /** Ends all reads and lets go of all tasks. */
   async close(): Promise<void> {
     this.#isClosed = true;
@@ -165,6 +199,7 @@ export class SeedCache {
       reading: undefined,
       hasFailed: false,
       ending: new AbortController(),
+      yielding: new AbortController(),
     };
     this.#open.set(taskId, open);
     const { lengthBytes, pieceLengthBytes } = stored.record;
@@ -189,8 +224,11 @@ export class SeedCache {
     return record;
   }
 
-  async #read(open: OpenTask): Promise<void> {
+  /** @param toItsEnd however slow it is */
+  async #read(open: OpenTask, toItsEnd = false): Promise<void> {
     const { taskId, task } = open;
+    open.yielding = new AbortController();
+    const stopWatching = toItsEnd ? (): void => undefined : this.#watch(open);
     const { events, log } = this.#deps;
     const startedMs = performance.now();
     try {
@@ -210,12 +248,44 @@ export class SeedCache {
       open.reading = undefined;
       open.hasFailed = true;
       if (open.ending.signal.aborted) return;
+      if (open.yielding.signal.aborted) return events.onSlow(taskId);
       const error = toAppError(thrown);
       const discard = WORTHLESS.has(error.code);
       log.warn({ taskId, url: task.stored.record.displayUrl, code: error.code, discard }, `the origin cannot be read: ${error.message}`);
       events.onFailed(taskId, error, discard);
       events.onRead(taskId, "failed");
       if (discard) await this.#close(open, true);
+    } finally {
+      stopWatching();
+    }
+  }
+
+  /** @returns ends the watching */
+  #watch({ taskId, task, yielding }: OpenTask): () => void {
+    const { slowReads, meter } = this.#deps;
+    if (slowReads === undefined || !slowReads.mayBeLent(task.stored.record)) return () => undefined;
+    return watchForSlowness({
+      bytesPerSecondMin: slowReads.bytesPerSecondMin,
+      bytes: () => meter.bytesOf(taskId),
+      isHeldBack: (withinMs) => meter.isHeldBack(taskId, withinMs),
+      onSlow: () => yielding.abort(),
+      ...(slowReads.windowMs !== undefined && { windowMs: slowReads.windowMs }),
+    });
+  }
+
+  /** @throws AppError ORIGIN_CHANGED; an origin that does not answer now has said nothing new */
+  async #confirm({ source, expected, ending }: OpenTask): Promise<void> {
+    const { origin, meter } = this.#deps;
+    const signal = AbortSignal.any([ending.signal, AbortSignal.timeout(CONFIRM_MS)]);
+    try {
+      const info = await origin.stat({ url: source.url, headers: source.headers }, signal, expected);
+      meter.asked(info === expected ? "NOT_MODIFIED" : "OK");
+      const mismatch = info === expected ? undefined : versionMismatch(expected, info);
+      if (mismatch !== undefined) throw new AppError("ORIGIN_CHANGED", `the file changed while it was read: ${mismatch}; start again`);
+    } catch (thrown) {
+      const { code } = toAppError(thrown);
+      if (code === "ORIGIN_CHANGED" || ending.signal.aborted) throw thrown;
+      meter.asked(code);
     }
   }
 
@@ -233,12 +303,13 @@ export class SeedCache {
         source: () => open.source,
         expected: open.expected,
         signPiece: (piece, lengthBytes, digest) => key.signPiece(taskId, piece, lengthBytes, digest),
+        confirm: task.stored.record.digest === undefined && isVersioned(open.expected) ? () => this.#confirm(open) : undefined,
         onLength: async (lengthBytes) => {
           const signature = key.signLength(taskId, lengthBytes);
           await task.setLength(lengthBytes, signature);
           events.onLength(taskId, lengthBytes, signature);
         },
-        signal: open.ending.signal,
+        signal: AbortSignal.any([open.ending.signal, open.yielding.signal]),
       });
       try {
         // oxlint-disable-next-line no-await-in-loop -- one read after the other
@@ -289,6 +360,8 @@ export function expectedVersion(record: TaskRecord, info: OriginInfo | undefined
   };
 }
 
+/** A file is not held back for longer, for the sake of an origin that has given all of it. */
+const CONFIRM_MS = 5_000;
 /** What a read says when a piece that was on disk is not, or not as it was. */
 const VANISHED: ReadonlySet<string> = new Set(["CACHE_CORRUPT", "PIECE_UNKNOWN"]);
 /** A disk that loses pieces faster than that is not worth the origin's bytes. */
