@@ -53,12 +53,14 @@ export class Catalog {
     const [names, index, badPins] = await Promise.all([this.#files.names(), this.#index.load(), this.#pins.load()]);
     for (const line of badPins) warn(`the file of pinned tasks has a line that is no task id: ${line.slice(0, 80)}`, undefined);
     const noted: IndexEntry[] = [];
-    const unsure: TaskId[] = [];
-    for (const name of names) {
-      const entry = index.entries.get(name);
-      if (entry !== undefined && (index.isClean || this.#isAsNoted(entry))) noted.push(entry);
-      else if (isTaskId(name)) unsure.push(name);
+    const rest = new Set(names);
+    // In the order of the file, which is nearly that of the turns.
+    for (const [taskId, entry] of index.entries) {
+      if (!rest.has(taskId) || !(index.isClean || this.#isAsNoted(entry))) continue;
+      rest.delete(taskId);
+      noted.push(entry);
     }
+    const unsure = [...rest].filter((name) => isTaskId(name));
     const heads = await this.#files.scan(unsure, refused);
     noted.sort((a, b) => a.place.turn - b.place.turn);
     for (const entry of noted) this.#addNoted(entry);

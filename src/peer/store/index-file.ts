@@ -40,7 +40,7 @@ const OPEN = lineOf(["open"]);
 /** Lines per task beyond which the file is written anew. */
 const LINES_PER_TASK_MAX = 4;
 const LINES_MIN = 1000;
-const PART_LENGTH_BYTES = 1024 * 1024;
+const PART_LENGTH_BYTES = 128 * 1024;
 
 export class IndexFile {
   readonly #disk: StoreDisk;
@@ -63,17 +63,24 @@ export class IndexFile {
     let isClean = false;
     try {
       this.#file = await this.#disk.open(this.#path, "edit");
-      for await (const lines of this.#parts(this.#file)) {
-        for (const line of linesOf(lines)) {
-          if (this.#lineCount === 0 && !line.equals(HEAD_BYTES)) return { entries, isClean: false };
-          const value = valueOf(line);
-          if (value === undefined) return { entries, isClean };
+      for await (const part of this.#parts(this.#file)) {
+        // One string for all its lines, and no object per line but what is kept: there may be 100,000.
+        const text = part.toString("utf8");
+        for (let at = 0; at < text.length; ) {
+          const end = text.indexOf("\n", at) + 1;
+          const line = text.slice(at, end);
+          const value = this.#lineCount === 0 && line !== HEAD ? undefined : valueOf(line);
+          if (value === undefined) {
+            this.#endByte += Buffer.byteLength(text.slice(0, at));
+            return { entries, isClean };
+          }
           const entry = decode(value);
           if (entry !== undefined) entries.set(entry.summary.taskId, entry);
-          isClean = entry === undefined && line.equals(CLEAN_BYTES);
+          isClean = entry === undefined && line === CLEAN;
           this.#lineCount++;
-          this.#endByte += line.length;
+          at = end;
         }
+        this.#endByte += part.length;
       }
     } catch {
       this.#endByte = 0;
@@ -184,25 +191,14 @@ function lineOf(value: readonly unknown[]): string {
   return `${crc32(json).toString(16).padStart(8, "0")} ${json}\n`;
 }
 
-/** Each with its end. */
-function* linesOf(part: Buffer): Generator<Buffer, undefined> {
-  let at = 0;
-  for (let end = part.indexOf(LINE_END); end >= 0; end = part.indexOf(LINE_END, at)) {
-    yield part.subarray(at, end + 1);
-    at = end + 1;
-  }
-}
-
 /** @returns undefined when the line is not as it was written */
-function valueOf(line: Buffer): readonly unknown[] | undefined {
-  const json = line.subarray(9, -1);
-  if (Number.parseInt(line.toString("latin1", 0, 8), 16) !== crc32(json)) return undefined;
-  return JSON.parse(json.toString("utf8")) as readonly unknown[];
+function valueOf(line: string): readonly unknown[] | undefined {
+  const json = line.slice(9, -1);
+  if (Number.parseInt(line.slice(0, 8), 16) !== crc32(json)) return undefined;
+  return JSON.parse(json) as readonly unknown[];
 }
 
 const LINE_END = 10;
-const HEAD_BYTES = Buffer.from(HEAD);
-const CLEAN_BYTES = Buffer.from(CLEAN);
 
 function encode({ summary, heldBytes, usedAtUnixMs, place, journal }: IndexEntry): string {
   const { taskId, displayUrl, lengthBytes, contentType, digest } = summary;
@@ -219,13 +215,25 @@ function decode(value: readonly unknown[]): IndexEntry | undefined {
     value as Entry;
   if (value.length !== ENTRY_LENGTH) return undefined;
   return {
-    summary: { taskId, displayUrl, lengthBytes: lengthBytes ?? undefined, contentType: contentType ?? undefined, digest: digest ?? undefined },
+    summary: { taskId, displayUrl, lengthBytes: lengthBytes ?? undefined, contentType: shared(contentType), digest: digest ?? undefined },
     heldBytes,
     usedAtUnixMs,
-    place: { queue, useCount, turn },
+    place: { queue: queue === "main" ? "main" : "small", useCount, turn },
     journal: { lengthBytes: journalBytes, modifiedUnixMs },
   };
 }
+
+/** There are few types, of many files: one string for each. */
+function shared(contentType: string | null): string | undefined {
+  if (contentType === null) return undefined;
+  const known = contentTypes.get(contentType);
+  if (known !== undefined) return known;
+  if (contentTypes.size < CONTENT_TYPE_COUNT_MAX) contentTypes.set(contentType, contentType);
+  return contentType;
+}
+
+const contentTypes = new Map<string, string>();
+const CONTENT_TYPE_COUNT_MAX = 1_000;
 
 type Entry = [
   TaskId, string, number | null, string | null, string | null,
