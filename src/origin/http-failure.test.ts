@@ -24,7 +24,7 @@ test("statuses become codes, with what they tell in details", async (t) => {
   assert.deepEqual((await of(503, "ORIGIN_BUSY")).details, { ...at, status: 503, retryAfterMs: 7000 });
   assert.deepEqual((await of(429, "ORIGIN_BUSY")).details, { ...at, status: 429, retryAfterMs: 3000 });
   assert.deepEqual((await of(416, "RANGE_NOT_SATISFIABLE")).details, { ...at, status: 416, lengthBytes: 9 });
-  for (const status of [500, 502, 504]) assert.deepEqual((await of(status, "ORIGIN_BUSY")).details, { ...at, status });
+  for (const status of [408, 500, 502, 504]) assert.deepEqual((await of(status, "ORIGIN_BUSY")).details, { ...at, status });
   for (const [status, code] of [[403, "ORIGIN_FORBIDDEN"], [404, "ORIGIN_NOT_FOUND"], [410, "ORIGIN_NOT_FOUND"], [412, "ORIGIN_STATUS"], [501, "ORIGIN_STATUS"]] as const) {
     await of(status, code);
   }

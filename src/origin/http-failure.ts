@@ -42,6 +42,7 @@ export function fromHttpStatus(status: number, headers: AnswerHeaders, url: URL,
     case 502:
     case 504:
       return fail("ORIGIN_BUSY", "the origin, or what stands before it, failed over this file; try again later, and see its logs");
+    case 408:
     case 429:
     case 503: {
       const retryAfterMs = parseRetryAfter(headers["retry-after"], nowUnixMs);

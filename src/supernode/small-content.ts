@@ -103,15 +103,23 @@ export class SmallContent {
     const { origin, meter, random, sleep } = this.#deps;
     const { signal } = this.#closing;
     const lengthBytes = record.lengthBytes as number;
+    const range = { startByte: 0, endByte: undefined };
     const once = async (): Promise<Uint8Array> => {
+      const listening = new Listening(signal);
+      try {
+        return await read(listening);
+      } finally {
+        listening.end();
+      }
+    };
+    const read = async (listening: Listening): Promise<Uint8Array> => {
       const request = { url: source.url, headers: source.headers };
-      const range = { startByte: 0, endByte: undefined };
-      const { body } = await origin.open(request, range, expectedVersion(record, info), signal);
+      const { body } = await origin.open(request, range, expectedVersion(record, info), listening.signal);
       meter.asked("OK");
       const chunks: Uint8Array[] = [];
       let receivedBytes = 0;
       for await (const chunk of body as AsyncIterable<Uint8Array>) {
-        await meter.received(taskId, source.priority ?? "interactive", chunk.length, signal);
+        await listening.pausedFor(meter.received(taskId, source.priority ?? "interactive", chunk.length, signal));
         chunks.push(chunk);
         receivedBytes += chunk.length;
         if (receivedBytes > lengthBytes) break;
@@ -154,6 +162,37 @@ export class SmallContent {
     }
   }
 }
+
+/** Calls off an exchange with an origin that says nothing for {@link SILENCE_MS} while somebody listens. */
+class Listening {
+  readonly signal: AbortSignal;
+  readonly #silence = new AbortController();
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(outer: AbortSignal) {
+    this.signal = AbortSignal.any([outer, this.#silence.signal]);
+    this.#start();
+  }
+
+  /** Waits for what is no fault of the origin's. */
+  async pausedFor(wait: Promise<void>): Promise<void> {
+    this.end();
+    await wait;
+    this.#start();
+  }
+
+  end(): void {
+    clearTimeout(this.#timer);
+  }
+
+  #start(): void {
+    const error = new AppError("TIMEOUT", `the origin said nothing for ${SILENCE_MS} ms; try again later`);
+    this.#timer = setTimeout(() => this.#silence.abort(error), SILENCE_MS);
+  }
+}
+
+/** The joins of those who want it wait meanwhile, and they are patient for 20 s: twice silence, and a third try. */
+const SILENCE_MS = 6_000;
 
 /** 64 KiB each at most. */
 const RECENT_COUNT_MAX = 64;

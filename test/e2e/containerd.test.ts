@@ -5,6 +5,7 @@ import { test } from "node:test";
 import { Cluster, type Host } from "./lib/cluster.ts";
 import { Containerd } from "./lib/containerd.ts";
 import { startHostDaemon, Supernode } from "./lib/dragonfly.ts";
+import { EngineHost } from "./lib/engine-host.ts";
 import { type PushedImage, pushImage } from "./lib/image.ts";
 import { Lab } from "./lib/processes.ts";
 import { Registry } from "./lib/registry.ts";
@@ -32,7 +33,8 @@ void test("three hosts pull and run an image on one read of the registry, a four
     const supernode = await Supernode.start(lab, cluster.address);
     const startHost = async (host: Host): Promise<Containerd> => {
       const daemon = await startHostDaemon(lab, host, supernode, { name: "reg.test", url: registry.url });
-      return await Containerd.start(lab, host, { registry: "reg.test", mirror: daemon.mirror, server: registry.url });
+      const engineHost = await EngineHost.start(lab, host);
+      return await Containerd.start(lab, engineHost, { registry: "reg.test", mirror: daemon.mirror, server: registry.url });
     };
 
     const engines = await Promise.all([cluster.addHost(), cluster.addHost(), cluster.addHost()].map(startHost));

@@ -4,6 +4,7 @@ import { test } from "node:test";
 
 import { Cluster } from "./lib/cluster.ts";
 import { Containerd } from "./lib/containerd.ts";
+import { EngineHost } from "./lib/engine-host.ts";
 import { pushImage } from "./lib/image.ts";
 import { Lab } from "./lib/processes.ts";
 import { Registry } from "./lib/registry.ts";
@@ -23,7 +24,9 @@ void test("two hosts that pull straight from the registry read each blob twice, 
     const engines = await Promise.all(
       [cluster.addHost(), cluster.addHost()].map(
         async (host) =>
-          await Containerd.start(lab, host, { registry: "reg.test", mirror: registry.url, server: registry.url }),
+          await Containerd.start(lab, await EngineHost.start(lab, host), {
+            registry: "reg.test", mirror: registry.url, server: registry.url,
+          }),
       ),
     );
 

@@ -1,64 +1,44 @@
-import type { Host } from "./cluster.ts";
+import type { EngineHost } from "./engine-host.ts";
 import { type Finished, type Lab, type Service, waitFor } from "./processes.ts";
+import type { Credentials, Engine } from "./engine.ts";
+import { tool } from "./tools.ts";
 
-/** A containerd of one host: own state, socket and mounts, and registry hosts as an administrator writes them. */
+const CERTS = "/etc/containerd/certs.d";
+
+export interface ContainerdOptions {
+  /** The registry's name in image references; it need not resolve. */
+  readonly registry: string;
+  /** Where it is asked first. */
+  readonly mirror: string;
+  /** Where the registry is: what the engine falls back to. */
+  readonly server: string;
+  /** With the Kubernetes interface: the image whose container holds a pod. */
+  readonly pauseImage?: string;
+  /** Bytes of each of the requests in which one layer is fetched at a time; containerd 2.1 and later. */
+  readonly layerFetchBufferBytes?: number;
+}
+
+/** A containerd of one host, driven by `ctr`: own state and mounts, and registry hosts as an administrator writes them. */
 export class Containerd {
-  readonly #lab: Lab;
+  readonly socket: string;
+  readonly #engineHost: EngineHost;
   readonly #service: Service;
-  readonly #socket: string;
-  readonly #hostsDir: string;
 
-  private constructor(lab: Lab, service: Service, socket: string, hostsDir: string) {
-    this.#lab = lab;
+  private constructor(engineHost: EngineHost, service: Service, socket: string) {
+    this.#engineHost = engineHost;
     this.#service = service;
-    this.#socket = socket;
-    this.#hostsDir = hostsDir;
+    this.socket = socket;
   }
 
-  /**
-   * @param registry the registry's name in image references; it need not resolve
-   * @param mirror where it is asked first
-   * @param server where the registry is: what the engine falls back to
-   */
-  static async start(
-    lab: Lab,
-    host: Host,
-    options: { readonly registry: string; readonly mirror: string; readonly server: string },
-  ): Promise<Containerd> {
-    const name = `containerd-${host.name}`;
+  static async start(lab: Lab, engineHost: EngineHost, options: ContainerdOptions): Promise<Containerd> {
+    const name = `containerd-${engineHost.host.name}`;
     const dir = lab.makeDir(name);
-    const hostsDir = lab.makeDir(name, "certs.d");
-    lab.makeDir(name, "certs.d", options.registry);
-    lab.writeFile(
-      `${name}/certs.d/${options.registry}/hosts.toml`,
-      [
-        `server = "${options.server}"`,
-        `[host."${options.mirror}"]`,
-        '  capabilities = ["pull", "resolve"]',
-        "",
-      ].join("\n"),
-    );
-    const socket = `${dir}/containerd.sock`;
-    const config = lab.writeFile(
-      `${name}/config.toml`,
-      [
-        "version = 2",
-        `root = "${dir}/root"`,
-        `state = "${dir}/state"`,
-        'disabled_plugins = ["io.containerd.grpc.v1.cri"]',
-        "[grpc]",
-        `  address = "${socket}"`,
-        "",
-      ].join("\n"),
-    );
-    // Shims and FIFOs live under /run/containerd, whatever `state` says: every host gets a directory of its own there.
-    const script = [
-      "mkdir -p /run/containerd",
-      "mount -t tmpfs tmpfs /run/containerd",
-      `exec containerd --log-level warn --config '${config}'`,
-    ].join(" && ");
-    const service = lab.start(name, ["sh", "-c", script], { netns: host.netns, ownMounts: true });
-    const containerd = new Containerd(lab, service, socket, hostsDir);
+    engineHost.configure(`${CERTS}/${options.registry}/hosts.toml`, hostsToml(options.mirror, options.server));
+    const socket = "/run/containerd/containerd.sock";
+    const isVersion2 = (await engineHost.run(["containerd", "--version"])).stdout.includes(" 2.");
+    engineHost.configure("/etc/containerd/config.toml", configToml(dir, socket, isVersion2, options));
+    const service = engineHost.start("containerd", ["containerd", "--log-level", "warn"]);
+    const containerd = new Containerd(engineHost, service, socket);
     await waitFor(`${name} answers`, async () => (await containerd.#ctr(["version"])).code === 0, {
       services: [service],
     });
@@ -66,7 +46,7 @@ export class Containerd {
   }
 
   async pull(image: string): Promise<Finished> {
-    return await this.#ctr(["images", "pull", "--hosts-dir", this.#hostsDir, image]);
+    return await this.#ctr(["images", "pull", "--hosts-dir", CERTS, image]);
   }
 
   /** Runs the image's own command and gives its output. */
@@ -74,8 +54,106 @@ export class Containerd {
     return await this.#ctr(["run", "--rm", "--snapshotter", "overlayfs", image, "e2e"]);
   }
 
-  /** In the daemon's namespaces: `ctr` itself talks to the registry, and shares FIFOs with the shim. */
   async #ctr(args: readonly string[]): Promise<Finished> {
-    return await this.#lab.run(["ctr", "--address", this.#socket, ...args], { inside: this.#service.pid });
+    return await this.#engineHost.run(["ctr", "--address", this.socket, ...args]);
   }
+
+  get service(): Service {
+    return this.#service;
+  }
+}
+
+/** The same as kubelet drives it, through the Kubernetes interface. */
+export class CriContainerd implements Engine {
+  readonly name: string;
+  readonly #engineHost: EngineHost;
+  readonly #lab: Lab;
+  readonly #logDir: string;
+
+  private constructor(lab: Lab, engineHost: EngineHost, version: string) {
+    this.#lab = lab;
+    this.#engineHost = engineHost;
+    this.name = `CRI, ${version}`;
+    this.#logDir = lab.makeDir(`pods-${engineHost.host.name}`);
+  }
+
+  static async start(lab: Lab, engineHost: EngineHost, options: ContainerdOptions & { readonly pauseImage: string }): Promise<CriContainerd> {
+    const containerd = await Containerd.start(lab, engineHost, options);
+    const version = await engineHost.run(["containerd", "--version"]);
+    const cri = new CriContainerd(lab, engineHost, `containerd ${version.stdout.trim().split(" ").at(2)}`);
+    await waitFor("the CRI answers", async () => (await cri.#crictl(["version"])).code === 0, { services: [containerd.service] });
+    return cri;
+  }
+
+  async pull(reference: string, credentials?: Credentials): Promise<Finished> {
+    const creds = credentials === undefined ? [] : ["--creds", `${credentials.name}:${credentials.password}`];
+    return await this.#crictl(["pull", ...creds, reference]);
+  }
+
+  async forget(reference: string): Promise<Finished> {
+    return await this.#crictl(["rmi", reference]);
+  }
+
+  /** A pod on the host's network with one container, which runs to its end. */
+  async run(reference: string): Promise<Finished> {
+    const id = String(Math.round(performance.now()));
+    const metadata = { name: `e2e-${id}`, namespace: "default", uid: id, attempt: 1 };
+    const linux = { security_context: { namespace_options: { network: 2 } } };
+    const pod = this.#lab.writeFile(`pod-${id}.json`, JSON.stringify({ metadata, log_directory: this.#logDir, linux }));
+    const container = this.#lab.writeFile(
+      `container-${id}.json`,
+      JSON.stringify({ metadata: { name: "e2e" }, image: { image: reference }, log_path: `${id}.log`, linux: {} }),
+    );
+    const began = await this.#crictl(["run", "--no-pull", container, pod]);
+    if (began.code !== 0) return began;
+    const containerId = began.stdout.trim();
+    await waitFor("the container has ended", async () => (await this.#crictl(["inspect", containerId])).stdout.includes("CONTAINER_EXITED"));
+    const logs = await this.#crictl(["logs", containerId]);
+    await this.#crictl(["rmp", "--force", "--all"]);
+    return logs;
+  }
+
+  async #crictl(args: readonly string[]): Promise<Finished> {
+    return await this.#engineHost.run([tool("crictl"), "--runtime-endpoint", "unix:///run/containerd/containerd.sock", "--timeout", "60s", ...args]);
+  }
+}
+
+/** A `hosts.toml` as `dfdaemon setup` writes it. */
+export function hostsToml(mirror: string, server: string): string {
+  return [`server = "${server}"`, `[host."${mirror}"]`, '  capabilities = ["pull", "resolve"]', ""].join("\n");
+}
+
+function configToml(dir: string, socket: string, isVersion2: boolean, options: ContainerdOptions): string {
+  const { pauseImage, layerFetchBufferBytes } = options;
+  const shared = [`root = "${dir}/root"`, `state = "${dir}/state"`];
+  const grpc = ["[grpc]", `  address = "${socket}"`];
+  if (pauseImage === undefined) {
+    return ["version = 2", ...shared, 'disabled_plugins = ["io.containerd.grpc.v1.cri"]', ...grpc, ""].join("\n");
+  }
+  if (!isVersion2) {
+    return [
+      "version = 2", ...shared, ...grpc,
+      '[plugins."io.containerd.grpc.v1.cri"]',
+      `  sandbox_image = "${pauseImage}"`,
+      "  restrict_oom_score_adj = true",
+      "  disable_apparmor = true",
+      '[plugins."io.containerd.grpc.v1.cri".registry]',
+      `  config_path = "${CERTS}"`,
+      "",
+    ].join("\n");
+  }
+  return [
+    "version = 3", ...shared, ...grpc,
+    "[plugins.'io.containerd.cri.v1.runtime']",
+    "  restrict_oom_score_adj = true",
+    "  disable_apparmor = true",
+    "[plugins.'io.containerd.cri.v1.images'.pinned_images]",
+    `  sandbox = "${pauseImage}"`,
+    "[plugins.'io.containerd.cri.v1.images'.registry]",
+    `  config_path = "${CERTS}"`,
+    ...(layerFetchBufferBytes === undefined
+      ? []
+      : ["[plugins.'io.containerd.transfer.v1.local']", `  concurrent_layer_fetch_buffer = ${layerFetchBufferBytes}`, "  max_concurrent_downloads = 4"]),
+    "",
+  ].join("\n");
 }

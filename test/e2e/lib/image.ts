@@ -42,18 +42,24 @@ interface Manifest {
 export async function pushImage(
   lab: Lab,
   backUrl: string,
-  options: { readonly repository: string; readonly tag: string; readonly layerBytes: readonly number[] },
+  options: {
+    readonly repository: string;
+    readonly tag: string;
+    readonly layerBytes: readonly number[];
+    /** What a container of it runs. */
+    readonly shellCommand?: string;
+  },
 ): Promise<PushedImage> {
-  const { repository, tag, layerBytes } = options;
-  const layout = `oci-${tag}`;
-  const work = lab.makeDir("image", tag);
+  const { repository, tag, layerBytes, shellCommand = "sha256sum /data/*" } = options;
+  const layout = `oci-${repository.replaceAll("/", "-")}-${tag}`;
+  const work = lab.makeDir("image", repository, tag);
   await lab.must(["umoci", "init", "--layout", layout]);
 
   const bin = `${work}/bin`;
   mkdirSync(bin, { recursive: true });
   copyFileSync("/bin/busybox", `${bin}/busybox`);
   chmodSync(`${bin}/busybox`, 0o755);
-  for (const applet of ["sh", "sha256sum", "cat"]) symlinkSync("busybox", `${bin}/${applet}`);
+  for (const applet of ["sh", "sha256sum", "cat", "sleep"]) symlinkSync("busybox", `${bin}/${applet}`);
 
   await lab.must(["umoci", "new", "--image", `${layout}:${ARCHITECTURE}`]);
   await lab.must(["umoci", "insert", "--image", `${layout}:${ARCHITECTURE}`, bin, "/bin"]);
@@ -66,7 +72,7 @@ export async function pushImage(
   await lab.must([
     "umoci", "config", "--image", `${layout}:${ARCHITECTURE}`, "--os", "linux", "--architecture", ARCHITECTURE,
     "--config.env", "PATH=/bin", "--config.cmd", "/bin/sh", "--config.cmd", "-c",
-    "--config.cmd", "sha256sum /data/*",
+    "--config.cmd", shellCommand,
   ]);
 
   await lab.must(["umoci", "new", "--image", `${layout}:${OTHER_ARCHITECTURE}`]);

@@ -29,7 +29,7 @@ export interface SpawnOptions {
   readonly netns?: string;
   /** Give it mounts of its own, which vanish with it. */
   readonly ownMounts?: boolean;
-  /** Share the network and mounts of a process that is already running, instead of `netns`. */
+  /** Share the network, mounts and root of a process that is already running, instead of `netns`. */
   readonly inside?: number;
   readonly env?: Readonly<Record<string, string>>;
 }
@@ -275,8 +275,9 @@ export async function answersTcp(host: string, port: number): Promise<boolean> {
  */
 function commandLine(argv: readonly string[], options: SpawnOptions): [string, string[]] {
   const line = ["setpriv", "--pdeathsig", "KILL", "--"];
-  if (options.inside !== undefined) line.push("nsenter", `--target=${options.inside}`, "--net", "--mount", "--");
-  else if (options.netns !== undefined) line.push("nsenter", `--net=/run/netns/${options.netns}`, "--");
+  if (options.inside !== undefined) {
+    line.push("nsenter", `--target=${options.inside}`, "--net", "--mount", "--root", "--wd", "--");
+  } else if (options.netns !== undefined) line.push("nsenter", `--net=/run/netns/${options.netns}`, "--");
   if (options.ownMounts === true) line.push("unshare", "--mount", "--");
   return ["/usr/bin/env", ["-u", "NODE_OPTIONS", "-u", "NODE_TEST_CONTEXT", ...line, ...argv]];
 }

@@ -2,8 +2,9 @@ import { createServer, request as httpRequest, type IncomingMessage, type Server
 import { pipeline } from "node:stream/promises";
 
 import { freePort } from "./ports.ts";
-import { answersHttp, type Lab, type Service, waitFor } from "./processes.ts";
+import { answersTcp, type Lab, type Service, waitFor } from "./processes.ts";
 import { RequestLog, type ServedRequest } from "./requests.ts";
+import type { TokenServer } from "./token-server.ts";
 
 /**
  * Debian's docker-registry on a loopback port that only this process knows, behind a proxy that counts. The registry's
@@ -13,41 +14,28 @@ export class Registry {
   readonly log: RequestLog = new RequestLog();
   /** Where clients reach it: through the counting proxy. */
   readonly url: string;
-  /** The registry itself, for pushing. */
+  /** The registry itself, for pushing: it asks nobody for a token. */
   readonly backUrl: string;
-  readonly #service: Service;
+  readonly #address: string;
+  readonly #port: number;
   readonly #proxy: ReturnType<typeof createServer>;
 
-  private constructor(service: Service, backPort: number, address: string, port: number) {
-    this.#service = service;
-    this.backUrl = `http://127.0.0.1:${backPort}`;
+  private constructor(backUrl: string, frontPort: number, address: string, port: number) {
+    this.backUrl = backUrl;
+    this.#address = address;
+    this.#port = port;
     this.url = `http://${address}:${port}`;
     this.#proxy = createServer((request, response) => {
-      void this.#forward(request, response, backPort);
+      void this.#forward(request, response, frontPort);
     });
   }
 
-  static async start(lab: Lab, address: string, port: number): Promise<Registry> {
-    const backPort = await freePort();
-    const config = lab.writeFile(
-      "registry.yml",
-      [
-        "version: 0.1",
-        "log: { level: warn, accesslog: { disabled: true } }",
-        `storage: { filesystem: { rootdirectory: "${lab.makeDir("registry")}" } }`,
-        `http: { addr: "127.0.0.1:${backPort}", relativeurls: true }`,
-        "",
-      ].join("\n"),
-    );
-    const service = lab.start("docker-registry", ["docker-registry", "serve", config]);
-    const registry = new Registry(service, backPort, address, port);
-    await waitFor("the registry answers", async () => await answersHttp(`${registry.backUrl}/v2/`), {
-      services: [service],
-    });
-    await new Promise<void>((resolve, reject) => {
-      registry.#proxy.once("error", reject);
-      registry.#proxy.listen(port, address, resolve);
-    });
+  /** @param tokens who may read at `url` what; everybody everything when absent */
+  static async start(lab: Lab, address: string, port: number, tokens?: TokenServer): Promise<Registry> {
+    const backPort = await startService(lab, "docker-registry", "");
+    const frontPort = tokens === undefined ? backPort : await startService(lab, "docker-registry-front", tokens.registryConfig);
+    const registry = new Registry(`http://127.0.0.1:${backPort}`, frontPort, address, port);
+    await registry.resume();
     lab.onClose(() => {
       registry.#proxy.close();
       registry.#proxy.closeAllConnections();
@@ -59,10 +47,17 @@ export class Registry {
   async stop(): Promise<void> {
     this.#proxy.closeAllConnections();
     await new Promise((resolve) => this.#proxy.close(resolve));
-    await this.#service.stop();
   }
 
-  async #forward(request: IncomingMessage, response: ServerResponse, backPort: number): Promise<void> {
+  /** After a stop: it is reached again. */
+  async resume(): Promise<void> {
+    await new Promise<void>((resolve, reject) => {
+      this.#proxy.once("error", reject);
+      this.#proxy.listen(this.#port, this.#address, resolve);
+    });
+  }
+
+  async #forward(request: IncomingMessage, response: ServerResponse, frontPort: number): Promise<void> {
     const url = new URL(request.url ?? "/", "http://registry");
     const entry = this.log.open({
       method: request.method ?? "GET",
@@ -76,7 +71,7 @@ export class Registry {
     try {
       const answer = await new Promise<IncomingMessage>((resolve, reject) => {
         const upstream = httpRequest(
-          { host: "127.0.0.1", port: backPort, method: request.method, path: request.url, headers: request.headers },
+          { host: "127.0.0.1", port: frontPort, method: request.method, path: request.url, headers: request.headers },
           resolve,
         );
         upstream.once("error", reject);
@@ -92,6 +87,25 @@ export class Registry {
       response.destroy();
     }
   }
+}
+
+/** Starts a docker-registry on the lab's one storage. @returns its port on the loopback */
+async function startService(lab: Lab, name: string, auth: string): Promise<number> {
+  const port = await freePort();
+  const config = lab.writeFile(
+    `${name}.yml`,
+    [
+      "version: 0.1",
+      "log: { level: warn, accesslog: { disabled: true } }",
+      `storage: { filesystem: { rootdirectory: "${lab.makeDir("registry")}" }, delete: { enabled: true } }`,
+      `http: { addr: "127.0.0.1:${port}", relativeurls: true }`,
+      auth,
+      "",
+    ].join("\n"),
+  );
+  const service: Service = lab.start(name, ["docker-registry", "serve", config]);
+  await waitFor("the registry answers", async () => await answersTcp("127.0.0.1", port), { services: [service] });
+  return port;
 }
 
 function counting(entry: ServedRequest): (source: AsyncIterable<Buffer>) => AsyncGenerator<Buffer> {
