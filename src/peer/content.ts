@@ -29,16 +29,26 @@ export interface ContentPart {
   readonly bytes: Uint8Array;
 }
 
+/** Bytes [startByte, endByte) of content. */
+export interface ReadRange {
+  readonly startByte: number;
+  /** Undefined: to the end. */
+  readonly endByte: number | undefined;
+  /** See {@link Content.read}. */
+  readonly lent?: boolean;
+}
+
 /** Open content. The download goes on while it is open, and after `close` too if others need it. */
 export interface Content {
   readonly info: ContentInfo;
   /**
    * Verified bytes of [startByte, endByte) in order, from the first that is there; `endByte` undefined = to the end.
-   * Falls over to the origin inside the iteration when the swarm stalls. Chunks belong to the consumer.
+   * Falls over to the origin inside the iteration when the swarm stalls. Chunks belong to the consumer; with `lent`
+   * only until it asks for the next, or ends the iteration.
    * Any number of reads may run at a time; ending the iteration early harms nobody.
    * @throws AppError while iterating: what the origin or the disk said; DIGEST_MISMATCH before the last byte
    */
-  read(range: { readonly startByte: number; readonly endByte: number | undefined }, signal: AbortSignal): AsyncIterable<Uint8Array>;
+  read(range: ReadRange, signal: AbortSignal): AsyncIterable<Uint8Array>;
   /**
    * As `read`, but every byte as soon as it is here, whatever its place: for who writes a file. Nobody is asked to send
    * what comes first first. Absent where the content comes in order only.

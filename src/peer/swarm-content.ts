@@ -2,18 +2,21 @@
 import { AppError } from "../base/errors.ts";
 import type { ByteSources, Source, TaskInfo } from "../protocol/control-messages.ts";
 import { PieceSet } from "../protocol/piece-set.ts";
-import { type Content, type ContentInfo, type ContentPart, numbered } from "./content.ts";
+import { ChunkPool } from "./chunk-pool.ts";
+import { type Content, type ContentInfo, type ContentPart, numbered, type ReadRange } from "./content.ts";
 import { type DirectOpenerDeps, readOrigin } from "./direct-content.ts";
 import type { PeerTask } from "./peer.ts";
 import type { StoredTask } from "./store/piece-store.ts";
 
-/** Bytes handed on at a time. Source: node-dataplane study §11 (256 KiB). */
+/** Bytes handed on at a time where they are the consumer's to keep. */
 const CHUNK_BYTES = 256 * 1024;
 /** Without a byte for this long the origin is read instead; shorter while nobody is there to mend the swarm. */
 const STALL_MS = 30_000;
 const STALL_ALONE_MS = 10_000;
 /** A failed task is given up at once, but for the moment a supernode needs to come back with a better answer. */
 const LOOK_MS = 500;
+
+const chunkPool = new ChunkPool();
 
 export interface SwarmContentDeps {
   readonly task: PeerTask;
@@ -50,16 +53,14 @@ export class SwarmContent implements Content {
     };
   }
 
-  async *read(
-    range: { readonly startByte: number; readonly endByte: number | undefined },
-    signal: AbortSignal,
-  ): AsyncGenerator<Uint8Array> {
+  async *read(range: ReadRange, signal: AbortSignal): AsyncGenerator<Uint8Array> {
     const { task } = this.#deps;
     const { session, stored } = task;
     const readerId = session.newReaderId();
     let at = range.startByte;
     const watch = new StallWatch(this.#deps);
     let toldPiece: number | undefined;
+    const lent = range.lent === true ? chunkPool.take() : undefined;
     try {
       for (;;) {
         const endByte = session.lengthBytes === undefined ? range.endByte : Math.min(range.endByte ?? session.lengthBytes, session.lengthBytes);
@@ -67,7 +68,7 @@ export class SwarmContent implements Content {
         const piece = Math.floor(at / session.pieceLengthBytes);
         if (stored.have.has(piece)) {
           const pieceEnd = Math.min((piece + 1) * session.pieceLengthBytes, endByte ?? Number.POSITIVE_INFINITY);
-          const chunk = Buffer.allocUnsafe(Math.min(CHUNK_BYTES, pieceEnd - at));
+          const chunk = (lent ?? Buffer.allocUnsafe(Math.min(CHUNK_BYTES, pieceEnd - at))).subarray(0, pieceEnd - at);
           // Thrown away since: the task's failure says why, or the piece comes again.
           if (!(await readHeld(stored, at, chunk))) continue;
           at += chunk.length;
@@ -88,6 +89,7 @@ export class SwarmContent implements Content {
       }
     } finally {
       task.readerAt(readerId, undefined);
+      if (lent !== undefined) chunkPool.give(lent);
     }
   }
 

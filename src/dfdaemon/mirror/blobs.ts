@@ -174,7 +174,7 @@ async function* bodyOf(
       continue;
     }
     let leftBytes = part.endByte === undefined ? undefined : part.endByte - part.startByte;
-    for await (const chunk of content.read(part, signal)) {
+    for await (const chunk of content.read({ startByte: part.startByte, endByte: part.endByte, lent: true }, signal)) {
       if (leftBytes !== undefined) leftBytes -= chunk.length;
       if (leftBytes !== undefined && leftBytes < 0) throw lengthWrong("more");
       yield chunk;

@@ -20,7 +20,7 @@ export class BodyWriter {
   }
 
   /**
-   * Resolves once the socket asks for more. The bytes must not change until then.
+   * Resolves once the kernel has the bytes. They must not change until then.
    *
    * @returns false when the client is gone
    */
@@ -29,7 +29,7 @@ export class BodyWriter {
       if (isGone(this.#response)) return false;
       const slice = bytes.subarray(at, at + WRITE_BYTES_MAX);
       this.#sentBytes += slice.length;
-      if (!this.#response.write(slice)) await drained(this.#response);
+      await written(this.#response, slice);
     }
     return !isGone(this.#response);
   }
@@ -78,15 +78,15 @@ function isGone(response: ServerResponse): boolean {
   return response.destroyed || response.closed || response.socket === null || response.socket.destroyed;
 }
 
-function drained(response: ServerResponse): Promise<void> {
+/** Resolves when the bytes have left this process, or never will. */
+function written(response: ServerResponse, bytes: Uint8Array): Promise<void> {
   const { promise, resolve } = Promise.withResolvers<void>();
   const done = (): void => {
-    response.off("drain", done);
     response.off("close", done);
     resolve();
   };
-  response.on("drain", done);
   response.on("close", done);
+  response.write(bytes, done);
   return promise;
 }
 

@@ -49,6 +49,11 @@ export class Containerd {
     return await this.#ctr(["images", "pull", "--hosts-dir", CERTS, image]);
   }
 
+  /** Removes the image, and what only it needed. */
+  async forget(image: string): Promise<Finished> {
+    return await this.#ctr(["images", "rm", "--sync", image]);
+  }
+
   /** Runs the image's own command and gives its output. */
   async run(image: string): Promise<Finished> {
     return await this.#ctr(["run", "--rm", "--snapshotter", "overlayfs", image, "e2e"]);
