@@ -4,8 +4,7 @@
  *
  * Root, with what `.ci/run` installs. `node bench/mirror/main.ts [--rounds 7] [--megabytes 500] [--out FILE]`
  */
-import { appendFileSync, rmSync } from "node:fs";
-import { readFileSync } from "node:fs";
+import { appendFileSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 
@@ -15,7 +14,7 @@ import { type Dfdaemon, startHostDaemon, Supernode } from "../../test/e2e/lib/dr
 import { EngineHost } from "../../test/e2e/lib/engine-host.ts";
 import { type PushedImage, pushImage } from "../../test/e2e/lib/image.ts";
 import { answersHttp, Lab, waitFor } from "../../test/e2e/lib/processes.ts";
-import { machineFacts } from "../lab/accounting.ts";
+import { descendantCpuSeconds, machineCpuSeconds, machineFacts } from "../lab/accounting.ts";
 
 const MEGABYTE = 1_000_000;
 const LAYERS = 5;
@@ -72,9 +71,13 @@ await lab.use(async () => {
   const mirror = "http://127.0.0.1:65001";
   engineHost.configure("/etc/containerd/certs.d/direct.test/hosts.toml", hostsToml(registryUrl, registryUrl));
   const containerd = await Containerd.start(lab, engineHost, { registry: "reg.test", mirror, server: registryUrl });
+  let foreignCores = 0;
   const pull = async (name: string): Promise<number> => {
     const reference = `${name}/${image.repository}:${image.tag}`;
+    const [own, machine] = [descendantCpuSeconds(), machineCpuSeconds()];
     const done = await containerd.pull(reference);
+    const foreign = machineCpuSeconds() - machine - (descendantCpuSeconds() - own);
+    foreignCores = Math.max(foreignCores, foreign / (done.ms / 1000));
     if (done.code !== 0) throw new Error(`pull of ${reference}: ${done.stdout}${done.stderr}`);
     await containerd.forget(reference);
     return done.ms / 1000;
@@ -83,6 +86,7 @@ await lab.use(async () => {
   const facts = machineFacts();
   print({ facts, command: process.argv.slice(1).join(" "), rounds, imageBytes, layers: image.blobs.length - 1 });
   await pull("direct.test");
+  foreignCores = 0;
   const times = { direct: [] as number[], cold: [] as number[], warm: [] as number[] };
   for (let round = 0; round < rounds; round += 1) {
     const fresh = await Fresh.start(lab, cluster.address, host, registryUrl);
@@ -93,7 +97,8 @@ await lab.use(async () => {
     times.warm.push(await pull("reg.test"));
     if (round === rounds - 1) print({ firstByteMs: await firstBytes(engineHost, mirror, image) });
     await fresh.remove();
-    print({ round, direct: times.direct.at(-1), cold: times.cold.at(-1), warm: times.warm.at(-1) });
+    print({ round, direct: times.direct.at(-1), cold: times.cold.at(-1), warm: times.warm.at(-1), foreignCores });
+    foreignCores = 0;
   }
   const [direct, cold, warm] = [times.direct, times.cold, times.warm].map(median) as [number, number, number];
   print({ medianSeconds: { direct, cold, warm }, coldToDirect: cold / direct, warmToDirect: warm / direct });
