@@ -13,6 +13,14 @@ export type JoinTokenConfig =
   | { readonly kind: "file"; readonly file: string }
   | { readonly kind: "none" };
 
+/** How long an origin's word holds that a caller may read something. */
+export interface GrantConfig {
+  /** In ms from when it was asked; tickets for what was asked for with credentials end with it. */
+  readonly grantMs: number;
+  /** How much longer while the origin cannot be asked, in ms. */
+  readonly outageGrantMs: number;
+}
+
 /** Everything that a supernode is told; parsed, checked and frozen by src/cli. */
 export interface SupernodeConfig {
   readonly version: string;
@@ -23,6 +31,7 @@ export interface SupernodeConfig {
   readonly joinToken: JoinTokenConfig;
   /** How origins are reached: their authorities, credentials, proxies. */
   readonly network: OriginNetwork;
+  readonly grants: GrantConfig;
   readonly cache: CacheConfig;
   readonly limits: RateLimits;
   readonly labels: HostLabels;
