@@ -161,8 +161,8 @@ function isNobody(request: OriginRequest): boolean {
   return request.headers["authorization"] === NOBODY;
 }
 
-function withoutAuthorization({ url, headers: { authorization: _, ...headers } }: OriginRequest): OriginRequest {
-  return { url, headers };
+function withoutAuthorization({ url, headers }: OriginRequest): OriginRequest {
+  return { url, headers: Object.fromEntries(Object.entries(headers).filter(([name]) => name !== "authorization")) };
 }
 
 /** What is learnt of a repository serves who asks it in the same name. */
