@@ -10,11 +10,14 @@ const KEEP_MS = 120_000;
 
 export interface KeptTask {
   readonly task: PeerTask;
-  readonly source: Source;
+  /** The latest that the supernode let us in with. */
+  source: Source;
   readonly info: TaskInfo;
   readers: number;
   toldQuarter: number;
   timer: NodeJS.Timeout | undefined;
+  /** When our ticket is to be renewed. */
+  renewal: NodeJS.Timeout | undefined;
   /** Its pieces were thrown away: no newcomer shares it. */
   isWorthless: boolean;
 }
@@ -39,7 +42,7 @@ export class KeptTasks {
       this.use(present);
       return present;
     }
-    const kept: KeptTask = { task, source, info, readers: 1, toldQuarter: 0, timer: undefined, isWorthless: false };
+    const kept: KeptTask = { task, source, info, readers: 1, toldQuarter: 0, timer: undefined, renewal: undefined, isWorthless: false };
     this.#kept.set(taskId, kept);
     return kept;
   }
@@ -63,6 +66,7 @@ export class KeptTasks {
   expel(kept: KeptTask): void {
     kept.isWorthless = true;
     clearTimeout(kept.timer);
+    clearTimeout(kept.renewal);
     if (this.#kept.get(kept.task.session.taskId) === kept) this.#kept.delete(kept.task.session.taskId);
     if (kept.readers === 0) kept.task.release();
   }
@@ -84,6 +88,7 @@ export class KeptTasks {
 
   #drop(kept: KeptTask): void {
     clearTimeout(kept.timer);
+    clearTimeout(kept.renewal);
     this.#kept.delete(kept.task.session.taskId);
     kept.task.release();
   }

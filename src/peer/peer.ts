@@ -11,6 +11,7 @@ import type { ByteSources, Neighbour } from "../protocol/control-messages.ts";
 import type { PeerId, TaskId } from "../protocol/ids.ts";
 import type { Priority, SwarmConfig, SwarmSnapshot } from "../swarm/index.ts";
 import { LinkTable } from "./link/link-table.ts";
+import { OWN_CLOCK, type TicketClock } from "./membership/tickets.ts";
 import { servePieces } from "./piece-http.ts";
 import type { PieceProof, PieceStore, StoredTask, TaskRecord } from "./store/piece-store.ts";
 import { SwarmDriver } from "./swarm-driver.ts";
@@ -21,7 +22,7 @@ export interface PeerTask {
   readonly stored: StoredTask;
   /** What readers wait on; see TaskSession. */
   readonly session: TaskSession;
-  /** Dials neighbours (existing links are reused) and joins the task on the links, showing `ticket`. */
+  /** Dials neighbours (existing links are reused) and joins the task on the links, showing `ticket`; a new one to all. */
   connect(neighbours: readonly Neighbour[], ticket: string): void;
   disconnect(peerIds: readonly PeerId[]): void;
   /** A piece read from the origin by this peer (seed, or lease holder): stored, then offered at once. */
@@ -68,6 +69,8 @@ export interface PeerOptions {
   /** A piece is verified and on disk. */
   readonly stored?: (session: TaskSession, piece: number) => void;
   readonly swarm?: Partial<SwarmConfig>;
+  /** The time that others' tickets are held against. Default: this machine's. */
+  readonly clock?: TicketClock;
 }
 
 export class Peer implements PeerService {
@@ -210,7 +213,7 @@ export class Peer implements PeerService {
       return session;
     }
     const promise = open().then((stored) => {
-      const session = new TaskSession(stored);
+      const session = new TaskSession(stored, this.#options.clock ?? OWN_CLOCK);
       this.#sessions.set(taskId, session);
       this.#driver.openTask(session, priority);
       return session;
@@ -241,7 +244,7 @@ export class Peer implements PeerService {
       stored: session.stored,
       session,
       connect: (neighbours, ticket) => {
-        session.ticket = ticket;
+        this.#driver.showTicket(session, ticket);
         for (const neighbour of neighbours) {
           if (neighbour.peerId === this.peerId) continue;
           session.neighbours.set(neighbour.peerId, neighbour);

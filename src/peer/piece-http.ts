@@ -51,8 +51,9 @@ async function serve(
   if (!isTaskId(taskId) || ticket === undefined || typeof peerId !== "string" || !isPeerId(peerId)) throw refused;
   const session = await find(taskId);
   if (session === undefined) throw refused;
+  const mayHave = (): void => void session.tickets.verify(ticket, taskId, peerId);
   try {
-    session.tickets.verify(ticket, taskId, peerId);
+    mayHave();
   } catch {
     throw refused;
   }
@@ -72,7 +73,7 @@ async function serve(
             "x-dragonfly-piece-signature": Buffer.from(proof.signature).toString("base64url"),
           }),
     });
-    return send(request, response, session, startByte, endByte);
+    return send(request, response, session, { startByte, endByte }, mayHave);
   }
   if (lengthBytes === undefined) throw new AppError("PIECE_UNKNOWN", "the length of this task is not known yet");
   const asked = parseRange(request.headers.range, lengthBytes);
@@ -94,21 +95,23 @@ async function serve(
     "content-length": range.endByte - range.startByte,
     ...(partial ? { "content-range": formatContentRange(range, lengthBytes) } : {}),
   });
-  return send(request, response, session, range.startByte, range.endByte);
+  return send(request, response, session, range, mayHave);
 }
 
 async function send(
   request: IncomingMessage,
   response: ServerResponse,
   session: TaskSession,
-  startByte: number,
-  endByte: number,
+  { startByte, endByte }: { readonly startByte: number; readonly endByte: number },
+  /** Throws once the ticket has run out: a long answer ends with it. */
+  mayHave: () => void,
 ): Promise<void> {
   if (request.method === "HEAD") {
     response.end();
     return;
   }
   for (let at = startByte; at < endByte && !response.destroyed; ) {
+    mayHave();
     const chunk = Buffer.allocUnsafe(Math.min(CHUNK_BYTES, endByte - at));
     await session.stored.read(at, chunk);
     at += chunk.length;

@@ -3,7 +3,8 @@ import { AppError } from "../base/errors.ts";
 import type { ByteSources, Neighbour } from "../protocol/control-messages.ts";
 import { pieceCountOf, pieceLengthAt } from "../protocol/geometry.ts";
 import type { PeerId, TaskId } from "../protocol/ids.ts";
-import { SignatureVerifier, TicketVerifier } from "./membership/credentials.ts";
+import { SignatureVerifier } from "./membership/credentials.ts";
+import { type TicketClock, TicketVerifier } from "./membership/tickets.ts";
 import type { PieceProof, StoredTask } from "./store/piece-store.ts";
 
 export class TaskSession {
@@ -12,6 +13,7 @@ export class TaskSession {
   readonly tickets: TicketVerifier;
   /** Peers the supernode gave us for this task. */
   readonly neighbours = new Map<PeerId, Neighbour>();
+  /** Ours, shown to neighbours; may have run out. */
   ticket = "";
   /** Why the task cannot be completed through the swarm; readers get it once they need what is missing. */
   failure: AppError | undefined;
@@ -25,10 +27,10 @@ export class TaskSession {
   #pins = 0;
   #released = false;
 
-  constructor(stored: StoredTask) {
+  constructor(stored: StoredTask, clock: TicketClock) {
     this.stored = stored;
     this.verifier = new SignatureVerifier(stored.record.publicKey);
-    this.tickets = new TicketVerifier(this.verifier);
+    this.tickets = new TicketVerifier(this.verifier, clock);
     this.#cacheBytes = this.heldBytes;
   }
 

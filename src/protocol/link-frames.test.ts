@@ -39,6 +39,7 @@ const anyFrame: fc.Arbitrary<LinkFrame> = fc.oneof(
   fc.record({ type: fc.constantFrom("accept" as const, "cancel" as const, "withdraw" as const), channel: uint32, piece }),
   fc.record({ type: fc.constant("decline" as const), channel: uint32, piece, reason: fc.constantFrom(...DECLINE_REASONS) }),
   fc.record({ type: fc.constant("length" as const), channel: uint32, lengthBytes: fc.maxSafeNat(), signature }),
+  fc.record({ type: fc.constant("ticket" as const), channel: uint32, ticket }),
   fc.constantFrom<LinkFrame>({ type: "ping" }, { type: "pong" }),
 ).map((frame) => ({ ...frame }));
 
@@ -70,7 +71,7 @@ test("what a later version appends to a frame is skipped", () => {
 });
 
 test("a type of a later version is skipped, its reason for declining understood as unwanted", () => {
-  for (const typeCode of [0, 16, 200, 255]) assert.equal(decodeFrame(typeCode, new Uint8Array(50)), undefined);
+  for (const typeCode of [0, 17, 200, 255]) assert.equal(decodeFrame(typeCode, new Uint8Array(50)), undefined);
   const [typeCode, body] = taken(encodeFrame({ type: "decline", channel: 1, piece: 2, reason: "busy" }));
   body[8] = 99;
   assert.deepEqual(decodeFrame(typeCode, body), { type: "decline", channel: 1, piece: 2, reason: "unwanted" });

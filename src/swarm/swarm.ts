@@ -15,6 +15,7 @@ const STIRRING: ReadonlySet<SwarmInput["type"]> = new Set([
   "pieceStored",
   "linkClosed",
   "remoteJoined",
+  "remoteAdmitted",
   "remoteStatus",
   "remoteWants",
   "offerAccepted",
@@ -141,6 +142,13 @@ export class Swarm {
       }
       case "remoteJoined":
         return this.#joinRemote(input);
+      case "remoteAdmitted": {
+        const remote = this.#remote(input.linkId, input.taskId);
+        if (remote === undefined) return;
+        remote.receives = input.receives;
+        if (!input.receives) this.#sending.dropRemote(remote, true);
+        return;
+      }
       case "remoteLeft": {
         const remote = this.#remote(input.linkId, input.taskId);
         if (remote !== undefined) this.#forgetRemote(remote, false);

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import { AppError } from "../../base/errors.ts";
+import { AppError, toAppError } from "../../base/errors.ts";
 import { fromHttpStatus } from "../../origin/http-failure.ts";
 import { SigningKey, SignatureVerifier } from "../../peer/membership/credentials.ts";
 import type { TaskId } from "../../protocol/ids.ts";
@@ -11,6 +11,7 @@ import { FakeOrigin, FakeStore, silentLog } from "../cache/seed-fixture.test.ts"
 import { TaskResolver } from "./task-resolver.ts";
 import { VersionMemory } from "./version-memory.ts";
 
+const GRANT_MS = 300_000;
 const key = SigningKey.generate();
 const source = { url: "http://origin/file", headers: {} };
 const down = (): AppError => new AppError("ORIGIN_UNREACHABLE", "down");
@@ -29,6 +30,7 @@ function lab(origin: FakeOrigin, versions = new VersionMemory(":memory:"), store
     unixMs: () => clock.unixMs,
     random: () => 0,
     sleep: () => Promise.resolve(),
+    grants: { grantMs: GRANT_MS, outageGrantMs: 0 },
   });
   return { resolver, versions, store, clock, active };
 }
@@ -159,6 +161,25 @@ test("while the origin answers 500, 502 or 504, what it last said stands, and th
     const stale = await resolver.resolve(source, undefined);
     assert.deepEqual([stale.taskId, stale.info], [fresh.taskId, undefined]);
   }
+});
+
+test("M14: while the origin is down, who brings credentials is let in no longer than a grant lasts", async () => {
+  const origin = new FakeOrigin(Buffer.alloc(1000));
+  const { resolver, store, clock, active } = lab(origin);
+  const mine = { url: `http://origin/v2/r/blobs/sha256:${"a".repeat(64)}`, headers: { authorization: "Bearer x" } };
+  const fresh = await resolver.resolve(mine, undefined);
+  await complete(store, fresh);
+  const later = async (ms: number, hint?: TaskId): Promise<string> => {
+    clock.nowMs += ms;
+    clock.unixMs += ms;
+    origin.statErrors = Array.from({ length: 4 }, down);
+    return await resolver.resolve(mine, hint).then(({ info }) => (info === undefined ? "stale" : "fresh"), (error: unknown) => toAppError(error).code);
+  };
+  assert.equal(await later(GRANT_MS / 2 - 1), "fresh", "the origin's word is remembered for half a grant, a ticket is the other half");
+  assert.equal(await later(1), "stale");
+  assert.equal(await later(GRANT_MS), "ORIGIN_UNREACHABLE");
+  active.add(fresh.taskId);
+  assert.equal(await later(1000, fresh.taskId), "stale", "a transfer under way goes on");
 });
 
 test("404 and 401 are answers: nothing stale is given then", async () => {

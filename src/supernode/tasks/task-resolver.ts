@@ -15,8 +15,10 @@ import type { PieceStore, TaskRecord } from "../../peer/store/piece-store.ts";
 import type { Source } from "../../protocol/control-messages.ts";
 import { pieceLengthFor } from "../../protocol/geometry.ts";
 import type { TaskId } from "../../protocol/ids.ts";
+import type { GrantConfig } from "../config.ts";
 import { identifySource, isVersioned, newVersionNonce, type SourceIdentity, versionTaskId } from "./task-identity.ts";
-import type { VersionMemory } from "./version-memory.ts";
+import { isPrivateSource } from "./private-source.ts";
+import type { RememberedVersion, VersionMemory } from "./version-memory.ts";
 
 export interface TaskResolverDeps {
   readonly origin: Pick<Origin, "stat">;
@@ -32,6 +34,7 @@ export interface TaskResolverDeps {
   readonly random: () => number;
   readonly sleep?: (delayMs: number, signal: AbortSignal) => Promise<void>;
   readonly onStat?: (code: string) => void;
+  readonly grants: GrantConfig;
 }
 
 export interface ResolvedTask {
@@ -74,7 +77,7 @@ export class TaskResolver {
       return this.#fresh(identity, source, info, hint);
     } catch (thrown) {
       const error = toAppError(thrown);
-      if (!error.retriable || remembered === undefined) throw error;
+      if (!error.retriable || remembered === undefined || !this.#isGranted(source, remembered, hint)) throw error;
       const stale = await this.#stale(remembered.taskId, source, hint);
       if (stale === undefined) throw error;
       const { taskId } = stale;
@@ -136,6 +139,13 @@ export class TaskResolver {
     };
   }
 
+  /** Who brought credentials is let in by an old answer only while it is a grant, or when he takes part already. */
+  #isGranted(source: Source, { taskId, seenUnixMs }: RememberedVersion, hint: TaskId | undefined): boolean {
+    const { grants, unixMs, isActive } = this.#deps;
+    if (!isPrivateSource(source) || (hint === taskId && isActive(taskId))) return true;
+    return unixMs() - seenUnixMs < grants.grantMs + grants.outageGrantMs;
+  }
+
   /** Complete here, or in the hands of callers who took part already: theirs may be whole together. */
   async #stale(taskId: TaskId, source: Source, hint: TaskId | undefined): Promise<ResolvedTask | undefined> {
     const stored = await this.#deps.store.find(taskId);
@@ -150,7 +160,7 @@ export class TaskResolver {
 
   /** @param quick there is something to fall back on: no second attempts, and no long wait */
   #stat(identity: SourceIdentity, source: Source, quick: boolean): Promise<OriginInfo> {
-    const { nowMs, onStat } = this.#deps;
+    const { nowMs, onStat, grants } = this.#deps;
     const known = this.#asked.get(identity.accessKey);
     if (known !== undefined && (known.untilMs === undefined || known.untilMs > nowMs())) return known.answer;
     const asked: Asked = { taskId: undefined, answer: this.#ask(source, quick), untilMs: undefined };
@@ -159,7 +169,7 @@ export class TaskResolver {
       () => {
         onStat?.("OK");
         // Content known by digest cannot change: what is remembered is that this caller may have it.
-        asked.untilMs = nowMs() + (identity.contentTaskId === undefined ? REMEMBER_MS : GRANT_MS);
+        asked.untilMs = nowMs() + (identity.contentTaskId === undefined ? REMEMBER_MS : grants.grantMs / 2);
         this.#forgetOld();
       },
       (error: unknown) => {
@@ -204,8 +214,6 @@ export class TaskResolver {
 
 /** One question per second and file at most. Source: architecture.md (revalidation is coalesced). */
 const REMEMBER_MS = 1_000;
-/** How long a caller's right to content known by digest is not asked again. Source: registry-clients.md §1.9. */
-const GRANT_MS = 5 * 60_000;
 const ASKED_COUNT_MAX = 50_000;
 /** Joins that name a file without a version within this time mean the same one. */
 const NAMELESS_MS = 2_000;
