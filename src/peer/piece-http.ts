@@ -5,7 +5,6 @@
  *     GET /v1/tasks/{id}/content       by Range, as far as the pieces are here
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
-import { once } from "node:events";
 import { AppError, toAppError } from "../base/errors.ts";
 import { isPeerId, isTaskId, type TaskId } from "../protocol/ids.ts";
 import { formatContentRange, parseRange } from "../protocol/range.ts";
@@ -115,7 +114,19 @@ async function send(
     const chunk = Buffer.allocUnsafe(Math.min(CHUNK_BYTES, endByte - at));
     await session.stored.read(at, chunk);
     at += chunk.length;
-    if (!response.write(chunk)) await Promise.race([once(response, "drain"), once(response, "close")]);
+    if (!response.write(chunk)) await drained(response);
   }
   response.end();
+}
+
+function drained(response: ServerResponse): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const done = (): void => {
+    response.off("drain", done);
+    response.off("close", done);
+    resolve();
+  };
+  response.on("drain", done);
+  response.on("close", done);
+  return promise;
 }

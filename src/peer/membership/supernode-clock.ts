@@ -18,6 +18,7 @@ export class SupernodeClock implements TicketClock {
   #offsetMs: number;
   #outageSinceMs: number | undefined;
   #backAtMs: number | undefined;
+  #isKnown = false;
 
   constructor(clocks: MachineClocks = { nowMs: () => performance.now(), unixMs: Date.now }) {
     this.#clocks = clocks;
@@ -29,6 +30,9 @@ export class SupernodeClock implements TicketClock {
   registered(unixMs: number): void {
     const nowMs = this.#clocks.nowMs();
     this.#offsetMs = unixMs - nowMs;
+    // At the first time nobody's ticket has run out on us.
+    if (!this.#isKnown) this.#outageSinceMs = undefined;
+    this.#isKnown = true;
     this.#backAtMs = nowMs;
   }
 

@@ -16,7 +16,7 @@ import type { Source } from "../../protocol/control-messages.ts";
 import { pieceLengthFor } from "../../protocol/geometry.ts";
 import type { TaskId } from "../../protocol/ids.ts";
 import type { GrantConfig } from "../config.ts";
-import { identifySource, isVersioned, newVersionNonce, type SourceIdentity, versionTaskId } from "./task-identity.ts";
+import { identifySource, isVersioned, newVersionNonce, sourceByDigest, type SourceIdentity, versionTaskId } from "./task-identity.ts";
 import { isPrivateSource } from "./private-source.ts";
 import type { RememberedVersion, VersionMemory } from "./version-memory.ts";
 
@@ -74,7 +74,11 @@ export class TaskResolver {
     const remembered = this.#deps.versions.get(identity.accessKey);
     try {
       const info = await this.#stat(identity, source, remembered !== undefined);
-      return this.#fresh(identity, source, info, hint);
+      const byDigest = sourceByDigest(source, info);
+      if (byDigest === undefined) return this.#fresh(identity, source, info, hint);
+      const resolved = this.#fresh(identifySource(byDigest, this.#secret), byDigest, info, hint);
+      this.#remember(identity, resolved.taskId, info);
+      return resolved;
     } catch (thrown) {
       const error = toAppError(thrown);
       if (!error.retriable || remembered === undefined || !this.#isGranted(source, remembered, hint)) throw error;
@@ -98,16 +102,20 @@ export class TaskResolver {
   }
 
   #fresh(identity: SourceIdentity, source: Source, info: OriginInfo, hint: TaskId | undefined): ResolvedTask {
-    const { versions, unixMs } = this.#deps;
     const taskId = isVersioned(info) || identity.contentTaskId !== undefined
       ? versionTaskId(identity, info, "")
       : this.#namelessVersion(identity, info, hint);
-    const version = { taskId, lengthBytes: info.lengthBytes, seenUnixMs: unixMs() };
+    this.#remember(identity, taskId, info);
+    return { taskId, source, record: this.#record(taskId, identity, info), info };
+  }
+
+  #remember(identity: SourceIdentity, taskId: TaskId, { lengthBytes }: OriginInfo): void {
+    const { versions, unixMs } = this.#deps;
+    const version = { taskId, lengthBytes, seenUnixMs: unixMs() };
     versions.set(identity.accessKey, version);
     versions.set(identity.fileKey, version);
     const asked = this.#asked.get(identity.accessKey);
     if (asked !== undefined) asked.taskId = taskId;
-    return { taskId, source, record: this.#record(taskId, identity, info), info };
   }
 
   /** Without ETag and Last-Modified the same file is only taken for the same while somebody is at it. */
