@@ -144,6 +144,7 @@ async function compose(
     versions,
     key,
     log,
+    freshness: config.freshness,
     isActive: (taskId) => joins.isActive(taskId),
     nowMs,
     unixMs: Date.now,
@@ -230,6 +231,7 @@ async function compose(
       log.level = next.logLevel;
       peer.setLimits(next.limits);
       meter.setRate(next.limits.originBytesPerSecond);
+      resolver.setFreshness(next.freshness);
     },
     close: async () => {
       isReady = false;
