@@ -42,6 +42,7 @@ export function supernodeConfig(config: ResolvedConfig<typeof SUPERNODE_SETTINGS
     grants: { grantMs: values.grantLife, outageGrantMs: values.outageGrant },
     cache: cacheConfig(values),
     limits: rateLimits(values),
+    freshness: { revalidateMs: values.revalidateInterval, staleMs: values.serveStale, staleTagMs: values.serveStaleTags },
     labels: values.labels,
     logLevel: values.logLevel,
   });

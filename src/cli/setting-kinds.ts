@@ -81,6 +81,14 @@ export const rateOrNone: Kind<number | undefined> = noneOr(
 
 export const sizeOrNone: Kind<number | undefined> = noneOr(size);
 
+export const duration: Kind<number> = scalar(
+  "DURATION",
+  "1s",
+  "a duration such as 500ms, 30s or 2h",
+  parseDuration,
+  printDuration,
+);
+
 export const durationOrNone: Kind<number | undefined> = noneOr(
   scalar(
     "DURATION",
@@ -90,9 +98,6 @@ export const durationOrNone: Kind<number | undefined> = noneOr(
     printDuration,
   ),
 );
-
-/** 0 is a duration. */
-export const duration: Kind<number> = scalar("DURATION", "5m", "a duration such as 30s or 2h", parseDuration, printDuration);
 
 export const name: Kind<string | undefined> = {
   ...scalar(

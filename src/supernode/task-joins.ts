@@ -157,7 +157,7 @@ export class TaskJoins {
     const seedTask = await this.#deps.seeds.open(resolved);
     if (this.#deps.peers.get(peer.peerId) !== peer) return;
     this.#memberOf(taskId, peer.peerId).grantedUnixMs = this.#deps.unixMs();
-    this.#enter(peer, message, seedTask, this.#described(seedTask.task.stored.record, resolved), done);
+    this.#enter(peer, message, seedTask, this.#described(ownWords(seedTask.task.stored.record, resolved), resolved), done);
   }
 
   /**
@@ -207,10 +207,11 @@ export class TaskJoins {
     return member;
   }
 
-  #described(record: TaskRecord, { info }: ResolvedTask): Described {
-    if (info !== undefined) return describedOf(record);
-    // RFC 9111 dropped the header, but no other says it to a client: not revalidated.
-    return describedOf({ ...record, headers: { ...record.headers, warning: '110 - "Response is Stale"' } });
+  #described(record: TaskRecord, { staleMs }: ResolvedTask): Described {
+    if (staleMs === undefined) return describedOf(record);
+    // RFC 9111 dropped `Warning`, but no other header says it to a client: not revalidated.
+    const said = { age: String(Math.floor(staleMs / 1000)), warning: '110 - "Response is Stale"' };
+    return describedOf({ ...record, headers: { ...record.headers, ...said } });
   }
 
   #refuse(peer: ConnectedPeer, requestId: number, { code, message, details }: AppError): void {
@@ -235,6 +236,11 @@ function describedOf(record: TaskRecord): Described {
 function mayBeOldToken({ headers }: JoinMessage["source"], { code, details }: AppError): boolean {
   if (code !== "ORIGIN_UNAUTHORIZED" || !/^bearer /i.test(headers["authorization"] ?? "")) return false;
   return !/insufficient_scope/.test(String(details["wwwAuthenticate"] ?? ""));
+}
+
+/** The task as its files have it, in the words of the origin that this caller asked: another place's are not for him. */
+function ownWords(stored: TaskRecord, { info, record }: ResolvedTask): TaskRecord {
+  return info === undefined ? stored : { ...stored, contentType: record.contentType, headers: record.headers };
 }
 
 /** A task as peers are told of it. */
