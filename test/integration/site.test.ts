@@ -11,6 +11,7 @@ import { PLAIN_NETWORK, type OriginNetwork } from "../../src/origin/origin-clien
 import type { RegistryAccess } from "../../src/dfdaemon/config.ts";
 import { startDfdaemon } from "../../src/dfdaemon/dfdaemon.ts";
 import { fetchAnswer, type Answer } from "../../src/dfdaemon/mirror/lab.test.ts";
+import type { Source } from "../../src/protocol/control-messages.ts";
 import { startSupernode, type Supernode } from "../../src/supernode/supernode.ts";
 import { TokenRegistry } from "./token-registry.test.ts";
 
@@ -26,6 +27,7 @@ export interface TestHost {
   get(path: string, authorization?: string, headers?: Record<string, string>, method?: string): Promise<Answer>;
   /** Through the local API: a file's bytes or its error. */
   local(url: string, authorization?: string, digest?: string): Promise<Answer>;
+  localSource(source: Source): Promise<Answer>;
 }
 
 export interface TestSite {
@@ -43,6 +45,8 @@ export interface SiteOptions {
   readonly grantMs?: number;
   readonly access?: RegistryAccess;
   readonly network?: OriginNetwork;
+  /** Of each program. */
+  readonly uploadBytesPerSecond?: number;
 }
 
 export async function startSite(t: TestContext, options: SiteOptions): Promise<TestSite> {
@@ -51,7 +55,7 @@ export async function startSite(t: TestContext, options: SiteOptions): Promise<T
   const lines: string[] = [];
   const log = pino({ level: "debug" }, { write: (line: string) => void lines.push(line) });
   const grants = { grantMs: options.grantMs ?? 300_000, outageGrantMs: 0 };
-  const common = { version: "1", labels: {}, limits: LIMITS, logLevel: "debug" } as const;
+  const common = { version: "1", labels: {}, limits: { ...LIMITS, uploadBytesPerSecond: options.uploadBytesPerSecond }, logLevel: "debug" } as const;
   const cacheOf = (name: string) => ({ dataDirectory: join(directory, name), quotaBytes: undefined, reservedFreeBytes: 0 });
   const supernode = await startSupernode(
     {
@@ -77,6 +81,7 @@ export async function startSite(t: TestContext, options: SiteOptions): Promise<T
           ...common, listen: { host: "127.0.0.1", port: 0 }, peerListen: { host: "127.0.0.1", port: peerPort }, advertiseHost: "127.0.0.1",
           socketPath, supernodes: [{ host: "127.0.0.1", port: supernode.address.port, weight: 1 }], joinToken: JOIN_TOKEN, backToSource: true,
           registries: [{ host: "reg.test", url: registry.url, access: options.access }], network: options.network ?? PLAIN_NETWORK,
+          proxy: { clientNetworks: ["127.0.0.1"], credentials: undefined, interceptedHosts: [], authorityDirectory: join(directory, name, "proxy-ca"), swarmUrls: [] },
           grants: { ...grants, tagMs: 0, staleTagMs: 3_600_000 }, cache: cacheOf(name),
         },
         { log },
@@ -84,8 +89,12 @@ export async function startSite(t: TestContext, options: SiteOptions): Promise<T
       const mirrorPort = daemon.mirrorAddress.port;
       const get: TestHost["get"] = (path, authorization, headers = {}, method = "GET") =>
         fetchAnswer(mirrorPort, path, method, { ...headers, ...(authorization === undefined ? {} : { authorization }) });
-      const local: TestHost["local"] = (url, authorization, digest) => askLocal(socketPath, url, authorization, digest);
-      return { daemon, host: { mirrorPort, peerPort, socketPath, directory: join(directory, name), get, local } };
+      const localSource: TestHost["localSource"] = (source) => askLocal(socketPath, source);
+      const local: TestHost["local"] = (url, authorization, digest) => {
+        const source: Source = { url, headers: authorization === undefined ? {} : { authorization } };
+        return localSource(digest === undefined ? source : { ...source, digest });
+      };
+      return { daemon, host: { mirrorPort, peerPort, socketPath, directory: join(directory, name), get, local, localSource } };
     }),
   );
   t.after(async () => {
@@ -99,9 +108,7 @@ export async function startSite(t: TestContext, options: SiteOptions): Promise<T
 }
 
 /** Bytes of the answer, however it ended. */
-function askLocal(socketPath: string, url: string, authorization: string | undefined, digest: string | undefined): Promise<Answer> {
-  const headers = authorization === undefined ? {} : { authorization };
-  const source = digest === undefined ? { url, headers } : { url, headers, digest };
+function askLocal(socketPath: string, source: Source): Promise<Answer> {
   const requestId = `r${Math.random().toString(36).slice(2)}`;
   const body = JSON.stringify({ requestId, source, backToSource: true });
   return new Promise((resolve, reject) => {

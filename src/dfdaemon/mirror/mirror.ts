@@ -88,15 +88,19 @@ export class Mirror {
     return isDistributionTarget(target);
   }
 
-  /** Answers a request, whatever happens; resolves when the answer is over, and never rejects. */
-  async handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
+  /**
+   * Answers a request, whatever happens; resolves when the answer is over, and never rejects.
+   *
+   * @param upstream where the request was going; undefined: it says so itself
+   */
+  async handle(request: IncomingMessage, response: ServerResponse, upstream?: Upstream): Promise<void> {
     const record = new RequestRecord(this.#deps.log, this.metrics, this.#nowMs);
     record.method = request.method ?? "";
     record.range = request.headers.range;
     record.userAgent = request.headers["user-agent"];
     response.setHeader("docker-distribution-api-version", "registry/2.0");
     try {
-      await this.#route(request, response, record);
+      await this.#route(request, response, record, upstream);
     } catch (thrown) {
       await this.#fail(thrown, response, record);
     } finally {
@@ -104,7 +108,7 @@ export class Mirror {
     }
   }
 
-  async #route(request: IncomingMessage, response: ServerResponse, record: RequestRecord): Promise<void> {
+  async #route(request: IncomingMessage, response: ServerResponse, record: RequestRecord, given?: Upstream): Promise<void> {
     const parsed = parseDistributionTarget(request.url ?? "");
     if ("status" in parsed) return sendError(response, specAnswer(parsed.status, parsed.code, parsed.message), record);
     const { resource, registry } = parsed;
@@ -113,7 +117,7 @@ export class Mirror {
     const { method } = request;
     if ((method !== "GET" && method !== "HEAD") || resource.type === "upload") return refuseMethod(response, record);
 
-    const upstream = this.#deps.registries.resolve(registry);
+    const upstream = given ?? this.#deps.registries.resolve(registry);
     record.registry = upstream?.name;
     if (resource.type === "root") return this.#ping(upstream, request.headers.authorization, response, record);
     if (upstream === undefined) {
@@ -235,10 +239,18 @@ async function sendManifest(
   record.sources = shareSources(answer.sources, record.sentBytes);
 }
 
-/** A challenge is for who can answer it: where callers do not stand for themselves, a 401 is for the operator. */
-function inOurName({ name, access }: Upstream, thrown: unknown): unknown {
+/**
+ * A challenge is for who can answer it: where callers do not stand for themselves, a 401 is for the operator. And it is the
+ * registry's: a host that it redirected to has no say in where the client takes its password.
+ */
+function inOurName({ name, baseUrl, access }: Upstream, thrown: unknown): unknown {
   const error = toAppError(thrown);
-  if (access === "passthrough" || error.code !== "ORIGIN_UNAUTHORIZED") return thrown;
+  if (error.code !== "ORIGIN_UNAUTHORIZED") return thrown;
+  const { origin } = error.details;
+  if (access === "passthrough") {
+    if (origin === undefined || origin === new URL(baseUrl).origin) return thrown;
+    return new AppError("ORIGIN_FORBIDDEN", `${name} sent us to another host, which wants credentials; check the registry`, { cause: error });
+  }
   const what = access === "public" ? "wants credentials, and is configured to be asked without" : "refuses dfdaemon's own credentials";
   return new AppError("ORIGIN_FORBIDDEN", `${name} ${what}; check access, username and passwordFile of this registry`, { cause: error });
 }

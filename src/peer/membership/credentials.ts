@@ -157,7 +157,7 @@ export function ticketStatement(body: string): Uint8Array {
  * Reads a small secret, or writes a new one: complete under a temporary name first, then linked, so that a crash leaves
  * no half file and of two processes at once both use the first one's.
  */
-function loadOrCreateSecret(file: string, create: () => string): string {
+export function loadOrCreateSecret(file: string, create: () => string): string {
   try {
     return readFileSync(file, "utf8");
   } catch (error) {
