@@ -93,7 +93,7 @@ function describeReport(report: SimReport): string {
     `uplinks in use ${report.uplinkUse.map((share) => (share * 100).toFixed(0)).join(" ")} %`,
     `${report.offers} offers, declined ${JSON.stringify(report.declines)}`,
     `late ${report.late}, doubled ${report.doubled}, wasted ${(report.wastedShare * 100).toFixed(2)} %, stored twice ${report.storedTwice}`,
-    `${report.messagesPerPiece.toFixed(1)} messages per piece, ${report.controlMessagesPerPeer.toFixed(1)} control messages per peer`,
+    `${report.messagesPerPiece.toFixed(1)} messages and ${report.wakeUpsPerPiece.toFixed(1)} wake-ups per piece, ${report.controlMessagesPerPeer.toFixed(1)} control messages per peer`,
     `${(report.events / 1e6).toFixed(2)} M events`,
   ].join("; ");
 }

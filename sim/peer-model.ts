@@ -22,7 +22,8 @@ export type LinkMessage =
   | { readonly type: "leave" }
   | { readonly type: "have" | "want"; readonly pieces: readonly number[] }
   | { readonly type: "status"; readonly incoming: number; readonly capacity: number }
-  | { readonly type: "offer" | "accept" | "cancel" | "withdraw"; readonly piece: number }
+  | { readonly type: "offer"; readonly pieces: readonly number[] }
+  | { readonly type: "accept" | "cancel" | "withdraw"; readonly piece: number }
   | { readonly type: "decline"; readonly piece: number; readonly reason: DeclineReason };
 
 /** One end of a link. */
@@ -38,6 +39,7 @@ interface Link {
   opened: boolean;
   /** Pieces of ours on the wire. */
   readonly sends: Set<number>;
+  lastSendUs: number;
   /** Bytes of accepted pieces that have come. */
   readonly arrivals: Map<number, number>;
   /** Pieces accepted and not given up: bytes of others are dropped. */
@@ -80,7 +82,7 @@ export class PeerModel {
   finishedUs: number | undefined;
   /** It was stopped for a while, so that its own time says nothing. */
   wasFrozen = false;
-  readonly counters = { wastedBytes: 0, messages: 0, verified: 0 };
+  readonly counters = { wastedBytes: 0, messages: 0, wakeUps: 0, verified: 0 };
 
   constructor(deps: PeerModelDeps, options: { peerId: PeerId; host: Host; seed: boolean; have: PieceSet; swarmSeed: number }) {
     this.#deps = deps;
@@ -208,6 +210,7 @@ export class PeerModel {
       joined: false,
       opened: false,
       sends: new Set(),
+      lastSendUs: -1,
       arrivals: new Map(),
       accepted: new Set(),
     };
@@ -253,6 +256,9 @@ export class PeerModel {
 
   #send(link: Link, message: LinkMessage): void {
     this.counters.messages++;
+    // Frames of one moment travel in one write, and wake the other side once.
+    if (link.lastSendUs !== this.#deps.world.nowUs) this.counters.wakeUps++;
+    link.lastSendUs = this.#deps.world.nowUs;
     link.connection.send(link.end, message, messageBytes(message));
   }
 
@@ -274,7 +280,7 @@ export class PeerModel {
       case "status":
         return this.#feed({ type: "remoteStatus", linkId, incoming: message.incoming, capacity: message.capacity });
       case "offer":
-        return this.#feed({ type: "offered", linkId, taskId, piece: message.piece });
+        return this.#feed({ type: "offered", linkId, taskId, pieces: message.pieces });
       case "accept":
         return this.#feed({ type: "offerAccepted", linkId, taskId, piece: message.piece });
       case "decline":
@@ -380,8 +386,8 @@ export class PeerModel {
       case "sendWant":
         return this.#send(link, { type: "want", pieces: effect.pieces });
       case "sendOffer":
-        this.#deps.oracles.offered(this, effect.piece);
-        return this.#send(link, { type: "offer", piece: effect.piece });
+        for (const piece of effect.pieces) this.#deps.oracles.offered(this, piece);
+        return this.#send(link, { type: "offer", pieces: effect.pieces });
       case "sendAccept":
         link.accepted.add(effect.piece);
         link.arrivals.delete(effect.piece);
@@ -438,9 +444,8 @@ function messageBytes(message: LinkMessage): number {
       return 300 + message.have.length;
     case "have":
     case "want":
-      return 9 + message.pieces.length * 4;
     case "offer":
-      return 113;
+      return 9 + message.pieces.length * 4;
     default:
       return 14;
   }

@@ -39,6 +39,8 @@ export interface SimReport {
   readonly wastedShare: number;
   readonly storedTwice: number;
   readonly messagesPerPiece: number;
+  /** Writes that carried them: each wakes a process. */
+  readonly wakeUpsPerPiece: number;
   readonly controlMessagesPerPeer: number;
   readonly events: number;
 }
@@ -156,6 +158,7 @@ function reportOf(
   let late = 0;
   let doubled = 0;
   let messages = 0;
+  let wakeUps = 0;
   let wasted = 0;
   let received = 0;
   for (const peer of [...alive, seedPeer]) {
@@ -163,6 +166,7 @@ function reportOf(
     late += snapshot?.late ?? 0;
     doubled += snapshot?.doubled ?? 0;
     messages += peer.counters.messages;
+    wakeUps += peer.counters.wakeUps;
     wasted += peer.counters.wastedBytes;
     received += peer.host.receivedPayloadBytes;
   }
@@ -180,6 +184,7 @@ function reportOf(
     wastedShare: wasted / Math.max(1, received),
     storedTwice: run.oracles.storedTwiceCount,
     messagesPerPiece: messages / (options.peerCount * task.pieceCount),
+    wakeUpsPerPiece: wakeUps / (options.peerCount * task.pieceCount),
     controlMessagesPerPeer: run.supernode.messageCount / options.peerCount,
     events: run.world.eventCount,
   };

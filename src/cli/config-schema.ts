@@ -109,21 +109,21 @@ const limits = {
     kinds.rateOrNone,
     "--download-limit",
     undefined,
-    "Most bytes per second taken in from other peers, host-wide.",
+    "Most bytes per second taken in from other peers, host-wide, over all tasks.",
     { reloads: true, defaultText: "none" },
   ),
   uploadLimit: setting(
     kinds.rateOrNone,
     "--upload-limit",
     undefined,
-    "Most bytes per second given to other peers, host-wide.",
+    "Most bytes per second given to other peers, host-wide, over all tasks.",
     { reloads: true, defaultText: "none" },
   ),
   originLimit: setting(
     kinds.rateOrNone,
     "--origin-limit",
     undefined,
-    "Most bytes per second read from origins, host-wide.",
+    "Most bytes per second read from origins, host-wide, over all tasks.",
     { reloads: true, defaultText: "none" },
   ),
 };
@@ -352,7 +352,7 @@ export const DFGET_SETTINGS = {
     { flagMeans: false },
   ),
   ...network,
-  limitRate: setting(kinds.rateOrNone, "--limit-rate", undefined, "Most bytes per second for this download.", {
+  limitRate: setting(kinds.rateOrNone, "--limit-rate", undefined, "Most bytes per second for this download, also what this host takes in for it.", {
     defaultText: "none",
   }),
   timeout: setting(

@@ -65,6 +65,7 @@ export class DaemonClient implements ContentOpener {
       backToSource: asked.backToSource,
       startByte,
       ...(endByte === undefined ? {} : { endByte }),
+      ...(asked.limitBytesPerSecond === undefined ? {} : { limitBytesPerSecond: asked.limitBytesPerSecond }),
     };
     const response = await call(this.#socketPath, "POST", "/v1/content", JSON.stringify(body), signal);
     if (response.statusCode !== 200) throw await answeredError(response);

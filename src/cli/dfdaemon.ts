@@ -1,12 +1,15 @@
 /** The dfdaemon command. */
 import { DFDAEMON } from "./config-schema.ts";
+import { DOCTOR } from "./doctor/doctor.ts";
 import { awaitLocalToken } from "./join-token.ts";
 import { dfdaemonConfig } from "./program-config.ts";
 import { runService } from "./service.ts";
+import { SETUP } from "./setup/setup.ts";
 
 await runService(
   {
     program: DFDAEMON,
+    subcommands: [SETUP, DOCTOR],
     prepare: awaitLocalToken,
     configure: dfdaemonConfig,
     // Loaded late, so that --help, --version and a broken configuration answer at once.

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { createCommand, parseCommandLine } from "./command-line.ts";
+import { CommandLine } from "./command-line.ts";
 import { DFGET } from "./config-schema.ts";
 import { addDfgetFlags, aliasedSettings, dfgetJob, ignoredFlags, type DfgetJob } from "./dfget-flags.ts";
 import type { FlagTexts } from "./config.ts";
@@ -10,9 +10,10 @@ function parse(...argv: readonly string[]): {
   readonly flags: FlagTexts;
   readonly ignored: readonly string[];
 } {
-  const command = createCommand(DFGET, "1", { "--timeout": "-T" });
+  const commandLine = new CommandLine(DFGET, "1", { "--timeout": "-T" });
+  const { command } = commandLine;
   addDfgetFlags(command);
-  const parsed = parseCommandLine(command, DFGET, argv);
+  const parsed = commandLine.parse(argv);
   assert.equal(parsed.kind, "run");
   const flags = parsed.kind === "run" ? { ...aliasedSettings(command), ...parsed.flags } : {};
   return { job: () => dfgetJob(command), flags, ignored: ignoredFlags(command) };

@@ -1,8 +1,8 @@
 /** Moves one file from the best way there is into its output. */
-import { setTimeout as sleep } from "node:timers/promises";
 import { AppError, toAppError } from "../base/errors.ts";
-import { TokenBucket } from "../base/token-bucket.ts";
+import type { RateFlow } from "../base/rate-budget.ts";
 import type { Content, ContentInfo } from "../peer/content.ts";
+import { RateGate } from "../peer/rate-gate.ts";
 import type { Source } from "../protocol/control-messages.ts";
 import type { Digest } from "../protocol/ids.ts";
 import type { DfgetOutput } from "./dfget-output.ts";
@@ -25,7 +25,9 @@ export interface TransferOptions {
 /** One download: how it stands while it runs, how it went when it is over. */
 export class Transfer {
   readonly #options: TransferOptions;
-  readonly #limit: TokenBucket;
+  /** What is cached on this host comes at once; what is not, the peer holds to the limit itself. */
+  readonly #limit: RateGate;
+  readonly #flow: RateFlow;
   #content: Content | undefined;
   #info: ContentInfo | undefined;
   #via: Way["name"] | undefined;
@@ -35,7 +37,8 @@ export class Transfer {
 
   constructor(options: TransferOptions) {
     this.#options = options;
-    this.#limit = new TokenBucket(options.limitBytesPerSecond);
+    this.#limit = new RateGate(options.limitBytesPerSecond);
+    this.#flow = this.#limit.flow("interactive");
   }
 
   get info(): ContentInfo | undefined {
@@ -116,9 +119,9 @@ export class Transfer {
   }
 
   async #copyOnce(way: Way): Promise<void> {
-    const { source, backToSource, output, signal } = this.#options;
+    const { source, backToSource, limitBytesPerSecond, output, signal } = this.#options;
     const content = await untilAborted(
-      way.opener(output.likelyStartByte).open({ source, backToSource }, signal),
+      way.opener(output.likelyStartByte).open({ source, backToSource, limitBytesPerSecond }, signal),
       signal,
     );
     this.#content = content;
@@ -131,9 +134,10 @@ export class Transfer {
         for (;;) {
           const next = await untilAborted(chunks.next(), signal);
           if (next.done === true) break;
-          await output.write(next.value);
-          this.#doneBytes += next.value.length;
-          await this.#holdBack(next.value.length);
+          for await (const bytes of this.#limit.paced(this.#flow, next.value, signal)) {
+            await output.write(bytes);
+            this.#doneBytes += bytes.length;
+          }
         }
       } finally {
         // Not waited for: a way that hangs would hold up the end.
@@ -151,11 +155,6 @@ export class Transfer {
       this.#content = undefined;
       content.close();
     }
-  }
-
-  async #holdBack(byteCount: number): Promise<void> {
-    const waitMs = this.#limit.take(byteCount, Math.floor(performance.now()));
-    if (waitMs > 0) await sleep(waitMs, undefined, { signal: this.#options.signal }).catch(() => undefined);
   }
 }
 

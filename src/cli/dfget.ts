@@ -2,7 +2,7 @@
 import { toAppError, type AppError, type ErrorCode } from "../base/errors.ts";
 import { redactUrl } from "../origin/origin-url.ts";
 import type { ContentInfo } from "../peer/content.ts";
-import { createCommand, packageVersion, parseCommandLine } from "./command-line.ts";
+import { CommandLine, packageVersion } from "./command-line.ts";
 import { printConfig, resolveConfig } from "./config.ts";
 import { DFGET } from "./config-schema.ts";
 import { addDfgetFlags, aliasedSettings, dfgetJob, ignoredFlags, type DfgetJob } from "./dfget-flags.ts";
@@ -30,9 +30,10 @@ process.exit(await main(process.argv.slice(2)));
 async function main(argv: readonly string[]): Promise<number> {
   try {
     const version = packageVersion();
-    const command = createCommand(DFGET, version, { "--timeout": "-T" });
+    const commandLine = new CommandLine(DFGET, version, { "--timeout": "-T" });
+    const { command } = commandLine;
     addDfgetFlags(command);
-    const parsed = parseCommandLine(command, DFGET, argv);
+    const parsed = commandLine.parse(argv);
     if (parsed.kind === "text") return await say(process.stdout, parsed.text);
     const machine = thisMachine();
     const flags = { ...aliasedSettings(command), ...parsed.flags };

@@ -1,10 +1,11 @@
 /** The life of a service: read the configuration, start, reload on SIGHUP, drain on SIGTERM or SIGINT. */
 import { toAppError } from "../base/errors.ts";
-import { createCommand, packageVersion, parseCommandLine } from "./command-line.ts";
+import { CommandLine, packageVersion } from "./command-line.ts";
 import { printConfig, resolveConfig, type ResolvedConfig } from "./config.ts";
 import type { Program, Settings } from "./config-schema.ts";
 import { thisMachine, type Machine } from "./machine.ts";
 import { reportError } from "./report-error.ts";
+import type { Subcommand } from "./subcommand.ts";
 
 /** A started service. */
 export interface Service<C> {
@@ -16,13 +17,14 @@ export interface Service<C> {
 
 export interface ServiceDefinition<S extends Settings, C> {
   readonly program: Program<S>;
+  readonly subcommands?: readonly Subcommand<S>[];
   /** Waits, once before the start, for what the configuration needs. */
   readonly prepare?: (resolved: ResolvedConfig<S>, machine: Machine) => Promise<void>;
   readonly configure: (resolved: ResolvedConfig<S>, version: string, machine: Machine) => C;
   readonly start: (config: C) => Promise<Service<C>>;
 }
 
-/** Runs until a signal ends it. Sets the exit code: 0 after a drain, else that of the error. */
+/** Runs until a signal ends it, or does a subcommand. Sets the exit code: 0 after a drain, else that of the error. */
 export async function runService<S extends Settings, C>(
   definition: ServiceDefinition<S, C>,
   argv: readonly string[],
@@ -37,12 +39,13 @@ export async function runService<S extends Settings, C>(
 }
 
 async function runToEnd<S extends Settings, C>(
-  { program, prepare, configure, start }: ServiceDefinition<S, C>,
+  { program, subcommands = [], prepare, configure, start }: ServiceDefinition<S, C>,
   argv: readonly string[],
 ): Promise<void> {
   const version = packageVersion();
-  const command = createCommand(program, version);
-  const parsed = parseCommandLine(command, program, argv);
+  const commandLine = new CommandLine(program, version);
+  for (const subcommand of subcommands) commandLine.addSubcommand(subcommand);
+  const parsed = commandLine.parse(argv);
   if (parsed.kind === "text") {
     process.stdout.write(parsed.text);
     return;
@@ -53,6 +56,11 @@ async function runToEnd<S extends Settings, C>(
   const resolved = load();
   if (parsed.printConfig) {
     process.stdout.write(printConfig(program, resolved));
+    return;
+  }
+  if (parsed.subcommand !== undefined) {
+    const { command, subcommand } = parsed;
+    process.exitCode = await subcommand.run({ config: resolved, command, machine, version });
     return;
   }
   await prepare?.(resolved, machine);

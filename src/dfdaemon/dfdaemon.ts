@@ -1,10 +1,11 @@
 import { pino, stdTimeFunctions, type Logger } from "pino";
 import type { Registry } from "prom-client";
 import type { Origin } from "../origin/origin.ts";
-import type { ListenAddress, RateLimits } from "../peer/config.ts";
+import type { ListenAddress, RateLimits, SupernodeAddress } from "../peer/config.ts";
 import type { ContentOpener } from "../peer/content.ts";
 import { PeerNode } from "../peer/peer-node.ts";
-import type { DfdaemonConfig } from "./config.ts";
+import { SELF_TEST_PATH, SELF_TEST_REGISTRY } from "../protocol/self-test.ts";
+import type { DfdaemonConfig, RegistryConfig } from "./config.ts";
 import { LocalApi } from "./local/local-api.ts";
 import { Mirror, type MirrorOptions } from "./mirror/mirror.ts";
 import { HttpUpstreamAsker } from "./mirror/passthrough.ts";
@@ -59,7 +60,7 @@ export async function startDfdaemon(config: DfdaemonConfig, given: Partial<Dfdae
   };
   const closers: (() => Promise<void>)[] = [() => asker.close()];
   try {
-    const registries = new Registries(config.registries);
+    const registries = new Registries(config.registries, selfTestRegistry(config.supernodes));
     for (const { name, access } of registries.configured()) {
       if (access !== "own-credentials") continue;
       log.warn({ registry: name }, "whoever reaches this dfdaemon may read what its own credentials open at this registry");
@@ -127,6 +128,14 @@ function defaultDeps(config: DfdaemonConfig): DfdaemonDeps {
     log: pino({ level: config.logLevel, timestamp: stdTimeFunctions.isoTime }),
     mirrorOptions: {},
   };
+}
+
+/** The one that `dfdaemon doctor` pulls from: at the supernode that is taken when all answer. */
+function selfTestRegistry(supernodes: readonly SupernodeAddress[]): RegistryConfig | undefined {
+  const [first] = supernodes.toSorted((left, right) => right.weight - left.weight);
+  if (first === undefined) return undefined;
+  const host = first.host.includes(":") ? `[${first.host}]` : first.host;
+  return { host: SELF_TEST_REGISTRY, url: `http://${host}:${first.port}${SELF_TEST_PATH}` };
 }
 
 /** The last opened first; one that fails does not keep the others open. @throws the first failure, at the end */

@@ -8,6 +8,8 @@ export interface ContentRequest {
   readonly source: Source;
   /** May this host read the origin itself when the swarm cannot deliver? */
   readonly backToSource: boolean;
+  /** The task's own limit on this host, below the host's, > 0. Of several who want the task, the one with the most counts. */
+  readonly limitBytesPerSecond?: number | undefined;
 }
 
 /** What the content is. `headers`: end-to-end headers of the origin worth relaying, lower case. */

@@ -1,9 +1,11 @@
 /** Content straight from its origin: no swarm, no cache; the digest is checked before the last byte leaves. */
 import { AppError, toAppError } from "../base/errors.ts";
+import type { Priority } from "../base/priority.ts";
 import type { Origin, OriginBody, OriginInfo, OriginRequest } from "../origin/origin.ts";
 import { digestAlgorithm, digestHex, parseDigest } from "../protocol/ids.ts";
 import type { Content, ContentInfo, ContentOpener, ContentRequest } from "./content.ts";
 import { HandedOn } from "./handed-on.ts";
+import { RateGate } from "./rate-gate.ts";
 
 /** A body that breaks is taken up again where it broke, this often without progress. */
 const RESUME_COUNT_MAX = 4;
@@ -12,8 +14,8 @@ const RESTART_COUNT_MAX = 2;
 
 export interface DirectOpenerDeps {
   readonly origin: Origin;
-  /** Waits for the origin-read limit; resolves when `bytes` may be consumed. */
-  readonly admit?: (bytes: number) => Promise<void>;
+  /** The host's limit for reading origins; stays the caller's. */
+  readonly limit?: RateGate;
 }
 
 export class DirectOpener implements ContentOpener {
@@ -23,10 +25,11 @@ export class DirectOpener implements ContentOpener {
     this.#deps = deps;
   }
 
-  async open({ source }: ContentRequest, signal: AbortSignal): Promise<Content> {
-    const request = { url: source.url, headers: source.headers };
+  async open({ source, limitBytesPerSecond }: ContentRequest, signal: AbortSignal): Promise<Content> {
+    const { url, headers, digest, priority } = source;
+    const request = { url, headers };
     const first = await this.#deps.origin.open(request, { startByte: 0, endByte: undefined }, undefined, signal);
-    return new DirectContent(this.#deps, request, first, source.digest);
+    return new DirectContent({ ...this.#deps, request, digest, priority, limitBytesPerSecond }, first);
   }
 
   async stat({ source }: ContentRequest, signal: AbortSignal): Promise<ContentInfo> {
@@ -37,18 +40,14 @@ export class DirectOpener implements ContentOpener {
 
 class DirectContent implements Content {
   readonly info: ContentInfo;
-  readonly #deps: DirectOpenerDeps;
-  readonly #request: OriginRequest;
-  readonly #expected: OriginInfo;
+  readonly #reading: OriginReading;
   #first: OriginBody | undefined;
   #originBytes = 0;
 
-  constructor(deps: DirectOpenerDeps, request: OriginRequest, first: OriginBody, digest: string | undefined) {
-    this.#deps = deps;
-    this.#request = request;
+  constructor(reading: Omit<OriginReading, "expected">, first: OriginBody) {
+    this.#reading = { ...reading, expected: first.info };
     this.#first = first;
-    this.#expected = first.info;
-    this.info = contentInfoOf(first.info, digest);
+    this.info = contentInfoOf(first.info, reading.digest);
     first.body.on("error", () => undefined);
   }
 
@@ -60,11 +59,7 @@ class DirectContent implements Content {
     // Not at the start: the body that was opened to learn what the file is would only cost the origin bytes.
     if (first === undefined) this.#first?.body.destroy();
     this.#first = undefined;
-    for await (const chunk of readOrigin(
-      { ...this.#deps, request: this.#request, expected: this.#expected, digest: this.info.digest, first },
-      range,
-      signal,
-    )) {
+    for await (const chunk of readOrigin({ ...this.#reading, first }, range, signal)) {
       this.#originBytes += chunk.length;
       yield chunk;
     }
@@ -82,6 +77,10 @@ class DirectContent implements Content {
 
 export interface OriginReading extends DirectOpenerDeps {
   readonly request: OriginRequest;
+  /** Among all who read origins at this host. Default: somebody waits. */
+  readonly priority?: Priority | undefined;
+  /** This reading's own limit, below the host's. */
+  readonly limitBytesPerSecond?: number | undefined;
   readonly expected: OriginInfo | undefined;
   /** Checked when the range is the whole file. */
   readonly digest: string | undefined;
@@ -103,7 +102,9 @@ export async function* readOrigin(
   range: { readonly startByte: number; readonly endByte: number | undefined },
   signal: AbortSignal,
 ): AsyncGenerator<Uint8Array> {
-  const { origin, request, prefix, admit } = reading;
+  const { origin, request, prefix, limit = new RateGate(undefined) } = reading;
+  const flow = limit.flow(reading.priority ?? "interactive");
+  limit.setFlowLimit(flow, reading.limitBytesPerSecond);
   const { startByte, endByte } = range;
   let { expected, first: body } = reading;
   const digest = reading.digest === undefined ? undefined : parseDigest(reading.digest);
@@ -132,11 +133,11 @@ export async function* readOrigin(
       if (isAgain) restarts++;
       for await (const bytes of body.body as AsyncIterable<Uint8Array>) {
         if (signal.aborted) throw new AppError("ABORTED", "the reader has gone");
-        const chunk = bytes.subarray(0, endByte === undefined ? bytes.length : Math.min(bytes.length, endByte - position));
-        await admit?.(chunk.length);
-        position += chunk.length;
-        const news = await fresh(chunk);
-        if (news.length > 0) {
+        const wanted = bytes.subarray(0, endByte === undefined ? bytes.length : Math.min(bytes.length, endByte - position));
+        for await (const chunk of limit.paced(flow, wanted, signal)) {
+          position += chunk.length;
+          const news = await fresh(chunk);
+          if (news.length === 0) continue;
           at += news.length;
           handedOn.add(news);
           if (held !== undefined) yield held;

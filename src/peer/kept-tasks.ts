@@ -14,6 +14,8 @@ export interface KeptTask {
   source: Source;
   readonly info: TaskInfo;
   readers: number;
+  /** What each reader allows the task, in bytes per second; undefined = no limit of its own. */
+  readonly readerLimits: (number | undefined)[];
   toldQuarter: number;
   timer: NodeJS.Timeout | undefined;
   /** When our ticket is to be renewed. */
@@ -42,7 +44,9 @@ export class KeptTasks {
       this.use(present);
       return present;
     }
-    const kept: KeptTask = { task, source, info, readers: 1, toldQuarter: 0, timer: undefined, renewal: undefined, isWorthless: false };
+    const kept: KeptTask = {
+      task, source, info, readers: 1, readerLimits: [], toldQuarter: 0, timer: undefined, renewal: undefined, isWorthless: false,
+    };
     this.#kept.set(taskId, kept);
     return kept;
   }

@@ -7,7 +7,6 @@ import { hostname } from "node:os";
 import { join as joinPath } from "node:path";
 import type { Registry } from "prom-client";
 import { AppError, isErrorCode, toAppError } from "../base/errors.ts";
-import { TokenBucket } from "../base/token-bucket.ts";
 import type { Origin } from "../origin/origin.ts";
 import { redactUrl } from "../origin/origin-url.ts";
 import type { HostInfo, Source, TaskInfo } from "../protocol/control-messages.ts";
@@ -23,6 +22,7 @@ import { DiskStore } from "./store/disk-store.ts";
 import { type KeptTask, KeptTasks } from "./kept-tasks.ts";
 import { Peer, type PeerLog } from "./peer.ts";
 import { peerMetrics } from "./peer-metrics.ts";
+import { RateGate } from "./rate-gate.ts";
 import type { TaskRecord } from "./store/piece-store.ts";
 import { makePrivateFolder } from "./private-folder.ts";
 import { InlineContent, SwarmContent } from "./swarm-content.ts";
@@ -53,7 +53,7 @@ export class PeerNode implements ContentOpener {
   readonly #control: ControlClient;
   readonly #direct: DirectOpener;
   readonly #directDeps: DirectOpenerDeps;
-  readonly #originBucket: TokenBucket;
+  readonly #originLimit: RateGate;
   readonly #kept = new KeptTasks();
   /** What became of tasks since they were last joined, while they may not be open here yet. The latest last. */
   readonly #failures = new Map<TaskId, TaskFailedMessage>();
@@ -90,8 +90,8 @@ export class PeerNode implements ContentOpener {
     this.#log = deps.log;
     this.#store = store;
     this.#server = server;
-    this.#originBucket = new TokenBucket(config.limits.originBytesPerSecond);
-    this.#directDeps = { origin: deps.origin, admit: (bytes) => this.#admitOrigin(bytes) };
+    this.#originLimit = new RateGate(config.limits.originBytesPerSecond);
+    this.#directDeps = { origin: deps.origin, limit: this.#originLimit };
     this.#direct = new DirectOpener(this.#directDeps);
     const peerId = generatePeerId(hostname());
     this.#peer = new Peer({
@@ -154,13 +154,22 @@ export class PeerNode implements ContentOpener {
       const joined = await this.#join(request.source, true, signal);
       if (joined.inline !== null) return new InlineContent(joined.task, Buffer.from(joined.inline, "base64"));
       const kept = await this.#take(joined, request.source);
+      const { limitBytesPerSecond } = request;
+      kept.readerLimits.push(limitBytesPerSecond);
+      kept.task.setDownloadLimit(largest(kept.readerLimits));
       return new SwarmContent({
         task: kept.task,
         info: joined.task,
         source: request.source,
         direct: request.backToSource ? this.#directDeps : undefined,
+        limitBytesPerSecond,
         supernodeConnected: () => this.#control.connected,
-        closed: () => this.#kept.leave(kept),
+        closed: () => {
+          kept.readerLimits.splice(kept.readerLimits.indexOf(limitBytesPerSecond), 1);
+          // The last one's stands for as long as the task loads on without readers.
+          if (kept.readerLimits.length > 0) kept.task.setDownloadLimit(largest(kept.readerLimits));
+          this.#kept.leave(kept);
+        },
       });
     } catch (thrown) {
       return this.#openDirect(request, toAppError(thrown), signal);
@@ -186,7 +195,7 @@ export class PeerNode implements ContentOpener {
 
   setLimits(limits: RateLimits): void {
     this.#peer.setLimits(limits);
-    this.#originBucket.setRate(limits.originBytesPerSecond, Math.floor(performance.now()));
+    this.#originLimit.setRate(limits.originBytesPerSecond);
   }
 
   async close(): Promise<void> {
@@ -196,6 +205,7 @@ export class PeerNode implements ContentOpener {
     await this.#peer.close();
     this.#server.closeAllConnections();
     await new Promise<void>((resolve) => void this.#server.close(() => resolve()));
+    this.#originLimit.close();
     await this.#store.close();
   }
 
@@ -338,11 +348,6 @@ export class PeerNode implements ContentOpener {
     });
   }
 
-  async #admitOrigin(bytes: number): Promise<void> {
-    const waitMs = this.#originBucket.take(bytes, Math.floor(performance.now()));
-    if (waitMs > 0) await new Promise((resolve) => setTimeout(resolve, waitMs));
-  }
-
   #hostInfo(): HostInfo {
     const address = this.#server.address();
     return {
@@ -378,6 +383,11 @@ const FINAL_CODES: ReadonlySet<string> = new Set([
   "TLS_FAILED",
   "URL_INVALID",
 ]);
+
+/** Whoever wants no limit, or the most, has his way. */
+function largest(limits: readonly (number | undefined)[]): number | undefined {
+  return limits.includes(undefined) ? undefined : Math.max(...(limits as readonly number[]));
+}
 
 function backSourceError(request: ContentRequest, error: AppError): AppError {
   const swarmFailed = error.code === "SUPERNODE_UNREACHABLE";

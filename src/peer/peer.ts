@@ -6,13 +6,15 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import type { Logger } from "pino";
-import { TokenBucket } from "../base/token-bucket.ts";
+import type { RateFlow } from "../base/rate-budget.ts";
 import type { ByteSources, Neighbour } from "../protocol/control-messages.ts";
 import type { PeerId, TaskId } from "../protocol/ids.ts";
 import type { Priority, SwarmConfig, SwarmSnapshot } from "../swarm/index.ts";
+import type { Link } from "./link/link.ts";
 import { LinkTable } from "./link/link-table.ts";
 import { OWN_CLOCK, type TicketClock } from "./membership/tickets.ts";
 import { servePieces } from "./piece-http.ts";
+import { RateGate } from "./rate-gate.ts";
 import type { PieceProof, PieceStore, StoredTask, TaskRecord } from "./store/piece-store.ts";
 import { SwarmDriver } from "./swarm-driver.ts";
 import { TaskSession } from "./task-session.ts";
@@ -31,6 +33,10 @@ export interface PeerTask {
   /** Tells the swarm where a reader is blocked; undefined when it is done. */
   readerAt(readerId: number, piece: number | undefined): void;
   sources(): ByteSources & { readonly cacheBytes: number };
+  /** This task's own download limit, below the host's; undefined = none. Effective at once. */
+  setDownloadLimit(bytesPerSecond: number | undefined): void;
+  /** A limit made its download wait within the last second: it is slow because it is told to be. */
+  isHeldBack(): boolean;
   release(): void;
 }
 
@@ -81,20 +87,27 @@ export class Peer implements PeerService {
   readonly #sessions = new Map<TaskId, TaskSession>();
   readonly #opening = new Map<TaskId, Promise<TaskSession>>();
   readonly #seeds = new Set<PeerId>();
-  readonly #upload: TokenBucket;
-  readonly #download: TokenBucket;
+  readonly #upload: RateGate;
+  readonly #download: RateGate;
+  /** For what belongs to no task that is open here. */
+  readonly #strayDownload: RateFlow;
 
   constructor(options: PeerOptions) {
     this.peerId = options.peerId;
     this.#options = options;
     const nowMs = (): number => Math.floor(performance.now());
-    this.#upload = new TokenBucket(options.limits.uploadBytesPerSecond);
-    this.#download = new TokenBucket(options.limits.downloadBytesPerSecond);
+    this.#upload = new RateGate(options.limits.uploadBytesPerSecond);
+    this.#download = new RateGate(options.limits.downloadBytesPerSecond);
+    this.#strayDownload = this.#download.flow("normal");
     this.#links = new LinkTable({
       handshake: { token: options.token, ownPeerId: options.peerId, randomBytes },
       nowMs,
-      admitUpload: (bytes) => this.#upload.take(bytes, nowMs()),
-      admitDownload: (bytes) => this.#download.take(bytes, nowMs()),
+      uploadLimit: this.#upload,
+      downloadLimit: {
+        readBytes: (link) => this.#download.readBytes(this.#downloadFlow(link)),
+        pay: (link, bytes, go) => this.#download.pass(this.#downloadFlow(link), bytes, go) === undefined,
+        count: (bytes) => this.#download.spend(bytes),
+      },
       events: {
         opened: (link, peerId) => {
           this.#driver.linkOpened(link, peerId);
@@ -136,6 +149,11 @@ export class Peer implements PeerService {
     return this.#driver.receivingBytes;
   }
 
+  /** What has moved over links and plain HTTP, as the limits count it. */
+  get passedBytes(): { readonly download: number; readonly upload: number } {
+    return { download: this.#download.passedBytes, upload: this.#upload.passedBytes };
+  }
+
   get linkCount(): number {
     return this.#links.count;
   }
@@ -169,7 +187,8 @@ export class Peer implements PeerService {
   }
 
   handleRequest(request: IncomingMessage, response: ServerResponse): boolean {
-    return servePieces(request, response, async (taskId) => this.#sessions.get(taskId) ?? this.#openFromDisk(taskId));
+    const find = async (taskId: TaskId): Promise<TaskSession | undefined> => this.#sessions.get(taskId) ?? this.#openFromDisk(taskId);
+    return servePieces(request, response, { find, limit: this.#upload });
   }
 
   openTasks(): readonly { readonly taskId: TaskId; readonly haveCount: number; readonly linkCount: number }[] {
@@ -186,9 +205,8 @@ export class Peer implements PeerService {
   }
 
   setLimits(limits: PeerOptions["limits"]): void {
-    const nowMs = Math.floor(performance.now());
-    this.#download.setRate(limits.downloadBytesPerSecond, nowMs);
-    this.#upload.setRate(limits.uploadBytesPerSecond, nowMs);
+    this.#download.setRate(limits.downloadBytesPerSecond);
+    this.#upload.setRate(limits.uploadBytesPerSecond);
   }
 
   async close(): Promise<void> {
@@ -196,7 +214,13 @@ export class Peer implements PeerService {
     this.#driver.close();
     for (const session of this.#sessions.values()) session.release();
     this.#sessions.clear();
+    this.#upload.close();
+    this.#download.close();
     await Promise.resolve();
+  }
+
+  #downloadFlow({ payloadTask }: Link): RateFlow {
+    return (payloadTask === undefined ? undefined : this.#sessions.get(payloadTask)?.downloadFlow) ?? this.#strayDownload;
   }
 
   /** One holder more on the session of this task, opened by `open` when there is none. */
@@ -213,7 +237,8 @@ export class Peer implements PeerService {
       return session;
     }
     const promise = open().then((stored) => {
-      const session = new TaskSession(stored, this.#options.clock ?? OWN_CLOCK);
+      const flows = { upload: this.#upload.flow(priority), download: this.#download.flow(priority) };
+      const session = new TaskSession(stored, flows, this.#options.clock ?? OWN_CLOCK);
       this.#sessions.set(taskId, session);
       this.#driver.openTask(session, priority);
       return session;
@@ -271,6 +296,8 @@ export class Peer implements PeerService {
       readerAt: (readerId, piece) =>
         this.#driver.feed({ type: "readerMoved", taskId: session.taskId, readerId, piece }),
       sources: () => session.sources(),
+      setDownloadLimit: (bytesPerSecond) => this.#download.setFlowLimit(session.downloadFlow, bytesPerSecond),
+      isHeldBack: () => this.#download.heldBack(session.downloadFlow, 1000),
       release: () => {
         if (released) return;
         released = true;

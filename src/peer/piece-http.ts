@@ -8,21 +8,24 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import { AppError, toAppError } from "../base/errors.ts";
 import { isPeerId, isTaskId, type TaskId } from "../protocol/ids.ts";
 import { formatContentRange, parseRange } from "../protocol/range.ts";
+import type { RateGate } from "./rate-gate.ts";
 import type { TaskSession } from "./task-session.ts";
 
 const PATH = /^\/v1\/tasks\/([0-9a-f]{64})\/(?:pieces\/(\d{1,8})|(content))$/;
 const CHUNK_BYTES = 256 * 1024;
 
+export interface PieceHttpDeps {
+  readonly find: (taskId: TaskId) => Promise<TaskSession | undefined>;
+  /** The host's upload limit. */
+  readonly limit: RateGate;
+}
+
 /** @returns false when the request is for none of the two paths */
-export function servePieces(
-  request: IncomingMessage,
-  response: ServerResponse,
-  find: (taskId: TaskId) => Promise<TaskSession | undefined>,
-): boolean {
+export function servePieces(request: IncomingMessage, response: ServerResponse, deps: PieceHttpDeps): boolean {
   const match = PATH.exec((request.url ?? "").split("?")[0] as string);
   if (match === null) return false;
   const taskId = match[1] as string;
-  serve(request, response, taskId, match[2] === undefined ? undefined : Number(match[2]), find).catch(
+  serve(request, response, taskId, match[2] === undefined ? undefined : Number(match[2]), deps).catch(
     (thrown: unknown) => {
       const error = toAppError(thrown);
       if (response.headersSent) return response.destroy();
@@ -38,7 +41,7 @@ async function serve(
   response: ServerResponse,
   taskId: string,
   piece: number | undefined,
-  find: (taskId: TaskId) => Promise<TaskSession | undefined>,
+  { find, limit }: PieceHttpDeps,
 ): Promise<void> {
   if (request.method !== "GET" && request.method !== "HEAD") {
     throw new AppError("USAGE", `${request.method} is not for pieces; use GET`);
@@ -72,7 +75,7 @@ async function serve(
             "x-dragonfly-piece-signature": Buffer.from(proof.signature).toString("base64url"),
           }),
     });
-    return send(request, response, session, { startByte, endByte }, mayHave);
+    return send(request, response, session, limit, { startByte, endByte }, mayHave);
   }
   if (lengthBytes === undefined) throw new AppError("PIECE_UNKNOWN", "the length of this task is not known yet");
   const asked = parseRange(request.headers.range, lengthBytes);
@@ -94,13 +97,14 @@ async function serve(
     "content-length": range.endByte - range.startByte,
     ...(partial ? { "content-range": formatContentRange(range, lengthBytes) } : {}),
   });
-  return send(request, response, session, range, mayHave);
+  return send(request, response, session, limit, range, mayHave);
 }
 
 async function send(
   request: IncomingMessage,
   response: ServerResponse,
   session: TaskSession,
+  limit: RateGate,
   { startByte, endByte }: { readonly startByte: number; readonly endByte: number },
   /** Throws once the ticket has run out: a long answer ends with it. */
   mayHave: () => void,
@@ -109,24 +113,29 @@ async function send(
     response.end();
     return;
   }
+  const gone = new AbortController();
+  response.once("close", () => gone.abort());
+  if (response.destroyed) gone.abort();
   for (let at = startByte; at < endByte && !response.destroyed; ) {
     mayHave();
     const chunk = Buffer.allocUnsafe(Math.min(CHUNK_BYTES, endByte - at));
     await session.stored.read(at, chunk);
     at += chunk.length;
-    if (!response.write(chunk)) await drained(response);
+    for await (const bytes of limit.paced(session.uploadFlow, chunk, gone.signal)) {
+      if (!response.write(bytes)) await drained(response);
+    }
   }
   response.end();
 }
 
+/** Resolves when there is room again, or nobody is there to read. */
 function drained(response: ServerResponse): Promise<void> {
-  const { promise, resolve } = Promise.withResolvers<void>();
-  const done = (): void => {
-    response.off("drain", done);
-    response.off("close", done);
-    resolve();
-  };
-  response.on("drain", done);
-  response.on("close", done);
-  return promise;
+  return new Promise((resolve) => {
+    const done = (): void => {
+      response.off("drain", done).off("close", done);
+      resolve();
+    };
+    response.on("drain", done).on("close", done);
+    if (response.destroyed) done();
+  });
 }

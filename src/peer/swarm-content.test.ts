@@ -28,7 +28,7 @@ function lostTask(pieceCount: number): PeerTask {
     newReaderId: () => 1,
   };
   const sources = () => ({ seedBytes: 0, peerBytes: 0, originBytes: 0, cacheBytes: 0 });
-  return { session, stored: { have, read }, readerAt: () => undefined, sources } as unknown as PeerTask;
+  return { session, stored: { have, read }, readerAt: () => undefined, sources, isHeldBack: () => false } as unknown as PeerTask;
 }
 
 test("what the swarm could not finish is read from an origin without ranges, from its start", async () => {

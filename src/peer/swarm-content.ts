@@ -20,6 +20,8 @@ export interface SwarmContentDeps {
   readonly source: Source;
   /** Reads the origin directly; undefined = not allowed. */
   readonly direct: DirectOpenerDeps | undefined;
+  /** As ContentRequest's, where the origin is read. */
+  readonly limitBytesPerSecond?: number | undefined;
   readonly supernodeConnected: () => boolean;
   readonly closed: () => void;
 }
@@ -78,7 +80,7 @@ export class SwarmContent implements Content {
           task.readerAt(readerId, piece);
         }
         if (signal.aborted) throw new AppError("ABORTED", "the reader has gone");
-        if (stored.have.count !== lookedCount) {
+        if (stored.have.count !== lookedCount || task.isHeldBack()) {
           lookedCount = stored.have.count;
           progressMs = performance.now();
         }
@@ -113,7 +115,7 @@ export class SwarmContent implements Content {
 
   /** The rest of the range from the origin, in the same reading: nobody sees more than a pause. */
   async *#fromOrigin(at: number, endByte: number | undefined, signal: AbortSignal): AsyncGenerator<Uint8Array> {
-    const { direct, source, task, info } = this.#deps;
+    const { direct, source, task, info, limitBytesPerSecond } = this.#deps;
     const failure = task.session.failure ?? silence(direct !== undefined);
     // What the origin itself said is the answer: every peer asking it again would break it further.
     const isFinal = failure.code.startsWith("ORIGIN_") || failure.code === "DIGEST_MISMATCH";
@@ -130,7 +132,7 @@ export class SwarmContent implements Content {
     const digest = info.digest ?? source.digest;
     const prefixHeld = at > 0 && task.stored.have.firstMissing() * task.session.pieceLengthBytes >= at;
     const prefix = prefixHeld ? (): AsyncIterable<Uint8Array> => storedBytes(task, at) : undefined;
-    const reading = { ...direct, request, expected, digest, prefix };
+    const reading = { ...direct, request, expected, digest, prefix, priority: source.priority, limitBytesPerSecond };
     for await (const chunk of readOrigin(reading, { startByte: at, endByte }, signal)) {
       this.#directBytes += chunk.length;
       yield chunk;

@@ -14,12 +14,11 @@ import type { Logger } from "pino";
 import { Admissions } from "./admissions.ts";
 import type { TaskSession } from "./task-session.ts";
 
-type Offer = Extract<LinkFrame, { type: "offer" }>;
-
 /** A piece on its way in: where its bytes go. */
 interface Arrival {
   readonly session: TaskSession;
-  readonly bytes: Uint8Array;
+  /** Undefined until the proof has come: an agreed piece that waits its turn takes no memory. */
+  bytes: Uint8Array | undefined;
   filled: number;
   /** Received, but not told to the brain yet. */
   untoldBytes: number;
@@ -54,8 +53,6 @@ export class SwarmDriver {
   readonly #buffers = new ReceiveBuffers();
   /** By link, then by the sender's channel and the piece. */
   readonly #arrivals = new Map<Link, Map<number, Arrival>>();
-  /** Offers the brain has not answered yet. */
-  readonly #offers = new Map<string, Offer>();
   readonly #queue: SwarmInput[] = [];
   #running = false;
   #timer: NodeJS.Timeout | undefined;
@@ -66,7 +63,7 @@ export class SwarmDriver {
   });
   /** Own `have` as last told in a join, until the other side has joined too. */
   readonly #toldHave = new Map<string, PieceSet>();
-  readonly counters = { uploadedBytes: 0, downloadedBytes: 0, wastedBytes: 0, rejectedPieces: 0, forgedOffers: 0 };
+  readonly counters = { uploadedBytes: 0, downloadedBytes: 0, wastedBytes: 0, rejectedPieces: 0, forgedProofs: 0 };
 
   constructor(deps: SwarmDriverDeps) {
     this.#deps = deps;
@@ -114,7 +111,7 @@ export class SwarmDriver {
       for (const [key, arrival] of arrivals) {
         if (arrival.session !== session) continue;
         arrivals.delete(key);
-        this.#buffers.release(arrival.bytes, !arrival.writing);
+        this.#release(arrival);
       }
     }
   }
@@ -146,10 +143,12 @@ export class SwarmDriver {
   }
 
   linkClosed(link: Link): void {
-    for (const arrival of this.#arrivals.get(link)?.values() ?? []) this.#buffers.release(arrival.bytes, true);
+    for (const arrival of this.#arrivals.get(link)?.values() ?? []) {
+      arrival.writing = false;
+      this.#release(arrival);
+    }
     this.#arrivals.delete(link);
     this.#admissions.endLink(link.linkId);
-    for (const key of this.#offers.keys()) if (key.startsWith(`${link.linkId}/`)) this.#offers.delete(key);
     for (const key of this.#toldHave.keys()) if (key.startsWith(`${link.linkId}/`)) this.#toldHave.delete(key);
     this.feed({ type: "linkClosed", linkId: link.linkId });
   }
@@ -219,7 +218,7 @@ export class SwarmDriver {
   #taskFrame(
     link: Link,
     taskId: TaskId,
-    frame: Extract<LinkFrame, { type: "leave" | "have" | "want" | "offer" | "withdraw" | "length" | "ticket" }>,
+    frame: Extract<LinkFrame, { type: "leave" | "have" | "want" | "offer" | "proof" | "withdraw" | "length" | "ticket" }>,
   ): void {
     const { linkId } = link;
     switch (frame.type) {
@@ -240,14 +239,16 @@ export class SwarmDriver {
         const session = this.#deps.session(taskId);
         if (session === undefined || session.lengthBytes !== undefined) return;
         if (!session.verifier.verifyLength(taskId, frame.lengthBytes, frame.signature)) {
-          this.counters.forgedOffers++;
+          this.counters.forgedProofs++;
           return link.close("it forged a file's length");
         }
         void this.setLength(session, frame.lengthBytes, frame.signature);
         return;
       }
       case "offer":
-        return this.#offered(link, taskId, frame);
+        return this.feed({ type: "offered", linkId, taskId, pieces: frame.pieces });
+      case "proof":
+        return this.#proven(link, frame);
       case "ticket": {
         const session = this.#deps.session(taskId);
         if (session === undefined || !this.#admits(link, session, frame.ticket)) return;
@@ -318,55 +319,49 @@ export class SwarmDriver {
     this.feed({ type: "remoteJoined", linkId: link.linkId, taskId, have, seed, receives });
   }
 
-  #offered(link: Link, taskId: TaskId, offer: Offer): void {
-    const session = this.#deps.session(taskId);
-    const { linkId } = link;
-    const { piece } = offer;
-    if (session === undefined) return;
-    if (!session.stored.have.has(piece)) {
-      if (!session.fits(piece, offer.lengthBytes)) return this.#forged(link, session, piece);
-      this.#offers.set(keyOf(link, taskId, piece), offer);
-    }
-    this.feed({ type: "offered", linkId, taskId, piece });
-  }
-
-  /** Signatures are checked once the brain wants the piece: most offers are declined, and a check costs 0.1 ms. */
   #accept(link: Link, session: TaskSession, channel: number, piece: number): void {
-    const key = keyOf(link, session.taskId, piece);
-    const offer = this.#offers.get(key);
-    this.#offers.delete(key);
-    const { linkId } = link;
-    const { taskId } = session;
-    if (offer === undefined) return this.feed({ type: "receiveCancelled", linkId, taskId, piece });
-    const { digest, signature, lengthBytes } = offer;
-    const known = session.proofs.get(piece);
-    if (known === undefined || !Buffer.from(known.digest).equals(digest)) {
-      if (!session.verifier.verifyPiece(taskId, piece, lengthBytes, digest, signature)) {
-        return this.#forged(link, session, piece);
-      }
-      session.proofs.set(piece, { digest, signature });
-    }
     if (!this.#buffers.hasRoom) {
       link.send({ type: "decline", channel, piece, reason: "busy" });
-      return this.feed({ type: "receiveCancelled", linkId, taskId, piece });
+      return this.feed({ type: "receiveCancelled", linkId: link.linkId, taskId: session.taskId, piece });
     }
-    const bytes = this.#buffers.take(lengthBytes);
     const arrivals = this.#arrivals.get(link) ?? new Map<number, Arrival>();
     this.#arrivals.set(link, arrivals);
     const toldMs = this.#deps.nowMs();
-    arrivals.set(arrivalKey(channel, piece), { session, bytes, filled: 0, untoldBytes: 0, toldMs, writing: false });
+    arrivals.set(arrivalKey(channel, piece), { session, bytes: undefined, filled: 0, untoldBytes: 0, toldMs, writing: false });
     link.send({ type: "accept", channel, piece });
   }
 
-  #forged(link: Link, session: TaskSession, piece: number): void {
-    this.counters.forgedOffers++;
-    this.#deps.log.warn({ taskId: session.taskId, peerId: link.peerId, piece }, "an offer is forged");
-    this.feed({ type: "pieceRejected", taskId: session.taskId, piece, linkId: link.linkId });
+  /** What the supernode signed of a piece that was accepted; only then is there a place for its bytes. */
+  #proven(link: Link, proof: Extract<LinkFrame, { type: "proof" }>): void {
+    const { channel, piece, lengthBytes, digest, signature } = proof;
+    const arrivals = this.#arrivals.get(link);
+    const arrival = arrivals?.get(arrivalKey(channel, piece));
+    if (arrivals === undefined || arrival === undefined || arrival.bytes !== undefined) return;
+    const { session } = arrival;
+    const { taskId } = session;
+    const known = session.proofs.get(piece);
+    const isGood =
+      session.fits(piece, lengthBytes) &&
+      ((known !== undefined && Buffer.from(known.digest).equals(digest)) ||
+        session.verifier.verifyPiece(taskId, piece, lengthBytes, digest, signature));
+    if (isGood) {
+      if (known === undefined) session.proofs.set(piece, { digest, signature });
+      arrival.bytes = this.#buffers.take(lengthBytes);
+      return;
+    }
+    arrivals.delete(arrivalKey(channel, piece));
+    this.counters.forgedProofs++;
+    this.#deps.log.warn({ taskId, peerId: link.peerId, piece }, "a piece's proof is forged");
+    this.feed({ type: "pieceRejected", taskId, piece, linkId: link.linkId });
+  }
+
+  #release(arrival: Arrival): void {
+    if (arrival.bytes !== undefined) this.#buffers.release(arrival.bytes, !arrival.writing);
   }
 
   payloadTarget(link: Link, channel: number, piece: number, offset: number, length: number): Uint8Array | undefined {
     const arrival = this.#arrivals.get(link)?.get(arrivalKey(channel, piece));
-    if (arrival === undefined || arrival.filled !== offset || offset + length > arrival.bytes.length) return undefined;
+    if (arrival?.bytes === undefined || arrival.filled !== offset || offset + length > arrival.bytes.length) return undefined;
     arrival.writing = true;
     return arrival.bytes.subarray(offset, offset + length);
   }
@@ -391,14 +386,13 @@ export class SwarmDriver {
       arrival.toldMs = nowMs;
       arrival.untoldBytes = 0;
     }
-    if (ended && arrival.filled === arrival.bytes.length && arrivals.delete(key)) {
+    if (ended && arrival.filled === arrival.bytes?.length && arrivals.delete(key)) {
       this.feed({ type: "receiveFinished", linkId, taskId, piece });
-      void this.#store(link, arrival, piece);
+      void this.#store(link, arrival.session, arrival.bytes, piece);
     }
   }
 
-  async #store(link: Link, arrival: Arrival, piece: number): Promise<void> {
-    const { session, bytes } = arrival;
+  async #store(link: Link, session: TaskSession, bytes: Uint8Array, piece: number): Promise<void> {
     const { taskId } = session;
     const proof = session.proofs.get(piece);
     try {
@@ -446,7 +440,7 @@ export class SwarmDriver {
     if (arrival === undefined) return;
     arrivals.delete(key);
     this.counters.wastedBytes += arrival.filled;
-    this.#buffers.release(arrival.bytes, !arrival.writing);
+    this.#release(arrival);
   }
 
   #execute(effect: SwarmEffect): void {
@@ -472,11 +466,10 @@ export class SwarmDriver {
       case "sendWant":
         return link.send({ type: "want", channel: own, pieces: effect.pieces });
       case "sendOffer":
-        return this.#sendOffer(link, session, own, effect.piece);
+        return link.send({ type: "offer", channel: own, pieces: effect.pieces });
       case "sendAccept":
         return this.#accept(link, session, remote, effect.piece);
       case "sendDecline":
-        this.#offers.delete(keyOf(link, taskId, effect.piece));
         return link.send({ type: "decline", channel: remote, piece: effect.piece, reason: effect.reason });
       case "cancelReceive":
         return link.send({ type: "cancel", channel: remote, piece: effect.piece });
@@ -488,23 +481,19 @@ export class SwarmDriver {
     }
   }
 
-  #sendOffer(link: Link, session: TaskSession, channel: number, piece: number): void {
-    const proof = session.stored.proofOf(piece);
-    const lengthBytes = lengthOf(session, piece);
-    if (proof === undefined || lengthBytes === undefined) {
-      const { linkId } = link;
-      return this.feed({ type: "offerDeclined", linkId, taskId: session.taskId, piece, reason: "unwanted" });
-    }
-    link.send({ type: "offer", channel, piece, lengthBytes, digest: proof.digest, signature: proof.signature });
-  }
-
   #startSend(link: Link, session: TaskSession, channel: number, piece: number): void {
     const { linkId } = link;
     const { taskId } = session;
+    const proof = session.stored.proofOf(piece);
     const lengthBytes = lengthOf(session, piece);
-    if (lengthBytes === undefined) return this.feed({ type: "sendCancelled", linkId, taskId, piece });
+    if (proof === undefined || lengthBytes === undefined) {
+      link.send({ type: "withdraw", channel, piece });
+      return this.feed({ type: "sendCancelled", linkId, taskId, piece });
+    }
+    link.send({ type: "proof", channel, piece, lengthBytes, digest: proof.digest, signature: proof.signature });
     session.pin();
     link.writer.sendPiece({
+      flow: session.uploadFlow,
       channel,
       piece,
       fileFd: session.stored.dataFd,
@@ -549,8 +538,8 @@ function arrivalKey(channel: number, piece: number): number {
   return channel * 2 ** 24 + piece;
 }
 
-function keyOf(link: Link, taskId: TaskId, piece?: number): string {
-  return piece === undefined ? `${link.linkId}/${taskId}` : `${link.linkId}/${taskId}/${piece}`;
+function keyOf(link: Link, taskId: TaskId): string {
+  return `${link.linkId}/${taskId}`;
 }
 
 function copyOf(set: PieceSet): PieceSet {

@@ -1,5 +1,6 @@
 /** One task open at this peer: its files, its place in the mesh, and those who wait for its pieces. */
 import { AppError } from "../base/errors.ts";
+import type { RateFlow } from "../base/rate-budget.ts";
 import type { ByteSources, Neighbour } from "../protocol/control-messages.ts";
 import { pieceCountOf, pieceLengthAt } from "../protocol/geometry.ts";
 import type { PeerId, TaskId } from "../protocol/ids.ts";
@@ -11,6 +12,9 @@ export class TaskSession {
   readonly stored: StoredTask;
   readonly verifier: SignatureVerifier;
   readonly tickets: TicketVerifier;
+  /** Its places at the host's limits. */
+  readonly uploadFlow: RateFlow;
+  readonly downloadFlow: RateFlow;
   /** Peers the supernode gave us for this task. */
   readonly neighbours = new Map<PeerId, Neighbour>();
   /** Ours, shown to neighbours; may have run out. */
@@ -27,8 +31,10 @@ export class TaskSession {
   #pins = 0;
   #released = false;
 
-  constructor(stored: StoredTask, clock: TicketClock) {
+  constructor(stored: StoredTask, flows: { readonly upload: RateFlow; readonly download: RateFlow }, clock: TicketClock) {
     this.stored = stored;
+    this.uploadFlow = flows.upload;
+    this.downloadFlow = flows.download;
     this.verifier = new SignatureVerifier(stored.record.publicKey);
     this.tickets = new TicketVerifier(this.verifier, clock);
     this.#cacheBytes = this.heldBytes;

@@ -155,7 +155,7 @@ function withDigest<T>(text: string, then: (digest: Digest) => T): T | Distribut
 }
 
 /** True for `host`, `host:port` and `[ipv6]:port`, and nothing that would mean more in a URL. */
-function isRegistryHost(text: string): boolean {
+export function isRegistryHost(text: string): boolean {
   return text.length <= HOST_CHARS_MAX && HOST.test(text);
 }
 

@@ -14,6 +14,7 @@ import {
   FRAME_HEADER_BYTES,
   hexToBytes,
   lengthStatement,
+  OFFER_PIECES_MAX,
   type LinkFrame,
   PIECE_DIGEST_BYTES,
   pieceStatement,
@@ -35,7 +36,8 @@ const anyFrame: fc.Arbitrary<LinkFrame> = fc.oneof(
   fc.record({ type: fc.constant("leave" as const), channel: uint32 }),
   fc.record({ type: fc.constantFrom("have" as const, "want" as const), channel: uint32, pieces }),
   fc.record({ type: fc.constant("status" as const), incoming: uint16, capacity: uint16 }),
-  fc.record({ type: fc.constant("offer" as const), channel: uint32, piece, lengthBytes: uint32, digest: bytesOf(PIECE_DIGEST_BYTES), signature }),
+  fc.record({ type: fc.constant("offer" as const), channel: uint32, pieces: fc.array(piece, { minLength: 1, maxLength: OFFER_PIECES_MAX }) }),
+  fc.record({ type: fc.constant("proof" as const), channel: uint32, piece, lengthBytes: uint32, digest: bytesOf(PIECE_DIGEST_BYTES), signature }),
   fc.record({ type: fc.constantFrom("accept" as const, "cancel" as const, "withdraw" as const), channel: uint32, piece }),
   fc.record({ type: fc.constant("decline" as const), channel: uint32, piece, reason: fc.constantFrom(...DECLINE_REASONS) }),
   fc.record({ type: fc.constant("length" as const), channel: uint32, lengthBytes: fc.maxSafeNat(), signature }),
@@ -71,7 +73,7 @@ test("what a later version appends to a frame is skipped", () => {
 });
 
 test("a type of a later version is skipped, its reason for declining understood as unwanted", () => {
-  for (const typeCode of [0, 17, 200, 255]) assert.equal(decodeFrame(typeCode, new Uint8Array(50)), undefined);
+  for (const typeCode of [0, 18, 200, 255]) assert.equal(decodeFrame(typeCode, new Uint8Array(50)), undefined);
   const [typeCode, body] = taken(encodeFrame({ type: "decline", channel: 1, piece: 2, reason: "busy" }));
   body[8] = 99;
   assert.deepEqual(decodeFrame(typeCode, body), { type: "decline", channel: 1, piece: 2, reason: "unwanted" });

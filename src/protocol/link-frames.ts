@@ -8,7 +8,7 @@
 import { AppError } from "../base/errors.ts";
 import { isTaskId, type TaskId } from "./ids.ts";
 
-export const LINK_PROTOCOL = "dragonfly-link/1";
+export const LINK_PROTOCOL = "dragonfly-link/2";
 /** The longest frame body but for payload frames: a have-set of 2²⁴ pieces and a ticket. */
 export const FRAME_LENGTH_BYTES_MAX: number = 2 * 1024 * 1024 + 4096;
 /** The longest payload of one `data` frame. Control frames wait behind at most one of these on the same link. */
@@ -20,6 +20,9 @@ export const DATA_HEADER_BYTES = 12;
 /** BLAKE3-256 digest and Ed25519 signature of the supernode over it (see `pieceStatement`). */
 export const PIECE_DIGEST_BYTES = 32;
 export const SIGNATURE_BYTES = 64;
+
+/** Most pieces that one offer may name. */
+export const OFFER_PIECES_MAX = 16;
 
 /** Why an offer is declined; the number is on the wire. */
 export const DECLINE_REASONS = ["have", "taking", "busy", "unwanted"] as const;
@@ -43,15 +46,20 @@ export type LinkFrame =
   | { readonly type: "status"; readonly incoming: number; readonly capacity: number }
   /** My reader is blocked on these pieces, most urgent first; replaces the former list. */
   | { readonly type: "want"; readonly channel: number; readonly pieces: readonly number[] }
+  /** I would send one of these now, best first. */
+  | { readonly type: "offer"; readonly channel: number; readonly pieces: readonly number[] }
+  /** This one of the offer that names it. */
+  | { readonly type: "accept"; readonly channel: number; readonly piece: number }
+  /** Goes before a piece's payload: what the supernode signed of it. */
   | {
-      readonly type: "offer";
+      readonly type: "proof";
       readonly channel: number;
       readonly piece: number;
       readonly lengthBytes: number;
       readonly digest: Uint8Array;
       readonly signature: Uint8Array;
     }
-  | { readonly type: "accept"; readonly channel: number; readonly piece: number }
+  /** None of the offer whose first piece this is. */
   | { readonly type: "decline"; readonly channel: number; readonly piece: number; readonly reason: DeclineReason }
   /** The receiver gives this transfer up. */
   | { readonly type: "cancel"; readonly channel: number; readonly piece: number }
@@ -81,7 +89,8 @@ const TYPE_CODES = {
   ping: 13,
   pong: 14,
   withdraw: 15,
-  ticket: 16,
+  proof: 16,
+  ticket: 17,
 } as const;
 
 export const DATA_TYPE_CODE: number = TYPE_CODES.data;
@@ -104,7 +113,8 @@ export function encodeFrame(frame: LinkFrame): Uint8Array {
       return out.bytes;
     }
     case "have":
-    case "want": {
+    case "want":
+    case "offer": {
       const out = start(TYPE_CODES[frame.type], 4 + frame.pieces.length * 4);
       out.view.setUint32(5, frame.channel);
       frame.pieces.forEach((piece, i) => out.view.setUint32(9 + i * 4, piece));
@@ -116,8 +126,8 @@ export function encodeFrame(frame: LinkFrame): Uint8Array {
       out.view.setUint16(7, frame.capacity);
       return out.bytes;
     }
-    case "offer": {
-      const out = start(TYPE_CODES.offer, 12 + PIECE_DIGEST_BYTES + SIGNATURE_BYTES);
+    case "proof": {
+      const out = start(TYPE_CODES.proof, 12 + PIECE_DIGEST_BYTES + SIGNATURE_BYTES);
       out.view.setUint32(5, frame.channel);
       out.view.setUint32(9, frame.piece);
       out.view.setUint32(13, frame.lengthBytes);
@@ -213,19 +223,22 @@ export function decodeFrame(typeCode: number, body: Uint8Array): LinkFrame | und
       need(4);
       return { type: "leave", channel: view.getUint32(0) };
     case TYPE_CODES.have:
-    case TYPE_CODES.want: {
-      need(4);
+    case TYPE_CODES.want:
+    case TYPE_CODES.offer: {
+      need(typeCode === TYPE_CODES.offer ? 8 : 4);
       const pieces: number[] = [];
-      for (let at = 4; at + 4 <= body.length; at += 4) pieces.push(checkedPiece(view.getUint32(at)));
-      return { type: typeCode === TYPE_CODES.have ? "have" : "want", channel: view.getUint32(0), pieces };
+      const endByte = typeCode === TYPE_CODES.offer ? Math.min(body.length, 4 + OFFER_PIECES_MAX * 4) : body.length;
+      for (let at = 4; at + 4 <= endByte; at += 4) pieces.push(checkedPiece(view.getUint32(at)));
+      const type = typeCode === TYPE_CODES.have ? "have" : typeCode === TYPE_CODES.want ? "want" : "offer";
+      return { type, channel: view.getUint32(0), pieces };
     }
     case TYPE_CODES.status:
       need(4);
       return { type: "status", incoming: view.getUint16(0), capacity: view.getUint16(2) };
-    case TYPE_CODES.offer: {
+    case TYPE_CODES.proof: {
       need(12 + PIECE_DIGEST_BYTES + SIGNATURE_BYTES);
       return {
-        type: "offer",
+        type: "proof",
         channel: view.getUint32(0),
         piece: checkedPiece(view.getUint32(4)),
         lengthBytes: view.getUint32(8),

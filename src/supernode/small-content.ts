@@ -111,7 +111,7 @@ export class SmallContent {
       const chunks: Uint8Array[] = [];
       let receivedBytes = 0;
       for await (const chunk of body as AsyncIterable<Uint8Array>) {
-        await meter.received(taskId, chunk.length, signal);
+        await meter.received(taskId, source.priority ?? "interactive", chunk.length, signal);
         chunks.push(chunk);
         receivedBytes += chunk.length;
         if (receivedBytes > lengthBytes) break;

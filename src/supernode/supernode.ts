@@ -14,6 +14,7 @@ import { generatePeerId, loadOrCreateJoinToken, SigningKey } from "../peer/membe
 import { DiskStore } from "../peer/store/disk-store.ts";
 import { Peer } from "../peer/peer.ts";
 import { makePrivateFolder } from "../peer/private-folder.ts";
+import { RateGate } from "../peer/rate-gate.ts";
 import type { TaskId } from "../protocol/ids.ts";
 import { DEFAULT_SCHEDULER_CONFIG, Scheduler } from "../scheduler/index.ts";
 import { ApiViews } from "./api/api-views.ts";
@@ -99,11 +100,12 @@ async function compose(
   const versions = new VersionMemory(join(state, "versions.sqlite"));
   closers.push(() => versions.close());
   const origin = given.origin ?? ownOrigin(config, closers);
+  const originLimit = new RateGate(config.limits.originBytesPerSecond);
+  closers.push(() => originLimit.close());
   const meter = new OriginMeter({
-    bytesPerSecond: config.limits.originBytesPerSecond,
+    limit: originLimit,
     onBytes: (count) => metrics.originBytes.inc(count),
     onRequest: (code) => metrics.originRequests.inc({ code }),
-    nowMs,
   });
 
   const ownPeerId = generatePeerId(hostname());
@@ -242,7 +244,7 @@ async function compose(
     reload: (next) => {
       log.level = next.logLevel;
       peer.setLimits(next.limits);
-      meter.setRate(next.limits.originBytesPerSecond);
+      originLimit.setRate(next.limits.originBytesPerSecond);
       resolver.setFreshness(next.freshness);
     },
     close: async () => {

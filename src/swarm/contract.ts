@@ -4,6 +4,7 @@
  * The verb is the *offer*: a sender whose uplink is about to be free chooses the neighbour and the piece, at that
  * moment (late binding); the receiver has the last word (accept or decline), so nothing is sent twice.
  */
+import type { Priority } from "../base/priority.ts";
 import type { PeerId, TaskId } from "../protocol/ids.ts";
 import type { PieceSet } from "../protocol/piece-set.ts";
 import type { DeclineReason } from "../protocol/link-frames.ts";
@@ -11,7 +12,7 @@ import type { DeclineReason } from "../protocol/link-frames.ts";
 /** A connection to another peer, numbered by the driver; never reused. */
 export type LinkId = number;
 
-export type Priority = "interactive" | "normal" | "preheat";
+export type { Priority } from "../base/priority.ts";
 
 /** Past tense: it has already happened. */
 export type SwarmInput =
@@ -52,9 +53,11 @@ export type SwarmInput =
   | { readonly type: "remoteHas"; readonly linkId: LinkId; readonly taskId: TaskId; readonly pieces: readonly number[] }
   | { readonly type: "remoteStatus"; readonly linkId: LinkId; readonly incoming: number; readonly capacity: number }
   | { readonly type: "remoteWants"; readonly linkId: LinkId; readonly taskId: TaskId; readonly pieces: readonly number[] }
-  /** An offer arrived and its signature is good. */
-  | { readonly type: "offered"; readonly linkId: LinkId; readonly taskId: TaskId; readonly piece: number }
+  /** An offer arrived: one of these pieces, best first (taken over). At least one. */
+  | { readonly type: "offered"; readonly linkId: LinkId; readonly taskId: TaskId; readonly pieces: readonly number[] }
+  /** The receiver has chosen this one of the pieces of an offer. */
   | { readonly type: "offerAccepted"; readonly linkId: LinkId; readonly taskId: TaskId; readonly piece: number }
+  /** It wants none of them; `piece` is the offer's first. */
   | {
       readonly type: "offerDeclined";
       readonly linkId: LinkId;
@@ -81,7 +84,8 @@ export type SwarmEffect =
   | { readonly type: "sendHave"; readonly linkId: LinkId; readonly taskId: TaskId; readonly pieces: readonly number[] }
   | { readonly type: "sendStatus"; readonly linkId: LinkId; readonly incoming: number; readonly capacity: number }
   | { readonly type: "sendWant"; readonly linkId: LinkId; readonly taskId: TaskId; readonly pieces: readonly number[] }
-  | { readonly type: "sendOffer"; readonly linkId: LinkId; readonly taskId: TaskId; readonly piece: number }
+  /** One of these pieces, best first; the receiver chooses. */
+  | { readonly type: "sendOffer"; readonly linkId: LinkId; readonly taskId: TaskId; readonly pieces: readonly number[] }
   | { readonly type: "sendAccept"; readonly linkId: LinkId; readonly taskId: TaskId; readonly piece: number }
   | {
       readonly type: "sendDecline";
@@ -107,6 +111,8 @@ export interface SwarmConfig {
    * soon whole and can be passed on. Source: docs/decisions.md §10.
    */
   readonly uploadCount: number;
+  /** Pieces that an offer names: with one, most offers meet a receiver that is getting just that piece from another. */
+  readonly candidateCount: number;
   /** Pieces agreed (or on offer) beyond those being sent, so that the uplink never waits for a round trip. */
   readonly lookaheadCount: number;
   /** Transfers received or agreed at a time, over all tasks. */
@@ -127,6 +133,7 @@ export interface SwarmConfig {
 
 export const DEFAULT_SWARM_CONFIG: SwarmConfig = {
   uploadCount: 3,
+  candidateCount: 4,
   lookaheadCount: 1,
   downloadCountMax: 5,
   verifyCountMax: 4,

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import type { SwarmEffect } from "./index.ts";
 import { declines, named, of, OTHER_TASK, TASK, TestSwarm } from "./swarm-fixture.test.ts";
 
 /** A peer that has nothing yet, with neighbours 1…count that hold everything. */
@@ -27,35 +28,47 @@ test("nothing that is here, under way or beyond the end is accepted", () => {
   assert.deepEqual(declines(bench.tell("offered", 9, 3)), ["unwanted"], "of a link that is not of the task");
 });
 
-test("a busy receiver declines, and says so when it no longer is", () => {
+test("a busy receiver declines, and tells those who know it as busy when it no longer is, as many as it has room for", () => {
   const bench = hungry(4);
   for (const piece of [0, 1, 2]) bench.tell("offered", 1, piece);
   bench.wait(2);
   assert.deepEqual(declines(bench.tell("offered", 2, 3)), ["busy"]);
-  bench.tell("receiveFinished", 1, 0);
-  const told = of(bench.wait(2), "sendStatus");
-  assert.deepEqual(told.map(({ linkId, incoming, capacity }) => [linkId, incoming, capacity]), [1, 2, 3, 4].map((linkId) => [linkId, 1, 3]));
+  const told = (effects: readonly SwarmEffect[]): unknown => of(effects, "sendStatus").map(({ linkId, incoming }) => [linkId, incoming]);
+  assert.deepEqual(told(bench.tell("receiveFinished", 1, 0)), [[1, 1]], "one place, one invitation");
+  assert.deepEqual(told(bench.stored(0)), [], "it may still come");
+  assert.deepEqual(told(bench.wait(2)), [[2, 1]], "it did not come: the next one");
   assert.deepEqual(named(bench.tell("offered", 2, 3), "sendAccept"), [[2, 3]]);
 });
 
-test("one who declined as busy tells its status again even when that is what it told before", () => {
-  const bench = hungry(2, { downloadCountMax: 1 });
+test("when nothing comes in any more, all who think otherwise hear it at once", () => {
+  const bench = hungry(3, { downloadCountMax: 1 });
   bench.wait(2);
   bench.tell("offered", 1, 0);
   bench.tell("offered", 2, 1);
-  bench.tell("receiveCancelled", 1, 0);
-  assert.deepEqual(of(bench.wait(2), "sendStatus").map(({ incoming }) => incoming), [0, 0]);
+  const told = of(bench.tell("receiveCancelled", 1, 0), "sendStatus");
+  assert.deepEqual(told.map(({ linkId, incoming }) => [linkId, incoming]), [[1, 0], [2, 0]]);
 });
 
-/* It was told "full" on joining; before the flush the count was back at what all others had been told before. */
+test("of several pieces on offer the first that is of use is taken; one that a reader waits for before all", () => {
+  const bench = hungry(3, { readerWindowCount: 2 });
+  bench.receive(1, 0);
+  bench.tell("offered", 1, 1);
+  assert.deepEqual(named(bench.offered(2, [0, 1, 2, 3]), "sendAccept"), [[2, 2]], "0 is here, 1 is coming");
+  bench.feed({ type: "readerMoved", taskId: TASK, readerId: 1, piece: 5 });
+  bench.wait(2);
+  assert.deepEqual(named(bench.offered(3, [4, 6, 5]), "sendAccept"), [[3, 5]]);
+  bench.tell("receiveFinished", 1, 1);
+  assert.deepEqual(declines(bench.offered(3, [0, 2])), ["taking"]);
+  assert.deepEqual(declines(bench.offered(3, [0])), ["have"]);
+});
+
 test("one who joins while the receiver is full learns when it no longer is", () => {
   const bench = hungry(1, { downloadCountMax: 1 });
   bench.wait(2);
   bench.tell("offered", 1, 0);
   const [told] = of(bench.neighbour(2, { have: [3] }), "sendStatus");
   assert.equal(told?.incoming, 1);
-  bench.tell("receiveCancelled", 1, 0);
-  const later = of(bench.wait(2), "sendStatus").filter(({ linkId }) => linkId === 2);
+  const later = of(bench.tell("receiveCancelled", 1, 0), "sendStatus").filter(({ linkId }) => linkId === 2);
   assert.deepEqual(later.map(({ incoming }) => incoming), [0]);
 });
 
@@ -214,17 +227,15 @@ test("what a reader waits for is wanted from everybody, in order, and again when
   assert.deepEqual(of(bench.wait(60), "sendWant").map(({ pieces }) => pieces), [[], []]);
 });
 
-test("status has three levels, idle, receiving and full, and only a change of level is told", () => {
-  const bench = hungry(1);
+test("status has three levels, idle, receiving and full; a change of level rides on what is said anyway", () => {
+  const bench = hungry(2);
   bench.wait(2);
-  const told = [0, 1, 2].map((piece) => {
-    bench.tell("offered", 1, piece);
-    return of(bench.wait(2), "sendStatus").map(({ incoming }) => incoming);
-  });
-  assert.deepEqual(told, [[1], [], [3]]);
+  const told = [0, 1, 2].map((piece) => of(bench.tell("offered", 1, piece), "sendStatus").map(({ linkId, incoming }) => [linkId, incoming]));
+  assert.deepEqual(told, [[[1, 1]], [], [[1, 3]]]);
+  assert.deepEqual(of(bench.wait(20), "sendStatus"), [], "the other one was not spoken to");
 });
 
-test("that a receiver has nothing more to receive cannot wait for the flush", () => {
+test("that a receiver has nothing more to receive cannot wait", () => {
   const bench = hungry(1);
   bench.tell("offered", 1, 0);
   bench.wait(2);

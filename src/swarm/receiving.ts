@@ -22,9 +22,13 @@ export class Receiving {
   #incoming = 0;
   /** Whole, but not verified and written yet. */
   #verifying = 0;
-  #toldIncoming = 0;
+  /** Declined as busy: they wait to hear that there is room, in this order. */
+  readonly #waiting = new Set<Link>();
+  /** Told that there is room, and not heard of since. */
+  readonly #invited = new Set<Link>();
+  /** All who could send know that nothing comes in here. */
+  #idleTold = true;
   #transferMs = 0;
-  statusStale = false;
 
   constructor(config: SwarmConfig, links: ReadonlyMap<LinkId, Link>, emit: (effect: SwarmEffect) => void) {
     this.#config = config;
@@ -34,9 +38,9 @@ export class Receiving {
 
   /**
    * What neighbours are told: idle (0), receiving (1), or full (the capacity), also while disk and digest are behind.
-   * Three levels, because each change goes to every neighbour; senders tell equals apart by what they give themselves.
+   * Three levels are enough; senders tell equals apart by what they give themselves.
    */
-  get #load(): number {
+  get load(): number {
     const { downloadCountMax, verifyCountMax } = this.#config;
     if (this.#incoming >= downloadCountMax || this.#verifying >= verifyCountMax) return downloadCountMax;
     return Math.min(this.#incoming, 1);
@@ -47,28 +51,25 @@ export class Receiving {
     return this.#transferMs;
   }
 
-  /** Idle and not known to be: that cannot wait for a flush. */
-  get starving(): boolean {
-    return this.#incoming === 0 && this.#toldIncoming > 0 && this.#verifying < this.#config.verifyCountMax;
+  /** Somebody waits for room, and there is some. */
+  get hasNews(): boolean {
+    return this.#waiting.size > 0 && this.load < this.#config.downloadCountMax;
   }
 
-  offered(remote: Remote | undefined, linkId: LinkId, taskId: TaskId, piece: number, nowMs: number): void {
-    const reason = this.#refusal(remote, piece, nowMs);
-    if (reason !== undefined) {
-      // A sender declined as busy waits for our status: it must come, whatever was told before.
-      if (reason === "busy") {
-        this.#toldIncoming = -1;
-        this.statusStale = true;
-      }
-      this.#emit({ type: "sendDecline", linkId, taskId, piece, reason });
+  offered(remote: Remote | undefined, linkId: LinkId, taskId: TaskId, pieces: readonly number[], nowMs: number): void {
+    const choice = this.#choose(remote, pieces, nowMs);
+    if (typeof choice === "string") {
+      if (choice === "busy") this.#waiting.add((remote as Remote).link);
+      this.#emit({ type: "sendDecline", linkId, taskId, piece: pieces[0] as number, reason: choice });
       return;
     }
+    const piece = choice;
     const { task, link } = remote as Remote;
     const receives = task.incoming.get(piece) ?? [];
     if (receives.length > 0) task.doubledCount++;
     receives.push({ link, task, piece, state: "agreed", sinceMs: nowMs, progressMs: nowMs, late: false });
     task.incoming.set(piece, receives);
-    this.#count(1);
+    this.#incoming++;
     this.#emit({ type: "sendAccept", linkId, taskId, piece });
   }
 
@@ -90,7 +91,7 @@ export class Receiving {
     this.#transferMs = this.#transferMs === 0 ? tookMs : this.#transferMs * 0.8 + tookMs * 0.2;
     receive.state = "verifying";
     this.#verifying++;
-    if (!receive.late) this.#count(-1);
+    if (!receive.late) this.#incoming--;
     // Its slower twin is of no more use, unless verification fails; then it will be offered anew.
     for (const other of task.incoming.get(piece) ?? []) {
       if (other !== receive && other.state !== "verifying") this.#cancel(other);
@@ -156,7 +157,7 @@ export class Receiving {
         }
         task.lateCount++;
         task.wantedStale = true;
-        this.#count(-1);
+        this.#incoming--;
       }
     }
   }
@@ -186,24 +187,30 @@ export class Receiving {
   }
 
   tellStatus(link: Link): void {
-    // Links have been told different things: the next flush must tell all of them, even what it told before.
-    if (this.#load !== this.#toldIncoming) {
-      this.#toldIncoming = -1;
-      this.statusStale = true;
-    }
-    this.#emit({
-      type: "sendStatus",
-      linkId: link.linkId,
-      incoming: this.#load,
-      capacity: this.#config.downloadCountMax,
-    });
+    link.toldLoad = this.load;
+    if (link.toldLoad > 0) this.#idleTold = false;
+    // Who hears that we are full must hear when we are not.
+    if (link.toldLoad < this.#config.downloadCountMax) this.#waiting.delete(link);
+    else this.#waiting.add(link);
+    const { linkId } = link;
+    this.#emit({ type: "sendStatus", linkId, incoming: link.toldLoad, capacity: this.#config.downloadCountMax });
   }
 
-  flushStatus(): void {
-    this.statusStale = false;
-    if (this.#load === this.#toldIncoming) return;
-    this.#toldIncoming = this.#load;
+  /**
+   * What cannot wait for something to ride on: that there is room for one that was declined, as many as there is room
+   * for; and, when nothing comes in any more, that to everybody.
+   */
+  tellRoom(): void {
+    const { downloadCountMax } = this.#config;
+    for (const link of this.#waiting) {
+      if (this.load >= downloadCountMax || this.#incoming + this.#invited.size >= downloadCountMax) break;
+      this.#invited.add(link);
+      this.tellStatus(link);
+    }
+    if (this.#incoming > 0 || this.#idleTold || this.load > 0) return;
+    this.#idleTold = true;
     for (const link of this.#links.values()) {
+      if (link.toldLoad === 0) continue;
       for (const remote of link.remotes.values()) {
         if (isComplete(remote.task)) continue;
         this.tellStatus(link);
@@ -212,18 +219,31 @@ export class Receiving {
     }
   }
 
-  #refusal(remote: Remote | undefined, piece: number, nowMs: number): DeclineReason | undefined {
+  /** Who was invited and has not come has nothing for us: the next may. */
+  inviteOthers(): void {
+    this.#invited.clear();
+    this.tellRoom();
+  }
+
+  forget(link: Link): void {
+    this.#waiting.delete(link);
+    this.#invited.delete(link);
+  }
+
+  /** @returns the piece to accept, or why none */
+  #choose(remote: Remote | undefined, pieces: readonly number[], nowMs: number): number | DeclineReason {
     if (remote === undefined || remote.isolated) return "unwanted";
     const { task } = remote;
-    if (task.have.has(piece)) return "have";
     if (nowMs < task.refusedUntilMs) return "unwanted";
-    if (task.pieceCount !== undefined && piece >= task.pieceCount) return "unwanted";
-    const receives = task.incoming.get(piece);
-    if (receives !== undefined && receives.length > 0) {
-      const doubled = receives.length >= COPIES_IN_FLIGHT_MAX;
-      if (doubled || receives.some((receive) => !receive.late || receive.link === remote.link)) return "taking";
+    this.#invited.delete(remote.link);
+    const acceptable = pieces.filter((piece) => refusalOf(remote, piece) === undefined);
+    const [first] = acceptable;
+    if (first === undefined) {
+      return pieces.map((piece) => refusalOf(remote, piece)).find((reason) => reason !== "have") ?? "have";
     }
-    return this.#load >= this.#config.downloadCountMax ? "busy" : undefined;
+    // What a reader waits for comes first, even if the sender has not heard of it yet.
+    const chosen = task.wanted.find((piece) => acceptable.includes(piece)) ?? first;
+    return this.load >= this.#config.downloadCountMax ? "busy" : chosen;
   }
 
   #wanted(task: Task): readonly number[] {
@@ -275,18 +295,19 @@ export class Receiving {
     const left = (incoming.get(receive.piece) ?? []).filter((other) => other !== receive);
     if (left.length === 0) incoming.delete(receive.piece);
     else incoming.set(receive.piece, left);
-    if (receive.state === "verifying") {
-      this.#verifying--;
-      this.statusStale = true;
-    } else if (!receive.late) {
-      this.#count(-1);
-    }
+    if (receive.state === "verifying") this.#verifying--;
+    else if (!receive.late) this.#incoming--;
   }
+}
 
-  #count(delta: number): void {
-    this.#incoming += delta;
-    this.statusStale = true;
-  }
+/** @returns why this neighbour's offer of the piece is declined; undefined when it is welcome */
+function refusalOf(remote: Remote, piece: number): DeclineReason | undefined {
+  const { task, link } = remote;
+  if (task.have.has(piece)) return "have";
+  if (task.pieceCount !== undefined && piece >= task.pieceCount) return "unwanted";
+  const receives = task.incoming.get(piece) ?? [];
+  const taking = receives.some((receive) => !receive.late || receive.link === link);
+  return taking || receives.length >= COPIES_IN_FLIGHT_MAX ? "taking" : undefined;
 }
 
 function find(task: Task, piece: number, linkId: LinkId): Receive | undefined {

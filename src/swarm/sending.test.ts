@@ -8,7 +8,7 @@ function playOut(bench: TestSwarm, first: readonly SwarmEffect[], announce: bool
   const sent: Transfer[] = [];
   const queue = [...first];
   for (let effect = queue.shift(); effect !== undefined; effect = queue.shift()) {
-    if (effect.type === "sendOffer") queue.push(...bench.tell("offerAccepted", effect.linkId, effect.piece));
+    if (effect.type === "sendOffer") queue.push(...bench.tell("offerAccepted", effect.linkId, effect.pieces[0] as number));
     if (effect.type !== "startSend") continue;
     sent.push([effect.linkId, effect.piece]);
     bench.nowMs += 10;
@@ -225,7 +225,7 @@ test("a neighbour whose ticket has run out is given nothing more, and still give
   const over = bench.feed({ type: "remoteAdmitted", linkId: 1, taskId: TASK, receives: false });
   assert.deepEqual(named(over, "cancelSend"), [[1, 0]]);
   assert.deepEqual(named([...bench.status(1, 0), ...bench.wait(5_000)], "sendOffer"), []);
-  assert.deepEqual(named(bench.feed({ type: "offered", linkId: 1, taskId: TASK, piece: 2 }), "sendAccept"), [[1, 2]]);
+  assert.deepEqual(named(bench.feed({ type: "offered", linkId: 1, taskId: TASK, pieces: [2] }), "sendAccept"), [[1, 2]]);
   const again = bench.feed({ type: "remoteAdmitted", linkId: 1, taskId: TASK, receives: true });
   assert.equal(named(again, "sendOffer").length > 0, true);
 });
@@ -249,7 +249,19 @@ test("a piece stored is on offer in the same step", () => {
   bench.neighbour(1);
   const effects = bench.stored(4);
   assert.deepEqual(named(effects, "sendOffer"), [[1, 4]]);
-  assert.equal(of(effects, "sendHave").length, 0, "announcements are gathered");
+});
+
+test("an offer names several pieces; the one that is chosen is sent, and the others are free again", () => {
+  const bench = new TestSwarm({ candidateCount: 3, lookaheadCount: 0 });
+  bench.open(6);
+  const [offer] = of(bench.neighbour(1), "sendOffer");
+  assert.deepEqual(offer?.pieces, [0, 1, 2]);
+  const effects = bench.tell("offerAccepted", 1, 2);
+  assert.deepEqual(named(effects, "startSend"), [[1, 2]]);
+  const [next] = of(bench.tell("sendFinished", 1, 2), "sendOffer");
+  assert.deepEqual(next?.pieces, [0, 1, 3]);
+  const [after] = of(bench.declined(1, 0, "taking"), "sendOffer");
+  assert.deepEqual(after?.pieces, [4, 5], "none of those that it declined, for a while");
 });
 
 test("a piece that was sent, and is then announced by who got it, counts as one copy", () => {

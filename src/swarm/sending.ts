@@ -71,17 +71,17 @@ export class Sending {
         type: "startSend",
         linkId: send.remote.link.linkId,
         taskId: send.remote.task.taskId,
-        piece: send.piece,
+        piece: firstOf(send),
       });
     }
     const target = this.#config.uploadCount + this.#lookaheadCount();
     while (sending + pending < target) {
-      const choice = this.#dry ? undefined : chooseSend(this.#links.values(), this.#prng, nowMs);
+      const choice = this.#dry ? undefined : chooseSend(this.#links.values(), this.#config.candidateCount, this.#prng, nowMs);
       if (choice === undefined) {
         this.#dry = true;
         return;
       }
-      this.#offer(choice.remote, choice.piece, nowMs);
+      this.#offer(choice.remote, choice.pieces, nowMs);
       pending++;
     }
   }
@@ -95,6 +95,7 @@ export class Sending {
     }
     if (send.state !== "offered") return;
     this.#answerMs = average(this.#answerMs, nowMs - send.sinceMs);
+    this.#narrow(send, [piece]);
     send.state = "agreed";
     send.sinceMs = nowMs;
     send.stalled = false;
@@ -105,20 +106,19 @@ export class Sending {
     if (send === undefined || send.state !== "offered") return;
     this.#answerMs = average(this.#answerMs, nowMs - send.sinceMs);
     remote.task.offersDeclined++;
+    const { pieces } = send;
     this.#remove(send);
     switch (reason) {
       case "have":
-        addHave(remote, piece);
+        for (const held of pieces) addHave(remote, held);
         return;
       case "taking":
-        avoid(remote, piece, nowMs + AVOID_MS);
+      case "unwanted":
+        for (const refused of pieces) if (!remote.have.has(refused)) avoid(remote, refused, nowMs + AVOID_MS);
         return;
       case "busy":
         // Its status message says when that ends.
         remote.link.incoming = Math.max(remote.link.incoming, remote.link.capacity);
-        return;
-      case "unwanted":
-        avoid(remote, piece, nowMs + AVOID_MS);
         return;
     }
   }
@@ -154,13 +154,14 @@ export class Sending {
   dropRemote(remote: Remote, tell: boolean): void {
     for (const send of this.#sends) {
       if (send.remote !== remote) continue;
+      const piece = firstOf(send);
       this.#remove(send);
       if (tell && send.state !== "offered") {
         this.#emit({
           type: "cancelSend",
           linkId: remote.link.linkId,
           taskId: remote.task.taskId,
-          piece: send.piece,
+          piece,
         });
       }
     }
@@ -171,8 +172,9 @@ export class Sending {
       const { link } = send.remote;
       if (send.state === "offered" && nowMs - send.sinceMs >= this.#config.answerMs) {
         link.stalledUntilMs = nowMs + STALLED_MS;
+        const { pieces } = send;
         this.#remove(send);
-        avoid(send.remote, send.piece, nowMs + AVOID_MS);
+        for (const piece of pieces) avoid(send.remote, piece, nowMs + AVOID_MS);
       } else if (send.state === "offered" && nowMs - send.sinceMs >= this.#patienceMs) {
         link.stalledUntilMs = nowMs + STALLED_MS;
       } else if (send.state === "sending" && nowMs - send.progressMs >= this.#config.silenceMs) {
@@ -183,26 +185,38 @@ export class Sending {
     }
   }
 
-  #offer(remote: Remote, piece: number, nowMs: number): void {
+  #offer(remote: Remote, pieces: readonly number[], nowMs: number): void {
     const { task, link } = remote;
-    this.#sends.add({ remote, piece, state: "offered", sinceMs: nowMs, progressMs: nowMs, stalled: false });
+    this.#sends.add({ remote, pieces, state: "offered", sinceMs: nowMs, progressMs: nowMs, stalled: false });
     link.outgoing++;
     task.offersSent++;
-    addCopies(task, piece, 1);
-    remote.underWay.add(piece);
-    this.#emit({ type: "sendOffer", linkId: link.linkId, taskId: task.taskId, piece });
+    for (const piece of pieces) {
+      addCopies(task, piece, 1);
+      remote.underWay.add(piece);
+    }
+    this.#emit({ type: "sendOffer", linkId: link.linkId, taskId: task.taskId, pieces });
+  }
+
+  /** Of the pieces on offer only these stay so. */
+  #narrow(send: Send, left: readonly number[]): void {
+    for (const piece of send.pieces) {
+      if (left.includes(piece)) continue;
+      send.remote.underWay.delete(piece);
+      addCopies(send.remote.task, piece, -1);
+    }
+    send.pieces = left;
   }
 
   #remove(send: Send): void {
     this.#sends.delete(send);
     send.remote.link.outgoing--;
-    send.remote.underWay.delete(send.piece);
-    addCopies(send.remote.task, send.piece, -1);
+    this.#narrow(send, []);
   }
 
+  /** No piece is on offer or on its way twice over one link (W5), so one piece tells which. */
   #find(remote: Remote, piece: number): Send | undefined {
     for (const send of this.#sends) {
-      if (send.remote === remote && send.piece === piece) return send;
+      if (send.remote === remote && send.pieces.includes(piece)) return send;
     }
     return undefined;
   }
@@ -219,6 +233,11 @@ export class Sending {
     const covering = Math.ceil((this.#answerMs / this.#transferMs) * this.#config.uploadCount);
     return Math.min(LOOKAHEAD_COUNT_MAX, Math.max(this.#config.lookaheadCount, covering));
   }
+}
+
+/** The piece agreed on; of an offer, the one that names it. */
+export function firstOf(send: Send): number {
+  return send.pieces[0] as number;
 }
 
 function average(formerMs: number, sampleMs: number): number {

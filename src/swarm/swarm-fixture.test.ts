@@ -22,7 +22,8 @@ export class TestSwarm {
   nowMs = 0;
 
   constructor(config: Partial<SwarmConfig> = {}, seed = 1) {
-    this.swarm = new Swarm({ ...DEFAULT_SWARM_CONFIG, uploadCount: 1, downloadCountMax: 3, ...config }, seed);
+    // One candidate: most tests are about which piece is offered first.
+    this.swarm = new Swarm({ ...DEFAULT_SWARM_CONFIG, uploadCount: 1, candidateCount: 1, downloadCountMax: 3, ...config }, seed);
   }
 
   feed(input: SwarmInput): readonly SwarmEffect[] {
@@ -85,7 +86,12 @@ export class TestSwarm {
     piece: number,
     taskId: TaskId = TASK,
   ): readonly SwarmEffect[] {
+    if (type === "offered") return this.offered(linkId, [piece], taskId);
     return this.feed({ type, linkId, taskId, piece });
+  }
+
+  offered(linkId: number, pieces: readonly number[], taskId: TaskId = TASK): readonly SwarmEffect[] {
+    return this.feed({ type: "offered", linkId, taskId, pieces });
   }
 
   declined(linkId: number, piece: number, reason: "have" | "taking" | "busy" | "unwanted"): readonly SwarmEffect[] {
@@ -131,12 +137,16 @@ export class TestSwarm {
   }
 }
 
-/** The transfers that effects of one type name, in order. */
+/** The transfers that effects of one type name, in order; an offer goes by its first piece. */
 export function named(
   effects: readonly SwarmEffect[],
   type: "sendOffer" | "sendAccept" | "sendDecline" | "cancelReceive" | "cancelSend" | "startSend" | "isolate",
 ): readonly Transfer[] {
-  return effects.flatMap((effect) => (effect.type === type ? [[effect.linkId, effect.piece] as const] : []));
+  return effects.flatMap((effect) => {
+    if (effect.type !== type) return [];
+    const piece = effect.type === "sendOffer" ? (effect.pieces[0] as number) : effect.piece;
+    return [[effect.linkId, piece] as const];
+  });
 }
 
 export function declines(effects: readonly SwarmEffect[]): readonly string[] {

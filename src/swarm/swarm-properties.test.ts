@@ -122,7 +122,7 @@ class World {
       case "status":
         return one({ type: "remoteStatus", linkId, incoming: pick % 4, capacity: 3 });
       case "offer":
-        return this.#joined.has(key) ? one({ type: "offered", linkId, taskId, piece }) : [];
+        return this.#joined.has(key) ? one({ type: "offered", linkId, taskId, pieces: [...new Set([piece, (piece + pick) % PIECES])] }) : [];
       case "answerYes":
         return about("offerAccepted", this.#offers);
       case "answerNo": {
@@ -231,10 +231,15 @@ class World {
       case "sendOffer":
       case "startSend": {
         const remote = this.#joined.get(`${effect.linkId} ${effect.taskId}`);
-        assert.ok(this.#held.get(effect.taskId)?.has(effect.piece), `W1: ${effect.type} of ${effect.piece}, which is not held`);
+        const pieces = effect.type === "sendOffer" ? effect.pieces : [effect.piece];
+        for (const piece of pieces) assert.ok(this.#held.get(effect.taskId)?.has(piece), `W1: ${effect.type} of ${piece}, which is not held`);
         assert.ok(remote?.receives === true && !remote.isolated, `W6: ${effect.type} to one who may not have it`);
-        if (effect.type === "sendOffer") this.#offers.push(plain(effect));
-        else {
+        if (effect.type === "sendOffer") {
+          assert.ok(pieces.length >= 1 && pieces.length <= CONFIG.candidateCount && new Set(pieces).size === pieces.length);
+          // The neighbour's choice is as good as any.
+          const piece = pieces[effect.linkId % pieces.length] as number;
+          this.#offers.push(plain({ ...effect, piece }));
+        } else {
           assert.ok(this.#agreed.some((transfer) => same(transfer, effect)), "W7: nothing is sent that was not accepted");
           this.#sends.push(plain(effect));
         }
@@ -315,7 +320,7 @@ test("after any life, once the world is kind again, a peer beside a full neighbo
       step({ type: "remoteJoined", linkId: 99, taskId: TASK, have: all, seed: true, receives: false });
       for (let piece = 0; piece < PIECES; piece++) {
         nowMs += 10;
-        const [answer] = step({ type: "offered", linkId: 99, taskId: TASK, piece });
+        const [answer] = step({ type: "offered", linkId: 99, taskId: TASK, pieces: [piece] });
         if (answer?.type === "sendDecline") {
           assert.equal(answer.reason, "have", `piece ${piece}`);
           continue;

@@ -3,7 +3,7 @@ import { Prng } from "../base/prng.ts";
 import type { TaskId } from "../protocol/ids.ts";
 import type { LinkId, SwarmConfig, SwarmEffect, SwarmInput, SwarmSnapshot } from "./contract.ts";
 import { Receiving } from "./receiving.ts";
-import { Sending } from "./sending.ts";
+import { firstOf, Sending } from "./sending.ts";
 import { addCopies, addHave, isComplete, isNeeded, newRemote, type Link, type Remote, type Task } from "./tables.ts";
 
 /** Inputs after which there may be somebody to offer to who was not there before. */
@@ -56,7 +56,7 @@ export class Swarm {
   /** @param seed any 32-bit integer; breaks ties */
   constructor(config: SwarmConfig, seed: number) {
     this.#config = config;
-    const emit = (effect: SwarmEffect): void => void this.#effects.push(effect);
+    const emit = (effect: SwarmEffect): void => this.#emit(effect);
     this.#sending = new Sending(config, new Prng(seed), this.#links, emit);
     this.#receiving = new Receiving(config, this.#links, emit);
   }
@@ -71,7 +71,7 @@ export class Swarm {
     this.#apply(input, nowMs);
     if (STIRRING.has(input.type)) this.#sending.stir();
     this.#sending.fill(nowMs);
-    if (this.#receiving.starving) this.#receiving.flushStatus();
+    this.#receiving.tellRoom();
     this.#schedule(nowMs);
     const effects = this.#effects;
     this.#effects = [];
@@ -100,7 +100,8 @@ export class Swarm {
         if (task === undefined) return;
         this.#receiving.stored(task, input.piece, nowMs);
         if (task.have.add(input.piece)) {
-          task.unannounced.push(input.piece);
+          task.gained.push(input.piece);
+          task.gainedStale = true;
           task.lastGainMs = nowMs;
         }
         return;
@@ -128,6 +129,7 @@ export class Swarm {
           remotes: new Map(),
           incoming: 0,
           capacity: 1,
+          toldLoad: 0,
           outgoing: 0,
           stalledUntilMs: 0,
         });
@@ -137,6 +139,7 @@ export class Swarm {
         const link = this.#links.get(input.linkId);
         if (link === undefined) return;
         for (const remote of link.remotes.values()) this.#forgetRemote(remote, true);
+        this.#receiving.forget(link);
         this.#links.delete(input.linkId);
         return;
       }
@@ -180,7 +183,7 @@ export class Swarm {
       }
       case "offered": {
         const remote = this.#heard(input.linkId, input.taskId);
-        return this.#receiving.offered(remote, input.linkId, input.taskId, input.piece, nowMs);
+        return this.#receiving.offered(remote, input.linkId, input.taskId, input.pieces, nowMs);
       }
       case "offerAccepted": {
         const remote = this.#heard(input.linkId, input.taskId);
@@ -254,7 +257,8 @@ export class Swarm {
       wantedToldMs: Number.NEGATIVE_INFINITY,
       refusedUntilMs: 0,
       orphans: new Set(),
-      unannounced: [],
+      gained: [],
+      gainedStale: false,
       sentPieces: 0,
       lastGainMs: nowMs,
       lastAskMs: nowMs,
@@ -331,21 +335,36 @@ export class Swarm {
     this.#flush();
   }
 
+  /** What a neighbour has not been told yet rides on what is said to it anyway: a frame of its own would wake it. */
+  #emit(effect: SwarmEffect): void {
+    if (effect.type === "sendOffer" || effect.type === "sendAccept" || effect.type === "sendDecline" || effect.type === "sendWant") {
+      const remote = this.#remote(effect.linkId, effect.taskId);
+      if (remote !== undefined) {
+        this.#tellGained(remote);
+        if (!isComplete(remote.task) && remote.link.toldLoad !== this.#receiving.load) this.#receiving.tellStatus(remote.link);
+      }
+    }
+    this.#effects.push(effect);
+  }
+
+  #tellGained(remote: Remote): void {
+    const { task, link } = remote;
+    if (remote.toldCount === task.gained.length || remote.isolated) return;
+    const pieces = task.gained.slice(remote.toldCount);
+    remote.toldCount = task.gained.length;
+    this.#effects.push({ type: "sendHave", linkId: link.linkId, taskId: task.taskId, pieces });
+  }
+
   #flush(): void {
     this.#flushAtMs = undefined;
     for (const task of this.#tasks.values()) {
-      const pieces = task.unannounced;
-      if (pieces.length > 0) {
-        task.unannounced = [];
-        for (const remote of task.remotes.values()) {
-          if (!remote.isolated) {
-            this.#effects.push({ type: "sendHave", linkId: remote.link.linkId, taskId: task.taskId, pieces });
-          }
-        }
+      if (task.gainedStale) {
+        task.gainedStale = false;
+        for (const remote of task.remotes.values()) this.#tellGained(remote);
       }
       if (task.wantedStale) this.#receiving.tellWanted(task, this.#nowMs);
     }
-    this.#receiving.flushStatus();
+    this.#receiving.inviteOthers();
   }
 
   #askForNeighbours(task: Task, nowMs: number): void {
@@ -368,10 +387,10 @@ export class Swarm {
       FLUSH_MS_MAX,
       Math.max(FLUSH_MS_MIN, Math.floor(this.#receiving.transferMs * FLUSH_SHARE)),
     );
-    let dueMs = this.#receiving.statusStale ? nowMs + gatherMs : Number.POSITIVE_INFINITY;
+    let dueMs = this.#receiving.hasNews ? nowMs + gatherMs : Number.POSITIVE_INFINITY;
     let waiting = this.#sending.active;
     for (const task of this.#tasks.values()) {
-      if (task.unannounced.length > 0) dueMs = Math.min(dueMs, nowMs + gatherMs);
+      if (task.gainedStale) dueMs = Math.min(dueMs, nowMs + gatherMs);
       if (task.wantedStale) dueMs = Math.min(dueMs, Math.max(nowMs + gatherMs, this.#receiving.wantDueMs(task)));
       if (!isComplete(task) || (!waiting && isNeeded(task))) waiting = true;
     }
@@ -396,7 +415,7 @@ export class Swarm {
         })),
         outgoing: this.#sending.of(task).map((send) => ({
           linkId: send.remote.link.linkId,
-          piece: send.piece,
+          piece: firstOf(send),
           state: send.state,
         })),
         offersSent: task.offersSent,

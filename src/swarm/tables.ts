@@ -25,8 +25,10 @@ export interface Task {
   refusedUntilMs: number;
   /** Pieces whose transfer ended without a piece: others may think they are on their way, so they are wanted aloud. */
   readonly orphans: Set<number>;
-  /** Pieces stored since the last flush, not announced yet. */
-  unannounced: number[];
+  /** Pieces gained since the task was opened, in their order; each neighbour has been told of a part of them. */
+  readonly gained: number[];
+  /** Not all of them have been told to all. */
+  gainedStale: boolean;
   sentPieces: number;
   lastGainMs: number;
   lastAskMs: number;
@@ -45,6 +47,8 @@ export interface Link {
   /** As it last told us: transfers it receives or has agreed to, and how many it takes. */
   incoming: number;
   capacity: number;
+  /** Our own load as last told to it. */
+  toldLoad: number;
   /** Transfers of ours towards it, offers included. */
   outgoing: number;
   /** It left an offer unanswered or a transfer without progress: nothing new for it until then, or its next sign of life. */
@@ -68,12 +72,15 @@ export interface Remote {
   /** False: it may give us pieces but has shown no ticket that is still good, so it gets none. */
   receives: boolean;
   wants: readonly number[];
+  /** How many of the task's `gained` it has been told of. */
+  toldCount: number;
 }
 
 /** A piece on its way out. */
 export interface Send {
   readonly remote: Remote;
-  readonly piece: number;
+  /** On offer: those the receiver may choose from, best first. Then the one it chose. */
+  pieces: readonly number[];
   state: "offered" | "agreed" | "sending";
   sinceMs: number;
   progressMs: number;
@@ -160,5 +167,6 @@ export function newRemote(link: Link, task: Task, have: PieceSet, seed: boolean,
     avoidances: [],
     credited: new PieceSet(),
     wants: [],
+    toldCount: task.gained.length,
   };
 }

@@ -312,7 +312,7 @@ function fuzzedLinkFrame(prng: Prng, taskId: TaskId): Buffer {
     case 2:
       return well({ type: "want", channel, pieces });
     case 3:
-      return well({ type: "offer", channel, piece: number(), lengthBytes: number(), digest: bytes(32), signature: bytes(64) });
+      return well({ type: "proof", channel, piece: number(), lengthBytes: number(), digest: bytes(32), signature: bytes(64) });
     case 4:
       return well({ type: prng.below(2) === 0 ? "accept" : "cancel", channel, piece: number() });
     case 5:

@@ -23,7 +23,7 @@ function write(file: string, text: string): void {
 }
 
 // What the files below import.
-const FOLDERS = ["base", "protocol", "scheduler", "swarm", "origin", "peer", "supernode", "dfdaemon", "cli"];
+const FOLDERS = ["base", "protocol", "scheduler", "swarm", "origin", "engines", "peer", "supernode", "dfdaemon", "cli"];
 for (const folder of FOLDERS) for (const name of ["index", "inner"]) write(`src/${folder}/${name}.ts`, "export const x = 1;\n");
 
 interface Case {
@@ -64,6 +64,8 @@ imports("src/scheduler", index("swarm"), IMPORTS);
 imports("src/swarm", index("scheduler"), IMPORTS);
 imports("src/origin", ["node:fs", "undici", ...inner("base", "protocol")], undefined);
 imports("src/origin", inner("peer", "swarm", "supernode", "dfdaemon", "cli"), IMPORTS);
+imports("src/engines", ["node:fs", "zod", ...inner("base", "protocol")], undefined);
+imports("src/engines", inner("origin", "peer", "swarm", "supernode", "dfdaemon", "cli"), IMPORTS);
 imports("src/peer", ["node:fs", "pino", ...inner("base", "protocol", "origin"), ...index("swarm")], undefined);
 imports("src/peer", [...inner("swarm", "scheduler", "supernode", "dfdaemon", "cli"), ...index("scheduler")], IMPORTS);
 imports("src/supernode", [...inner("base", "protocol", "origin", "peer"), ...index("scheduler", "swarm")], undefined);
@@ -78,8 +80,10 @@ imports("src/supernode/cache", ["../inner.ts", ...outside([...inner("base", "ori
 imports("src/supernode/cache", outside(inner("scheduler", "swarm", "dfdaemon", "cli")), IMPORTS);
 imports("src/dfdaemon/mirror", ["../inner.ts", ...outside([...inner("base", "origin", "peer"), ...index("swarm")])], undefined);
 imports("src/dfdaemon/mirror", outside([...inner("swarm", "supernode", "cli"), ...index("scheduler")]), IMPORTS);
-imports("src/cli", inner("base", "peer", "supernode", "dfdaemon"), undefined);
+imports("src/cli", inner("base", "engines", "peer", "supernode", "dfdaemon"), undefined);
 imports("src/cli", ["../../sim/main.ts", ...inner("scheduler", "swarm")], IMPORTS);
+imports("src/cli/setup", ["../inner.ts", ...outside([...inner("base", "engines", "dfdaemon"), ...index("swarm")])], undefined);
+imports("src/cli/setup", ["../../../sim/main.ts", ...outside(inner("scheduler", "swarm"))], IMPORTS);
 imports("sim", ["../src/base/inner.ts", "../src/protocol/inner.ts", "../src/swarm/index.ts", "../src/scheduler/index.ts"], undefined);
 imports("sim", ["node:fs", "pino", "../src/swarm/inner.ts", "../src/peer/inner.ts", "../src/supernode/inner.ts"], IMPORTS);
 

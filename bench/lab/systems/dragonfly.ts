@@ -7,12 +7,14 @@ import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { hostAddress, hostNamespace, SEED, SEED_ADDRESS } from "../network.ts";
 import { FILE_NAME } from "../origin.ts";
-import { REPOSITORY, type Program } from "../process.ts";
+import { shippedBin } from "../package.ts";
+import type { Program } from "../process.ts";
 import type { Stage, System } from "../system.ts";
 
 const SUPERNODE = `${SEED_ADDRESS}:8002`;
 const START_SECONDS = 30;
-const WARM_UP_BYTES = 2 * 1024 * 1024;
+const WARM_UP_NAME = "warm-up.bin";
+const WARM_UP_BYTES = 50 * 1024 * 1024;
 
 /** Warm daemons, a cold cache: the case of a cluster that pulls a new layer. */
 export const dragonfly: System = {
@@ -20,7 +22,7 @@ export const dragonfly: System = {
   missing: () => missing("supernode", "dfdaemon", "dfget"),
   prepare: async (stage) => {
     const tokenFile = await startSupernode(stage);
-    return await Promise.all(
+    const hosts = await Promise.all(
       Array.from({ length: stage.options.hosts }, async (_, host) => {
         const name = `h${host + 1}`;
         const directory = stage.directory(name);
@@ -30,7 +32,12 @@ export const dragonfly: System = {
           "--supernode", SUPERNODE, "--join-token-file", tokenFile, "--data-dir", join(directory, "data"), "--socket", socket,
         ]);
         await until(daemon, "opens its socket", async () => await accepts(socket));
-        if (!stage.options.coldStart) await warmUp(stage, host, socket);
+        return { host, directory, socket, daemon };
+      }),
+    );
+    if (!stage.options.coldStart) await warmUp(stage, hosts);
+    return await Promise.all(
+      hosts.map(async ({ host, directory, socket, daemon }) => {
         const path = join(directory, FILE_NAME);
         const client = await startClient(stage, host, ["-O", path, "--socket", socket, "--json"]);
         return { path, programs: [client, daemon], go: () => client.release(), done: client.success() };
@@ -39,15 +46,15 @@ export const dragonfly: System = {
   },
 };
 
-/** A daemon that has run for a while has served something: a small file of the host's own, which makes no link to another host. */
-async function warmUp({ origin, programs, directory }: Stage, host: number, socket: string): Promise<void> {
-  const name = `warm-h${host + 1}.bin`;
-  writeFileSync(join(dirname(origin.path), name), randomBytes(WARM_UP_BYTES));
-  const output = join(directory(`h${host + 1}`), name);
-  const client = programs.start(hostNamespace(host), `warm-h${host + 1}`, [
-    bin("dfget"), new URL(name, origin.url).href, "-O", output, "--socket", socket, "--quiet",
-  ]);
-  await client.success();
+/** Services that have run for a while have moved something, and their code is compiled: another file, on all hosts at once. */
+async function warmUp({ origin, programs, directory }: Stage, hosts: readonly { readonly host: number; readonly socket: string }[]): Promise<void> {
+  writeFileSync(join(dirname(origin.path), WARM_UP_NAME), randomBytes(WARM_UP_BYTES));
+  const clients = hosts.map(({ host, socket }) =>
+    programs.start(hostNamespace(host), `warm-h${host + 1}`, [
+      bin("dfget"), new URL(WARM_UP_NAME, origin.url).href, "-O", join(directory(`h${host + 1}`), WARM_UP_NAME), "--socket", socket, "--quiet",
+    ]),
+  );
+  await Promise.all(clients.map((client) => client.success()));
 }
 
 /** No daemon: every dfget is a peer while it runs. */
@@ -89,7 +96,7 @@ async function startSupernode({ programs, directory }: Stage): Promise<string> {
 }
 
 function bin(name: string): string {
-  return join(REPOSITORY, "bin", name);
+  return join(shippedBin(), name);
 }
 
 function missing(...names: string[]): string | undefined {

@@ -36,6 +36,7 @@ const contentRequestSchema = z
     requestId: z.string().regex(/^[A-Za-z0-9_-]{1,64}$/),
     source: sourceSchema.strict(),
     backToSource: z.boolean(),
+    limitBytesPerSecond: z.number().positive().optional(),
     startByte: z.number().int().nonnegative().optional(),
     endByte: z.number().int().nonnegative().optional(),
   })
@@ -142,7 +143,8 @@ export class LocalApi {
     let content: Content | undefined;
     try {
       const backToSource = wanted.backToSource && this.#options.backToSource !== false;
-      content = await this.#options.opener.open({ source: wanted.source, backToSource }, gone.signal);
+      const { source, limitBytesPerSecond } = wanted;
+      content = await this.#options.opener.open({ source, backToSource, limitBytesPerSecond }, gone.signal);
       known.opened(content);
       writeHead(response, content.info, startByte, endByte);
       const isWhole = await copy(content.read({ startByte, endByte }, gone.signal), response, known, gone.signal);

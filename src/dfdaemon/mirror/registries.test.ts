@@ -45,6 +45,13 @@ void test("who names no registry means docker.io if it is configured, else the o
   assert.equal(new Registries([a, hub, b]).resolve(undefined)?.baseUrl, "https://hub.test");
 });
 
+void test("the registry for dfdaemon doctor is reached as configured, and never meant by who names none", () => {
+  const selfTest = { host: "doctor.invalid", url: "http://10.0.0.1:8002/self-test", caFile: undefined };
+  const registries = new Registries([], selfTest);
+  assert.equal(named("doctor.invalid", registries).baseUrl, "http://10.0.0.1:8002/self-test");
+  assert.equal(registries.resolve(undefined), undefined);
+});
+
 void test("a URL that is no registry's is refused, and so is a registry that is there twice", () => {
   for (const url of ["ftp://a", "a.test", "https://user:pw@a.test", "https://a.test?x=1", ""]) {
     const build = (): Registries => new Registries([{ host: "a.test", url }]);

@@ -15,21 +15,26 @@ export class Registries {
   readonly #configured: ReadonlyMap<string, Upstream>;
   readonly #unnamed: Upstream | undefined;
 
-  /** @throws AppError CONFIG_INVALID for a URL that cannot be a registry's, or a registry that is there twice */
-  constructor(configs: readonly RegistryConfig[]) {
+  /**
+   * @param selfTest reached as configured, and never meant when none is named
+   * @throws AppError CONFIG_INVALID for a URL that cannot be a registry's, or a registry that is there twice
+   */
+  constructor(configs: readonly RegistryConfig[], selfTest?: RegistryConfig) {
     const configured = new Map<string, Upstream>();
-    for (const config of configs) {
+    const add = (config: RegistryConfig): void => {
       const name = canonicalName(config.host);
       if (configured.has(name)) {
         throw new AppError("CONFIG_INVALID", `the registry ${config.host} is configured twice; keep one of the two`);
       }
       const { access = "passthrough" } = config;
       configured.set(name, { name, baseUrl: checkedBaseUrl(config), access });
-    }
-    this.#configured = configured;
+    };
+    for (const config of configs) add(config);
     const [only] = configured.values();
     // Docker's classic mirror setting sends no registry name, and is for docker.io alone.
     this.#unnamed = configured.get(DOCKER_HUB) ?? (configured.size === 1 ? only : undefined);
+    if (selfTest !== undefined) add(selfTest);
+    this.#configured = configured;
   }
 
   /**

@@ -67,7 +67,7 @@ const item: fc.Arbitrary<Item> = fc.oneof(
   fc.record({ type: fc.constant("data" as const), channel: uint32, piece, offset: uint32, bytes: fc.uint8Array({ minLength: 1, maxLength: 300 }) }),
   fc.record({ type: fc.constant("have" as const), channel: uint32, pieces: fc.array(piece, { maxLength: 40 }) }),
   fc.record({
-    type: fc.constant("offer" as const),
+    type: fc.constant("proof" as const),
     channel: uint32,
     piece,
     lengthBytes: uint32,

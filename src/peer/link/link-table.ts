@@ -86,7 +86,7 @@ export class LinkTable {
     const socket = connect({
       host,
       port,
-      onread: Link.onread((chunk) => {
+      onread: link.onread((chunk) => {
         if (upgraded) return link.received(chunk);
         const text = Buffer.concat([head, chunk]);
         const end = text.indexOf("\r\n\r\n");
@@ -228,6 +228,11 @@ export class LinkTable {
   #look(): void {
     const nowMs = this.#deps.nowMs();
     for (const link of this.#byPeer.values()) {
+      if (link.isHeld) {
+        // It cannot be heard; but the other side shall hear us.
+        link.send({ type: "ping" });
+        continue;
+      }
       const silentMs = nowMs - link.heardMs;
       if (silentMs >= SILENT_MS) link.close(`it was silent for ${silentMs} ms`);
       else if (silentMs >= PING_AFTER_MS) link.send({ type: "ping" });

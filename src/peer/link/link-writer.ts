@@ -7,8 +7,20 @@
  */
 import { read, readSync } from "node:fs";
 import type { Socket } from "node:net";
-import { DATA_LENGTH_BYTES_MAX, encodeDataHeader, encodeFrame, type LinkFrame } from "../../protocol/link-frames.ts";
+import { PRIORITIES } from "../../base/priority.ts";
+import type { RateFlow, RateRequest } from "../../base/rate-budget.ts";
+import {
+  DATA_HEADER_BYTES,
+  DATA_LENGTH_BYTES_MAX,
+  encodeDataHeader,
+  encodeFrame,
+  FRAME_HEADER_BYTES,
+  type LinkFrame,
+} from "../../protocol/link-frames.ts";
+import type { RateGate } from "../rate-gate.ts";
 import { type NativeSocket, nativeSocket } from "./native-socket.ts";
+
+const DATA_FRAME_HEADER_BYTES = FRAME_HEADER_BYTES + DATA_HEADER_BYTES;
 
 /** What the kernel may hold unsent: at 50 Mbit/s 20 ms; enough for 10 Gbit/s at a wake-up of 100 µs. */
 const UNSENT_BYTES_MAX = 128 * 1024;
@@ -21,8 +33,13 @@ const POOLED_READ_BYTES = 256 * 1024;
 /** A neighbour that does not read its control frames is of no use, and must not cost memory. */
 export const CONTROL_QUEUE_BYTES_MAX: number = 8 * 1024 * 1024;
 
+/** Least payload worth a frame header of 17 bytes, where a limit wants small blocks. */
+const BLOCK_BYTES_LIMITED_MIN = 400;
+
 /** A piece on its way out. */
 export interface PieceSend {
+  /** Its task's place at the upload limit. */
+  readonly flow: RateFlow;
   readonly channel: number;
   readonly piece: number;
   readonly fileFd: number;
@@ -35,9 +52,11 @@ export interface PieceSend {
   released(): void;
 }
 
+/** The host's upload limit, as RateGate. */
+export type UploadLimit = Pick<RateGate, "pass" | "cancel" | "chunkBytes">;
+
 export interface LinkWriterDeps {
-  /** Milliseconds to wait before `bytes` may leave (upload limit). */
-  readonly admit: (bytes: number) => number;
+  readonly limit: UploadLimit;
   readonly nowMs: () => number;
   /** The link has failed, or its control queue has run full. */
   readonly failed: (why: string) => void;
@@ -59,8 +78,8 @@ export class LinkWriter {
   #flushScheduled = false;
   /** A block is being written: control frames wait for its end. */
   #inBlock = false;
-  /** The next block waits for the upload limit. */
-  #waiting = false;
+  /** The next block waits for the upload limit, and whose it is. */
+  #waiting: { readonly entry: QueuedSend; readonly request: RateRequest } | undefined;
   /** The piece whose bytes a read from the file is fetching right now. */
   #reading: QueuedSend | undefined;
   #blockBytes = 128 * 1024;
@@ -103,7 +122,8 @@ export class LinkWriter {
   sendPiece(send: PieceSend): void {
     if (this.#closed) return send.released();
     this.#sends.push({ send, sent: 0, cancelled: false });
-    if (!this.#inBlock && !this.#waiting) this.#nextBlock();
+    if (this.#waiting !== undefined && isMoreUrgent(send, this.#waiting.entry.send)) this.#stopWaiting();
+    if (!this.#inBlock && this.#waiting === undefined) this.#nextBlock();
   }
 
   /** Stops the piece at the next block boundary. @returns false when it is not being sent */
@@ -111,23 +131,37 @@ export class LinkWriter {
     const entry = this.#sends.find(({ send }) => send.channel === channel && send.piece === piece);
     if (entry === undefined) return false;
     entry.cancelled = true;
+    this.#dropCancelledWaiting();
     return true;
   }
 
   /** As {@link cancelPiece}, for all pieces of a channel. */
   cancelChannel(channel: number): void {
     for (const entry of this.#sends) if (entry.send.channel === channel) entry.cancelled = true;
-    if (!this.#inBlock && !this.#waiting) this.#dropCancelled();
+    this.#dropCancelledWaiting();
+    if (!this.#inBlock && this.#waiting === undefined) this.#dropCancelled();
   }
 
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
+    this.#stopWaiting();
     this.#frames = [];
     for (const entry of this.#sends.splice(0)) {
       // A read from the file that is under way ends later, and releases it then.
       if (entry !== this.#reading) entry.send.released();
     }
+  }
+
+  #stopWaiting(): void {
+    if (this.#waiting !== undefined) this.#deps.limit.cancel(this.#waiting.request);
+    this.#waiting = undefined;
+  }
+
+  #dropCancelledWaiting(): void {
+    if (this.#waiting?.entry.cancelled !== true) return;
+    this.#stopWaiting();
+    this.#nextBlock();
   }
 
   #dropCancelled(): void {
@@ -151,24 +185,26 @@ export class LinkWriter {
     this.#inBlock = false;
     this.#flushFrames();
     this.#dropCancelled();
-    const entry = this.#sends[0];
+    const entry = this.#mostUrgent();
     if (entry === undefined || this.#closed) return;
-    const bytes = Math.min(this.#blockBytes, entry.send.lengthBytes - entry.sent);
-    const waitMs = this.#deps.admit(bytes);
-    if (waitMs > 0) {
-      setTimeout(() => this.#startBlock(entry, bytes), waitMs);
-      // Control frames need not wait for the limit.
-      this.#inBlock = false;
-      this.#waiting = true;
-      return;
-    }
-    this.#startBlock(entry, bytes);
+    const { limit } = this.#deps;
+    const { flow } = entry.send;
+    const bytes = Math.min(this.#blockBytes, limit.chunkBytes(flow, BLOCK_BYTES_LIMITED_MIN), entry.send.lengthBytes - entry.sent);
+    // Control frames need not wait for the limit, and are not counted.
+    const request = limit.pass(flow, DATA_FRAME_HEADER_BYTES + bytes, () => this.#startBlock(entry, bytes));
+    if (request === undefined) this.#startBlock(entry, bytes);
+    else this.#waiting = { entry, request };
+  }
+
+  /** The first of those with the highest priority. */
+  #mostUrgent(): QueuedSend | undefined {
+    let first = this.#sends[0];
+    for (const entry of this.#sends) if (first !== undefined && isMoreUrgent(entry.send, first.send)) first = entry;
+    return first;
   }
 
   #startBlock(entry: QueuedSend, bytes: number): void {
-    this.#waiting = false;
-    if (this.#closed) return;
-    if (entry.cancelled) return this.#nextBlock();
+    this.#waiting = undefined;
     this.#inBlock = true;
     this.#flushFrames();
     const { send } = entry;
@@ -185,13 +221,13 @@ export class LinkWriter {
       this.#adaptBlock(this.#deps.nowMs() - startMs);
       entry.sent += bytes;
       send.progressed(bytes);
+      this.#sends.splice(this.#sends.indexOf(entry), 1);
       if (entry.sent === send.lengthBytes) {
-        this.#sends.shift();
         send.ended(true);
         send.released();
-      } else if (this.#sends.length > 1) {
+      } else {
         // Several pieces on one link take turns.
-        this.#sends.push(this.#sends.shift() as QueuedSend);
+        this.#sends.push(entry);
       }
       this.#nextBlock();
     };
@@ -264,6 +300,10 @@ export class LinkWriter {
     if (tookMs <= BLOCK_FAST_MS) this.#blockBytes = Math.min(DATA_LENGTH_BYTES_MAX, this.#blockBytes * 2);
     else if (tookMs >= BLOCK_SLOW_MS) this.#blockBytes = Math.max(BLOCK_BYTES_MIN, this.#blockBytes / 2);
   }
+}
+
+function isMoreUrgent(one: PieceSend, other: PieceSend): boolean {
+  return PRIORITIES.indexOf(one.flow.priority) < PRIORITIES.indexOf(other.flow.priority);
 }
 
 function readByte(fileFd: number, byte: Buffer, at: number): number {

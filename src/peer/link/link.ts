@@ -5,7 +5,7 @@ import type { LinkFrame } from "../../protocol/link-frames.ts";
 import type { LinkId } from "../../swarm/index.ts";
 import { toAppError } from "../../base/errors.ts";
 import { LinkReader } from "./link-reader.ts";
-import { fdOf, LinkWriter } from "./link-writer.ts";
+import { fdOf, LinkWriter, type UploadLimit } from "./link-writer.ts";
 import { nativeSocket } from "./native-socket.ts";
 
 /** One buffer for all sockets of the thread: what is read is consumed before the callback returns. */
@@ -28,9 +28,18 @@ export interface LinkEvents {
 export interface LinkDeps {
   readonly events: LinkEvents;
   readonly nowMs: () => number;
-  /** Milliseconds to wait before `bytes` may leave; before more than `bytes` may be read. */
-  readonly admitUpload: (bytes: number) => number;
-  readonly admitDownload: (bytes: number) => number;
+  readonly uploadLimit: UploadLimit;
+  readonly downloadLimit: DownloadLimit;
+}
+
+/** What is read is paid for afterwards; until then nothing more is read, so that the sender is held back and not buffered. */
+export interface DownloadLimit {
+  /** Most bytes worth reading at a time from this link. */
+  readBytes(link: Link): number;
+  /** Pays for `bytes` with payload of the link's current task. @returns false when more may be read only after `go` */
+  pay(link: Link, bytes: number, go: () => void): boolean;
+  /** Counts bytes without payload, which hold nobody up. */
+  count(bytes: number): void;
 }
 
 export class Link {
@@ -50,6 +59,13 @@ export class Link {
   readonly #remoteChannels = new Map<TaskId, number>();
   #nextChannel = 1;
   #wakeAtBytes = 1;
+  /** As much of the shared buffer as the next read may fill. */
+  #readInto = RECEIVE_BUFFER;
+  /** Whose payload came last, by the other side's channel; and whether any did since it was last asked. */
+  #payloadChannel: number | undefined;
+  #hasPayload = false;
+  /** The download limit holds it back: it is not read. */
+  #isHeld = false;
 
   constructor(linkId: LinkId, dialled: boolean, deps: LinkDeps) {
     this.linkId = linkId;
@@ -60,7 +76,11 @@ export class Link {
     this.#reader = new LinkReader({
       frame: (frame) => events.frame(this, frame),
       payloadTarget: (channel, piece, offset, length) => events.payloadTarget(this, channel, piece, offset, length),
-      payload: (channel, piece, bytes, ended) => events.payload(this, channel, piece, bytes, ended),
+      payload: (channel, piece, bytes, ended) => {
+        this.#payloadChannel = channel;
+        this.#hasPayload = true;
+        events.payload(this, channel, piece, bytes, ended);
+      },
     });
   }
 
@@ -73,6 +93,16 @@ export class Link {
     return this.#heardMs;
   }
 
+  /** Not read for now, because the download limit says so: silence means nothing then. */
+  get isHeld(): boolean {
+    return this.#isHeld;
+  }
+
+  /** The task whose payload came last. */
+  get payloadTask(): TaskId | undefined {
+    return this.#payloadChannel === undefined ? undefined : this.#remoteTasks.get(this.#payloadChannel);
+  }
+
   get writer(): LinkWriter {
     if (this.#writer === undefined) throw new Error("link has no socket yet");
     return this.#writer;
@@ -83,9 +113,10 @@ export class Link {
   }
 
   /** Options for `net.connect`/`new Socket` that read into the shared buffer and feed `received`. */
-  static onread(received: (chunk: Uint8Array) => void): { buffer: Buffer; callback: (bytes: number) => boolean } {
+  onread(received: (chunk: Uint8Array) => void): { buffer: () => Buffer; callback: (bytes: number) => boolean } {
     return {
-      buffer: RECEIVE_BUFFER,
+      // Asked before the first read and after each one: how much the next one takes.
+      buffer: () => this.#readInto,
       callback: (bytes) => {
         received(RECEIVE_BUFFER.subarray(0, bytes));
         return true;
@@ -98,7 +129,7 @@ export class Link {
     this.#socket = socket;
     socket.setNoDelay(true);
     this.#writer = new LinkWriter(socket, {
-      admit: this.#deps.admitUpload,
+      limit: this.#deps.uploadLimit,
       nowMs: this.#deps.nowMs,
       failed: (why) => this.close(why),
     });
@@ -126,7 +157,7 @@ export class Link {
       accepted.on("error", () => undefined);
       accepted.destroy();
       // `handle` is an undocumented option of Socket; present in Node 20–26, used by every accepted link in test/integration/swarm.test.ts.
-      const socket = new Socket({ handle, onread: Link.onread(received) } as object);
+      const socket = new Socket({ handle, onread: this.onread(received) } as object);
       this.attach(socket);
       socket.read(0);
     }
@@ -144,21 +175,27 @@ export class Link {
       this.close(toAppError(thrown).message);
       return;
     }
+    this.#pay(chunk.length);
     this.#setWakeUp(sinceLastMs);
-    const waitMs = this.#deps.admitDownload(chunk.length);
-    if (waitMs > 0 && !this.#closed) {
-      const socket = this.#socket as Socket;
-      socket.pause();
-      setTimeout(() => {
-        this.#heardMs = this.#deps.nowMs();
-        if (!this.#closed) socket.resume();
-      }, waitMs);
-    }
+  }
+
+  #pay(bytes: number): void {
+    const { downloadLimit } = this.#deps;
+    const readBytes = Math.min(RECEIVE_BUFFER.length, downloadLimit.readBytes(this));
+    if (readBytes !== this.#readInto.length) this.#readInto = RECEIVE_BUFFER.subarray(0, readBytes);
+    if (!this.#hasPayload) return downloadLimit.count(bytes);
+    this.#hasPayload = false;
+    this.#isHeld = !downloadLimit.pay(this, bytes, () => {
+      this.#isHeld = false;
+      this.#heardMs = this.#deps.nowMs();
+      if (!this.#closed) this.#socket?.resume();
+    });
+    if (this.#isHeld) this.#socket?.pause();
   }
 
   /** In the middle of payload there is nothing to do before a good part of it is here; but a crawl must be seen to move. */
   #setWakeUp(sinceLastMs: number): void {
-    const bytes = sinceLastMs > CRAWL_MS ? 1 : Math.min(WAKE_BYTES_MAX, Math.max(1, this.#reader.payloadLeft));
+    const bytes = sinceLastMs > CRAWL_MS ? 1 : Math.min(WAKE_BYTES_MAX, this.#readInto.length, Math.max(1, this.#reader.payloadLeft));
     const wanted = bytes >= WAKE_BYTES_MIN ? bytes : 1;
     if (wanted === this.#wakeAtBytes || this.#socket === undefined) return;
     const fd = fdOf(this.#socket);

@@ -9,8 +9,9 @@ import { pieceDigest } from "./piece-hash.ts";
 import { StorePool } from "./pool.ts";
 import { assertSameBytes, pieceBytes, temporaryDirectory } from "./fixture.test.ts";
 
-function poolOf(t: TestContext, workerCount = 2, workerUrl?: URL): StorePool {
-  const pool = new StorePool(workerCount, workerUrl);
+/** By default everything goes to the threads. */
+function poolOf(t: TestContext, workerCount = 2, workerUrl?: URL, ownBytesMax = 0): StorePool {
+  const pool = new StorePool(workerCount, workerUrl, ownBytesMax);
   t.after(() => pool.close());
   return pool;
 }
@@ -35,6 +36,21 @@ describe("store pool", () => {
     assertSameBytes(readFileSync(path).subarray(10), bytes);
     assert.deepEqual(Buffer.from(await pool.run("digestAndWrite", { fd, offsetByte: 0, bytes }, path)), Buffer.from(digest));
     assertSameBytes(readFileSync(path).subarray(0, bytes.length), bytes);
+  });
+
+  test("small pieces are done without the threads, with the same answers and errors", async (t) => {
+    const noThread = new URL("./there-is-no-such-thread.mjs", import.meta.url);
+    const bytes = pieceBytes("a", 0);
+    const digest = pieceDigest(bytes);
+    const pool = poolOf(t, 1, noThread, bytes.length);
+    const { path, fd } = fileOf(t, "");
+    assert.equal(await pool.run("verifyAndWrite", { fd, offsetByte: 0, bytes, digest: new Uint8Array(32) }, path), false);
+    assert.equal(await pool.run("verifyAndWrite", { fd, offsetByte: 0, bytes, digest }, path), true);
+    assertSameBytes(readFileSync(path), bytes);
+    const readOnly = openSync(path, "r");
+    t.after(() => closeSync(readOnly));
+    await assert.rejects(pool.run("digestAndWrite", { fd: readOnly, offsetByte: 0, bytes }, path), { code: "DISK_FAILED", message: /EBADF/ });
+    await assert.rejects(pool.run("fileDigest", { fd, algorithm: "md5", lengthBytes: 1 }, path), { code: "INTERNAL" });
   });
 
   test("finds the pieces that are wrong, cut, or not there", async (t) => {

@@ -60,14 +60,15 @@ let readBuffer: Uint8Array | undefined;
 if (!isMainThread && parentPort !== null) {
   const port = parentPort;
   port.on("message", (request: StoreRequest) => {
-    answer(request).then(
+    doStoreJob(request).then(
       (output) => port.postMessage({ id: request.id, output } satisfies StoreReply),
       (error: unknown) => port.postMessage({ id: request.id, failure: diskFailure(error) } satisfies StoreReply),
     );
   });
 }
 
-async function answer(request: StoreRequest): Promise<StoreJobs[StoreJobKind]["output"]> {
+/** Does one job on the thread that calls it. @throws what the disk says, as Node says it */
+export async function doStoreJob(request: StoreRequest): Promise<StoreJobs[StoreJobKind]["output"]> {
   switch (request.kind) {
     case "verifyAndWrite": {
       const { fd, offsetByte, bytes, digest } = request.input;

@@ -8,6 +8,7 @@ import { AppError, toAppError } from "../../base/errors.ts";
 import { secretsEqual } from "../../peer/membership/credentials.ts";
 import * as schemas from "./api-schemas.ts";
 import { type ApiViews, isTrusted, type Page } from "./api-views.ts";
+import { addSelfTestRegistry } from "./self-test-registry.ts";
 import type { SupernodeMetrics } from "../metrics.ts";
 
 export interface HttpApiDeps {
@@ -53,6 +54,7 @@ export async function createHttpApi(deps: HttpApiDeps): Promise<FastifyInstance>
   addPublicRoutes(app, deps);
   addRestRoutes(app, deps);
   addPieceRoutes(app, deps);
+  addSelfTestRegistry(app);
   app.server.on("upgrade", (request: IncomingMessage, socket: Duplex, head: Buffer) => {
     for (const take of deps.upgrades) if (take(request, socket, head)) return;
     socket.on("error", () => undefined);

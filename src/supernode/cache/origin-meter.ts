@@ -1,40 +1,43 @@
 /** Counts what origins give, per task and in all, and holds it to the site's rate. */
-import { setTimeout as sleepFor } from "node:timers/promises";
-import { TokenBucket } from "../../base/token-bucket.ts";
+import type { Priority } from "../../base/priority.ts";
+import type { RateFlow } from "../../base/rate-budget.ts";
+import type { RateGate } from "../../peer/rate-gate.ts";
 import type { TaskId } from "../../protocol/ids.ts";
 
 export interface OriginMeterDeps {
-  /** Undefined: no limit. */
-  readonly bytesPerSecond: number | undefined;
+  /** The site's rate for all origins together. Stays the caller's. */
+  readonly limit: RateGate;
   readonly onBytes: (count: number) => void;
   readonly onRequest: (code: string) => void;
-  /** Monotonic. */
-  readonly nowMs: () => number;
-  readonly sleep?: (delayMs: number, signal: AbortSignal) => Promise<void>;
+}
+
+interface TaskReading {
+  readonly flow: RateFlow;
+  bytes: number;
 }
 
 export class OriginMeter {
   readonly #deps: OriginMeterDeps;
-  readonly #bucket: TokenBucket;
-  readonly #bytesOf = new Map<TaskId, number>();
+  readonly #readings = new Map<TaskId, TaskReading>();
 
   constructor(deps: OriginMeterDeps) {
     this.#deps = deps;
-    this.#bucket = new TokenBucket(deps.bytesPerSecond);
   }
 
-  setRate(bytesPerSecond: number | undefined): void {
-    this.#bucket.setRate(bytesPerSecond, this.#deps.nowMs());
-  }
-
-  /** Counts bytes that arrived; resolves when the next may be read. @throws when `signal` aborts */
-  async received(taskId: TaskId, count: number, signal: AbortSignal): Promise<void> {
-    this.#bytesOf.set(taskId, this.bytesOf(taskId) + count);
-    this.#deps.onBytes(count);
-    const waitMs = this.#bucket.take(count, this.#deps.nowMs());
-    if (waitMs === 0) return;
-    const sleep = this.#deps.sleep ?? ((delayMs, stop) => sleepFor(delayMs, undefined, { signal: stop }));
-    await sleep(waitMs, signal);
+  /**
+   * Counts bytes that arrived; resolves when the next may be read. `priority` as the task's first reader had it.
+   * @throws AppError ABORTED
+   */
+  async received(taskId: TaskId, priority: Priority, count: number, signal: AbortSignal): Promise<void> {
+    const { limit, onBytes } = this.#deps;
+    let reading = this.#readings.get(taskId);
+    if (reading === undefined) {
+      reading = { flow: limit.flow(priority), bytes: 0 };
+      this.#readings.set(taskId, reading);
+    }
+    reading.bytes += count;
+    onBytes(count);
+    await limit.passed(reading.flow, count, signal);
   }
 
   /** One request, by its outcome: `OK` or an error's code. */
@@ -44,10 +47,10 @@ export class OriginMeter {
 
   /** Bytes read from the origin for a task since it was last forgotten. */
   bytesOf(taskId: TaskId): number {
-    return this.#bytesOf.get(taskId) ?? 0;
+    return this.#readings.get(taskId)?.bytes ?? 0;
   }
 
   forget(taskId: TaskId): void {
-    this.#bytesOf.delete(taskId);
+    this.#readings.delete(taskId);
   }
 }

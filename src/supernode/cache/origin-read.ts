@@ -219,7 +219,7 @@ export class OriginRead {
       signal: this.#signal,
       onBytes: (count) => {
         this.#receivedBytes += count;
-        return this.#deps.meter.received(this.#taskId, count, this.#signal);
+        return this.#deps.meter.received(this.#taskId, this.#job.source().priority ?? "interactive", count, this.#signal);
       },
     });
   }

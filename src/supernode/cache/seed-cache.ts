@@ -135,7 +135,7 @@ export class SeedCache {
 
   async #openNew({ taskId, record, source, info }: ResolvedTask): Promise<OpenTask> {
     await this.#closing.get(taskId);
-    const task = await this.#deps.peer.openTask(await this.#recordToOpen(record), source.priority ?? "normal");
+    const task = await this.#deps.peer.openTask(await this.#recordToOpen(record), source.priority ?? "interactive");
     if (this.#isClosed) {
       task.release();
       throw new AppError("SHUTTING_DOWN", "the supernode is shutting down");

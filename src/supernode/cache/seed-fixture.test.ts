@@ -9,6 +9,7 @@ import { pieceCountOf, pieceLengthFor } from "../../protocol/geometry.ts";
 import type { Digest, TaskId } from "../../protocol/ids.ts";
 import { PieceSet } from "../../protocol/piece-set.ts";
 import { BufferPool } from "./buffer-pool.ts";
+import { RateGate } from "../../peer/rate-gate.ts";
 import { OriginMeter } from "./origin-meter.ts";
 import { SeedCache } from "./seed-cache.ts";
 import type { ResolvedTask } from "../tasks/task-resolver.ts";
@@ -211,7 +212,7 @@ export function seedLab(origin: FakeOrigin, store: FakeStore = new FakeStore(), 
     slept.push(delayMs);
     await new Promise((resolve) => setImmediate(resolve));
   };
-  const meter = new OriginMeter({ bytesPerSecond: undefined, onBytes: () => {}, onRequest: () => {}, nowMs: () => 0, sleep });
+  const meter = new OriginMeter({ limit: new RateGate(undefined), onBytes: () => {}, onRequest: () => {} });
   const pool = new BufferPool(4 * MIB);
   const seeds = new SeedCache({
     origin,
