@@ -9,7 +9,7 @@ import { generatePeerId } from "../../src/peer/membership/credentials.ts";
 import { parseTicket } from "../../src/peer/membership/tickets.ts";
 import type { PeerId } from "../../src/protocol/ids.ts";
 import { JOIN_TOKEN, startSite, type TestHost, type TestSite } from "./site.test.ts";
-import type { Image } from "./token-registry.test.ts";
+import { OCI_MANIFEST, type Image } from "./token-registry.test.ts";
 
 const NS = "?ns=reg.test";
 const MIB = 1024 * 1024;
@@ -46,7 +46,7 @@ async function pull(host: TestHost, image: Image, authorization: string): Promis
 }
 
 /** Every way to ask for something of the image, by name. */
-function ways(image: Image): ReadonlyMap<string, (host: TestHost, authorization: string | undefined) => Promise<Answer>> {
+function ways(image: Image, registryUrl: string): ReadonlyMap<string, (host: TestHost, authorization: string | undefined) => Promise<Answer>> {
   const found = new Map<string, (host: TestHost, authorization: string | undefined) => Promise<Answer>>();
   const { repository, digest, layers } = image;
   const [config, layer] = layers;
@@ -56,6 +56,8 @@ function ways(image: Image): ReadonlyMap<string, (host: TestHost, authorization:
       found.set(`GET ${path}`, (host, authorization) => host.get(path, authorization));
       found.set(`HEAD ${path}`, (host, authorization) => host.get(path, authorization, {}, "HEAD"));
     }
+    const inProxy = `${registryUrl}/v2/${repository}/${rest}`;
+    found.set(`by proxy: GET ${inProxy}`, (host, authorization) => host.get(inProxy, authorization, { accept: OCI_MANIFEST }));
     for (const range of ["bytes=0-", "bytes=100-199", "bytes=0-1,5-9"]) {
       found.set(`GET ${rest} ${range}`, (host, authorization) => host.get(byNamespace, authorization, { range }));
     }
@@ -64,10 +66,10 @@ function ways(image: Image): ReadonlyMap<string, (host: TestHost, authorization:
   return found;
 }
 
-test("M14: who has other credentials, bad ones or none is refused a private image by tag, digest and range, in both forms, on every host", { timeout: 60_000 }, async (t) => {
+test("M14: who has other credentials, bad ones or none is refused a private image by tag, digest and range, in both forms and by the proxy, on every host", { timeout: 60_000 }, async (t) => {
   const { hosts, image, alice, bob, registry } = await withTenants(t);
   for (const authorization of [bob, "Bearer nonsense", "Basic bWU6cHc=", undefined]) {
-    for (const [way, ask] of ways(image)) {
+    for (const [way, ask] of ways(image, registry.url)) {
       for (const host of hosts) {
         const answer = await ask(host, authorization);
         assert.equal(answer.status, 401, `${way} as ${authorization}`);
