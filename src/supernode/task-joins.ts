@@ -16,7 +16,7 @@ import type { PeerMessage } from "./control-server.ts";
 import type { SupernodeMetrics } from "./metrics.ts";
 import type { ConnectedPeer, PeerTable } from "./peer-table.ts";
 import type { SeedTask } from "./cache/seed-cache.ts";
-import { isPrivateSource } from "./tasks/private-source.ts";
+import { isPrivateSource, mayHaveRunOut } from "./tasks/private-source.ts";
 import type { ResolvedTask } from "./tasks/task-resolver.ts";
 
 type JoinMessage = Extract<PeerMessage, { type: "join" }>;
@@ -161,12 +161,12 @@ export class TaskJoins {
   }
 
   /**
-   * A renewal that the origin refuses only because the caller's token has run out meanwhile, as tokens do within minutes:
-   * what began while it was good may end, as it would in one long answer of the origin's, within an hour.
+   * A renewal that the origin refuses perhaps only because the caller's token, or signature, has run out meanwhile: what
+   * began while it was good may end, as it would in one long answer of the origin's, within an hour.
    */
   #goesOn(peer: ConnectedPeer, message: JoinMessage, error: AppError, done: (result: string) => void): boolean {
     const { taskId, source, download } = message;
-    if (taskId === undefined || !download || !mayBeOldToken(source, error)) return false;
+    if (taskId === undefined || !download || !mayHaveRunOut(source, error)) return false;
     const member = this.#members.get(taskId)?.get(peer.peerId);
     const seedTask = this.#deps.seeds.get(taskId);
     if (member === undefined || member.isComplete || seedTask === undefined) return false;
@@ -230,12 +230,6 @@ function describedOf(record: TaskRecord): Described {
     task: taskInfoOf(record),
     lengthSignature: lengthSignature === undefined ? null : Buffer.from(lengthSignature).toString("base64"),
   };
-}
-
-/** Whether it may be the age of the caller's token for which the origin refuses him, and not his rights. */
-function mayBeOldToken({ headers }: JoinMessage["source"], { code, details }: AppError): boolean {
-  if (code !== "ORIGIN_UNAUTHORIZED" || !/^bearer /i.test(headers["authorization"] ?? "")) return false;
-  return !/insufficient_scope/.test(String(details["wwwAuthenticate"] ?? ""));
 }
 
 /** The task as its files have it, in the words of the origin that this caller asked: another place's are not for him. */

@@ -55,6 +55,20 @@ test("a token that runs out in mid-download does not end it: what began may end"
   assert.equal((await site.pull(host)).status, 401, "but nothing new begins");
 });
 
+test("nor does a signed address that runs out", { timeout: 60_000 }, async (t) => {
+  const site = await slowSite(t);
+  const [host] = site.hosts as [TestHost];
+  // One byte to learn what it is, and the content; nothing is left for renewals.
+  const address = site.registry.signedAddress(`alice/app/${site.rest}`, 2);
+  const answer = await site.hosts[0]?.local(address);
+  assert.ok(answer?.body.equals(site.bytes));
+  const refused = site.registry.seen.filter(({ at, method, status }) => at === "store" && method === "GET" && status === 403);
+  assert.ok(refused.length > 0, "a renewal was refused");
+  assert.equal(site.registry.reads(site.rest), 2);
+  await setTimeout(GRANT_MS);
+  assert.equal((await host.local(address)).status, 403, "but nothing new begins");
+});
+
 test("with the supernode away peers go on giving each other what they were let have", { timeout: 60_000 }, async (t) => {
   const site = await slowSite(t);
   const [first, second] = site.hosts as [TestHost, TestHost];

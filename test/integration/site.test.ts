@@ -7,7 +7,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { TestContext } from "node:test";
 import { pino } from "pino";
-import { PLAIN_NETWORK, type OriginNetwork } from "../../src/origin/origin-clients.ts";
+import { PLAIN_NETWORK } from "../../src/origin/origin-clients.ts";
+import type { RegistryCredentials } from "../../src/origin/registry-tokens.ts";
 import type { RegistryAccess } from "../../src/dfdaemon/config.ts";
 import { startDfdaemon } from "../../src/dfdaemon/dfdaemon.ts";
 import { fetchAnswer, type Answer } from "../../src/dfdaemon/mirror/lab.test.ts";
@@ -44,13 +45,17 @@ export interface SiteOptions {
   readonly hosts: number;
   readonly grantMs?: number;
   readonly access?: RegistryAccess;
-  readonly network?: OriginNetwork;
+  /** What all programs may log in with at the registry. */
+  readonly credentials?: RegistryCredentials;
   /** Of each program. */
   readonly uploadBytesPerSecond?: number;
 }
 
 export async function startSite(t: TestContext, options: SiteOptions): Promise<TestSite> {
   const registry = await TokenRegistry.start();
+  const { credentials } = options;
+  const servers = [{ origin: registry.url, caCertificates: [], credentials }];
+  const network = credentials === undefined ? PLAIN_NETWORK : { ...PLAIN_NETWORK, servers };
   const directory = mkdtempSync(join(tmpdir(), "dragonfly-site-"));
   const lines: string[] = [];
   const log = pino({ level: "debug" }, { write: (line: string) => void lines.push(line) });
@@ -60,7 +65,7 @@ export async function startSite(t: TestContext, options: SiteOptions): Promise<T
   const supernode = await startSupernode(
     {
       ...common, grants, listen: { host: "127.0.0.1", port: 0 }, advertiseHost: undefined,
-      joinToken: { kind: "given", token: JOIN_TOKEN }, network: PLAIN_NETWORK, cache: cacheOf("supernode"),
+      joinToken: { kind: "given", token: JOIN_TOKEN }, network, cache: cacheOf("supernode"),
       freshness: { revalidateMs: 1_000, staleMs: undefined, staleTagMs: undefined },
     },
     { log, showToken: () => {} },
@@ -80,7 +85,7 @@ export async function startSite(t: TestContext, options: SiteOptions): Promise<T
         {
           ...common, listen: { host: "127.0.0.1", port: 0 }, peerListen: { host: "127.0.0.1", port: peerPort }, advertiseHost: "127.0.0.1",
           socketPath, supernodes: [{ host: "127.0.0.1", port: supernode.address.port, weight: 1 }], joinToken: JOIN_TOKEN, backToSource: true,
-          registries: [{ host: "reg.test", url: registry.url, access: options.access }], network: options.network ?? PLAIN_NETWORK,
+          registries: [{ host: "reg.test", url: registry.url, access: options.access }], network,
           proxy: { clientNetworks: ["127.0.0.1"], credentials: undefined, interceptedHosts: [], authorityDirectory: join(directory, name, "proxy-ca"), swarmUrls: [] },
           grants: { ...grants, tagMs: 0, staleTagMs: 3_600_000 }, cache: cacheOf(name),
         },

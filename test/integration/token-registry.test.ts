@@ -96,6 +96,13 @@ export class TokenRegistry {
     return { repository, manifest, digest, layers };
   }
 
+  /** An address of the store that opens a blob for so many requests. */
+  signedAddress(rest: string, uses: number): string {
+    const signature = `planted-signature-${this.#signatures.size}`;
+    this.#signatures.set(signature, uses);
+    return `${this.storeUrl}/v2/${rest}?X-Amz-Signature=${signature}`;
+  }
+
   /** GETs of a path below a repository that were answered with content, whoever answered. */
   reads(rest: string): number {
     return this.seen.filter(({ method, path, status }) => method === "GET" && path.endsWith(rest) && (status === 200 || status === 206)).length;
@@ -123,9 +130,8 @@ export class TokenRegistry {
     const file = this.#files.get(url.pathname);
     if (file === undefined) return void response.writeHead(404).end('{"errors":[{"code":"NAME_UNKNOWN"}]}');
     if (this.signatureUses !== undefined && url.pathname.includes("/blobs/")) {
-      const signature = `planted-signature-${this.#signatures.size}`;
-      this.#signatures.set(signature, this.signatureUses);
-      return void response.writeHead(307, { location: `${this.storeUrl}${url.pathname}?X-Amz-Signature=${signature}` }).end();
+      const location = this.signedAddress(url.pathname.slice("/v2/".length), this.signatureUses);
+      return void response.writeHead(307, { location }).end();
     }
     this.#send(file, request, response, seen);
   }
