@@ -35,11 +35,11 @@ function exampleLine(key: string, setting: Setting<unknown>): string {
 }
 
 function row(key: string, setting: Setting<unknown>): string {
-  const { kind, flag, env, doc, reloads, notInFile } = setting;
+  const { kind, flag, env, envOfOthers = [], doc, reloads, notInFile } = setting;
   const cells = [
     notInFile === true ? "(not in a file)" : `\`${key}\``,
     kind.valueName === undefined ? `\`${flag}\`` : `\`${flag} ${kind.valueName}\``,
-    `\`${env}\``,
+    [env, ...envOfOthers].map((name) => `\`${name}\``).join(", "),
     defaultText(setting),
     reloads === true ? "yes" : "",
     doc,

@@ -3,6 +3,7 @@
  * environment, flags, --print-config and docs/config.md.
  */
 import { defaultDataDirectory, defaultSocketPath, SYSTEM_STATE, type Machine } from "./machine.ts";
+import * as networkKinds from "./network-kinds.ts";
 import * as kinds from "./setting-kinds.ts";
 import type { Kind } from "./setting-kinds.ts";
 
@@ -15,6 +16,8 @@ export interface Setting<T> {
   readonly defaultText?: string;
   readonly flag: string;
   readonly env: string;
+  /** Variables of others that say the same, asked in this order after our own. */
+  readonly envOfOthers?: readonly string[];
   readonly doc: string;
   /** SIGHUP puts a new value to work; others wait for a restart. */
   readonly reloads?: true;
@@ -136,6 +139,32 @@ const cache = {
   reservedFree: setting(kinds.size, "--reserved-free", 1024 ** 3, "Free space to leave on the cache's file system."),
 };
 
+const network = {
+  origins: setting(
+    networkKinds.origins,
+    "--origin-ca",
+    [],
+    "Servers that files come from, `https://host[:port]`, whose certificate is of an authority of your own: its PEM file. " +
+      "In a file also `username` and `passwordFile` (its first line), with which this program logs in for callers that bring no credentials.",
+    { env: "DRAGONFLY_ORIGIN_CA", defaultText: "none" },
+  ),
+  httpProxy: setting(networkKinds.proxyOrNone, "--http-proxy", undefined, "Proxy on the way to `http:` origins.", {
+    envOfOthers: ["http_proxy", "HTTP_PROXY"],
+    defaultText: "none",
+  }),
+  httpsProxy: setting(networkKinds.proxyOrNone, "--https-proxy", undefined, "Proxy on the way to `https:` origins.", {
+    envOfOthers: ["https_proxy", "HTTPS_PROXY"],
+    defaultText: "none",
+  }),
+  proxyExcept: setting(
+    networkKinds.proxyExceptions,
+    "--proxy-except",
+    "",
+    "Origins that are reached without a proxy: `example.org` (and below), `*.example.org`, `10.0.0.0/8`, `host:port`, `*`. This machine always is.",
+    { envOfOthers: ["no_proxy", "NO_PROXY"], defaultText: "none" },
+  ),
+};
+
 const advertise = setting(kinds.name, "--advertise", undefined, "The host name or address that other hosts dial.", {
   defaultText: "the address the supernode sees",
 });
@@ -164,6 +193,11 @@ export const SUPERNODE_SETTINGS = {
     defaultText: "`join-token` in the data folder",
   },
   insecureNoToken: { ...insecureNoToken, doc: "Let anybody join: no token is asked for." },
+  ...network,
+  origins: {
+    ...network.origins,
+    doc: `${network.origins.doc} Whoever has the join token may then read what these credentials may.`,
+  },
   ...limits,
   ...cache,
   labels,
@@ -217,6 +251,7 @@ export const DFDAEMON_SETTINGS = {
     "Read the origin from this host when the swarm cannot deliver.",
     { flagMeans: false },
   ),
+  ...network,
   ...limits,
   ...cache,
   labels,
@@ -237,6 +272,7 @@ export const DFGET_SETTINGS = {
     "Read the origin from this host when the swarm cannot deliver.",
     { flagMeans: false },
   ),
+  ...network,
   limitRate: setting(kinds.rateOrNone, "--limit-rate", undefined, "Most bytes per second for this download, also what this host takes in for it.", {
     defaultText: "none",
   }),

@@ -7,6 +7,7 @@ import { AppError } from "../base/errors.ts";
 import { printConfig, resolveConfig, type FlagTexts, type ResolvedConfig } from "./config.ts";
 import { DFDAEMON, DFGET, SUPERNODE, type DFDAEMON_SETTINGS } from "./config-schema.ts";
 import type { Machine } from "./machine.ts";
+import { originNetwork } from "./origin-network.ts";
 
 let directory: string;
 
@@ -19,8 +20,8 @@ function machine(env: Readonly<Record<string, string>> = {}): Machine {
   return { env, isRoot: true, home: "/root", canWrite: () => true };
 }
 
-function file(text: string): string {
-  const path = join(directory, "c.yaml");
+function file(text: string, name = "c.yaml"): string {
+  const path = join(directory, name);
   writeFileSync(path, text);
   return path;
 }
@@ -201,4 +202,37 @@ test("what is wrong with a secret is said without it", () => {
     problems("", { joinToken: ["abc"] }).join(),
     "--join-token: a secret is one line of 8 to 1024 characters without spaces",
   );
+});
+
+test("a proxy comes from our own settings first, then from the variables of others, and its password is never shown", () => {
+  const env = { HTTPS_PROXY: "http://me:s3cret-word@proxy.test:3128", https_proxy: "proxy.test:1", no_proxy: "a.test" };
+  assert.equal(resolve("", {}, env).values.httpsProxy, "http://proxy.test:1/");
+  assert.equal(resolve("", {}, { ...env, DRAGONFLY_HTTPS_PROXY: "none" }).values.httpsProxy, undefined);
+  assert.equal(resolve("httpsProxy: https://b.test:2\n", {}, {}).values.httpsProxy, "https://b.test:2/");
+  assert.equal(resolve("", {}, env).values.proxyExcept, "a.test");
+  const printed = printConfig(DFDAEMON, resolve("", {}, { HTTPS_PROXY: env.HTTPS_PROXY }));
+  assert.match(printed, /^httpsProxy: http:\/\/<secret>@proxy\.test:3128\/ +# env HTTPS_PROXY$/m);
+  assert.doesNotMatch(printed, /s3cret/);
+  for (const wrong of ["socks5://me:s3cret-word@proxy.test", "http://me:s3cret-word@proxy.test/path", "http://me%s3cret-word@x"]) {
+    const found = problems("", {}, { HTTP_PROXY: wrong });
+    assert.match(found.join(), /^HTTP_PROXY: a proxy is written/);
+    assert.doesNotMatch(found.join(), /s3cret/);
+  }
+});
+
+test("a server's authority and password are read from their files, and a file that holds none is named", () => {
+  const [ca, password, junk] = [file("-----BEGIN CERTIFICATE-----\n", "ca.pem"), file("s3cret\nmore\n", "password"), file("\n", "junk")];
+  const server = `url: https://reg.test:5000, caFile: ${ca}`;
+  const values = resolve(`origins: [{${server}, username: me, passwordFile: ${password}}]\n`).values;
+  const registries = [{ host: "a", url: "https://reg.test:5000/base", caFile: ca }, { host: "b", url: "http://b.test", caFile: undefined }];
+  assert.deepEqual(originNetwork(values, registries).servers, [
+    {
+      origin: "https://reg.test:5000",
+      caCertificates: ["-----BEGIN CERTIFICATE-----\n", "-----BEGIN CERTIFICATE-----\n"],
+      credentials: { username: "me", password: "s3cret" },
+    },
+  ]);
+  const wrong = resolve(`origins: [{url: "https://a.test", caFile: ${junk}, username: me, passwordFile: ${junk}}]\n`).values;
+  assert.throws(() => originNetwork(wrong), /junk holds no certificate in PEM\n.*junk, which is to be a password, is empty$|password, is empty\n.*no certificate/s);
+  assert.match(problems('origins: [{url: "https://me:pw@a.test"}, {url: "https://a.test", username: me}]\n').join(), /without path and user.*go together/);
 });

@@ -146,9 +146,9 @@ function find(
     const raw = setting.kind.valueName === undefined ? (setting.flagMeans ?? true) : setting.kind.fromTexts(flagTexts);
     return spoken(raw, setting.flag, `flag ${setting.flag}`);
   }
-  const envText = machine.env[setting.env];
-  if (envText !== undefined && envText !== "") {
-    return spoken(setting.kind.fromTexts([envText]), setting.env, `env ${setting.env}`);
+  for (const name of [setting.env, ...(setting.envOfOthers ?? [])]) {
+    const envText = machine.env[name];
+    if (envText !== undefined && envText !== "") return spoken(setting.kind.fromTexts([envText]), name, `env ${name}`);
   }
   if (file === undefined || setting.notInFile === true || !Object.hasOwn(file.values, key)) return undefined;
   return {

@@ -50,11 +50,11 @@ export async function* waysTo(job: DfgetJob, config: DfgetConfig, speaker: WaySp
     );
   }
   speaker.detail("reading the origin directly");
-  const [{ HttpOrigin }, { DirectOpener }] = await Promise.all([
-    import("../origin/http-origin.ts"),
+  const [{ OriginClients }, { DirectOpener }] = await Promise.all([
+    import("../origin/origin-clients.ts"),
     import("../peer/direct-content.ts"),
   ]);
-  const origin = new HttpOrigin({ userAgent: `dfget/${config.version}` });
+  const origin = new OriginClients({ userAgent: `dfget/${config.version}`, ...config.network });
   try {
     yield { name: "origin", opener: () => new DirectOpener({ origin }) };
   } finally {
@@ -64,8 +64,8 @@ export async function* waysTo(job: DfgetJob, config: DfgetConfig, speaker: WaySp
 
 async function* ownPeer(job: DfgetJob, config: DfgetConfig, speaker: WaySpeaker): AsyncGenerator<Way> {
   // Loaded before the first connection: whoever measures dfget wants the download, not the loading of modules.
-  const [{ HttpOrigin }, { createOwnPeer }] = await Promise.all([
-    import("../origin/http-origin.ts"),
+  const [{ OriginClients }, { createOwnPeer }] = await Promise.all([
+    import("../origin/origin-clients.ts"),
     import("../peer/own-peer.ts"),
   ]);
   if (!(await isAnyReachable(config.supernodes))) {
@@ -77,7 +77,7 @@ async function* ownPeer(job: DfgetJob, config: DfgetConfig, speaker: WaySpeaker)
   // Beside the output, where there is room for the file; /tmp may be memory.
   const parent = job.output === "-" || job.output.startsWith("/dev/") ? tmpdir() : dirname(resolve(job.output));
   const directory = await mkdtemp(join(parent, ".dfget-peer-"));
-  const origin = new HttpOrigin({ userAgent: `dfget/${config.version}` });
+  const origin = new OriginClients({ userAgent: `dfget/${config.version}`, ...config.network });
   const log = { debug: () => undefined, info: () => undefined, warn: said(speaker), error: said(speaker) };
   try {
     const peer = await createOwnPeer(

@@ -2,6 +2,7 @@
 import { join } from "node:path";
 import { AppError } from "../base/errors.ts";
 import type { DfdaemonConfig } from "../dfdaemon/config.ts";
+import type { OriginNetwork } from "../origin/origin-clients.ts";
 import type { CacheConfig, RateLimits, SupernodeAddress } from "../peer/config.ts";
 import type { JoinTokenConfig, SupernodeConfig } from "../supernode/config.ts";
 import { isLoopback, printAddress } from "./addresses.ts";
@@ -9,6 +10,7 @@ import { invalidConfig, type ResolvedConfig } from "./config.ts";
 import type { DFDAEMON_SETTINGS, DFGET_SETTINGS, SUPERNODE_SETTINGS } from "./config-schema.ts";
 import { clientToken, defaultTokenFile } from "./join-token.ts";
 import { candidateSocketPaths, type Machine } from "./machine.ts";
+import { originNetwork } from "./origin-network.ts";
 
 /** What one run of dfget is given by its machine's configuration; the rest is on its command line. */
 export interface DfgetConfig {
@@ -21,6 +23,7 @@ export interface DfgetConfig {
   readonly areSupernodesGiven: boolean;
   readonly joinToken: string | undefined;
   readonly backToSource: boolean;
+  readonly network: OriginNetwork;
   readonly limitBytesPerSecond: number | undefined;
   readonly timeoutMs: number | undefined;
   readonly progress: "auto" | "bar" | "plain" | "none";
@@ -35,6 +38,7 @@ export function supernodeConfig(config: ResolvedConfig<typeof SUPERNODE_SETTINGS
     listen: values.listen,
     advertiseHost: values.advertise,
     joinToken: supernodeToken(config),
+    network: originNetwork(values),
     cache: cacheConfig(values),
     limits: rateLimits(values),
     labels: values.labels,
@@ -67,7 +71,8 @@ export function dfdaemonConfig(
     supernodes: values.supernodes,
     joinToken,
     backToSource: values.backToSource,
-    registries: values.registries,
+    registries: values.registries.map(({ host, url }) => ({ host, url })),
+    network: originNetwork(values, values.registries),
     cache: cacheConfig(values),
     limits: rateLimits(values),
     labels: values.labels,
@@ -89,6 +94,7 @@ export function dfgetConfig(
     areSupernodesGiven: config.sources.supernodes !== "default",
     joinToken: clientToken(config, machine),
     backToSource: values.backToSource,
+    network: originNetwork(values),
     limitBytesPerSecond: values.limitRate,
     timeoutMs: values.timeout,
     progress: values.progress,

@@ -30,12 +30,12 @@ export interface Kind<T> {
   print(value: T): unknown;
 }
 
-const last = (texts: readonly string[]): unknown => texts.at(-1);
-const items = (texts: readonly string[]): string[] =>
+export const last = (texts: readonly string[]): unknown => texts.at(-1);
+export const items = (texts: readonly string[]): string[] =>
   texts.flatMap((text) => text.split(",")).filter((text) => text !== "");
 
 /** A scalar read by `parse`; YAML numbers are taken as their text. */
-function scalar<T>(
+export function scalar<T>(
   valueName: string,
   example: string,
   expected: string,
@@ -217,7 +217,10 @@ const registry = z.strictObject(
   },
 );
 
-export const registries: Kind<readonly RegistryConfig[]> = {
+/** A registry, and the file with the authorities that sign its certificate. */
+export type RegistrySetting = RegistryConfig & { readonly caFile: string | undefined };
+
+export const registries: Kind<readonly RegistrySetting[]> = {
   example: '[{host: reg.example, url: "http://10.0.0.5:5000"}]',
   schema: z
     .array(registry, { error: (issue) => `${quote(issue.input)} is not a list of registries` })
@@ -242,7 +245,7 @@ export const registries: Kind<readonly RegistryConfig[]> = {
   valueName: "HOST=URL",
 };
 
-function noneOr<T>(kind: Kind<T>): Kind<T | undefined> {
+export function noneOr<T>(kind: Kind<T>): Kind<T | undefined> {
   return {
     ...kind,
     schema: z.any().transform((input: unknown, context): T | undefined => {
@@ -256,13 +259,13 @@ function noneOr<T>(kind: Kind<T>): Kind<T | undefined> {
   };
 }
 
-function splitAtEquals(text: string): [string, string | undefined] {
+export function splitAtEquals(text: string): [string, string | undefined] {
   const index = text.indexOf("=");
   return index < 0 ? [text, undefined] : [text.slice(0, index), text.slice(index + 1)];
 }
 
 /** A value in a message: short, and quoted so that a space or an empty text shows. */
-function quote(input: unknown): string {
+export function quote(input: unknown): string {
   const text = JSON.stringify(input) ?? String(input);
   return text.length > 80 ? `${text.slice(0, 79)}…` : text;
 }

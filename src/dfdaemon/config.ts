@@ -1,3 +1,4 @@
+import type { OriginNetwork } from "../origin/origin-clients.ts";
 import type { CacheConfig, HostLabels, ListenAddress, LogLevel, RateLimits, SupernodeAddress } from "../peer/config.ts";
 
 /** An upstream of the registry mirror that is not simply `https://<host>`. */
@@ -6,8 +7,6 @@ export interface RegistryConfig {
   readonly host: string;
   /** Base URL without trailing slash, `http:` or `https:`; `/v2/…` is appended. */
   readonly url: string;
-  /** PEM file with the authorities that sign its certificate; absolute. */
-  readonly caFile: string | undefined;
 }
 
 /** Everything that the host's daemon is told; parsed, checked and frozen by src/cli. */
@@ -28,6 +27,8 @@ export interface DfdaemonConfig {
   /** May this host read an origin itself when the swarm cannot deliver? */
   readonly backToSource: boolean;
   readonly registries: readonly RegistryConfig[];
+  /** How origins are reached: their authorities, credentials, proxies. */
+  readonly network: OriginNetwork;
   readonly cache: CacheConfig;
   readonly limits: RateLimits;
   readonly labels: HostLabels;

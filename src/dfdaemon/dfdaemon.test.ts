@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { pino } from "pino";
 import { Gauge, Registry } from "prom-client";
+import { PLAIN_NETWORK } from "../origin/origin-clients.ts";
 import type { DfdaemonConfig } from "./config.ts";
 import { startDfdaemon, type Dfdaemon, type DfdaemonDeps } from "./dfdaemon.ts";
 import { eventually, fetchAnswer, LabOpener, LabRegistry, patterned } from "./mirror/lab.test.ts";
@@ -23,6 +24,7 @@ const CONFIG: DfdaemonConfig = {
   joinToken: undefined,
   backToSource: true,
   registries: [],
+  network: PLAIN_NETWORK,
   cache: { dataDirectory: "/nowhere", quotaBytes: undefined, reservedFreeBytes: 0 },
   limits: { downloadBytesPerSecond: undefined, uploadBytesPerSecond: undefined, originBytesPerSecond: undefined },
   labels: {},
@@ -146,7 +148,7 @@ void test("without a supernode a real daemon still serves: straight from the reg
     ...CONFIG,
     socketPath: join(directory, "dfdaemon.sock"),
     supernodes: [{ host: "127.0.0.1", port: 9, weight: 1 }],
-    registries: [{ host: "reg.test", url, caFile: undefined }],
+    registries: [{ host: "reg.test", url }],
     cache: { ...CONFIG.cache, dataDirectory: directory },
   });
   t.after(() => daemon.close());

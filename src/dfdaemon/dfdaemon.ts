@@ -60,7 +60,7 @@ export async function startDfdaemon(config: DfdaemonConfig, given: Partial<Dfdae
   const closers: (() => Promise<void>)[] = [() => asker.close()];
   try {
     const registries = new Registries(config.registries, selfTestRegistry(config.supernodes));
-    const peer = await deps.createPeer(config, asker.originFor(registries), child("peer"));
+    const peer = await deps.createPeer(config, asker.clients, child("peer"));
     closers.push(() => peer.close());
     const localApi = await deps.openLocalApi(config, peer, child("local-api"));
     closers.push(() => localApi.close());
@@ -103,7 +103,7 @@ function defaultDeps(config: DfdaemonConfig): DfdaemonDeps {
       ),
     openLocalApi: ({ socketPath, version, backToSource }, opener, log) =>
       LocalApi.listen({ opener, socketPath, version, log, backToSource }),
-    asker: new HttpUpstreamAsker({ userAgent: `dfdaemon/${config.version}` }),
+    asker: new HttpUpstreamAsker({ userAgent: `dfdaemon/${config.version}`, ...config.network }),
     log: pino({ level: config.logLevel, timestamp: stdTimeFunctions.isoTime }),
     mirrorOptions: {},
   };

@@ -1,16 +1,16 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { createServer as createProxy, request as forward } from "node:http";
 import type { ServerResponse } from "node:http";
 import { createServer as createTlsServer } from "node:https";
-import { connect } from "node:net";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import type { TestContext } from "node:test";
 import { ask, failure, httpOrigin, idle, serve, textOf } from "./local-server.test.ts";
+import { OriginClients } from "./origin-clients.ts";
+import { serveProxy } from "./proxy-lab.test.ts";
 
 const ALL = { startByte: 0, endByte: undefined };
 const TEXT = "0123456789abcdefghij";
@@ -30,13 +30,25 @@ test("connections are kept between HEAD and GET", async (t) => {
 
 test("a proxy is asked for plain http directly, and spared for the hosts it is not for", async (t) => {
   const server = await serve(t, (request, response) => whole(request.method, response));
-  const { proxyUrl, proxied } = await serveProxy(t);
-  const opened = await httpOrigin(t, { proxyUrl }).open(ask(`${server.base}/f`), ALL, undefined, idle());
+  const { url, asked } = await serveProxy(t);
+  const file = `http://origin.test:${new URL(server.base).port}/f`;
+  const proxies = { httpUrl: url, httpsUrl: undefined, except: "10.0.0.0/8" };
+  const opened = await httpOrigin(t, { proxies }).open(ask(file), ALL, undefined, idle());
   assert.equal(await textOf(opened.body), TEXT);
-  assert.deepEqual(proxied, [`GET ${server.base}/f Basic bWU6cHc=`]);
-  await httpOrigin(t, { proxyUrl, noProxy: "127.0.0.1" }).stat(ask(`${server.base}/f`), idle());
-  assert.equal(proxied.length, 1);
-  assert.throws(() => httpOrigin(t, { proxyUrl: "socks://x" }), /is no http or https URL/);
+  assert.deepEqual(asked, [`GET ${file} Basic bWU6cHc=`]);
+  await failure(httpOrigin(t, { proxies: { ...proxies, except: "origin.test" } }).stat(ask(file), idle()), "HOST_UNRESOLVABLE");
+  await httpOrigin(t, { proxies }).stat(ask(`${server.base}/f`), idle());
+  assert.equal(asked.length, 1);
+});
+
+test("a proxy that wants credentials is told apart from the origin", async (t) => {
+  const { url } = await serveProxy(t, { refuse: 407 });
+  const origin = httpOrigin(t, { proxies: { httpUrl: url, httpsUrl: url, except: "" } });
+  for (const scheme of ["http", "https"]) {
+    const error = await failure(origin.stat(ask(`${scheme}://origin.test/f`), idle()), "ORIGIN_UNREACHABLE");
+    assert.match(error.message, /the proxy on the way to .* wants credentials/);
+    assert.doesNotMatch(error.message, /pw/);
+  }
 });
 
 test("a certificate of one's own is refused, and trusted when its authority is configured, through a proxy too", async (t) => {
@@ -48,48 +60,52 @@ test("a certificate of one's own is refused, and trusted when its authority is c
     server.closeAllConnections();
     server.close();
   });
-  const host = `localhost:${(server.address() as AddressInfo).port}`;
-  const url = `https://${host}/f`;
-  const error = await failure(httpOrigin(t).stat(ask(url), idle()), "TLS_FAILED");
+  const { port } = server.address() as AddressInfo;
+  const error = await failure(httpOrigin(t).stat(ask(`https://localhost:${port}/f`), idle()), "TLS_FAILED");
   assert.match(error.message, /authority/);
-  const { proxyUrl, proxied } = await serveProxy(t);
-  for (const options of [{}, { proxyUrl }]) {
-    const origin = httpOrigin(t, { ...options, caCertificates: [pair.cert] });
-    assert.equal(await textOf((await origin.open(ask(url), ALL, undefined, idle())).body), TEXT);
+  const { url, asked } = await serveProxy(t);
+  const proxies = { httpUrl: undefined, httpsUrl: url, except: "" };
+  await failure(httpOrigin(t, { proxies }).stat(ask(`https://origin.test:${port}/f`), idle()), "TLS_FAILED");
+  for (const host of ["localhost", "origin.test"]) {
+    const origin = httpOrigin(t, { proxies, caCertificates: [pair.cert] });
+    assert.equal(await textOf((await origin.open(ask(`https://${host}:${port}/f`), ALL, undefined, idle())).body), TEXT);
   }
-  assert.deepEqual(proxied, [`CONNECT ${host}`]);
+  assert.deepEqual(new Set(asked), new Set([`CONNECT origin.test:${port} Basic bWU6cHc=`]));
+});
+
+test("each server is asked with its own authority and credentials, and others with neither", async (t) => {
+  const pair = selfSigned(t);
+  if (pair === undefined) return;
+  const seen: (string | undefined)[] = [];
+  const server = createTlsServer(pair, (request, response) => {
+    seen.push(request.headers.authorization);
+    if (request.headers.authorization !== undefined) return whole(request.method, response);
+    response.writeHead(401, { "www-authenticate": 'Basic realm="x"' }).end();
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const plain = await serve(t, (_, response) => void response.writeHead(401, { "www-authenticate": 'Basic realm="x"' }).end());
+  t.after(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+  const base = `https://localhost:${(server.address() as AddressInfo).port}`;
+  const credentials = { username: "me", password: "pw" };
+  const clients = new OriginClients({
+    userAgent: "x",
+    servers: [{ origin: base, caCertificates: [pair.cert], credentials }, { origin: plain.base.replace("http:", "https:"), caCertificates: [], credentials }],
+  });
+  t.after(() => clients.close());
+  const path = `/v2/a/blobs/sha256:${"0".repeat(64)}`;
+  assert.equal((await clients.stat(ask(base + path), idle())).lengthBytes, TEXT.length);
+  assert.deepEqual(seen, [undefined, `Basic ${btoa("me:pw")}`]);
+  await failure(clients.stat(ask(base.replace("localhost", "127.0.0.1") + path), idle()), "TLS_FAILED");
+  await failure(clients.stat(ask(plain.base + path), idle()), "ORIGIN_UNAUTHORIZED");
+  assert.ok(plain.seen.every(({ headers }) => headers.authorization === undefined));
 });
 
 function whole(method: string | undefined, response: ServerResponse): void {
   response.writeHead(200, { "content-length": TEXT.length, "accept-ranges": "bytes" });
   response.end(method === "HEAD" ? undefined : TEXT);
-}
-
-/** A forward proxy that writes down what it is asked. */
-async function serveProxy(t: TestContext): Promise<{ proxyUrl: string; proxied: string[] }> {
-  const proxied: string[] = [];
-  const proxy = createProxy((request, response) => {
-    proxied.push(`${request.method} ${request.url} ${request.headers["proxy-authorization"]}`);
-    forward(request.url ?? "", { method: request.method, headers: request.headers }, (answer) => {
-      response.writeHead(answer.statusCode ?? 502, answer.headers);
-      answer.pipe(response);
-    }).end();
-  });
-  proxy.on("connect", (request, client) => {
-    proxied.push(`CONNECT ${request.url}`);
-    const upstream = connect(Number(request.url?.split(":")[1]), "127.0.0.1", () => {
-      client.write("HTTP/1.1 200 OK\r\n\r\n");
-      upstream.pipe(client).pipe(upstream);
-    });
-    for (const socket of [client, upstream]) socket.on("error", () => upstream.destroy());
-    t.after(() => upstream.destroy());
-  });
-  await new Promise<void>((resolve) => proxy.listen(0, "127.0.0.1", resolve));
-  t.after(() => {
-    proxy.closeAllConnections();
-    proxy.close();
-  });
-  return { proxyUrl: `http://me:pw@127.0.0.1:${(proxy.address() as AddressInfo).port}`, proxied };
 }
 
 function selfSigned(t: TestContext): { key: string; cert: string } | undefined {
@@ -98,7 +114,7 @@ function selfSigned(t: TestContext): { key: string; cert: string } | undefined {
   const [key, cert] = [join(dir, "key.pem"), join(dir, "cert.pem")];
   const options = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN=localhost".split(" ");
   try {
-    execFileSync("openssl", [...options, "-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", cert], {
+    execFileSync("openssl", [...options, "-addext", "subjectAltName=DNS:localhost,DNS:origin.test", "-keyout", key, "-out", cert], {
       stdio: "ignore",
     });
   } catch {

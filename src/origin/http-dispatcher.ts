@@ -1,8 +1,7 @@
 import { getCACertificates } from "node:tls";
-import { Agent, EnvHttpProxyAgent, Pool } from "undici";
-import type { Dispatcher } from "undici";
-import { AppError } from "../base/errors.ts";
-import { redactUrl } from "./origin-url.ts";
+import { Agent, Dispatcher, Pool, ProxyAgent } from "undici";
+import { NO_PROXIES, ProxyRoutes } from "./proxy-routes.ts";
+import type { ProxySettings } from "./proxy-routes.ts";
 
 /** What concerns the connections to origins. */
 export interface DispatcherOptions {
@@ -12,45 +11,79 @@ export interface DispatcherOptions {
   readonly connectTimeoutMs?: number;
   /** Further exchanges with the same host wait for their turn. Default 64. */
   readonly connectionsPerHostMax?: number;
-  /** Proxy for both schemes, `http://user:password@host:port`. TLS goes through it by CONNECT. */
-  readonly proxyUrl?: string;
-  /** Hosts that are reached without the proxy, as in NO_PROXY: `localhost,.example.org,10.0.0.1:8080` or `*`. */
-  readonly noProxy?: string;
+  /** Default: none. */
+  readonly proxies?: ProxySettings;
 }
 
 /**
- * Makes the pools of keep-alive connections of one HttpOrigin, HTTP/1.1, a pool per host, through the proxy if told.
+ * Makes the pools of keep-alive connections of one HttpOrigin, HTTP/1.1, a pool per host, through proxies where told.
  *
  * @returns owned by the caller, who destroys it
- * @throws AppError CONFIG_INVALID for a `proxyUrl` that is no http or https URL
  */
 export function createDispatcher(options: DispatcherOptions): Dispatcher {
-  const extra = options.caCertificates ?? [];
+  const connect = { timeout: options.connectTimeoutMs ?? 10_000, ...trusted(options.caCertificates ?? []) };
+  const pool = { connections: options.connectionsPerHostMax ?? 64, keepAliveTimeout: KEEP_ALIVE_MS, connect };
+  const { proxies = NO_PROXIES } = options;
+  const direct = new Agent(pool);
+  if (proxies.httpUrl === undefined && proxies.httpsUrl === undefined) return direct;
+  return new RoutedDispatcher(new ProxyRoutes(proxies), direct, (proxy) =>
+    new ProxyAgent({
+      ...pool,
+      uri: proxy.href,
+      proxyTls: connect,
+      requestTls: connect,
+      // Plain http is asked of the proxy itself: many proxies allow CONNECT to port 443 only.
+      proxyTunnel: false,
+      clientFactory: (origin, given) => new Pool(origin, { ...given, headersTimeout: connect.timeout }),
+    }),
+  );
+}
+
+/** What TLS is told so that it trusts `caCertificates` beside the default authorities. */
+export function trusted(caCertificates: readonly string[]): { readonly ca?: string[] } {
   // `ca` replaces the default authorities, so they are named again.
-  const ca = extra.length === 0 ? {} : { ca: [...getCACertificates("default"), ...extra] };
-  const connect = { timeout: options.connectTimeoutMs ?? 10_000, ...ca };
-  const pool = { connections: options.connectionsPerHostMax ?? 64, keepAliveTimeout: KEEP_ALIVE_MS };
-  const { proxyUrl } = options;
-  if (proxyUrl === undefined) return new Agent({ ...pool, connect });
-  const parsed = URL.parse(proxyUrl);
-  if (parsed === null || !/^https?:$/.test(parsed.protocol)) {
-    throw new AppError(
-      "CONFIG_INVALID",
-      `the proxy "${redactUrl(proxyUrl)}" is no http or https URL; write it as http://host:port`,
-    );
+  return caCertificates.length === 0 ? {} : { ca: [...getCACertificates("default"), ...caCertificates] };
+}
+
+/** Sends each exchange through the proxy that its origin asks for; undici's own chooser knows no networks (CIDR). */
+class RoutedDispatcher extends Dispatcher {
+  readonly #routes: ProxyRoutes;
+  readonly #direct: Dispatcher;
+  readonly #agentOf: (proxy: URL) => Dispatcher;
+  readonly #byProxy = new Map<string, Dispatcher>();
+
+  constructor(routes: ProxyRoutes, direct: Dispatcher, agentOf: (proxy: URL) => Dispatcher) {
+    super();
+    this.#routes = routes;
+    this.#direct = direct;
+    this.#agentOf = agentOf;
   }
-  return new EnvHttpProxyAgent({
-    ...pool,
-    connect,
-    httpProxy: proxyUrl,
-    httpsProxy: proxyUrl,
-    noProxy: options.noProxy ?? "",
-    proxyTls: connect,
-    requestTls: connect,
-    // Plain http is asked of the proxy itself: many proxies allow CONNECT to port 443 only.
-    proxyTunnel: false,
-    clientFactory: (origin, given) => new Pool(origin, { ...given, headersTimeout: connect.timeout }),
-  });
+
+  override dispatch(options: Dispatcher.DispatchOptions, handler: Dispatcher.DispatchHandler): boolean {
+    const proxy = this.#routes.proxyFor(new URL(String(options.origin)));
+    return (proxy === undefined ? this.#direct : this.#via(proxy)).dispatch(options, handler);
+  }
+
+  override async close(): Promise<void> {
+    await Promise.all(this.#all().map((each) => each.close()));
+  }
+
+  override async destroy(): Promise<void> {
+    await Promise.all(this.#all().map((each) => each.destroy()));
+  }
+
+  #via(proxy: URL): Dispatcher {
+    let agent = this.#byProxy.get(proxy.href);
+    if (agent === undefined) {
+      agent = this.#agentOf(proxy);
+      this.#byProxy.set(proxy.href, agent);
+    }
+    return agent;
+  }
+
+  #all(): readonly Dispatcher[] {
+    return [this.#direct, ...this.#byProxy.values()];
+  }
 }
 
 /** Shorter than what common servers keep (nginx 75 s, Go and Apache less or no limit), which may hint at less. */

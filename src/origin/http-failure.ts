@@ -75,6 +75,10 @@ export function fromNodeError(thrown: unknown, context: FailureContext): AppErro
   const reason = described.at(-1) ?? String(thrown);
   const where = redactUrl(context.url);
   const fail = (code: ErrorCode, sentence: string): AppError => new AppError(code, sentence, { cause: thrown });
+  // undici has no code for it.
+  if (reason.includes("(407)")) {
+    return fail("ORIGIN_UNREACHABLE", `the proxy on the way to ${where} wants credentials; write them into the proxy's URL`);
+  }
   for (const { code, message } of chain) {
     switch (kindOf(code)) {
       case "dns":

@@ -41,7 +41,6 @@ export class HttpOrigin implements Origin {
   readonly #userAgent: string;
   readonly #nowUnixMs: () => number;
 
-  /** @throws AppError CONFIG_INVALID for a `proxyUrl` that is no http or https URL */
   constructor(options: HttpOriginOptions = {}) {
     this.#deps = {
       dispatcher: createDispatcher(options),

@@ -104,7 +104,7 @@ test("configured credentials go to the realm of their registry, and to a Basic c
     else response.writeHead(401, { "www-authenticate": 'Basic realm="x"' }).end();
   });
   const me = { username: "me", password: "pw" };
-  const hosts = [registry, basic].map(({ base }) => [new URL(base).host, me] as const);
+  const hosts = [registry, basic].map(({ base }) => [base, me] as const);
   const origin = registryOrigin(t, { credentials: new Map(hosts) });
   assert.equal(await read(origin, registry.base + BLOB), "blob");
   assert.equal(tokens.seen[0]?.headers.authorization, `Basic ${btoa("me:pw")}`);
@@ -131,7 +131,7 @@ test("a token that is refused at once is not fetched for ever", async (t) => {
 test("a redirected host's challenge is not followed: it could ask for our password", async (t) => {
   const { registry: stranger, tokens } = await registryWithTokens(t);
   const registry = await serve(t, (_request, response) => response.writeHead(307, { location: `${stranger.base}/x` }).end());
-  const credentials = new Map([[new URL(registry.base).host, { username: "me", password: "pw" }]]);
+  const credentials = new Map([[registry.base, { username: "me", password: "pw" }]]);
   await failure(read(registryOrigin(t, { credentials }), registry.base + BLOB), "ORIGIN_UNAUTHORIZED");
   assert.equal(tokens.seen.length, 0);
 });

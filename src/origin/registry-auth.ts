@@ -7,7 +7,7 @@ import { parseWwwAuthenticate } from "./www-authenticate.ts";
 
 /** What a {@link RegistryOrigin} may be told. */
 export interface RegistryOriginOptions {
-  /** By `host` or `host:port` of the registry, as in its URLs (a default port is left out). */
+  /** By the registry's `URL.origin`: what is meant for https never leaves over plain http. */
   readonly credentials?: ReadonlyMap<string, RegistryCredentials>;
   /** Monotonic ms, for the age of tokens. Default `performance.now`. */
   readonly nowMs?: () => number;
@@ -81,7 +81,7 @@ export class RegistryOrigin implements Origin {
     if (error.details["origin"] !== undefined && error.details["origin"] !== url.origin) return undefined;
     const field = error.details["wwwAuthenticate"];
     const challenges = typeof field === "string" ? parseWwwAuthenticate(field) : [];
-    const credentials = this.#credentials.get(url.host);
+    const credentials = this.#credentials.get(url.origin);
     const bearer = challenges.find(({ scheme, params }) => scheme === "bearer" && params["realm"] !== undefined);
     if (bearer !== undefined) {
       const { realm = "", service, scope } = bearer.params;

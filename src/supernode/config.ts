@@ -1,3 +1,4 @@
+import type { OriginNetwork } from "../origin/origin-clients.ts";
 import type { CacheConfig, HostLabels, ListenAddress, LogLevel, RateLimits } from "../peer/config.ts";
 
 /**
@@ -20,6 +21,8 @@ export interface SupernodeConfig {
   /** The address peers dial for the seed's links; undefined = the one they reached the supernode by. */
   readonly advertiseHost: string | undefined;
   readonly joinToken: JoinTokenConfig;
+  /** How origins are reached: their authorities, credentials, proxies. */
+  readonly network: OriginNetwork;
   readonly cache: CacheConfig;
   readonly limits: RateLimits;
   readonly labels: HostLabels;

@@ -7,6 +7,7 @@ import type { AddressInfo } from "node:net";
 import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
+import { PLAIN_NETWORK } from "../origin/origin-clients.ts";
 import { pino } from "pino";
 import type { AppError } from "../base/errors.ts";
 import { ControlClient } from "../peer/control/control-client.ts";
@@ -55,6 +56,7 @@ async function start(t: TestContext, directory: string, changes: Partial<Superno
     listen: { host: "127.0.0.1", port: 0 },
     advertiseHost: undefined,
     joinToken: { kind: "file", file: join(directory, "join-token") },
+    network: PLAIN_NETWORK,
     cache: { dataDirectory: directory, quotaBytes: undefined, reservedFreeBytes: 0 },
     limits,
     labels: {},
@@ -266,6 +268,7 @@ test("new limits take effect without a restart", async (t) => {
     listen: { host: "", port: 0 },
     advertiseHost: undefined,
     joinToken: { kind: "none" },
+    network: PLAIN_NETWORK,
     cache: { dataDirectory: directory, quotaBytes: undefined, reservedFreeBytes: 0 },
     limits: { ...limits, originBytesPerSecond: 1_000_000 },
     labels: {},

@@ -8,9 +8,8 @@ import { join } from "node:path";
 import type { FastifyInstance } from "fastify";
 import { pino, stdTimeFunctions, type Logger } from "pino";
 import { AppError, toAppError } from "../base/errors.ts";
-import { HttpOrigin } from "../origin/http-origin.ts";
+import { OriginClients } from "../origin/origin-clients.ts";
 import type { Origin } from "../origin/origin.ts";
-import { RegistryOrigin } from "../origin/registry-auth.ts";
 import { generatePeerId, loadOrCreateJoinToken, SigningKey } from "../peer/membership/credentials.ts";
 import { DiskStore } from "../peer/store/disk-store.ts";
 import { Peer } from "../peer/peer.ts";
@@ -97,7 +96,7 @@ async function compose(
   closers.push(() => store.close());
   const versions = new VersionMemory(join(state, "versions.sqlite"));
   closers.push(() => versions.close());
-  const origin = given.origin ?? ownOrigin(version, closers);
+  const origin = given.origin ?? ownOrigin(config, closers);
   const originLimit = new RateGate(config.limits.originBytesPerSecond);
   closers.push(() => originLimit.close());
   const meter = new OriginMeter({
@@ -243,10 +242,10 @@ async function compose(
   };
 }
 
-function ownOrigin(version: string, closers: (() => void | Promise<void>)[]): Origin {
-  const http = new HttpOrigin({ userAgent: `dragonfly/${version}` });
-  closers.push(() => http.close());
-  return new RegistryOrigin(http);
+function ownOrigin({ version, network }: SupernodeConfig, closers: (() => void | Promise<void>)[]): Origin {
+  const clients = new OriginClients({ userAgent: `dragonfly/${version}`, ...network });
+  closers.push(() => clients.close());
+  return clients;
 }
 
 async function listen(api: FastifyInstance, { listen: { host, port } }: SupernodeConfig): Promise<Supernode["address"]> {

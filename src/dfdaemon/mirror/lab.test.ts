@@ -201,8 +201,8 @@ export async function openLab(
   const asker = new HttpUpstreamAsker({ userAgent: "lab" });
   const lines: Record<string, unknown>[] = [];
   const log = pino({ level: "info" }, { write: (line: string) => void lines.push(JSON.parse(line) as Record<string, unknown>) });
-  const others = setup.sole === false ? [{ host: "other.test", url: "http://127.0.0.1:9", caFile: undefined }] : [];
-  const registries = new Registries([{ host: "reg.test", url, caFile: undefined }, ...others]);
+  const others = setup.sole === false ? [{ host: "other.test", url: "http://127.0.0.1:9" }] : [];
+  const registries = new Registries([{ host: "reg.test", url }, ...others]);
   const mirror = new Mirror({ opener, registries, asker, log, backToSource: true, options });
   const server = await MirrorServer.listen(
     { host: "127.0.0.1", port: 0 },

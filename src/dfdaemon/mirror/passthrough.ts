@@ -1,14 +1,8 @@
-import { readFileSync } from "node:fs";
 import type { Readable } from "node:stream";
-import type { Dispatcher } from "undici";
-import { AppError } from "../../base/errors.ts";
-import { createDispatcher } from "../../origin/http-dispatcher.ts";
 import { discard, exchange, type Answer } from "../../origin/http-exchange.ts";
-import { HttpOrigin } from "../../origin/http-origin.ts";
-import type { Origin } from "../../origin/origin.ts";
-import { RegistryOrigin } from "../../origin/registry-auth.ts";
+import { OriginClients, type OriginNetwork } from "../../origin/origin-clients.ts";
 import type { Caller } from "./access.ts";
-import type { Registries, Upstream } from "./registries.ts";
+import type { Upstream } from "./registries.ts";
 
 /** What an upstream answers to a ping, as far as it matters: may a client go on, or is it to bring credentials? */
 export interface PingAnswer {
@@ -42,17 +36,19 @@ export interface UpstreamAsker {
   ): Promise<RelayedAnswer>;
 }
 
-/** Asks registries over HTTP, each with the authorities configured for it. */
+/** Asks registries over HTTP. */
 export class HttpUpstreamAsker implements UpstreamAsker {
   readonly #userAgent: string;
-  readonly #clients = new Map<string, Client>();
+  /** Any file's origin, as this asker reaches it; closed with it. */
+  readonly clients: OriginClients;
 
-  constructor(options: { readonly userAgent: string }) {
+  constructor(options: Partial<OriginNetwork> & { readonly userAgent: string }) {
     this.#userAgent = options.userAgent;
+    this.clients = new OriginClients(options);
   }
 
   async stat(upstream: Upstream, url: string, accept: string, caller: Caller, signal: AbortSignal): Promise<unknown> {
-    return this.#client(upstream).origin.stat({ url, headers: headersOf(accept, caller) }, signal);
+    return this.clients.clientFor(upstream.baseUrl).origin.stat({ url, headers: headersOf(accept, caller) }, signal);
   }
 
   async ping(upstream: Upstream, caller: Caller, signal: AbortSignal): Promise<PingAnswer> {
@@ -76,25 +72,9 @@ export class HttpUpstreamAsker implements UpstreamAsker {
     return { status: answer.status, headers: { ...headers, ...own }, body: answer.body };
   }
 
-  /**
-   * Any file's origin, with the token dance of registries, each configured registry with its own authorities.
-   *
-   * @returns closed with this asker
-   */
-  originFor(registries: Registries): Origin {
-    const byOrigin = new Map(registries.configured().map((upstream) => [new URL(upstream.baseUrl).origin, upstream]));
-    const pick = (url: string): Origin => this.#client(byOrigin.get(URL.parse(url)?.origin ?? "")).origin;
-    return {
-      stat: (request, signal) => pick(request.url).stat(request, signal),
-      open: (request, range, expected, signal) => pick(request.url).open(request, range, expected, signal),
-    };
-  }
-
   /** Hangs up on everyone. */
-  async close(): Promise<void> {
-    const clients = [...this.#clients.values()];
-    this.#clients.clear();
-    await Promise.all(clients.flatMap(({ http, dispatcher }) => [http.close(), dispatcher.destroy()]));
+  close(): Promise<void> {
+    return this.clients.close();
   }
 
   #exchange(
@@ -102,39 +82,12 @@ export class HttpUpstreamAsker implements UpstreamAsker {
     ask: { readonly method: "GET" | "HEAD"; readonly url: string; readonly accept: string; readonly caller: Caller },
     signal: AbortSignal,
   ): Promise<Answer> {
-    const { dispatcher } = this.#client(upstream);
+    const { dispatcher } = this.clients.clientFor(upstream.baseUrl);
     const callerHeaders = { "user-agent": this.#userAgent, ...headersOf(ask.accept, ask.caller) };
     return exchange(
       { dispatcher, headersTimeoutMs: HEADERS_TIMEOUT_MS, bodyTimeoutMs: BODY_TIMEOUT_MS, maxRedirects: REDIRECTS_MAX },
       { method: ask.method, url: ask.url, callerHeaders, ownHeaders: { "accept-encoding": "identity" }, signal },
     );
-  }
-
-  /** @param upstream undefined: any other server */
-  #client(upstream: Upstream | undefined): Client {
-    const key = upstream?.caFile ?? "";
-    let client = this.#clients.get(key);
-    if (client === undefined) {
-      const caCertificates = upstream?.caFile === undefined ? [] : [readCertificates(upstream.caFile, upstream.name)];
-      const http = new HttpOrigin({ userAgent: this.#userAgent, caCertificates });
-      client = { http, origin: new RegistryOrigin(http), dispatcher: createDispatcher({ caCertificates }) };
-      this.#clients.set(key, client);
-    }
-    return client;
-  }
-}
-
-interface Client {
-  readonly http: HttpOrigin;
-  readonly origin: Origin;
-  readonly dispatcher: Dispatcher;
-}
-
-function readCertificates(file: string, registry: string): string {
-  try {
-    return readFileSync(file, "utf8");
-  } catch (cause) {
-    throw new AppError("CONFIG_INVALID", `cannot read the caFile ${file} of the registry ${registry}`, { cause });
   }
 }
 

@@ -13,7 +13,7 @@ function named(host: string, registries: Registries = none): Upstream {
 
 void test("docker.io is one registry under all its names, its official images under library/", () => {
   for (const host of ["docker.io", "index.docker.io", "registry-1.docker.io", "Docker.IO"]) {
-    assert.deepEqual(named(host), { name: "docker.io", baseUrl: "https://registry-1.docker.io", caFile: undefined });
+    assert.deepEqual(named(host), { name: "docker.io", baseUrl: "https://registry-1.docker.io" });
   }
   const hub = named("docker.io");
   assert.equal(resourceUrl(hub, "nginx", "manifests/latest"), "https://registry-1.docker.io/v2/library/nginx/manifests/latest");
@@ -31,14 +31,14 @@ void test("any registry is reached by https, one on this machine by http", () =>
 });
 
 void test("the config says where a registry is", () => {
-  const registries = new Registries([{ host: "reg.test", url: "http://10.0.0.1:5000/base/v2/", caFile: "/ca.pem" }]);
-  assert.deepEqual(named("REG.test", registries), { name: "reg.test", baseUrl: "http://10.0.0.1:5000/base", caFile: "/ca.pem" });
+  const registries = new Registries([{ host: "reg.test", url: "http://10.0.0.1:5000/base/v2/" }]);
+  assert.deepEqual(named("REG.test", registries), { name: "reg.test", baseUrl: "http://10.0.0.1:5000/base" });
 });
 
 void test("who names no registry means docker.io if it is configured, else the only one that is", () => {
-  const a = { host: "a.test", url: "https://a.test", caFile: undefined };
-  const hub = { host: "docker.io", url: "https://hub.test", caFile: undefined };
-  const b = { host: "b.test", url: "https://b.test", caFile: undefined };
+  const a = { host: "a.test", url: "https://a.test" };
+  const hub = { host: "docker.io", url: "https://hub.test" };
+  const b = { host: "b.test", url: "https://b.test" };
   assert.equal(none.resolve(undefined), undefined);
   assert.equal(new Registries([a]).resolve(undefined)?.name, "a.test");
   assert.equal(new Registries([a, b]).resolve(undefined), undefined);
@@ -54,9 +54,9 @@ void test("the registry for dfdaemon doctor is reached as configured, and never 
 
 void test("a URL that is no registry's is refused, and so is a registry that is there twice", () => {
   for (const url of ["ftp://a", "a.test", "https://user:pw@a.test", "https://a.test?x=1", ""]) {
-    const build = (): Registries => new Registries([{ host: "a.test", url, caFile: undefined }]);
+    const build = (): Registries => new Registries([{ host: "a.test", url }]);
     assert.throws(build, (error) => error instanceof AppError && error.code === "CONFIG_INVALID" && !error.message.includes("pw"));
   }
-  const twice = ["docker.io", "index.docker.io"].map((host) => ({ host, url: "https://a.test", caFile: undefined }));
+  const twice = ["docker.io", "index.docker.io"].map((host) => ({ host, url: "https://a.test" }));
   assert.throws(() => new Registries(twice), AppError);
 });

@@ -7,8 +7,6 @@ export interface Upstream {
   readonly name: string;
   /** Without trailing slash; `/v2/…` is appended. */
   readonly baseUrl: string;
-  /** PEM file with the authorities that sign its certificate. */
-  readonly caFile: string | undefined;
 }
 
 /** The registries this host mirrors: those of the config, and any other at `https://<name>`. */
@@ -27,7 +25,7 @@ export class Registries {
       if (configured.has(name)) {
         throw new AppError("CONFIG_INVALID", `the registry ${config.host} is configured twice; keep one of the two`);
       }
-      configured.set(name, { name, baseUrl: checkedBaseUrl(config), caFile: config.caFile });
+      configured.set(name, { name, baseUrl: checkedBaseUrl(config) });
     };
     for (const config of configs) add(config);
     const [only] = configured.values();
@@ -45,7 +43,7 @@ export class Registries {
   resolve(host: string | undefined): Upstream | undefined {
     if (host === undefined) return this.#unnamed;
     const name = canonicalName(host);
-    return this.#configured.get(name) ?? { name, baseUrl: defaultBaseUrl(name), caFile: undefined };
+    return this.#configured.get(name) ?? { name, baseUrl: defaultBaseUrl(name) };
   }
 
   configured(): readonly Upstream[] {

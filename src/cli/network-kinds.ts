@@ -1,0 +1,90 @@
+/** The kinds of settings that say how origins are reached. */
+import { z } from "zod";
+import { items, last, noneOr, optionalPath, quote, scalar, splitAtEquals, type Kind } from "./setting-kinds.ts";
+
+/** What the configuration says about one server; the files are not read yet. */
+export interface OriginSetting {
+  /** `URL.origin`. */
+  readonly url: string;
+  readonly caFile: string | undefined;
+  readonly username: string | undefined;
+  readonly passwordFile: string | undefined;
+}
+
+const originSetting = z
+  .strictObject(
+    {
+      url: z.string({ error: "url is missing" }).transform((text, context) => {
+        const url = URL.parse(text);
+        const isBare = url !== null && url.href === `${url.origin}/` && /^https?:$/.test(url.protocol);
+        if (isBare) return url.origin;
+        // What is in it may be a password.
+        context.addIssue({ code: "custom", message: "the url is not of the form https://host[:port], without path and user" });
+        return z.NEVER;
+      }),
+      caFile: optionalPath.schema.optional(),
+      username: z.string().min(1).max(255).optional(),
+      passwordFile: optionalPath.schema.optional(),
+    },
+    {
+      error: (issue) => (issue.code === "invalid_type" ? `${quote(issue.input)} is not a mapping with a url` : undefined),
+    },
+  )
+  .refine(({ username, passwordFile }) => (username === undefined) === (passwordFile === undefined), {
+    error: "username and passwordFile go together",
+  });
+
+export const origins: Kind<readonly OriginSetting[]> = {
+  example: "[{url: https://reg.example, caFile: /etc/ssl/own.pem, username: me, passwordFile: /etc/dragonfly/reg}]",
+  valueName: "URL=FILE",
+  schema: z
+    .array(originSetting, { error: (issue) => `${quote(issue.input)} is not a list of servers` })
+    .transform((list, context) => {
+      const seen = new Set<string>();
+      for (const [index, { url }] of list.entries()) {
+        if (seen.has(url)) context.addIssue({ code: "custom", message: `${quote(url)} is given twice`, path: [index, "url"] });
+        seen.add(url);
+      }
+      return list.map(({ url, caFile, username, passwordFile }) => ({ url, caFile, username, passwordFile }));
+    }),
+  fromTexts: (texts) =>
+    items(texts).map((text) => {
+      const [url, caFile] = splitAtEquals(text);
+      return { url, caFile };
+    }),
+  print: (value) => (value.length === 0 ? undefined : value.map((server) => ({ ...server }))),
+};
+
+/** "none", or the URL of a proxy. It may hold a password, which is neither printed nor quoted in a message. */
+export const proxyOrNone: Kind<string | undefined> = noneOr({
+  example: "http://proxy.example:3128",
+  valueName: "URL",
+  schema: z.any().transform((input: unknown, context): string => {
+    const proxy = typeof input === "string" ? parseProxy(input) : undefined;
+    if (proxy !== undefined) return proxy;
+    context.addIssue({ code: "custom", message: "a proxy is written http://[user:password@]host:port, or https:// (none = no proxy)" });
+    return z.NEVER;
+  }),
+  fromTexts: last,
+  print: (value) => value.replace(/\/\/.*@/, "//<secret>@"),
+});
+
+export const proxyExceptions: Kind<string> = scalar(
+  "LIST",
+  "example.org,10.0.0.0/8",
+  "a list of hosts",
+  (text) => (/^[\x20-\x7e]{0,8192}$/.test(text) ? text : undefined),
+  (value) => (value === "" ? undefined : value),
+);
+
+/** As other programs read these variables: without a scheme it is http. */
+function parseProxy(text: string): string | undefined {
+  const url = URL.parse(/^[a-z0-9+.-]+:\/\//i.test(text) ? text : `http://${text}`);
+  if (url === null || !/^https?:$/.test(url.protocol) || url.hostname === "" || url.pathname !== "/") return undefined;
+  try {
+    decodeURIComponent(`${url.username}${url.password}`);
+  } catch {
+    return undefined;
+  }
+  return url.search === "" && url.hash === "" ? url.href : undefined;
+}

@@ -1,0 +1,53 @@
+/** From the settings about origins to what src/origin is given: their files read. */
+import { readFileSync } from "node:fs";
+import type { OriginNetwork, OriginServer } from "../origin/origin-clients.ts";
+import { invalidConfig } from "./config.ts";
+import type { OriginSetting } from "./network-kinds.ts";
+import type { RegistrySetting } from "./setting-kinds.ts";
+
+interface NetworkValues {
+  readonly origins: readonly OriginSetting[];
+  readonly httpProxy: string | undefined;
+  readonly httpsProxy: string | undefined;
+  readonly proxyExcept: string;
+}
+
+/** @throws AppError CONFIG_INVALID for a file that cannot be read, or holds nothing of its kind */
+export function originNetwork(values: NetworkValues, registries: readonly RegistrySetting[] = []): OriginNetwork {
+  const problems: string[] = [];
+  const servers = new Map<string, OriginServer>();
+  const add = (origin: string, caFile: string | undefined, credentials: OriginServer["credentials"]): void => {
+    const known = servers.get(origin);
+    const caCertificates = [...(known?.caCertificates ?? []), ...(caFile === undefined ? [] : [readAuthorities(caFile, problems)])];
+    servers.set(origin, { origin, caCertificates, credentials: credentials ?? known?.credentials });
+  };
+  for (const { url, caFile, username, passwordFile } of values.origins) {
+    const password = passwordFile === undefined ? undefined : readPassword(passwordFile, problems);
+    add(url, caFile, username === undefined || password === undefined ? undefined : { username, password });
+  }
+  for (const { url, caFile } of registries) if (caFile !== undefined) add(new URL(url).origin, caFile, undefined);
+  if (problems.length > 0) throw invalidConfig(problems);
+  const proxies = { httpUrl: values.httpProxy, httpsUrl: values.httpsProxy, except: values.proxyExcept };
+  return { servers: [...servers.values()], proxies };
+}
+
+function readAuthorities(file: string, problems: string[]): string {
+  const text = readText(file, problems);
+  if (text !== undefined && !text.includes("-----BEGIN CERTIFICATE-----")) problems.push(`${file} holds no certificate in PEM`);
+  return text ?? "";
+}
+
+function readPassword(file: string, problems: string[]): string {
+  const [password = ""] = (readText(file, problems) ?? "-").split(/\r?\n/, 1);
+  if (password === "") problems.push(`the first line of ${file}, which is to be a password, is empty`);
+  return password;
+}
+
+function readText(file: string, problems: string[]): string | undefined {
+  try {
+    return readFileSync(file, "utf8");
+  } catch (thrown) {
+    problems.push(`cannot read ${file}: ${(thrown as Error).message}`);
+    return undefined;
+  }
+}
