@@ -156,12 +156,12 @@ const network = {
     envOfOthers: ["https_proxy", "HTTPS_PROXY"],
     defaultText: "none",
   }),
-  proxyExcept: setting(
-    networkKinds.proxyExceptions,
-    "--proxy-except",
+  noProxy: setting(
+    networkKinds.hostExceptions,
+    "--noproxy",
     "",
     "Origins that are reached without a proxy: `example.org` (and below), `*.example.org`, `10.0.0.0/8`, `host:port`, `*`. This machine always is.",
-    { envOfOthers: ["no_proxy", "NO_PROXY"], defaultText: "none" },
+    { env: "DRAGONFLY_NO_PROXY", envOfOthers: ["no_proxy", "NO_PROXY"], defaultText: "none" },
   ),
 };
 
@@ -209,7 +209,35 @@ export const DFDAEMON_SETTINGS = {
     kinds.listenAddress,
     "--listen",
     { host: "127.0.0.1", port: 65001 },
-    "Registry mirror for engines; health and metrics.",
+    "Registry mirror and proxy for engines; health and metrics.",
+  ),
+  proxyClients: setting(
+    networkKinds.networks,
+    "--proxy-clients",
+    ["127.0.0.0/8", "::1"],
+    "Clients that may use the proxy, by address or network; `none` turns it off. Who is not on this machine reaches nothing on it or its link.",
+  ),
+  proxyUserFile: setting(
+    kinds.optionalPath,
+    "--proxy-user-file",
+    undefined,
+    "File whose first line, `user:password`, every client of the proxy has to log in with.",
+    { defaultText: "none" },
+  ),
+  proxyIntercept: setting(
+    networkKinds.hostPatterns,
+    "--proxy-intercept",
+    [],
+    "Hosts whose TLS the proxy ends, to see what is asked of them: `reg.example`, `reg.example:5000`, `*.example`; all others are tunnels. " +
+      "Clients have to trust `proxy-ca/ca.pem` of the data folder.",
+    { defaultText: "none" },
+  ),
+  proxyFiles: setting(
+    networkKinds.urlGlobs,
+    "--proxy-files",
+    [],
+    "Files that go through the swarm when asked of the proxy, by URL without query: `https://files.example/**`; those of https on hosts of `proxyIntercept` only.",
+    { defaultText: "none" },
   ),
   peerListen: setting(
     kinds.listenAddress,

@@ -7,7 +7,7 @@ import { AppError } from "../base/errors.ts";
 import { printConfig, resolveConfig, type FlagTexts, type ResolvedConfig } from "./config.ts";
 import { DFDAEMON, DFGET, SUPERNODE, type DFDAEMON_SETTINGS } from "./config-schema.ts";
 import type { Machine } from "./machine.ts";
-import { originNetwork } from "./origin-network.ts";
+import { originNetwork, proxyCredentials, refuseOwnProxy } from "./origin-network.ts";
 
 let directory: string;
 
@@ -209,7 +209,7 @@ test("a proxy comes from our own settings first, then from the variables of othe
   assert.equal(resolve("", {}, env).values.httpsProxy, "http://proxy.test:1/");
   assert.equal(resolve("", {}, { ...env, DRAGONFLY_HTTPS_PROXY: "none" }).values.httpsProxy, undefined);
   assert.equal(resolve("httpsProxy: https://b.test:2\n", {}, {}).values.httpsProxy, "https://b.test:2/");
-  assert.equal(resolve("", {}, env).values.proxyExcept, "a.test");
+  assert.equal(resolve("", {}, env).values.noProxy, "a.test");
   const printed = printConfig(DFDAEMON, resolve("", {}, { HTTPS_PROXY: env.HTTPS_PROXY }));
   assert.match(printed, /^httpsProxy: http:\/\/<secret>@proxy\.test:3128\/ +# env HTTPS_PROXY$/m);
   assert.doesNotMatch(printed, /s3cret/);
@@ -235,4 +235,29 @@ test("a server's authority and password are read from their files, and a file th
   const wrong = resolve(`origins: [{url: "https://a.test", caFile: ${junk}, username: me, passwordFile: ${junk}}]\n`).values;
   assert.throws(() => originNetwork(wrong), /junk holds no certificate in PEM\n.*junk, which is to be a password, is empty$|password, is empty\n.*no certificate/s);
   assert.match(problems('origins: [{url: "https://me:pw@a.test"}, {url: "https://a.test", username: me}]\n').join(), /without path and user.*go together/);
+});
+
+test("the proxy is for this machine unless the operator lists more, and lists are checked entry by entry", () => {
+  assert.deepEqual(resolve("").values.proxyClients, ["127.0.0.0/8", "::1"]);
+  assert.deepEqual(resolve("", { proxyClients: ["none"] }).values.proxyClients, []);
+  assert.deepEqual(resolve("", { proxyIntercept: ["a.test", "*.b.test:5000"] }).values.proxyIntercept, ["a.test", "*.b.test:5000"]);
+  const wrong = "proxyClients: [10.0.0.0/33]\nproxyIntercept: ['https://a.test']\nproxyFiles: ['https://a.test/?x']\n";
+  const found = problems(wrong);
+  assert.equal(found.length, 3);
+  assert.match(found.join("\n"), /c\.yaml:1: proxyClients\.0: .*c\.yaml:2: proxyIntercept\.0: .*c\.yaml:3: proxyFiles\.0: /s);
+});
+
+test("a dfdaemon that would be its own proxy does not start, and says where it may come from", () => {
+  const own = resolve("", {}, { HTTPS_PROXY: "http://localhost:65001" }).values;
+  assert.throws(() => refuseOwnProxy(originNetwork(own), own.listen), /is this dfdaemon itself.*--https-proxy none/s);
+  for (const other of ["http://localhost:3128", "http://10.0.0.1:65001"]) {
+    const { values } = resolve("", {}, { HTTPS_PROXY: other });
+    refuseOwnProxy(originNetwork(values), values.listen);
+  }
+});
+
+test("the proxy's own user and password are the first line of a file, which is not quoted when it is wrong", () => {
+  assert.equal(proxyCredentials(undefined), undefined);
+  assert.deepEqual(proxyCredentials(file("me:pa:ss\nmore\n", "user")), { username: "me", password: "pa:ss" });
+  assert.throws(() => proxyCredentials(file("s3cret\n", "user")), (error: Error) => /is not user:password/.test(error.message) && !error.message.includes("s3cret"));
 });

@@ -1,6 +1,10 @@
 /** The kinds of settings that say how origins are reached. */
 import { z } from "zod";
+import { isHostPattern, isNetwork } from "../dfdaemon/proxy/patterns.ts";
 import { items, last, noneOr, optionalPath, quote, scalar, splitAtEquals, type Kind } from "./setting-kinds.ts";
+
+/** Of a list that is looked through for every request. */
+const ENTRIES_MAX = 1024;
 
 /** What the configuration says about one server; the files are not read yet. */
 export interface OriginSetting {
@@ -69,13 +73,42 @@ export const proxyOrNone: Kind<string | undefined> = noneOr({
   print: (value) => value.replace(/\/\/.*@/, "//<secret>@"),
 });
 
-export const proxyExceptions: Kind<string> = scalar(
+export const hostExceptions: Kind<string> = scalar(
   "LIST",
   "example.org,10.0.0.0/8",
   "a list of hosts",
   (text) => (/^[\x20-\x7e]{0,8192}$/.test(text) ? text : undefined),
   (value) => (value === "" ? undefined : value),
 );
+
+/** A list of texts, each of which `isGood`; the word none is an empty list. */
+function texts(valueName: string, example: string, expected: string, isGood: (text: string) => boolean): Kind<readonly string[]> {
+  const one = scalar(valueName, example, expected, (text) => (isGood(text) ? text : undefined), String);
+  const list = z.array(one.schema, { error: (issue) => `${quote(issue.input)} is not a list` }).max(ENTRIES_MAX, { error: `more than ${ENTRIES_MAX} entries` });
+  return {
+    example: `[${example}]`,
+    valueName,
+    schema: list,
+    fromTexts: (given) => (given.length === 1 && given[0] === "none" ? [] : items(given)),
+    print: (value) => (value.length === 0 ? undefined : value),
+  };
+}
+
+export const hostPatterns: Kind<readonly string[]> = texts(
+  "HOST",
+  "reg.example, '*.corp.example:5000'",
+  "a host such as reg.example, reg.example:5000 or *.example",
+  isHostPattern,
+);
+
+export const urlGlobs: Kind<readonly string[]> = texts(
+  "GLOB",
+  "'https://files.example/**'",
+  "a URL such as https://files.example/**, * for a part of the path and ** for any, without query",
+  (text) => /^[\x21-\x7e]{1,1024}$/.test(text) && !/[?#@]/.test(text) && /^(?:https?:\/\/|\*)/.test(text),
+);
+
+export const networks: Kind<readonly string[]> = texts("NETWORK", "10.0.0.0/8", "an address or a network such as 10.0.0.0/8", isNetwork);
 
 /** As other programs read these variables: without a scheme it is http. */
 function parseProxy(text: string): string | undefined {

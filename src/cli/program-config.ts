@@ -10,7 +10,7 @@ import { invalidConfig, type ResolvedConfig } from "./config.ts";
 import type { DFDAEMON_SETTINGS, DFGET_SETTINGS, SUPERNODE_SETTINGS } from "./config-schema.ts";
 import { clientToken, defaultTokenFile } from "./join-token.ts";
 import { candidateSocketPaths, type Machine } from "./machine.ts";
-import { originNetwork } from "./origin-network.ts";
+import { originNetwork, proxyCredentials, refuseOwnProxy } from "./origin-network.ts";
 
 /** What one run of dfget is given by its machine's configuration; the rest is on its command line. */
 export interface DfgetConfig {
@@ -62,6 +62,8 @@ export function dfdaemonConfig(
         "or --insecure-no-token when the supernode runs without one",
     );
   }
+  const network = originNetwork(values, values.registries);
+  refuseOwnProxy(network, values.listen);
   return deepFreeze({
     version,
     listen: values.listen,
@@ -72,7 +74,14 @@ export function dfdaemonConfig(
     joinToken,
     backToSource: values.backToSource,
     registries: values.registries.map(({ host, url }) => ({ host, url })),
-    network: originNetwork(values, values.registries),
+    network,
+    proxy: {
+      clientNetworks: values.proxyClients,
+      credentials: proxyCredentials(values.proxyUserFile),
+      interceptedHosts: values.proxyIntercept,
+      authorityDirectory: join(values.dataDir, "proxy-ca"),
+      swarmUrls: values.proxyFiles,
+    },
     cache: cacheConfig(values),
     limits: rateLimits(values),
     labels: values.labels,

@@ -9,6 +9,20 @@ export interface RegistryConfig {
   readonly url: string;
 }
 
+/** The forward proxy on the mirror's port. */
+export interface ProxyConfig {
+  /** Addresses and networks of the clients that may use it; none: nobody may. */
+  readonly clientNetworks: readonly string[];
+  /** Secret; never logged. What every client has to log in with; undefined: nothing. */
+  readonly credentials: { readonly username: string; readonly password: string } | undefined;
+  /** Hosts whose TLS is ended here (see HostList). */
+  readonly interceptedHosts: readonly string[];
+  /** Key and certificate of the authority for those; absolute, made at the first use. */
+  readonly authorityDirectory: string;
+  /** Files that go through the swarm (see UrlGlobs). */
+  readonly swarmUrls: readonly string[];
+}
+
 /** Everything that the host's daemon is told; parsed, checked and frozen by src/cli. */
 export interface DfdaemonConfig {
   readonly version: string;
@@ -29,6 +43,7 @@ export interface DfdaemonConfig {
   readonly registries: readonly RegistryConfig[];
   /** How origins are reached: their authorities, credentials, proxies. */
   readonly network: OriginNetwork;
+  readonly proxy: ProxyConfig;
   readonly cache: CacheConfig;
   readonly limits: RateLimits;
   readonly labels: HostLabels;

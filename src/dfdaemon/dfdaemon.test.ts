@@ -25,6 +25,7 @@ const CONFIG: DfdaemonConfig = {
   backToSource: true,
   registries: [],
   network: PLAIN_NETWORK,
+  proxy: { clientNetworks: ["127.0.0.0/8"], credentials: undefined, interceptedHosts: [], authorityDirectory: "/nowhere/ca", swarmUrls: [] },
   cache: { dataDirectory: "/nowhere", quotaBytes: undefined, reservedFreeBytes: 0 },
   limits: { downloadBytesPerSecond: undefined, uploadBytesPerSecond: undefined, originBytesPerSecond: undefined },
   labels: {},

@@ -11,6 +11,7 @@ import { Mirror, type MirrorOptions } from "./mirror/mirror.ts";
 import { HttpUpstreamAsker } from "./mirror/passthrough.ts";
 import { MirrorServer } from "./mirror/server.ts";
 import { Registries } from "./mirror/registries.ts";
+import { Proxy } from "./proxy/proxy.ts";
 
 /** A running daemon. */
 export interface Dfdaemon {
@@ -72,14 +73,30 @@ export async function startDfdaemon(config: DfdaemonConfig, given: Partial<Dfdae
       backToSource: config.backToSource,
       options: deps.mirrorOptions,
     });
+    const proxy = new Proxy({
+      config: config.proxy,
+      network: config.network,
+      mirror,
+      registries,
+      opener: peer,
+      backToSource: config.backToSource,
+      log: child("proxy"),
+    });
     const server = await MirrorServer.listen(config.listen, {
       mirror,
+      proxy,
       version: config.version,
       isReady: () => peer.ready,
-      metricsText: async () => `${await mirror.metrics.registry.metrics()}\n${await peer.metrics.metrics()}`,
+      metricsText: async () => {
+        const all = [mirror.metrics.registry, proxy.metrics.registry, peer.metrics];
+        return (await Promise.all(all.map((each) => each.metrics()))).join("\n");
+      },
     });
     closers.push(() => server.close(DRAIN_MS));
     log.info({ mirror: server.address, peer: config.peerListen, socket: config.socketPath }, "dfdaemon is up");
+    if (proxy.authorityFile !== undefined) {
+      log.info({ certificate: proxy.authorityFile, hosts: config.proxy.interceptedHosts }, "clients that reach these hosts by this proxy have to trust its authority");
+    }
     return {
       mirrorAddress: server.address,
       reload: (next) => {
@@ -114,7 +131,7 @@ function selfTestRegistry(supernodes: readonly SupernodeAddress[]): RegistryConf
   const [first] = supernodes.toSorted((left, right) => right.weight - left.weight);
   if (first === undefined) return undefined;
   const host = first.host.includes(":") ? `[${first.host}]` : first.host;
-  return { host: SELF_TEST_REGISTRY, url: `http://${host}:${first.port}${SELF_TEST_PATH}`, caFile: undefined };
+  return { host: SELF_TEST_REGISTRY, url: `http://${host}:${first.port}${SELF_TEST_PATH}` };
 }
 
 /** The last opened first; one that fails does not keep the others open. @throws the first failure, at the end */

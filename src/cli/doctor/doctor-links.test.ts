@@ -8,6 +8,7 @@ import { mkdirSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { filesOf } from "../../engines/machine-fixture.test.ts";
+import { PLAIN_NETWORK } from "../../origin/origin-clients.ts";
 import { startSupernode } from "../../supernode/supernode.ts";
 import { pino } from "pino";
 import { checkDaemon, checkDisk, checkSocket } from "./daemon-links.ts";
@@ -92,6 +93,7 @@ async function supernode(token: string): Promise<{ readonly host: string; readon
       listen: { host: "127.0.0.1", port: 0 },
       advertiseHost: undefined,
       joinToken: { kind: "given", token },
+      network: PLAIN_NETWORK,
       cache: { dataDirectory: mkdtempSync(join(directory, "supernode-")), quotaBytes: undefined, reservedFreeBytes: 0 },
       limits: { downloadBytesPerSecond: undefined, uploadBytesPerSecond: undefined, originBytesPerSecond: undefined },
       labels: {},

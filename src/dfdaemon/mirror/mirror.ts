@@ -79,15 +79,19 @@ export class Mirror {
     return isDistributionTarget(target);
   }
 
-  /** Answers a request, whatever happens; resolves when the answer is over, and never rejects. */
-  async handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
+  /**
+   * Answers a request, whatever happens; resolves when the answer is over, and never rejects.
+   *
+   * @param upstream where the request was going; undefined: it says so itself
+   */
+  async handle(request: IncomingMessage, response: ServerResponse, upstream?: Upstream): Promise<void> {
     const record = new RequestRecord(this.#deps.log, this.metrics, this.#nowMs);
     record.method = request.method ?? "";
     record.range = request.headers.range;
     record.userAgent = request.headers["user-agent"];
     response.setHeader("docker-distribution-api-version", "registry/2.0");
     try {
-      await this.#route(request, response, record);
+      await this.#route(request, response, record, upstream);
     } catch (thrown) {
       await this.#fail(thrown, response, record);
     } finally {
@@ -95,7 +99,7 @@ export class Mirror {
     }
   }
 
-  async #route(request: IncomingMessage, response: ServerResponse, record: RequestRecord): Promise<void> {
+  async #route(request: IncomingMessage, response: ServerResponse, record: RequestRecord, given?: Upstream): Promise<void> {
     const parsed = parseDistributionTarget(request.url ?? "");
     if ("status" in parsed) return sendError(response, specAnswer(parsed.status, parsed.code, parsed.message), record);
     const { resource, registry } = parsed;
@@ -104,7 +108,7 @@ export class Mirror {
     const { method } = request;
     if ((method !== "GET" && method !== "HEAD") || resource.type === "upload") return refuseMethod(response, record);
 
-    const upstream = this.#deps.registries.resolve(registry);
+    const upstream = given ?? this.#deps.registries.resolve(registry);
     record.registry = upstream?.name;
     const caller = callerOf(request.headers.authorization);
     if (resource.type === "root") return this.#ping(upstream, caller, response, record);

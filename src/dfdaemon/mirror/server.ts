@@ -2,10 +2,14 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from "node:net";
 import { AppError } from "../../base/errors.ts";
 import type { ListenAddress } from "../../peer/config.ts";
+import { CONNECTION_LIMITS, IDLE_MS_MAX } from "../connection-limits.ts";
+import type { Proxy } from "../proxy/proxy.ts";
 import type { Mirror } from "./mirror.ts";
 
 export interface MirrorServerDeps {
   readonly mirror: Mirror;
+  /** For clients who were told that this is their proxy; absent: there is none. */
+  readonly proxy?: Proxy;
   readonly version: string;
   /** May engines be sent here? */
   readonly isReady: () => boolean;
@@ -13,7 +17,7 @@ export interface MirrorServerDeps {
   readonly metricsText: () => Promise<string>;
 }
 
-/** The port that engines and operators speak to: the mirror, `/healthz`, `/readyz`, `/metrics`, `/version`. */
+/** The port that engines and operators speak to: the mirror, the proxy, `/healthz`, `/readyz`, `/metrics`, `/version`. */
 export class MirrorServer {
   readonly #deps: MirrorServerDeps;
   readonly #server: Server;
@@ -21,8 +25,15 @@ export class MirrorServer {
 
   private constructor(deps: MirrorServerDeps) {
     this.#deps = deps;
-    const options = { maxHeaderSize: HEADER_BYTES_MAX, keepAliveTimeout: KEEP_ALIVE_MS };
-    this.#server = createServer(options, (request, response) => this.#onRequest(request, response));
+    const { proxy } = deps;
+    const isProxied = (request: IncomingMessage): boolean => proxy?.handles(request.url ?? "") === true;
+    const onRequest = (request: IncomingMessage, response: ServerResponse): void => this.#onRequest(request, response);
+    this.#server = createServer({ ...CONNECTION_LIMITS, shouldUpgradeCallback: isProxied }, onRequest);
+    this.#server.on("checkContinue", onRequest);
+    if (proxy !== undefined) {
+      this.#server.on("connect", (request, socket, head) => proxy.handleConnect(request, socket, head));
+      this.#server.on("upgrade", (request, socket, head) => proxy.handleUpgrade(request, socket, head));
+    }
     this.#server.setTimeout(IDLE_MS_MAX);
   }
 
@@ -60,7 +71,7 @@ export class MirrorServer {
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#server.close(() => resolve());
     const timer = setTimeout(() => this.#server.closeAllConnections(), graceMs);
-    await promise;
+    await Promise.all([promise, this.#deps.proxy?.close(graceMs)]);
     clearTimeout(timer);
   }
 
@@ -73,7 +84,8 @@ export class MirrorServer {
       if (this.#draining) setImmediate(() => this.#server.closeIdleConnections());
     });
     const target = request.url ?? "";
-    if (this.#deps.mirror.handles(target)) void this.#deps.mirror.handle(request, response);
+    if (this.#deps.proxy?.handles(target) === true) this.#deps.proxy.handle(request, response);
+    else if (this.#deps.mirror.handles(target)) void this.#deps.mirror.handle(request, response);
     else void this.#answerOperator(target, request, response);
   }
 
@@ -92,9 +104,17 @@ export class MirrorServer {
         return sendText(response, 200, `${JSON.stringify({ version: this.#deps.version })}\n`, "application/json");
       case "/metrics":
         return this.#answerMetrics(response);
+      case "/proxy-ca.pem":
+        return sendText(response, ...this.#proxyAuthority());
       default:
         return sendText(response, 404, "not found: this is dfdaemon, a registry mirror under /v2/\n");
     }
+  }
+
+  #proxyAuthority(): [status: number, text: string, contentType?: string] {
+    const pem = this.#deps.proxy?.authorityPem;
+    if (pem === undefined) return [404, "this dfdaemon ends no TLS: proxyIntercept names no hosts\n"];
+    return [200, pem, "application/x-pem-file"];
   }
 
   async #answerMetrics(response: ServerResponse): Promise<void> {
@@ -110,12 +130,3 @@ function sendText(response: ServerResponse, status: number, text: string, conten
   response.writeHead(status, { "content-type": contentType, "content-length": Buffer.byteLength(text) });
   response.end(text);
 }
-
-/** Tokens of some registries are of 10 KiB and more; Node's default is 16 KiB for all headers. */
-const HEADER_BYTES_MAX = 64 * 1024;
-
-/** Longer than the 30 s for which Go's clients keep a connection: so it is never us who close one in use. */
-const KEEP_ALIVE_MS = 75_000;
-
-/** A connection on which nothing moves for so long belongs to nobody: containerd gives up after 5 min. */
-const IDLE_MS_MAX = 10 * 60_000;

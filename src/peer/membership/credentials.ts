@@ -209,7 +209,7 @@ function parseJson(text: string): unknown {
  * Reads a small secret, or writes a new one: complete under a temporary name first, then linked, so that a crash leaves
  * no half file and of two processes at once both use the first one's.
  */
-function loadOrCreateSecret(file: string, create: () => string): string {
+export function loadOrCreateSecret(file: string, create: () => string): string {
   try {
     return readFileSync(file, "utf8");
   } catch (error) {

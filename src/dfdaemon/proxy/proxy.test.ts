@@ -1,0 +1,287 @@
+import assert from "node:assert/strict";
+import { createHash, randomBytes } from "node:crypto";
+import { statSync, writeFileSync } from "node:fs";
+import type { IncomingMessage, RequestListener } from "node:http";
+import { connect, type Socket } from "node:net";
+import { networkInterfaces } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { eventually, fetchAnswer } from "../mirror/lab.test.ts";
+import { serveProxy } from "../../origin/proxy-lab.test.ts";
+import { curl, openProxy, OriginAuthority, serveOrigin, temporary, type ProxyLab } from "./lab.test.ts";
+
+/** Says what came, and in which form. */
+const echo: RequestListener = (request, response) => {
+  const hash = createHash("sha256");
+  let lengthBytes = 0;
+  request.on("data", (chunk: Buffer) => {
+    hash.update(chunk);
+    lengthBytes += chunk.length;
+  });
+  request.on("end", () => {
+    response.writeHead(200, "Fine", [["X-Case", "1"], ["Set-Cookie", "a=1"], ["Set-Cookie", "b=2"], ["Content-Type", "text/plain"]]);
+    response.end(`${request.method} ${request.url} ${lengthBytes} ${hash.digest("hex")}\n`);
+  });
+};
+
+test("a request for http is passed on as it is, but for what concerns the proxy", async (t) => {
+  const origin = await serveOrigin(t, echo);
+  const lab = await openProxy(t);
+  const { text } = await curl(lab, "-H", "X-Mine: 1", "-H", "Proxy-Connection: x", "--proxy-user", "me:planted-secret", "-u", "u:p", `${origin.url}/a%2Fb?q=planted`);
+  assert.match(text, /^HTTP\/1\.1 200 Fine\r\nX-Case: 1\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\n/);
+  assert.match(text, /\r\nVia: 1\.1 dfdaemon-[0-9a-f]{12}\r\n/);
+  assert.match(text, /\r\n\r\nGET \/a%2Fb\?q=planted 0 /);
+  const [seen] = origin.seen;
+  assert.equal(seen?.headers.host, origin.host);
+  assert.equal(seen?.headers["x-mine"], "1");
+  assert.equal(seen?.headers.authorization, `Basic ${btoa("u:p")}`);
+  assert.equal(seen?.headers["proxy-authorization"], undefined);
+  assert.equal(seen?.headers["proxy-connection"], undefined);
+  const head = await curl(lab, "-I", `${origin.url}/x`);
+  assert.match(head.text, /^HTTP\/1\.1 200 Fine/);
+  const line = lab.lines.find(({ msg }) => msg === "proxy request");
+  assert.equal(line?.["url"], `${origin.url}/a%2Fb?…`);
+  assert.equal(line?.["kind"], "forward");
+});
+
+test("https is a tunnel that nobody reads: the client sees the server's own certificate", async (t) => {
+  const authority = new OriginAuthority(t);
+  const origin = await authority.serve(t, echo);
+  const lab = await openProxy(t, { config: { interceptedHosts: ["other.test"] } });
+  const { text, exitCode } = await curl(lab, "--cacert", authority.file, `${origin.url}/secret-path`);
+  assert.equal(exitCode, 0);
+  assert.match(text, /\r\n\r\nGET \/secret-path 0 /);
+  assert.equal(origin.seen[0]?.headers.via, undefined);
+  assert.notEqual((await curl(lab, "--cacert", lab.caFile, `${origin.url}/`)).exitCode, 0);
+  await eventually(() => lab.lines.some(({ kind }) => kind === "tunnel"), "the log line");
+  const line = lab.lines.find(({ kind }) => kind === "tunnel");
+  assert.equal(line?.["url"], `https://${origin.host}/`);
+  assert.ok(Number(line?.["sentBytes"]) > 500 && Number(line?.["receivedBytes"]) > 200);
+  assert.doesNotMatch(JSON.stringify(lab.lines), /secret-path/);
+});
+
+test("the TLS of a listed host ends here, with a certificate of our authority, and the server's own is verified", async (t) => {
+  const authority = new OriginAuthority(t);
+  const origin = await authority.serve(t, echo);
+  const lab = await openProxy(t, { config: { interceptedHosts: [origin.host] }, trust: { pem: authority.pem, origins: [origin.url] } });
+  const { text, exitCode } = await curl(lab, "--cacert", lab.caFile, "-u", "u:p", `${origin.url}/path`);
+  assert.equal(exitCode, 0);
+  assert.match(text, /^HTTP\/1\.1 200 Connection established\r\n\r\nHTTP\/1\.1 200 Fine\r\n/);
+  assert.match(text, /\r\n\r\nGET \/path 0 /);
+  assert.equal(origin.seen[0]?.headers.authorization, `Basic ${btoa("u:p")}`);
+  assert.equal(origin.seen[0]?.headers.host, origin.host);
+  // The authority is here to be had.
+  assert.equal((await fetchAnswer(lab.port, "/proxy-ca.pem")).body.toString(), lab.proxy.authorityPem);
+  assert.equal(statSync(join(lab.caFile, "../ca-key.pem")).mode & 0o777, 0o600);
+});
+
+test("a server whose certificate is not to be trusted is refused, and gets no request", async (t) => {
+  const authority = new OriginAuthority(t);
+  const origin = await authority.serve(t, echo);
+  const lab = await openProxy(t, { config: { interceptedHosts: [origin.host] } });
+  const { text } = await curl(lab, "--cacert", lab.caFile, "-H", "Authorization: Bearer planted", `${origin.url}/path`);
+  assert.match(text, /HTTP\/1\.1 502 Bad Gateway\r\n[^]*cannot trust or talk TLS with the host/);
+  // Not even when the client would not care.
+  assert.match((await curl(lab, "-k", `${origin.url}/path`)).text, /HTTP\/1\.1 502/);
+  assert.equal(origin.seen.length, 0);
+});
+
+test("a redirect is the client's to follow", async (t) => {
+  const origin = await serveOrigin(t, (request, response) => {
+    if (request.url === "/there") response.end("there\n");
+    else response.writeHead(307, { location: "/there" }).end();
+  });
+  const lab = await openProxy(t);
+  assert.match((await curl(lab, `${origin.url}/`)).text, /^HTTP\/1\.1 307 Temporary Redirect\r\nlocation: \/there\r\n/);
+  assert.match((await curl(lab, "-L", `${origin.url}/`)).text, /\r\n\r\nthere\n$/);
+});
+
+test("an upload of any size goes through, with its length, in chunks, and by 100 Continue", async (t) => {
+  const authority = new OriginAuthority(t);
+  const plain = await serveOrigin(t, echo);
+  const secure = await authority.serve(t, echo);
+  const lab = await openProxy(t, { config: { interceptedHosts: [secure.host] }, trust: { pem: authority.pem, origins: [secure.url] } });
+  const bytes = randomBytes(8_000_000);
+  const file = join(temporary(t), "upload");
+  writeFileSync(file, bytes);
+  const expected = `PUT /up ${bytes.length} ${createHash("sha256").update(bytes).digest("hex")}`;
+  for (const origin of [plain, secure]) {
+    for (const more of [[], ["-H", "Transfer-Encoding: chunked"], ["-H", "Expect:"]]) {
+      const { text } = await curl(lab, "--cacert", lab.caFile, "-T", file, ...more, `${origin.url}/up`);
+      assert.ok(text.includes(expected), text.slice(0, 500));
+      const { headers } = origin.seen.at(-1) as IncomingMessage;
+      const isChunked = more.at(-1)?.startsWith("Transfer") === true;
+      assert.equal(headers["content-length"], isChunked ? undefined : String(bytes.length));
+    }
+  }
+  const empty = await curl(lab, "-X", "POST", `${plain.url}/empty`);
+  assert.match(empty.text, /POST \/empty 0 /);
+});
+
+test("a server that refuses before the body is heard, and 100 Continue is its word, not ours", async (t) => {
+  const origin = await serveOrigin(t, (_, response) => void response.end());
+  origin.server.on("checkContinue", (request, response) => {
+    if (request.url === "/no") return void response.writeHead(413).end();
+    response.writeContinue();
+    echo(request, response);
+  });
+  const lab = await openProxy(t);
+  const no = await raw(lab, `PUT ${origin.url}/no HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n`);
+  assert.match(await no.until(/\r\n\r\n/), /^HTTP\/1\.1 413 /);
+  const yes = await raw(lab, `PUT ${origin.url}/yes HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n`);
+  assert.match(await yes.until(/\r\n\r\n/), /^HTTP\/1\.1 100 Continue\r\n\r\n$/);
+  yes.socket.write("hello");
+  assert.match(await yes.until(/\r\n0\r\n\r\n$/), /HTTP\/1\.1 200 Fine[^]*PUT \/yes 5 2cf24dba/);
+});
+
+test("trailers go both ways, and a body that is cut is never ended well", async (t) => {
+  let trailers: unknown;
+  const origin = await serveOrigin(t, (request, response) => {
+    if (request.url === "/cut") {
+      response.writeHead(200, { "content-length": 100 });
+      response.write("some");
+      return void setImmediate(() => response.destroy());
+    }
+    request.resume().on("end", () => {
+      trailers = request.trailers;
+      response.writeHead(200, { trailer: "x-sum" });
+      response.write("body");
+      response.addTrailers({ "x-sum": "42" });
+      response.end();
+    });
+  });
+  const lab = await openProxy(t);
+  const client = await raw(lab, `POST ${origin.url}/ HTTP/1.1\r\nHost: x\r\nTrailer: X-Up\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nX-Up: 7\r\n\r\n`);
+  assert.match(await client.until(/0\r\n.*\r\n\r\n$/), /body\r\n0\r\nx-sum: 42\r\n\r\n$/);
+  assert.deepEqual({ ...(trailers as object) }, { "x-up": "7" });
+  const cut = await curl(lab, `${origin.url}/cut`);
+  assert.ok(cut.exitCode === 18 || cut.exitCode === 56, `exit ${cut.exitCode}`);
+});
+
+test("another protocol is spoken through, in the clear and inside of TLS; a server that will not says so", async (t) => {
+  const authority = new OriginAuthority(t);
+  const plain = await serveOrigin(t, (_, response) => void response.writeHead(426).end("no\n"));
+  const secure = await authority.serve(t, () => {});
+  for (const { server } of [plain, secure]) {
+    server.on("upgrade", (request, socket) => {
+      if (request.url === "/no") return void socket.end("HTTP/1.1 426 Upgrade Required\r\nContent-Length: 3\r\n\r\nno\n");
+      socket.write(`HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: ${request.headers.upgrade}\r\nX-Via: ${request.headers.via !== undefined}\r\n\r\nhello `);
+      socket.pipe(socket);
+    });
+  }
+  const lab = await openProxy(t, { config: { interceptedHosts: [secure.host] }, trust: { pem: authority.pem, origins: [secure.url] } });
+  const client = await raw(lab, `GET ${plain.url}/ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n`);
+  const head = await client.until(/hello /);
+  assert.match(head, /^HTTP\/1\.1 101 Switching Protocols\r\n/);
+  assert.match(head, /\r\nUpgrade: websocket\r\n/i);
+  assert.match(head, /\r\nX-Via: true\r\n/);
+  client.socket.write("again");
+  assert.match(await client.until(/again/), /hello again$/);
+  client.socket.destroy();
+  const no = await raw(lab, `GET ${plain.url}/no HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n`);
+  assert.match(await no.until(/no\n/), /^HTTP\/1\.1 426 Upgrade Required\r\n/);
+  const inside = await curl(lab, "--cacert", lab.caFile, "-N", "--max-time", "3", "-H", "Connection: Upgrade", "-H", "Upgrade: websocket", `${secure.url}/ws`);
+  assert.match(inside.text, /101 Switching Protocols[^]*hello /);
+});
+
+test("clients who are not meant get nothing, whatever they ask", async (t) => {
+  const origin = await serveOrigin(t, echo);
+  const nobody = await openProxy(t, { config: { clientNetworks: ["10.0.0.0/8"] } });
+  assert.match((await curl(nobody, `${origin.url}/`)).text, /^HTTP\/1\.1 403 [^]*proxyClients/);
+  assert.match((await curl(nobody, `https://${origin.host}/`)).text, /^HTTP\/1\.1 403 /);
+  const login = await openProxy(t, { config: { credentials: { username: "me", password: "planted-secret" } } });
+  assert.match((await curl(login, `${origin.url}/`)).text, /^HTTP\/1\.1 407 [^]*proxy-authenticate: Basic/i);
+  assert.match((await curl(login, `https://${origin.host}/`)).text, /^HTTP\/1\.1 407 [^]*Proxy-Authenticate: Basic/);
+  assert.equal(origin.seen.length, 0);
+  assert.match((await curl(login, "--proxy-user", "me:planted-secret", `${origin.url}/`)).text, /^HTTP\/1\.1 200 /);
+  assert.equal(origin.seen[0]?.headers["proxy-authorization"], undefined);
+  assert.doesNotMatch(JSON.stringify([nobody.lines, login.lines]), /planted-secret|bWU6cGxhbnRlZC1zZWNyZXQ/);
+  // The mirror and the health of the daemon are no matter of the proxy's.
+  assert.equal((await fetchAnswer(login.port, "/healthz")).status, 200);
+});
+
+test("who is not on this machine reaches nothing on it", async (t) => {
+  const address = Object.values(networkInterfaces()).flat().find((each) => each?.family === "IPv4" && !each.internal)?.address;
+  if (address === undefined) return t.skip("needs an address beside loopback");
+  const origin = await serveOrigin(t, echo);
+  const lab = await openProxy(t, { host: "0.0.0.0", config: { clientNetworks: ["0.0.0.0/0"] } });
+  const far = { proxyUrl: `http://${address}:${lab.port}` };
+  for (const url of [`${origin.url}/`, `http://127.0.0.1:${origin.port}/`, `http://0.0.0.0:${origin.port}/`, "http://169.254.169.254/latest/"]) {
+    assert.match((await curl(far, "--interface", address, url)).text, /^HTTP\/1\.1 403 /, url);
+  }
+  assert.match((await curl(far, "--interface", address, `https://${origin.host}/`)).text, /^HTTP\/1\.1 403 /);
+  assert.equal(origin.seen.length, 0);
+  assert.match((await curl(lab, `${origin.url}/`)).text, /^HTTP\/1\.1 200 /);
+});
+
+test("a request that comes back to where it was is ended, and so is one that makes no sense", async (t) => {
+  const lab = await openProxy(t);
+  const first = await curl(lab, `http://127.0.0.1:${lab.port}/healthz`);
+  const pseudonym = /Via: 1\.1 (\S+)/.exec(first.text)?.[1] ?? "";
+  assert.match((await curl(lab, "-H", `Via: 1.1 ${pseudonym}`, "http://a.test/")).text, /^HTTP\/1\.1 508 /);
+  for (const line of ["GET ftp://a.test/ HTTP/1.1", "GET http:///x HTTP/1.1", "CONNECT a.test HTTP/1.1", "CONNECT a.test:0 HTTP/1.1", "CONNECT a@b:1 HTTP/1.1"]) {
+    const client = await raw(lab, `${line}\r\nHost: x\r\n\r\n`);
+    assert.match(await client.until(/\r\n\r\n/), /^HTTP\/1\.1 400 /, line);
+  }
+  assert.match((await curl(lab, "http://no-such-host.invalid/")).text, /^HTTP\/1\.1 502 [^]*cannot find the host/);
+  assert.match((await curl(lab, "https://no-such-host.invalid/")).text, /^HTTP\/1\.1 502 /);
+  assert.match(JSON.stringify(lab.lines.at(-1)), /"kind":"tunnel".*"HOST_UNRESOLVABLE"/);
+  assert.match((await curl(lab, "http://127.0.0.1:9/")).text, /^HTTP\/1\.1 502 /);
+});
+
+test("a proxy behind this one is asked for all but what it is not for", async (t) => {
+  const authority = new OriginAuthority(t);
+  const plain = await serveOrigin(t, echo);
+  const secure = await authority.serve(t, echo);
+  const behind = await serveProxy(t);
+  const host = `origin.test:${secure.port}`;
+  const lab = await openProxy(t, {
+    config: { interceptedHosts: [host] },
+    trust: { pem: authority.pem, origins: [`https://${host}`] },
+    proxies: { httpUrl: behind.url, httpsUrl: behind.url, except: "spared.test" },
+  });
+  assert.match((await curl(lab, `http://origin.test:${plain.port}/a`)).text, /GET \/a 0 /);
+  assert.match((await curl(lab, "--cacert", lab.caFile, `https://${host}/b`)).text, /GET \/b 0 /);
+  assert.match((await curl(lab, "--cacert", authority.file, `https://tunnel.test:${secure.port}/c`)).text, /GET \/c 0 /);
+  const me = `Basic ${btoa("me:pw")}`;
+  assert.deepEqual(behind.asked, [`GET http://origin.test:${plain.port}/a ${me}`, `CONNECT ${host} ${me}`, `CONNECT tunnel.test:${secure.port} ${me}`]);
+  assert.match((await curl(lab, `http://spared.test:${plain.port}/`)).text, /^HTTP\/1\.1 502 [^]*cannot find the host/);
+  assert.match((await curl(lab, `${plain.url}/here`)).text, /GET \/here 0 /);
+  assert.equal(behind.asked.length, 3);
+  const refusing = await serveProxy(t, { refuse: 407 });
+  const shut = await openProxy(t, { proxies: { httpUrl: refusing.url, httpsUrl: refusing.url, except: "" } });
+  assert.match((await curl(shut, `https://origin.test/`)).text, /^HTTP\/1\.1 502 /);
+  assert.match(JSON.stringify(shut.lines.at(-1)), /the proxy .* wants credentials/);
+  assert.match((await curl(shut, `http://origin.test/`)).text, /^HTTP\/1\.1 502 [^]*the proxy .* wants credentials/);
+  assert.doesNotMatch(JSON.stringify([lab.lines, shut.lines]), /me:pw|bWU6cHc/);
+});
+
+test("closing cuts tunnels on which nothing moves", async (t) => {
+  const origin = await serveOrigin(t, echo);
+  const lab = await openProxy(t);
+  const client = await raw(lab, `CONNECT ${origin.host} HTTP/1.1\r\nHost: x\r\n\r\n`);
+  assert.match(await client.until(/\r\n\r\n/), /^HTTP\/1\.1 200 /);
+  await lab.close();
+  await eventually(() => client.socket.destroyed, "the end of the tunnel");
+});
+
+interface RawClient {
+  readonly socket: Socket;
+  /** Everything that came, once it matches. */
+  until(pattern: RegExp): Promise<string>;
+}
+
+async function raw(lab: ProxyLab, text: string): Promise<RawClient> {
+  const socket = connect(lab.port, "127.0.0.1");
+  let got = "";
+  socket.setEncoding("latin1").on("data", (chunk: string) => void (got += chunk));
+  socket.on("error", () => {});
+  socket.write(text);
+  return {
+    socket,
+    until: async (pattern) => {
+      await eventually(() => pattern.test(got) || socket.destroyed, `${pattern} in ${got}`);
+      return got;
+    },
+  };
+}

@@ -1,0 +1,77 @@
+import { STATUS_CODES, type IncomingMessage } from "node:http";
+import type { Duplex } from "node:stream";
+import { failureOf, type ForwardDeps, type Forwarded } from "./forward.ts";
+import { endToEnd, pairs } from "./message-headers.ts";
+import type { ProxyRecord } from "./proxy-record.ts";
+import type { Tunnels } from "./tunnels.ts";
+
+/**
+ * Passes on a request to speak another protocol (WebSocket and the like), and then the bytes of both sides. A server
+ * that does not want to is heard out, and its answer ends the connection. Never rejects.
+ *
+ * @param client owned from here on
+ */
+export async function forwardUpgrade(
+  deps: ForwardDeps & { readonly tunnels: Tunnels },
+  request: IncomingMessage,
+  client: Duplex,
+  head: Buffer,
+  { target, path, host }: Forwarded,
+  record: ProxyRecord,
+): Promise<void> {
+  const { upstreams, pseudonym, tunnels } = deps;
+  const headers = endToEnd(request.rawHeaders, { pseudonym, replaced: host === undefined ? [] : ["host"] });
+  if (host !== undefined) headers.unshift("Host", host);
+  headers.push("Connection", "Upgrade", "Upgrade", request.headers.upgrade ?? "");
+  const upstream = upstreams.request(target, request.method ?? "GET", path, headers);
+  const { promise, resolve } = Promise.withResolvers<void>();
+  client.on("error", () => client.destroy());
+  client.once("close", () => upstream.destroy());
+  upstream.on("error", (thrown) => {
+    if (record.status === 0 && !client.destroyed) {
+      const error = failureOf(thrown, target);
+      record.error = error;
+      refuseSocket(client, error.httpStatus, error.message, record);
+    } else client.destroy();
+    resolve();
+  });
+  upstream.once("upgrade", (answer, server, serverHead) => {
+    record.status = 101;
+    client.write(headOf(answer, ["Connection", "Upgrade", "Upgrade", answer.headers.upgrade ?? ""], pseudonym));
+    if (serverHead.length > 0) server.unshift(serverHead);
+    if (head.length > 0) client.unshift(head);
+    void tunnels.join(client, server, record).then(resolve);
+  });
+  upstream.once("response", (answer) => {
+    record.status = answer.statusCode ?? 502;
+    client.write(headOf(answer, ["Connection", "close"], pseudonym));
+    answer.on("data", (chunk: Buffer) => void (record.sentBytes += chunk.length));
+    // Cut short is cut short on our side too.
+    answer.once("error", () => client.destroy());
+    answer.pipe(client);
+    client.once("close", resolve);
+  });
+  upstream.end();
+  await promise;
+}
+
+/** Answers on a bare connection with a text of our own, and closes it. */
+export function refuseSocket(
+  client: Duplex,
+  status: number,
+  message: string,
+  record: ProxyRecord | undefined,
+  fields: readonly string[] = [],
+): void {
+  if (record !== undefined) record.status = status;
+  const body = `dfdaemon: ${message}\n`;
+  const lines = [...fields, "Content-Type: text/plain; charset=utf-8", `Content-Length: ${Buffer.byteLength(body)}`, "Connection: close"];
+  client.on("error", () => client.destroy());
+  client.end(`HTTP/1.1 ${status} ${STATUS_CODES[status] ?? "Error"}\r\n${lines.join("\r\n")}\r\n\r\n${body}`);
+}
+
+function headOf(answer: IncomingMessage, more: readonly string[], pseudonym: string): string {
+  const fields = [...pairs([...endToEnd(answer.rawHeaders, { pseudonym }), ...more])];
+  const lines = fields.map(([name, value]) => `${name}: ${value}\r\n`);
+  return `HTTP/1.1 ${answer.statusCode} ${answer.statusMessage}\r\n${lines.join("")}\r\n`;
+}
