@@ -12,3 +12,6 @@ export const CONNECTION_LIMITS = {
 
 /** A connection on which nothing moves for so long belongs to nobody: containerd gives up after 5 min. */
 export const IDLE_MS_MAX: number = 10 * 60_000;
+
+/** Of all clients together, tunnels included: further ones are closed at once. */
+export const CONNECTIONS_MAX = 8192;

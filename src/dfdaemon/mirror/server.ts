@@ -1,8 +1,9 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
+import type { Duplex } from "node:stream";
 import { AppError } from "../../base/errors.ts";
 import type { ListenAddress } from "../../peer/config.ts";
-import { CONNECTION_LIMITS, IDLE_MS_MAX } from "../connection-limits.ts";
+import { CONNECTION_LIMITS, CONNECTIONS_MAX, IDLE_MS_MAX } from "../connection-limits.ts";
 import type { Proxy } from "../proxy/proxy.ts";
 import type { Mirror } from "./mirror.ts";
 
@@ -26,15 +27,17 @@ export class MirrorServer {
   private constructor(deps: MirrorServerDeps) {
     this.#deps = deps;
     const { proxy } = deps;
-    const isProxied = (request: IncomingMessage): boolean => proxy?.handles(request.url ?? "") === true;
+    const isProxied = (request: IncomingMessage): boolean => proxy?.handles(request) === true;
     const onRequest = (request: IncomingMessage, response: ServerResponse): void => this.#onRequest(request, response);
     this.#server = createServer({ ...CONNECTION_LIMITS, shouldUpgradeCallback: isProxied }, onRequest);
     this.#server.on("checkContinue", onRequest);
     if (proxy !== undefined) {
-      this.#server.on("connect", (request, socket, head) => proxy.handleConnect(request, socket, head));
+      const serve = (opened: Duplex): void => void this.#server.emit("connection", opened);
+      this.#server.on("connect", (request, socket, head) => proxy.handleConnect(request, socket, head, serve));
       this.#server.on("upgrade", (request, socket, head) => proxy.handleUpgrade(request, socket, head));
     }
     this.#server.setTimeout(IDLE_MS_MAX);
+    this.#server.maxConnections = CONNECTIONS_MAX;
   }
 
   /** @throws AppError LISTEN_FAILED */
@@ -73,6 +76,7 @@ export class MirrorServer {
     const timer = setTimeout(() => this.#server.closeAllConnections(), graceMs);
     await Promise.all([promise, this.#deps.proxy?.close(graceMs)]);
     clearTimeout(timer);
+    this.#deps.proxy?.disconnect();
   }
 
   #onRequest(request: IncomingMessage, response: ServerResponse): void {
@@ -84,7 +88,7 @@ export class MirrorServer {
       if (this.#draining) setImmediate(() => this.#server.closeIdleConnections());
     });
     const target = request.url ?? "";
-    if (this.#deps.proxy?.handles(target) === true) this.#deps.proxy.handle(request, response);
+    if (this.#deps.proxy?.handles(request) === true) this.#deps.proxy.handle(request, response);
     else if (this.#deps.mirror.handles(target)) void this.#deps.mirror.handle(request, response);
     else void this.#answerOperator(target, request, response);
   }

@@ -77,6 +77,22 @@ test("openssl, strict, believes them too", async (t) => {
   assert.match(execFileSync("openssl", verify).toString(), /: OK$/m);
 });
 
+test("an authority of the operator's own serves as well, whatever its name and its key's identifier", async (t) => {
+  const path = directory(t);
+  const files = ["-keyout", join(path, "ca-key.pem"), "-out", join(path, "ca.pem")];
+  const options = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /C=CH/O=Own/CN=Own".split(" ");
+  try {
+    execFileSync("openssl", [...options, ...files], { stdio: "ignore" });
+  } catch {
+    return t.skip("needs the command openssl");
+  }
+  const certificate = await handshake(t, new Authority(path), "reg.test");
+  assert.equal(certificate.issuer, "C=CH\nO=Own\nCN=Own");
+  writeFileSync(join(path, "leaf.pem"), certificate.toString());
+  const verify = ["verify", "-verify_hostname", "reg.test", "-CAfile", join(path, "ca.pem"), join(path, "leaf.pem")];
+  assert.match(execFileSync("openssl", verify).toString(), /: OK$/m);
+});
+
 test("a host's certificate is made once, anew at half of its life, and the least recently used is forgotten", (t) => {
   let nowMs = Date.now();
   const authority = new Authority(directory(t), () => nowMs);

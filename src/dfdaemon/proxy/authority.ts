@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { createSecureContext, type SecureContext } from "node:tls";
 import { AppError } from "../../base/errors.ts";
 import { loadOrCreateSecret } from "../../peer/membership/credentials.ts";
-import { authorityCertificate, hostCertificate, type Issuer } from "./certificate.ts";
+import { authorityCertificate, hostCertificate, issuerOf, type Issuer } from "./certificate.ts";
 
 /**
  * This host's own certificate authority, which vouches to the engines of this host for the servers whose TLS is ended
@@ -40,9 +40,10 @@ export class Authority {
     if (Date.parse(certificate.validTo) < nowUnixMs()) {
       throw new AppError("CONFIG_INVALID", `${this.certificateFile} ended on ${certificate.validTo}; move it away to get a new one, and have engines trust that`);
     }
-    const name = /^CN=(.+)$/m.exec(certificate.subject)?.[1];
-    if (name === undefined) throw new AppError("CONFIG_INVALID", `${this.certificateFile} has no common name; move it away to get a new one`);
-    this.#issuer = { name, privateKey, publicKey };
+    if (!certificate.ca) {
+      throw new AppError("CONFIG_INVALID", `${this.certificateFile} is not of an authority: it may not sign certificates of hosts`);
+    }
+    this.#issuer = issuerOf(certificate.raw, privateKey);
   }
 
   /** Hosts whose certificates are at hand. */
@@ -95,7 +96,7 @@ function loadOrSign(file: string, privateKey: KeyObject, publicKey: KeyObject, n
   // Told apart from those of other hosts, and from an earlier one of this host, in the stores of those who trust it.
   const name = `Dragonfly proxy of ${hostname().slice(0, 32)} ${randomBytes(4).toString("hex")}`;
   const lifetime = { fromMs: nowMs - CLOCK_TOLERANCE_MS, untilMs: nowMs + AUTHORITY_LIFETIME_MS };
-  const pem = authorityCertificate({ name, privateKey, publicKey }, lifetime);
+  const pem = authorityCertificate(name, { privateKey, publicKey }, lifetime);
   try {
     writeFileSync(`${file}.new`, pem, { mode: 0o644 });
     renameSync(`${file}.new`, file);

@@ -10,18 +10,31 @@ export interface Lifetime {
   readonly untilMs: number;
 }
 
-/** Who signs. `name` is the common name of the authority's certificate. */
+/** Who signs. */
 export interface Issuer {
-  readonly name: string;
+  readonly name: asn1.Name;
+  readonly keyIdentifier: ArrayBuffer;
   /** P-256. */
   readonly privateKey: KeyObject;
-  readonly publicKey: KeyObject;
 }
 
-/** @returns the authority's certificate, signed by itself, PEM */
-export function authorityCertificate(issuer: Issuer, lifetime: Lifetime): string {
+/**
+ * The authority that has this certificate and this key.
+ *
+ * @param der of the certificate
+ */
+export function issuerOf(der: Buffer, privateKey: KeyObject): Issuer {
+  const { subject, extensions = [], subjectPublicKeyInfo } = AsnConvert.parse(der, asn1.Certificate).tbsCertificate;
+  const said = extensions.find(({ extnID }) => extnID === asn1.id_ce_subjectKeyIdentifier)?.extnValue;
+  const own = said === undefined ? undefined : AsnConvert.parse(said, asn1.SubjectKeyIdentifier).buffer;
+  return { name: subject, keyIdentifier: own ?? keyIdentifier(Buffer.from(AsnConvert.serialize(subjectPublicKeyInfo))), privateKey };
+}
+
+/** @returns the certificate of an authority, signed by itself, PEM */
+export function authorityCertificate(commonName: string, keys: { readonly privateKey: KeyObject; readonly publicKey: KeyObject }, lifetime: Lifetime): string {
   const { KeyUsageFlags } = asn1;
-  return certificate(issuer, { name: issuer.name, publicKey: issuer.publicKey, lifetime }, [
+  const issuer = { name: named(commonName), keyIdentifier: keyIdentifier(spki(keys.publicKey)), privateKey: keys.privateKey };
+  return certificate(issuer, { name: issuer.name, publicKey: keys.publicKey, lifetime }, [
     extension(asn1.id_ce_basicConstraints, new asn1.BasicConstraints({ cA: true, pathLenConstraint: 0 }), true),
     extension(asn1.id_ce_keyUsage, new asn1.KeyUsage(KeyUsageFlags.keyCertSign | KeyUsageFlags.cRLSign), true),
   ]);
@@ -30,7 +43,7 @@ export function authorityCertificate(issuer: Issuer, lifetime: Lifetime): string
 /** @returns a server's certificate for `host`, a name or an address without brackets, PEM */
 export function hostCertificate(issuer: Issuer, host: string, publicKey: KeyObject, lifetime: Lifetime): string {
   const san = new asn1.GeneralName(isIP(host) === 0 ? { dNSName: host } : { iPAddress: host });
-  return certificate(issuer, { name: host.slice(0, COMMON_NAME_CHARS_MAX), publicKey, lifetime }, [
+  return certificate(issuer, { name: named(host.slice(0, COMMON_NAME_CHARS_MAX)), publicKey, lifetime }, [
     extension(asn1.id_ce_basicConstraints, new asn1.BasicConstraints({ cA: false }), true),
     extension(asn1.id_ce_keyUsage, new asn1.KeyUsage(asn1.KeyUsageFlags.digitalSignature), true),
     extension(asn1.id_ce_extKeyUsage, new asn1.ExtendedKeyUsage([asn1.id_kp_serverAuth])),
@@ -40,22 +53,22 @@ export function hostCertificate(issuer: Issuer, host: string, publicKey: KeyObje
 
 function certificate(
   issuer: Issuer,
-  subject: { readonly name: string; readonly publicKey: KeyObject; readonly lifetime: Lifetime },
+  subject: { readonly name: asn1.Name; readonly publicKey: KeyObject; readonly lifetime: Lifetime },
   extensions: readonly asn1.Extension[],
 ): string {
   const signature = new asn1.AlgorithmIdentifier({ algorithm: ECDSA_WITH_SHA256 });
-  const authorityKey = new asn1.AuthorityKeyIdentifier({ keyIdentifier: new asn1.KeyIdentifier(keyIdentifier(issuer.publicKey)) });
+  const authorityKey = new asn1.AuthorityKeyIdentifier({ keyIdentifier: new asn1.KeyIdentifier(issuer.keyIdentifier) });
   const tbsCertificate = new asn1.TBSCertificate({
     version: asn1.Version.v3,
     serialNumber: serialNumber(),
     signature,
-    issuer: commonName(issuer.name),
-    subject: commonName(subject.name),
+    issuer: issuer.name,
+    subject: subject.name,
     validity: new asn1.Validity({ notBefore: new Date(subject.lifetime.fromMs), notAfter: new Date(subject.lifetime.untilMs) }),
     subjectPublicKeyInfo: AsnConvert.parse(spki(subject.publicKey), asn1.SubjectPublicKeyInfo),
     extensions: new asn1.Extensions([
       ...extensions,
-      extension(asn1.id_ce_subjectKeyIdentifier, new asn1.SubjectKeyIdentifier(keyIdentifier(subject.publicKey))),
+      extension(asn1.id_ce_subjectKeyIdentifier, new asn1.SubjectKeyIdentifier(keyIdentifier(spki(subject.publicKey)))),
       extension(asn1.id_ce_authorityKeyIdentifier, authorityKey),
     ]),
   });
@@ -68,14 +81,14 @@ function extension(extnID: string, value: object, critical = false): asn1.Extens
   return new asn1.Extension({ extnID, critical, extnValue: new OctetString(AsnConvert.serialize(value)) });
 }
 
-function commonName(text: string): asn1.Name {
+function named(text: string): asn1.Name {
   const value = new asn1.AttributeValue({ utf8String: text });
   return new asn1.Name([new asn1.RelativeDistinguishedName([new asn1.AttributeTypeAndValue({ type: COMMON_NAME, value })])]);
 }
 
 /** RFC 7093 §2, method 1, over the whole key information: only its being unique and stable matters. */
-function keyIdentifier(publicKey: KeyObject): ArrayBuffer {
-  return bytesOf(createHash("sha256").update(spki(publicKey)).digest().subarray(0, 20));
+function keyIdentifier(keyInfo: Buffer): ArrayBuffer {
+  return bytesOf(createHash("sha256").update(keyInfo).digest().subarray(0, 20));
 }
 
 /** Positive, and of 127 random bits. */

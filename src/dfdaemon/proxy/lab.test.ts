@@ -78,6 +78,7 @@ export async function openProxy(
     readonly backToSource?: boolean;
     readonly host?: string;
     readonly registry?: LabRegistry;
+    readonly graceMs?: number;
   } = {},
 ): Promise<ProxyLab> {
   const lines: Record<string, unknown>[] = [];
@@ -104,7 +105,7 @@ export async function openProxy(
   const address = { host: given.host ?? "127.0.0.1", port: 0 };
   const server = await MirrorServer.listen(address, { mirror, proxy, version: "1", isReady, metricsText });
   let closing: Promise<void> | undefined;
-  const close = (): Promise<void> => (closing ??= server.close(0).then(() => asker.close()));
+  const close = (): Promise<void> => (closing ??= server.close(given.graceMs ?? 0).then(() => asker.close()));
   t.after(close);
   const { port } = server.address;
   return { port, proxyUrl: `http://127.0.0.1:${port}`, caFile: proxy.authorityFile ?? "", proxy, opener, registry, lines, close };

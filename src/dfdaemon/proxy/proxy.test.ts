@@ -1,11 +1,12 @@
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
-import { statSync, writeFileSync } from "node:fs";
+import { readFileSync, statSync, writeFileSync } from "node:fs";
 import type { IncomingMessage, RequestListener } from "node:http";
 import { connect, type Socket } from "node:net";
 import { networkInterfaces } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
+import { connect as connectTls } from "node:tls";
 import { eventually, fetchAnswer } from "../mirror/lab.test.ts";
 import { serveProxy } from "../../origin/proxy-lab.test.ts";
 import { curl, openProxy, OriginAuthority, serveOrigin, temporary, type ProxyLab } from "./lab.test.ts";
@@ -256,6 +257,37 @@ test("a proxy behind this one is asked for all but what it is not for", async (t
   assert.doesNotMatch(JSON.stringify([lab.lines, shut.lines]), /me:pw|bWU6cHc/);
 });
 
+test("closing lets an answer inside of TLS end, and no connection that waits for more holds it up", async (t) => {
+  const authority = new OriginAuthority(t);
+  const gate = Promise.withResolvers<void>();
+  const origin = await authority.serve(t, (request, response) => {
+    response.write("begun ");
+    if (request.url === "/idle") response.end();
+    else void gate.promise.then(() => response.end("ended"));
+  });
+  const lab = await openProxy(t, { config: { interceptedHosts: [origin.host] }, trust: { pem: authority.pem, origins: [origin.url] }, graceMs: 5000 });
+  const idle = await rawTls(lab, origin.host, "GET /idle HTTP/1.1\r\nHost: x\r\n\r\n");
+  await idle.until(/0\r\n\r\n$/);
+  const busy = await rawTls(lab, origin.host, "GET /busy HTTP/1.1\r\nHost: x\r\n\r\n");
+  await busy.until(/begun/);
+  const closed = lab.close();
+  await eventually(() => idle.socket.destroyed, "the end of the idle connection");
+  assert.equal(busy.socket.destroyed, false);
+  const startedMs = performance.now();
+  gate.resolve();
+  assert.match(await busy.until(/ended/), /begun[^]*ended/);
+  await closed;
+  assert.ok(performance.now() - startedMs < 4000);
+});
+
+test("inside of TLS a client gets no further tunnel, and names no other server", async (t) => {
+  const lab = await openProxy(t, { config: { interceptedHosts: ["a.test"] } });
+  for (const line of ["CONNECT b.test:443 HTTP/1.1", "GET http://b.test/ HTTP/1.1"]) {
+    const client = await rawTls(lab, "a.test:443", `${line}\r\nHost: x\r\n\r\n`);
+    assert.match(await client.until(/\r\n\r\n/), /^HTTP\/1\.1 400 /);
+  }
+});
+
 test("closing cuts tunnels on which nothing moves", async (t) => {
   const origin = await serveOrigin(t, echo);
   const lab = await openProxy(t);
@@ -271,10 +303,22 @@ interface RawClient {
   until(pattern: RegExp): Promise<string>;
 }
 
+/** Begins TLS with what the proxy shows for `host`, and then speaks. */
+async function rawTls(lab: ProxyLab, host: string, text: string): Promise<RawClient> {
+  const outer = await raw(lab, `CONNECT ${host} HTTP/1.1\r\nHost: x\r\n\r\n`);
+  await outer.until(/\r\n\r\n/);
+  outer.socket.removeAllListeners("data");
+  const servername = host.split(":")[0] ?? "";
+  return talk(connectTls({ socket: outer.socket, servername, ca: [readFileSync(lab.caFile, "utf8")] }), text);
+}
+
 async function raw(lab: ProxyLab, text: string): Promise<RawClient> {
-  const socket = connect(lab.port, "127.0.0.1");
+  return talk(connect(lab.port, "127.0.0.1"), text);
+}
+
+function talk(socket: Socket, text: string): RawClient {
   let got = "";
-  socket.setEncoding("latin1").on("data", (chunk: string) => void (got += chunk));
+  socket.on("data", (chunk: Buffer) => void (got += chunk.toString("latin1")));
   socket.on("error", () => {});
   socket.write(text);
   return {

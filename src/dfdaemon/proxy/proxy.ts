@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Duplex } from "node:stream";
+import { setTimeout as delay } from "node:timers/promises";
 import { TLSSocket } from "node:tls";
 import type { Logger } from "pino";
 import { toAppError } from "../../base/errors.ts";
@@ -8,7 +9,6 @@ import type { OriginNetwork } from "../../origin/origin-clients.ts";
 import { isLoopbackHost } from "../../origin/proxy-routes.ts";
 import type { ContentOpener } from "../../peer/content.ts";
 import type { ProxyConfig } from "../config.ts";
-import { CONNECTION_LIMITS, IDLE_MS_MAX } from "../connection-limits.ts";
 import type { Mirror } from "../mirror/mirror.ts";
 import type { Registries } from "../mirror/registries.ts";
 import { Authority } from "./authority.ts";
@@ -55,10 +55,8 @@ export class Proxy {
   readonly #tunnels = new Tunnels();
   /** In `Via`: tells a request that comes back to us from others'. */
   readonly #pseudonym = `dfdaemon-${randomBytes(6).toString("hex")}`;
-  /** Never listens: is handed the connections whose TLS ends here. */
-  readonly #inner: Server;
-  /** Where the client of such a connection was going, and whether he is on this machine. */
-  readonly #innerTargets = new WeakMap<object, { readonly target: Target; readonly isRemote: boolean }>();
+  /** Connections whose TLS ends here: where the client was going, and whether he is on this machine. */
+  readonly #opened = new WeakMap<object, { readonly target: Target; readonly isRemote: boolean }>();
   #isDraining = false;
 
   /** @throws AppError as Authority, when hosts are to be intercepted */
@@ -74,11 +72,6 @@ export class Proxy {
       local: new Upstreams({ network, pseudonym }),
       remote: new Upstreams({ network, pseudonym, mayReach: (address) => !isLocalAddress(address) }),
     };
-    const onInner = (request: IncomingMessage, response: ServerResponse): void => this.#handleInner(request, response);
-    this.#inner = createServer(CONNECTION_LIMITS, onInner);
-    this.#inner.on("checkContinue", onInner);
-    this.#inner.on("upgrade", (request, socket, head) => this.#upgradeInner(request, socket, head));
-    this.#inner.setTimeout(IDLE_MS_MAX);
   }
 
   /** The certificate that clients have to trust; undefined when no host is intercepted. */
@@ -91,63 +84,76 @@ export class Proxy {
     return this.#authority?.certificateFile;
   }
 
-  /** True for a request target that is the proxy's: a whole URL. */
-  handles(target: string): boolean {
-    return !target.startsWith("/") && target !== "*";
+  /** True for a request that is the proxy's: for a whole URL, or on a connection whose TLS ended here. */
+  handles(request: IncomingMessage): boolean {
+    const target = request.url ?? "";
+    return this.#opened.has(request.socket) || (!target.startsWith("/") && target !== "*");
   }
 
-  /** Answers a request with a whole URL, whatever happens. */
+  /** Answers a request that {@link handles}, whatever happens. */
   handle(request: IncomingMessage, response: ServerResponse): void {
-    const refusal = this.#refusalFor(request);
-    if (refusal !== undefined) return this.#refuse(request, response, refusal);
-    const proxied = parseAbsolute(request.url ?? "");
-    if (proxied === undefined) return this.#refuse(request, response, BAD_TARGET);
-    void this.#route(request, response, proxied, isRemote(request));
+    const read = this.#read(request);
+    if ("status" in read) this.#refuse(request, response, read);
+    else this.#survive(this.#route(request, response, read, this.#isRemote(request)), response);
   }
 
-  /** A CONNECT: a tunnel, or the end of the client's TLS. */
-  handleConnect(request: IncomingMessage, client: Duplex, head: Buffer): void {
+  /**
+   * A CONNECT: a tunnel, or the end of the client's TLS.
+   *
+   * @param serve takes a connection on which the client goes on to speak HTTP
+   */
+  handleConnect(request: IncomingMessage, client: Duplex, head: Buffer, serve: (opened: Duplex) => void): void {
     client.on("error", () => client.destroy());
-    const target = parseAuthority(request.url ?? "");
-    const refusal =
-      this.#refusalFor(request) ?? (target === undefined ? BAD_TARGET : this.#tunnels.isFull || this.#isDraining ? BUSY : undefined);
+    const target = this.#opened.has(request.socket) ? undefined : parseAuthority(request.url ?? "");
+    const isFull = this.#tunnels.isFull || this.#isDraining;
+    const refusal = this.#refusalFor(request) ?? (target === undefined ? BAD_TARGET : isFull ? BUSY : undefined);
     if (refusal !== undefined || target === undefined) return this.#refuseSocket(request, client, refusal ?? BAD_TARGET);
     if (head.length > 0) client.unshift(head);
     if (this.#authority !== undefined && this.#intercepted.has(target.host, target.port)) {
       client.write(ESTABLISHED);
-      this.#intercept(this.#authority, target, client, isRemote(request));
+      this.#endTls(this.#authority, target, client, this.#isRemote(request), serve);
     } else {
-      void this.#tunnel(request, target, client);
+      this.#survive(this.#tunnel(request, target, client), client);
     }
   }
 
-  /** A request with a whole URL to speak another protocol. */
+  /** A request that {@link handles}, to speak another protocol. */
   handleUpgrade(request: IncomingMessage, client: Duplex, head: Buffer): void {
-    const refusal = this.#refusalFor(request);
-    const proxied = parseAbsolute(request.url ?? "");
-    if (refusal !== undefined || proxied === undefined) return this.#refuseSocket(request, client, refusal ?? BAD_TARGET);
-    this.#upgrade(request, client, head, proxied, isRemote(request));
+    const read = this.#read(request);
+    const isFull = this.#tunnels.isFull || this.#isDraining;
+    const refusal = "status" in read ? read : this.#isRefused(read.target, request) ? LOCAL_TARGET : isFull ? BUSY : undefined;
+    if ("status" in read || refusal !== undefined) return this.#refuseSocket(request, client, refusal ?? BAD_TARGET);
+    const record = this.#record("upgrade", request, `${originOf(read.target)}${read.path}`);
+    const deps = { ...this.#forwardDeps(this.#isRemote(request)), tunnels: this.#tunnels };
+    this.#survive(forwardUpgrade(deps, request, client, head, read, record).then(() => record.finish()), client);
   }
 
-  /** Cuts tunnels on which nothing moves, lets the others and answers that have begun go on for `graceMs`, then cuts them. */
+  /** Cuts tunnels on which nothing moves, lets the others go on for `graceMs`, then cuts them. */
   async close(graceMs: number): Promise<void> {
     this.#isDraining = true;
     const endMs = performance.now() + graceMs;
-    const { promise, resolve } = Promise.withResolvers<void>();
-    const check = (): void => {
+    for (;;) {
       const isOver = performance.now() >= endMs;
       this.#tunnels.cut(isOver ? 0 : QUIET_MS);
-      if (isOver) this.#inner.closeAllConnections();
-      else this.#inner.closeIdleConnections();
-      this.#inner.getConnections((_, count) => {
-        if (isOver || (count === 0 && this.#tunnels.size === 0)) resolve();
-        else setTimeout(check, CHECK_MS);
-      });
-    };
-    check();
-    await promise;
+      if (isOver || this.#tunnels.size === 0) break;
+      // oxlint-disable-next-line no-await-in-loop -- until they are gone
+      await delay(CHECK_MS);
+    }
+  }
+
+  /** Lets go of the servers, once no client is left. */
+  disconnect(): void {
     this.#upstreams.local.close();
     this.#upstreams.remote.close();
+  }
+
+  #read(request: IncomingMessage): ProxiedRequest | Refusal {
+    const opened = this.#opened.get(request.socket);
+    if (opened !== undefined) {
+      if (isLoop(request.rawHeaders, this.#pseudonym)) return LOOP;
+      return parseInner(opened.target, request.url ?? "") ?? BAD_TARGET;
+    }
+    return this.#refusalFor(request) ?? parseAbsolute(request.url ?? "") ?? BAD_TARGET;
   }
 
   /** Why a client gets nothing, whatever he wants. */
@@ -160,16 +166,16 @@ export class Proxy {
 
   async #route(request: IncomingMessage, response: ServerResponse, proxied: ProxiedRequest, fromRemote: boolean): Promise<void> {
     const { target, path, host } = proxied;
-    if (fromRemote && isLocalHost(target.host)) return this.#refuse(request, response, LOCAL_TARGET);
+    if (this.#isRefused(target, request)) return this.#refuse(request, response, LOCAL_TARGET);
     const { registries, mirror } = this.#deps;
-    const isPlainHost = host !== undefined || request.headers.host?.toLowerCase() === new URL(originOf(target)).host;
-    const registry = isPlainHost ? asRegistryRequest(registries, request, target, path) : undefined;
+    const isItsHost = host !== undefined || URL.parse(`https://${request.headers.host}`)?.host === new URL(originOf(target)).host;
+    const registry = isItsHost ? asRegistryRequest(registries, request, target, path) : undefined;
     if (registry !== undefined) {
       request.url = registry.url;
       return mirror.handle(request, response, registry.upstream);
     }
     const url = new URL(`${originOf(target)}${path}`);
-    if (isPlainHost && isForSwarm(request) && this.#files.has(url)) {
+    if (isItsHost && isForSwarm(request) && this.#files.has(url)) {
       const isOver = await this.#file(request, response, url);
       if (isOver) return;
     }
@@ -199,7 +205,7 @@ export class Proxy {
     const url = `https://${request.url}`;
     const record = this.#record("tunnel", request, url);
     try {
-      const server = await this.#upstreamsFor(isRemote(request)).tunnel(target);
+      const server = await this.#upstreamsFor(this.#isRemote(request)).tunnel(target);
       record.status = 200;
       client.write(ESTABLISHED);
       await this.#tunnels.join(client, server, record);
@@ -211,50 +217,40 @@ export class Proxy {
     record.finish();
   }
 
-  #intercept(authority: Authority, target: Target, client: Duplex, fromRemote: boolean): void {
-    const socket = new TLSSocket(client, {
+  #endTls(authority: Authority, target: Target, client: Duplex, fromRemote: boolean, serve: (opened: Duplex) => void): void {
+    const opened = new TLSSocket(client, {
       isServer: true,
       secureContext: authority.contextFor(target.host),
       ALPNProtocols: ["http/1.1"],
     });
-    const timer = setTimeout(() => socket.destroy(), HANDSHAKE_MS_MAX);
-    const over = (): void => clearTimeout(timer);
-    socket.once("close", over);
-    socket.once("secure", () => {
-      over();
-      this.#inner.emit("connection", socket);
+    this.#opened.set(opened, { target, isRemote: fromRemote });
+    const timer = setTimeout(() => opened.destroy(), HANDSHAKE_MS_MAX);
+    opened.once("close", () => clearTimeout(timer));
+    opened.once("secure", () => {
+      clearTimeout(timer);
+      serve(opened);
     });
-    socket.on("error", (error) => {
+    opened.on("error", (error) => {
       this.#deps.log.debug({ host: target.host, error: error.message }, "a client's TLS failed; does it trust our authority?");
-      socket.destroy();
+      opened.destroy();
     });
-    this.#innerTargets.set(socket, { target: { ...target, isTls: true }, isRemote: fromRemote });
   }
 
-  #handleInner(request: IncomingMessage, response: ServerResponse): void {
-    request.on("error", () => {});
-    response.on("error", () => {});
-    if (this.#isDraining) response.shouldKeepAlive = false;
-    const inner = this.#innerTargets.get(request.socket);
-    const proxied = inner === undefined ? undefined : parseInner(inner.target, request.url ?? "");
-    if (inner === undefined || proxied === undefined) return this.#refuse(request, response, BAD_TARGET);
-    if (isLoop(request.rawHeaders, this.#pseudonym)) return this.#refuse(request, response, LOOP);
-    void this.#route(request, response, proxied, inner.isRemote);
+  #isRemote(request: IncomingMessage): boolean {
+    return this.#opened.get(request.socket)?.isRemote ?? !isLoopbackHost(request.socket.remoteAddress ?? "");
   }
 
-  #upgradeInner(request: IncomingMessage, client: Duplex, head: Buffer): void {
-    const inner = this.#innerTargets.get(request.socket);
-    const proxied = inner === undefined ? undefined : parseInner(inner.target, request.url ?? "");
-    if (inner === undefined || proxied === undefined) return this.#refuseSocket(request, client, BAD_TARGET);
-    this.#upgrade(request, client, head, proxied, inner.isRemote);
+  /** Names are looked at when they are looked up. */
+  #isRefused({ host }: Target, request: IncomingMessage): boolean {
+    return this.#isRemote(request) && (isLoopbackHost(host) || isLocalAddress(host));
   }
 
-  #upgrade(request: IncomingMessage, client: Duplex, head: Buffer, proxied: ProxiedRequest, fromRemote: boolean): void {
-    if (fromRemote && isLocalHost(proxied.target.host)) return this.#refuseSocket(request, client, LOCAL_TARGET);
-    if (this.#tunnels.isFull || this.#isDraining) return this.#refuseSocket(request, client, BUSY);
-    const record = this.#record("upgrade", request, `${originOf(proxied.target)}${proxied.path}`);
-    const deps = { ...this.#forwardDeps(fromRemote), tunnels: this.#tunnels };
-    void forwardUpgrade(deps, request, client, head, proxied, record).then(() => record.finish());
+  /** A fault of our own costs its client his connection, and nobody else anything. */
+  #survive(work: Promise<void>, client: { destroy(): unknown }): void {
+    work.catch((fault: unknown) => {
+      this.#deps.log.error({ err: fault }, "proxy request failed by a fault of our own");
+      client.destroy();
+    });
   }
 
   #forwardDeps(fromRemote: boolean): { readonly upstreams: Upstreams; readonly pseudonym: string } {
@@ -296,15 +292,6 @@ const BUSY: Refusal = { status: 503, message: "too many connections, or on its w
 const LOCAL_TARGET: Refusal = { status: 403, message: "addresses of this machine are for clients on it" };
 
 const ESTABLISHED = "HTTP/1.1 200 Connection established\r\n\r\n";
-
-function isRemote(request: IncomingMessage): boolean {
-  const address = request.socket.remoteAddress ?? "";
-  return !isLoopbackHost(address);
-}
-
-function isLocalHost(host: string): boolean {
-  return isLoopbackHost(host) || isLocalAddress(host);
-}
 
 /** A client that has asked for TLS and then says nothing is gone. */
 const HANDSHAKE_MS_MAX = 10_000;
