@@ -41,6 +41,9 @@ test("manifests count when the client knows some; nothing but reading does", () 
   }
   assert.equal(recognised(url), undefined);
   assert.equal(recognised(url, "application/json"), undefined);
+  assert.ok(recognised(url, "application/vnd.oci.image.index.v1+json", "HEAD"));
+  // Part of an upload: is it there by now?
+  assert.equal(recognised(`https://reg.test/v2/a/blobs/${DIGEST}`, "*/*", "HEAD"), undefined);
   for (const method of ["PUT", "DELETE", "POST", "PATCH"]) assert.equal(recognised(`https://reg.test/v2/a/blobs/${DIGEST}`, "*/*", method), undefined);
   for (const path of ["/v2/a/tags/list", "/v2/_catalog", `/v2/a/referrers/${DIGEST}`, "/v2/a/blobs/sha256:short", "/v2x", `/x/v2/a/blobs/${DIGEST}`, `/v2/A/blobs/${DIGEST}`]) {
     assert.equal(recognised(`https://reg.test${path}`), undefined, path);

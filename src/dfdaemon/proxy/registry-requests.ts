@@ -13,7 +13,8 @@ export interface RegistryRequest {
 /**
  * Recognises what a registry client asks of a registry: blobs, which their digest gives away; manifests, when the client
  * says that it understands some; and the ping of a registry that is configured. Everything else is no business of the
- * mirror's: uploads, tags, tokens, and other servers that happen to have a `/v2/`.
+ * mirror's: uploads, tags, tokens, and other servers that happen to have a `/v2/`. HEAD of a blob is part of an upload:
+ * it has to be told the truth of this moment.
  *
  * @param path with the query, as it came
  */
@@ -32,7 +33,7 @@ export function asRegistryRequest(
   if ("status" in parsed) return undefined;
   const { upstream, isConfigured } = upstreamAt(registries, target, name);
   const { type } = parsed.resource;
-  const isWanted = type === "blob" || (type === "manifest" && MANIFEST_TYPE.test(headers.accept ?? "")) || (type === "root" && isConfigured);
+  const isWanted = (type === "blob" && method === "GET") || (type === "manifest" && MANIFEST_TYPE.test(headers.accept ?? "")) || (type === "root" && isConfigured);
   return isWanted ? { upstream, url } : undefined;
 }
 
