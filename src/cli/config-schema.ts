@@ -166,6 +166,20 @@ export const SUPERNODE_SETTINGS = {
   insecureNoToken: { ...insecureNoToken, doc: "Let anybody join: no token is asked for." },
   ...limits,
   ...cache,
+  revalidateInterval: setting(
+    kinds.duration,
+    "--revalidate-interval",
+    1_000,
+    "Ask an origin about a file at most once in this time, however many want it; 0s asks for each download. Content known by SHA-256 or SHA-512 is never asked about.",
+    { reloads: true },
+  ),
+  serveStale: setting(
+    kinds.durationOrNone,
+    "--serve-stale",
+    undefined,
+    "While an origin cannot be asked, give out a file that it confirmed at most this long ago, to those to whom it said so, with its age.",
+    { reloads: true, defaultText: "none: the download fails" },
+  ),
   labels,
   logLevel,
 };

@@ -2,6 +2,7 @@
 import { toAppError, type AppError, type ErrorCode } from "../base/errors.ts";
 import { redactUrl } from "../origin/origin-url.ts";
 import { CommandLine, packageVersion } from "./command-line.ts";
+import type { ContentInfo } from "../peer/content.ts";
 import { printConfig, resolveConfig } from "./config.ts";
 import { DFGET } from "./config-schema.ts";
 import { addDfgetFlags, aliasedSettings, dfgetJob, ignoredFlags, type DfgetJob } from "./dfget-flags.ts";
@@ -92,7 +93,11 @@ async function download(job: DfgetJob, config: DfgetConfig): Promise<number> {
   try {
     const digests = await transfer.run();
     progress.finish();
-    await json({ ok: true, ...facts(), digests });
+    const staleSeconds = staleSecondsOf(transfer.info);
+    if (staleSeconds !== undefined) {
+      warn(`the origin could not be asked whether the file has changed: this is what it had ${staleSeconds} s ago`);
+    }
+    await json({ ok: true, ...facts(), digests, ...(staleSeconds === undefined ? {} : { staleSeconds }) });
     return 0;
   } catch (thrown) {
     progress.stop();
@@ -112,6 +117,12 @@ async function download(job: DfgetJob, config: DfgetConfig): Promise<number> {
   } finally {
     interruption.close();
   }
+}
+
+/** Only a supernode that could not ask sends an age: what origins say of theirs is not relayed. */
+function staleSecondsOf(info: ContentInfo | undefined): number | undefined {
+  const age = info?.headers["age"];
+  return age === undefined ? undefined : Number(age);
 }
 
 function openOutput(job: DfgetJob): Promise<DfgetOutput> {

@@ -80,6 +80,14 @@ export const rateOrNone: Kind<number | undefined> = noneOr(
 
 export const sizeOrNone: Kind<number | undefined> = noneOr(size);
 
+export const duration: Kind<number> = scalar(
+  "DURATION",
+  "1s",
+  "a duration such as 500ms, 30s or 2h",
+  parseDuration,
+  printDuration,
+);
+
 export const durationOrNone: Kind<number | undefined> = noneOr(
   scalar(
     "DURATION",

@@ -11,7 +11,7 @@ export function versionMismatch(expected: OriginInfo, found: OriginInfo): string
     return `its length was ${expected.lengthBytes} bytes and is ${found.lengthBytes}`;
   }
   if (expected.etag !== undefined && found.etag !== undefined) {
-    if (opaque(expected.etag) !== opaque(found.etag)) return `its ETag was ${expected.etag} and is ${found.etag}`;
+    if (!isSameEtag(expected.etag, found.etag)) return `its ETag was ${expected.etag} and is ${found.etag}`;
     if (isStrongEtag(expected.etag) && isStrongEtag(found.etag)) return undefined;
   }
   if (differ(expected.lastModified, found.lastModified)) {
@@ -23,6 +23,11 @@ export function versionMismatch(expected: OriginInfo, found: OriginInfo): string
 /** True for an ETag that vouches for every byte: quoted, and without `W/`. Source: RFC 9110 §8.8.3. */
 export function isStrongEtag(etag: string): boolean {
   return /^"[^"]*"$/.test(etag);
+}
+
+/** True when both name one version, to the byte or nearly (`W/`). Source: RFC 9110 §8.8.3.2, weak comparison. */
+export function isSameEtag(left: string, right: string): boolean {
+  return opaque(left) === opaque(right);
 }
 
 function differ(expected: number | string | undefined, found: number | string | undefined): boolean {

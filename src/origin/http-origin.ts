@@ -2,7 +2,7 @@ import { assert } from "../base/assert.ts";
 import { AppError } from "../base/errors.ts";
 import { parseContentLength, parseContentRange } from "./content-range.ts";
 import { CountedBody } from "./counted-body.ts";
-import { isStrongEtag, versionMismatch } from "./file-version.ts";
+import { isSameEtag, isStrongEtag, versionMismatch } from "./file-version.ts";
 import {
   changedError, codedError, infoOf, isCoded, isInDoubt, partialContent, promisesRanges, wholeContent,
 } from "./http-answer.ts";
@@ -62,11 +62,16 @@ export class HttpOrigin implements Origin {
    * Asks by HEAD, and by a GET of one byte where HEAD is refused or leaves length or ranges in doubt.
    * A 404 is final: only 400, 403, 405 and 501 count as a refusal of the method.
    */
-  async stat(request: OriginRequest, signal: AbortSignal): Promise<OriginInfo> {
-    const head = await this.#ask("HEAD", request, {}, signal);
+  async stat(request: OriginRequest, signal: AbortSignal, known?: OriginInfo): Promise<OriginInfo> {
+    const conditions = revalidationOf(known);
+    const head = await this.#ask("HEAD", request, conditions, signal);
     discard(head.body);
+    if (head.status === 304 && known !== undefined) {
+      // A 304 that names another version contradicts itself: asked again, without conditions.
+      return confirms(head, known) ? known : this.stat(request, signal);
+    }
     if (HEAD_REFUSALS.has(head.status) || (head.status > 200 && head.status < 300)) {
-      return this.#probe(request, undefined, signal);
+      return this.#probe(request, undefined, signal, known);
     }
     if (head.status !== 200) throw this.#statusError(head);
     if (isCoded(head)) throw codedError(head);
@@ -87,6 +92,7 @@ export class HttpOrigin implements Origin {
     const ranged = startByte > 0 || endByte !== undefined;
     if (ranged) conditions["range"] = `bytes=${startByte}-${endByte === undefined ? "" : endByte - 1}`;
     if (expected?.etag !== undefined && isStrongEtag(expected.etag)) conditions["if-match"] = expected.etag;
+    else if (expected?.lastModified !== undefined) conditions["if-unmodified-since"] = expected.lastModified;
 
     const answer = await this.#ask("GET", request, conditions, signal);
     try {
@@ -104,14 +110,18 @@ export class HttpOrigin implements Origin {
     expected: OriginInfo | undefined,
     signal: AbortSignal,
   ): OriginBody {
-    if (answer.status === 412 && expected !== undefined) throw changedError(answer, "its ETag is another one");
+    if (answer.status === 412 && expected !== undefined) throw changedError(answer, "its ETag or its date is another one");
     if (answer.status !== 200 && answer.status !== 206) throw this.#openStatusError(answer, expected);
     if (isCoded(answer)) throw codedError(answer);
+    // First the version, then the bytes: of another version other bytes may have come on purpose.
+    const lengthBytes = answer.status === 206
+      ? parseContentRange(answer.headers["content-range"])?.totalBytes
+      : parseContentLength(answer.headers["content-length"]);
+    const mismatch = expected === undefined ? undefined : versionMismatch(expected, infoOf(answer, lengthBytes, false));
+    if (mismatch !== undefined) throw changedError(answer, mismatch);
     const { info, promisedBytes } = answer.status === 206
       ? partialContent(answer, asked, expected?.lengthBytes)
       : wholeContent(answer, asked);
-    const mismatch = expected === undefined ? undefined : versionMismatch(expected, info);
-    if (mismatch !== undefined) throw changedError(answer, mismatch);
     const wantedBytes = asked.endByte === undefined ? undefined : asked.endByte - asked.startByte;
     const expectedBytes = info.lengthBytes ?? expected?.lengthBytes;
     const body = new CountedBody({
@@ -134,10 +144,18 @@ export class HttpOrigin implements Origin {
   }
 
   /** Asks for the first byte only. `head` is what HEAD said, and stands where the probe is refused. */
-  async #probe(request: OriginRequest, head: OriginInfo | undefined, signal: AbortSignal): Promise<OriginInfo> {
-    const answer = await this.#ask("GET", request, { range: "bytes=0-0" }, signal);
+  async #probe(
+    request: OriginRequest,
+    head: OriginInfo | undefined,
+    signal: AbortSignal,
+    known?: OriginInfo,
+  ): Promise<OriginInfo> {
+    const answer = await this.#ask("GET", request, { range: "bytes=0-0", ...revalidationOf(known) }, signal);
     if (answer.status === 200) hangUp(answer.body);
     else discard(answer.body);
+    if (answer.status === 304 && known !== undefined) {
+      return confirms(answer, known) ? known : this.#probe(request, head, signal);
+    }
     const coded = isCoded(answer);
     const range = parseContentRange(answer.headers["content-range"]);
     if (answer.status === 416 && range?.totalBytes === 0) return infoOf(answer, 0, false);
@@ -167,6 +185,20 @@ export class HttpOrigin implements Origin {
   #statusError(answer: Answer): AppError {
     return fromHttpStatus(answer.status, answer.headers, answer.url, this.#nowUnixMs());
   }
+}
+
+/** The conditions of a question that 304 answers. The origin's own words go back to it: no clock of ours has a say. */
+function revalidationOf(known: OriginInfo | undefined): Readonly<Record<string, string>> {
+  const conditions: Record<string, string> = {};
+  if (known?.etag !== undefined) conditions["if-none-match"] = known.etag;
+  if (known?.lastModified !== undefined) conditions["if-modified-since"] = known.lastModified;
+  return conditions;
+}
+
+/** Whether a 304 speaks of the version that was asked about. */
+function confirms(answer: Answer, known: OriginInfo): boolean {
+  const etag = answer.headers["etag"];
+  return etag === undefined || known.etag === undefined || isSameEtag(etag, known.etag);
 }
 
 /** Statuses by which servers refuse the method rather than the file; 403 comes from stores whose signed URLs are for GET. */

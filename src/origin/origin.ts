@@ -33,8 +33,13 @@ export interface OriginBody {
  * ORIGIN_STATUS, ORIGIN_BUSY (429, 500, 502, 503, 504; details `retryAfterMs`), ORIGIN_CHANGED, ORIGIN_PROTOCOL, TIMEOUT, ABORTED.
  */
 export interface Origin {
-  /** Length, validators and range support, without reading the content. */
-  stat(request: OriginRequest, signal: AbortSignal): Promise<OriginInfo>;
+  /**
+   * Length, validators and range support, without reading the content.
+   *
+   * Given `known`, asks whether the file is still that version (`If-None-Match`, `If-Modified-Since`); where the origin
+   * says so (304), `known` itself is the answer.
+   */
+  stat(request: OriginRequest, signal: AbortSignal, known?: OriginInfo): Promise<OriginInfo>;
   /**
    * Opens [startByte, endByte) of the file; `endByte` undefined = to its end.
    * Given `expected`, a different version (ETag, Last-Modified or total length) throws ORIGIN_CHANGED.

@@ -39,8 +39,8 @@ export class RegistryOrigin implements Origin {
     this.#credentials = options.credentials ?? new Map();
   }
 
-  stat(request: OriginRequest, signal: AbortSignal): Promise<OriginInfo> {
-    return this.#authorized(request, signal, (asked) => this.#inner.stat(asked, signal));
+  stat(request: OriginRequest, signal: AbortSignal, known?: OriginInfo): Promise<OriginInfo> {
+    return this.#authorized(request, signal, (asked) => this.#inner.stat(asked, signal, known));
   }
 
   open(

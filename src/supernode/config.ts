@@ -12,6 +12,14 @@ export type JoinTokenConfig =
   | { readonly kind: "file"; readonly file: string }
   | { readonly kind: "none" };
 
+/** How long what an origin said is believed. */
+export interface FreshnessConfig {
+  /** A file is not asked about again within this time, however many want it; 0 = each time, once for all who ask at that moment. */
+  readonly revalidateMs: number;
+  /** How long after the origin last confirmed it a file is still given out while the origin cannot be asked; undefined = never. */
+  readonly staleMs: number | undefined;
+}
+
 /** Everything that a supernode is told; parsed, checked and frozen by src/cli. */
 export interface SupernodeConfig {
   readonly version: string;
@@ -22,6 +30,7 @@ export interface SupernodeConfig {
   readonly joinToken: JoinTokenConfig;
   readonly cache: CacheConfig;
   readonly limits: RateLimits;
+  readonly freshness: FreshnessConfig;
   readonly labels: HostLabels;
   readonly logLevel: LogLevel;
 }

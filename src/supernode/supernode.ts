@@ -146,6 +146,7 @@ async function compose(
     versions,
     key,
     log,
+    freshness: config.freshness,
     isActive: (taskId) => joins.isActive(taskId),
     nowMs,
     unixMs: Date.now,
@@ -232,6 +233,7 @@ async function compose(
       log.level = next.logLevel;
       peer.setLimits(next.limits);
       originLimit.setRate(next.limits.originBytesPerSecond);
+      resolver.setFreshness(next.freshness);
     },
     close: async () => {
       isReady = false;

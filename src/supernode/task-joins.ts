@@ -166,9 +166,12 @@ export class TaskJoins {
     if (!members.has(peerId)) members.set(peerId, { peerId, sources: undefined });
   }
 
-  #described(record: TaskRecord, { info }: ResolvedTask): Pick<Joined, "task" | "lengthSignature"> {
-    // RFC 9111 dropped the header, but no other says it to a client: not revalidated.
-    const headers = info === undefined ? { ...record.headers, warning: '110 - "Response is Stale"' } : record.headers;
+  #described(record: TaskRecord, { staleMs }: ResolvedTask): Pick<Joined, "task" | "lengthSignature"> {
+    // RFC 9111 dropped `Warning`, but no other header says it to a client: not revalidated.
+    const headers =
+      staleMs === undefined
+        ? record.headers
+        : { ...record.headers, age: String(Math.floor(staleMs / 1000)), warning: '110 - "Response is Stale"' };
     const { lengthSignature } = record;
     return {
       task: { ...taskInfoOf(record), headers },

@@ -1,8 +1,8 @@
 /**
  * Reads what is missing of one task from its origin: the one read per site.
  *
- * Each piece goes to the swarm the moment it is whole; only the last one waits, until the whole file's digest (when one
- * is known) is right. Cuts are continued where they broke; a source that is no longer the same ends the read.
+ * Each piece goes to the swarm the moment it is whole; only the last one waits: until the whole file's digest is right,
+ * or, where none is known, until the origin has said once more that the file is still the same. Cuts are continued where they broke; a source that is no longer the same ends the read.
  */
 import { setTimeout as sleepFor } from "node:timers/promises";
 import { AppError, toAppError } from "../../base/errors.ts";
@@ -36,6 +36,11 @@ export interface OriginReadJob {
   /** The version that is wanted. */
   readonly expected: OriginInfo;
   readonly signPiece: (piece: number, lengthBytes: number, digest: Uint8Array) => Uint8Array;
+  /**
+   * Asked when all else has come, before the last piece is given out: rejects when the source changed meanwhile. For what
+   * has no digest: a file overwritten in place comes half old, half new, in one answer.
+   */
+  readonly confirm: (() => Promise<void>) | undefined;
   /** The length became known; resolves when it is on disk and told to all. Called before the last piece is stored. */
   readonly onLength: (lengthBytes: number) => Promise<void>;
   readonly signal: AbortSignal;
@@ -87,9 +92,9 @@ export class OriginRead {
   async run(): Promise<void> {
     const { stored } = this.#job;
     if (stored.complete) return;
-    if (this.#expectedDigest !== undefined) {
-      this.#digest = new PrefixDigest(this.#expectedDigest, stored);
-      if (this.#lengthBytes !== undefined) this.#withheldPiece = lastMissing(stored.have, this.#pieceCount(this.#lengthBytes));
+    if (this.#expectedDigest !== undefined) this.#digest = new PrefixDigest(this.#expectedDigest, stored);
+    if (this.#isCheckedAtEnd && this.#lengthBytes !== undefined) {
+      this.#withheldPiece = lastMissing(stored.have, this.#pieceCount(this.#lengthBytes));
     }
     const digest = this.#digest;
     try {
@@ -178,7 +183,7 @@ export class OriginRead {
         const before = held;
         held = undefined;
         if (before !== undefined) await this.#take(before);
-        const mayBeLast = this.#lengthBytes === undefined && (this.#digest !== undefined || cut.bytes.length < this.#pieceLengthBytes);
+        const mayBeLast = this.#lengthBytes === undefined && (this.#isCheckedAtEnd || cut.bytes.length < this.#pieceLengthBytes);
         if (mayBeLast) held = cut;
         else await this.#take(cut);
       }
@@ -195,10 +200,9 @@ export class OriginRead {
   /** The stream has ended, and with it the file. */
   async #endOfUnknown(lengthBytes: number, last: CutPiece | undefined): Promise<void> {
     await this.#sink.settle();
-    if (this.#digest !== undefined) {
-      await this.#check(this.#digest, last ?? { piece: -1, bytes: new Uint8Array(0) }, this.#pieceCount(lengthBytes));
-      this.#digest = undefined;
-    }
+    if (this.#digest === undefined) await this.#job.confirm?.();
+    else await this.#check(this.#digest, last ?? { piece: -1, bytes: new Uint8Array(0) }, this.#pieceCount(lengthBytes));
+    this.#digest = undefined;
     this.#lengthBytes = lengthBytes;
     await this.#job.onLength(lengthBytes);
     if (last !== undefined) await this.#take(last);
@@ -262,8 +266,9 @@ export class OriginRead {
 
   async #releaseWithheld(): Promise<void> {
     const withheld = this.#withheld;
-    if (this.#digest === undefined || withheld === undefined) return;
-    await this.#check(this.#digest, withheld, this.#pieceCount(this.#lengthBytes as number));
+    if (withheld === undefined) return;
+    if (this.#digest === undefined) await this.#job.confirm?.();
+    else await this.#check(this.#digest, withheld, this.#pieceCount(this.#lengthBytes as number));
     this.#withheld = undefined;
     this.#digest = undefined;
     this.#sink.put(withheld);
@@ -284,6 +289,10 @@ export class OriginRead {
       sleep: this.#deps.sleep ?? ((delayMs, signal) => sleepFor(delayMs, undefined, { signal })),
       random: this.#deps.random,
     });
+  }
+
+  get #isCheckedAtEnd(): boolean {
+    return this.#expectedDigest !== undefined || this.#job.confirm !== undefined;
   }
 
   /** What a read may cost at most, however often the origin breaks off. */

@@ -152,7 +152,33 @@ test("unknown length, cut: continued by ranges where there are any", async () =>
   const lab = seedLab(origin);
   const stored = await lab.read(resolvedTask(origin, lab.key));
   assert.ok(stored.content.equals(origin.content));
-  assert.equal(origin.bytesRead, origin.content.length + 1);
+  // The second piece waited for a successor, for it might have been the last one.
+  assert.equal(origin.bytesRead, origin.content.length + MIB + 1);
+});
+
+for (const tellsLength of [true, false]) {
+  test(`a file overwritten in place while it is read is never whole (length ${tellsLength ? "" : "un"}known)`, async () => {
+    const origin = new FakeOrigin(randomBytes(4 * MIB));
+    origin.tellsLength = tellsLength;
+    origin.fault = () => {
+      let turns = 10;
+      const tick = (): void => void (turns-- > 0 ? setImmediate(tick) : (origin.etag = '"v2"'));
+      tick();
+      return undefined;
+    };
+    const lab = seedLab(origin);
+    await lab.read(resolvedTask(origin, lab.key));
+    assert.deepEqual(lab.told.at(-2), { event: "failure", code: "ORIGIN_CHANGED", discard: true });
+    assert.ok(!lab.told.some(({ event }) => event === "complete"));
+  });
+}
+
+test("an origin that cannot be asked at the end has not changed the file", async () => {
+  const origin = new FakeOrigin(randomBytes(MIB));
+  const lab = seedLab(origin);
+  const resolved = resolvedTask(origin, lab.key);
+  origin.statErrors = [new AppError("ORIGIN_UNREACHABLE", "down")];
+  assert.ok((await lab.read(resolved)).content.equals(origin.content));
 });
 
 test("a large file is read by parallel streams, lowest spans first, no byte twice", async () => {

@@ -4,6 +4,7 @@
  */
 import type { Logger } from "pino";
 import { AppError, toAppError } from "../../base/errors.ts";
+import { versionMismatch } from "../../origin/file-version.ts";
 import type { Origin, OriginInfo } from "../../origin/origin.ts";
 import type { SigningKey } from "../../peer/membership/credentials.ts";
 import type { PeerTask } from "../../peer/peer.ts";
@@ -13,6 +14,7 @@ import { pieceCountOf } from "../../protocol/geometry.ts";
 import type { PeerId, TaskId } from "../../protocol/ids.ts";
 import type { Priority } from "../../swarm/index.ts";
 import { OriginRead, type OriginReadDeps } from "./origin-read.ts";
+import { isVersioned } from "../tasks/task-identity.ts";
 import type { ResolvedTask } from "../tasks/task-resolver.ts";
 
 /** What the cache tells its owner. Never called from within a call of the cache, but for `onOpened`. */
@@ -36,7 +38,7 @@ export interface SeedPeer {
 }
 
 export interface SeedCacheDeps extends Omit<OriginReadDeps, "origin"> {
-  readonly origin: Pick<Origin, "open">;
+  readonly origin: Pick<Origin, "open" | "stat">;
   readonly peer: SeedPeer;
   readonly store: Pick<PieceStore, "find" | "remove">;
   readonly key: SigningKey;
@@ -183,6 +185,7 @@ export class SeedCache {
       source: () => open.source,
       expected: open.expected,
       signPiece: (piece, lengthBytes, digest) => key.signPiece(taskId, piece, lengthBytes, digest),
+      confirm: task.stored.record.digest === undefined && isVersioned(open.expected) ? () => this.#confirm(open) : undefined,
       onLength: async (lengthBytes) => {
         const signature = key.signLength(taskId, lengthBytes);
         await task.setLength(lengthBytes, signature);
@@ -210,6 +213,22 @@ export class SeedCache {
       events.onFailed(taskId, error, discard);
       events.onRead(taskId, "failed");
       if (discard) await this.#close(open, true);
+    }
+  }
+
+  /** @throws AppError ORIGIN_CHANGED; an origin that does not answer now has said nothing new */
+  async #confirm({ source, expected, ending }: OpenTask): Promise<void> {
+    const { origin, meter } = this.#deps;
+    const signal = AbortSignal.any([ending.signal, AbortSignal.timeout(CONFIRM_MS)]);
+    try {
+      const info = await origin.stat({ url: source.url, headers: source.headers }, signal, expected);
+      meter.asked(info === expected ? "NOT_MODIFIED" : "OK");
+      const mismatch = info === expected ? undefined : versionMismatch(expected, info);
+      if (mismatch !== undefined) throw new AppError("ORIGIN_CHANGED", `the file changed while it was read: ${mismatch}; start again`);
+    } catch (thrown) {
+      const { code } = toAppError(thrown);
+      if (code === "ORIGIN_CHANGED" || ending.signal.aborted) throw thrown;
+      meter.asked(code);
     }
   }
 
@@ -250,5 +269,7 @@ export function expectedVersion(record: TaskRecord, info: OriginInfo | undefined
   };
 }
 
+/** A file is not held back for longer, for the sake of an origin that has given all of it. */
+const CONFIRM_MS = 5_000;
 /** Failures after which the pieces that came are of no version, or of the wrong file. */
 const WORTHLESS: ReadonlySet<string> = new Set(["ORIGIN_CHANGED", "ORIGIN_LENGTH_WRONG", "DIGEST_MISMATCH"]);

@@ -33,6 +33,8 @@ export class FakeOrigin implements Origin {
   tellsLength = true;
   statCount = 0;
   statErrors: AppError[] = [];
+  /** What each `stat` asked to be confirmed. */
+  readonly asked: (OriginInfo | undefined)[] = [];
   readonly intervals: [startByte: number, endByte: number][] = [];
   readonly requests: OriginRequest[] = [];
   fault: (n: number, startByte: number) => Fault | undefined = () => undefined;
@@ -57,12 +59,13 @@ export class FakeOrigin implements Origin {
     return this.intervals.reduce((sum, [start, end]) => sum + end - start, 0);
   }
 
-  async stat(): Promise<OriginInfo> {
+  async stat(_request: OriginRequest, _signal: AbortSignal, known?: OriginInfo): Promise<OriginInfo> {
     this.statCount++;
+    this.asked.push(known);
     await new Promise((resolve) => setImmediate(resolve));
     const error = this.statErrors.shift();
     if (error !== undefined) throw error;
-    return this.info;
+    return known?.etag !== undefined && known.etag === this.etag ? known : this.info;
   }
 
   async open(
@@ -192,6 +195,10 @@ export class FakeStore {
     return stored;
   }
 
+  recordOf(taskId: TaskId): TaskRecord | undefined {
+    return this.tasks.get(taskId)?.record;
+  }
+
   remove(taskId: TaskId): Promise<boolean> {
     this.tasks.delete(taskId);
     return Promise.resolve(true);
@@ -269,5 +276,5 @@ export function resolvedTask(origin: FakeOrigin, key: SigningKey, digest?: strin
     headers: info.etag === undefined ? {} : { etag: info.etag },
     publicKey: key.publicKey,
   };
-  return { taskId, source: { url: "http://origin/file", headers: {} }, record, info };
+  return { taskId, source: { url: "http://origin/file", headers: {} }, record, info, staleMs: undefined };
 }

@@ -15,7 +15,14 @@ const key = SigningKey.generate();
 const source = { url: "http://origin/file", headers: {} };
 const down = (): AppError => new AppError("ORIGIN_UNREACHABLE", "down");
 
-function lab(origin: FakeOrigin, versions = new VersionMemory(":memory:"), store = new FakeStore()) {
+const HOUR_MS = 3_600_000;
+
+function lab(
+  origin: FakeOrigin,
+  versions = new VersionMemory(":memory:"),
+  store = new FakeStore(),
+  staleMs: number | undefined = HOUR_MS,
+) {
   const clock = { nowMs: 0, unixMs: 1_000_000 };
   const active = new Set<TaskId>();
   const resolver = new TaskResolver({
@@ -24,6 +31,7 @@ function lab(origin: FakeOrigin, versions = new VersionMemory(":memory:"), store
     versions,
     key,
     log: silentLog,
+    freshness: { revalidateMs: 1000, staleMs },
     isActive: (taskId) => active.has(taskId),
     nowMs: () => clock.nowMs,
     unixMs: () => clock.unixMs,
@@ -158,6 +166,89 @@ test("while the origin answers 500, 502 or 504, what it last said stands, and th
     // oxlint-disable-next-line no-await-in-loop -- cases
     const stale = await resolver.resolve(source, undefined);
     assert.deepEqual([stale.taskId, stale.info], [fresh.taskId, undefined]);
+  }
+});
+
+test("unless the operator allows it nothing stale is given out, but who took part goes on", async () => {
+  const origin = new FakeOrigin(Buffer.alloc(1000));
+  const { resolver, store, clock } = lab(origin, undefined, undefined, undefined);
+  resolver.setFreshness({ revalidateMs: 1000, staleMs: undefined });
+  const { taskId, ...resolved } = await resolver.resolve(source, undefined);
+  await complete(store, { taskId, ...resolved });
+  clock.nowMs = 2000;
+  origin.statErrors = Array.from({ length: 4 }, down);
+  await assert.rejects(resolver.resolve(source, undefined), { code: "ORIGIN_UNREACHABLE" });
+  assert.equal(origin.statCount, 5, "without anything to fall back on it is asked again");
+  clock.nowMs = 4000;
+  origin.statErrors = [down()];
+  assert.equal((await resolver.resolve(source, taskId)).taskId, taskId);
+});
+
+test("what is stale is given out as long as the operator says, with its age", async () => {
+  const origin = new FakeOrigin(Buffer.alloc(1000));
+  const { resolver, store, clock } = lab(origin);
+  await complete(store, await resolver.resolve(source, undefined));
+  const later = async (ms: number): Promise<number | undefined> => {
+    clock.nowMs += ms;
+    clock.unixMs += ms;
+    origin.statErrors = Array.from({ length: 4 }, down);
+    return (await resolver.resolve(source, undefined)).staleMs;
+  };
+  assert.equal(await later(60_000), 60_000);
+  assert.equal(await later(HOUR_MS - 60_000), HOUR_MS);
+  await assert.rejects(later(1), { code: "ORIGIN_UNREACHABLE" });
+});
+
+test("what is here is confirmed: 304 leaves it as it is, 200 with another version is another task", async () => {
+  const origin = new FakeOrigin(Buffer.alloc(1000));
+  const { resolver, store, clock } = lab(origin);
+  const first = await resolver.resolve(source, undefined);
+  assert.equal(origin.asked[0], undefined);
+  await store.open(first.record);
+  clock.nowMs = 1000;
+  const second = await resolver.resolve(source, undefined);
+  assert.equal(origin.asked[1]?.etag, '"v1"');
+  assert.equal(second.taskId, first.taskId);
+  assert.deepEqual(second.record, first.record);
+  clock.nowMs = 2000;
+  origin.etag = '"v2"';
+  assert.notEqual((await resolver.resolve(source, undefined)).taskId, first.taskId);
+  assert.equal(origin.asked[2]?.etag, '"v1"');
+});
+
+test("a file whose length only the reading told stays the same task when it is confirmed", async () => {
+  const origin = new FakeOrigin(Buffer.alloc(1000));
+  origin.tellsLength = false;
+  const { resolver, store, clock } = lab(origin);
+  const first = await resolver.resolve(source, undefined);
+  const stored = await store.open(first.record);
+  await stored.setLength(1000, new Uint8Array(64));
+  clock.nowMs = 1000;
+  const second = await resolver.resolve(source, undefined);
+  assert.deepEqual([second.taskId, second.record.lengthBytes], [first.taskId, 1000]);
+});
+
+test("content known by digest is never asked whether it changed", async () => {
+  const origin = new FakeOrigin(Buffer.alloc(1000));
+  const { resolver, store, clock } = lab(origin);
+  const byDigest = { url: `http://origin/v2/r/blobs/sha256:${"a".repeat(64)}`, headers: {} };
+  await complete(store, await resolver.resolve(byDigest, undefined));
+  clock.nowMs = HOUR_MS;
+  await resolver.resolve(byDigest, undefined);
+  assert.deepEqual(origin.asked, [undefined, undefined]);
+});
+
+test("another signature of the same file is held against what is here only by a strong ETag", async () => {
+  for (const [etag, isAsked] of [['"strong"', true], ['W/"weak"', false]] as const) {
+    const origin = new FakeOrigin(Buffer.alloc(1000));
+    origin.etag = etag;
+    const { resolver, store } = lab(origin);
+    const signed = (signature: string) => ({ url: `http://origin/f?X-Amz-Signature=${signature}`, headers: {} });
+    // oxlint-disable-next-line no-await-in-loop -- cases
+    await store.open((await resolver.resolve(signed("a"), undefined)).record);
+    // oxlint-disable-next-line no-await-in-loop -- cases
+    await resolver.resolve(signed("b"), undefined);
+    assert.equal(origin.asked[1] !== undefined, isAsked, etag);
   }
 });
 

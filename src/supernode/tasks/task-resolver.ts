@@ -1,37 +1,33 @@
 /**
- * From a source to its task: asks the origin in the caller's name, which settles both what version there is and that
- * this caller may have it.
+ * From a source to its task: the hit rule (docs/cache.md).
  *
- * Questions are coalesced and their answers remembered for a moment, so a thousand joins are one question. When the
- * origin cannot be asked, what it last said to the same question stands, if the whole file is here.
+ * The origin is asked in the caller's name, which settles both what version there is and that this caller may have it.
+ * What is here is only confirmed: asked with its ETag and date, the origin answers 304. When the origin cannot be asked,
+ * running downloads go on, and what it last said to the same question stands as far as the operator allows.
  */
-import { setTimeout as sleepFor } from "node:timers/promises";
 import type { Logger } from "pino";
-import { AppError, toAppError } from "../../base/errors.ts";
-import type { Origin, OriginInfo } from "../../origin/origin.ts";
-import { withRetries } from "../../origin/retry.ts";
+import { type AppError, toAppError } from "../../base/errors.ts";
+import { isStrongEtag } from "../../origin/file-version.ts";
+import type { OriginInfo } from "../../origin/origin.ts";
 import type { SigningKey } from "../../peer/membership/credentials.ts";
 import type { PieceStore, TaskRecord } from "../../peer/store/piece-store.ts";
 import type { Source } from "../../protocol/control-messages.ts";
 import { pieceLengthFor } from "../../protocol/geometry.ts";
 import type { TaskId } from "../../protocol/ids.ts";
+import type { FreshnessConfig } from "../config.ts";
+import { type KnownVersion, OriginQuestions, type OriginQuestionsDeps } from "./origin-questions.ts";
 import { identifySource, isVersioned, newVersionNonce, type SourceIdentity, versionTaskId } from "./task-identity.ts";
-import type { VersionMemory } from "./version-memory.ts";
+import type { RememberedVersion, VersionMemory } from "./version-memory.ts";
 
-export interface TaskResolverDeps {
-  readonly origin: Pick<Origin, "stat">;
-  readonly store: Pick<PieceStore, "find">;
+export interface TaskResolverDeps extends OriginQuestionsDeps {
+  readonly store: Pick<PieceStore, "find" | "recordOf">;
   readonly versions: VersionMemory;
   readonly key: SigningKey;
   readonly log: Pick<Logger, "warn">;
+  readonly freshness: FreshnessConfig;
   /** Somebody is part of the task right now. */
   readonly isActive: (taskId: TaskId) => boolean;
-  /** Monotonic. */
-  readonly nowMs: () => number;
   readonly unixMs: () => number;
-  readonly random: () => number;
-  readonly sleep?: (delayMs: number, signal: AbortSignal) => Promise<void>;
-  readonly onStat?: (code: string) => void;
 }
 
 export interface ResolvedTask {
@@ -41,25 +37,26 @@ export interface ResolvedTask {
   readonly record: TaskRecord;
   /** What the origin said just now; undefined when it could not be asked. */
   readonly info: OriginInfo | undefined;
-}
-
-interface Asked {
-  /** Whose version the answer was. */
-  taskId: TaskId | undefined;
-  readonly answer: Promise<OriginInfo>;
-  /** Remembered until then; undefined while the question is out. */
-  untilMs: number | undefined;
+  /** Set when the file may have changed since: how long ago the origin last confirmed it. */
+  readonly staleMs: number | undefined;
 }
 
 export class TaskResolver {
   readonly #deps: TaskResolverDeps;
   readonly #secret: Uint8Array;
-  readonly #asked = new Map<string, Asked>();
-  readonly #closing = new AbortController();
+  readonly #questions: OriginQuestions;
+  #freshness: FreshnessConfig;
 
   constructor(deps: TaskResolverDeps) {
     this.#deps = deps;
+    this.#freshness = deps.freshness;
+    this.#questions = new OriginQuestions(deps);
     this.#secret = deps.key.deriveSecret("task identity by place");
+  }
+
+  /** For questions from now on. */
+  setFreshness(freshness: FreshnessConfig): void {
+    this.#freshness = freshness;
   }
 
   /**
@@ -69,42 +66,63 @@ export class TaskResolver {
   async resolve(source: Source, hint: TaskId | undefined): Promise<ResolvedTask> {
     const identity = identifySource(source, this.#secret);
     const remembered = this.#deps.versions.get(identity.accessKey);
+    const isByDigest = identity.contentTaskId !== undefined;
     try {
-      const info = await this.#stat(identity, source, remembered !== undefined);
-      return this.#fresh(identity, source, info, hint);
+      const { info, confirmed } = await this.#questions.ask({
+        key: identity.accessKey,
+        source,
+        known: isByDigest ? undefined : this.#known(identity, remembered),
+        quick: remembered !== undefined && this.#mayBeStale(identity, remembered, hint),
+        // Content known by digest cannot change: what is remembered is that this caller may have it.
+        rememberMs: isByDigest ? GRANT_MS : this.#freshness.revalidateMs,
+      });
+      return this.#fresh(identity, source, info, confirmed ?? this.#taskOf(identity, info, hint));
     } catch (thrown) {
       const error = toAppError(thrown);
       if (!error.retriable || remembered === undefined) throw error;
-      const stale = await this.#stale(remembered.taskId, source, hint);
+      const stale = await this.#stale(identity, remembered, source, hint);
       if (stale === undefined) throw error;
-      const { taskId } = stale;
-      this.#deps.log.warn({ taskId, code: error.code }, `the origin cannot be asked, what it said before stands: ${error.message}`);
+      this.#warnStale(stale, error);
       return stale;
     }
   }
 
   /** The origin no longer has this version: what it said of it is not repeated to the next caller. */
   forget(taskId: TaskId): void {
-    for (const [key, asked] of this.#asked) {
-      if (asked.taskId === taskId) this.#asked.delete(key);
-    }
+    this.#questions.forget(taskId);
   }
 
   close(): void {
-    this.#closing.abort();
+    this.#questions.close();
   }
 
-  #fresh(identity: SourceIdentity, source: Source, info: OriginInfo, hint: TaskId | undefined): ResolvedTask {
+  /**
+   * The version to ask about: the one that the same question brought last, if its file is here. For another question of
+   * the same file (another signature) a strong ETag is needed, for headers may choose among files of one date.
+   */
+  #known(identity: SourceIdentity, remembered: RememberedVersion | undefined): KnownVersion | undefined {
+    const { store, versions } = this.#deps;
+    const taskId = remembered?.taskId ?? versions.get(identity.fileKey)?.taskId;
+    const record = taskId === undefined ? undefined : store.recordOf(taskId);
+    if (taskId === undefined || record === undefined) return undefined;
+    const info = versionOf(record);
+    if (!isVersioned(info)) return undefined;
+    if (remembered === undefined && !(info.etag !== undefined && isStrongEtag(info.etag))) return undefined;
+    return { taskId, info };
+  }
+
+  #taskOf(identity: SourceIdentity, info: OriginInfo, hint: TaskId | undefined): TaskId {
+    if (isVersioned(info) || identity.contentTaskId !== undefined) return versionTaskId(identity, info, "");
+    return this.#namelessVersion(identity, info, hint);
+  }
+
+  #fresh(identity: SourceIdentity, source: Source, info: OriginInfo, taskId: TaskId): ResolvedTask {
     const { versions, unixMs } = this.#deps;
-    const taskId = isVersioned(info) || identity.contentTaskId !== undefined
-      ? versionTaskId(identity, info, "")
-      : this.#namelessVersion(identity, info, hint);
     const version = { taskId, lengthBytes: info.lengthBytes, seenUnixMs: unixMs() };
     versions.set(identity.accessKey, version);
     versions.set(identity.fileKey, version);
-    const asked = this.#asked.get(identity.accessKey);
-    if (asked !== undefined) asked.taskId = taskId;
-    return { taskId, source, record: this.#record(taskId, identity, info), info };
+    this.#questions.answeredFor(identity.accessKey, taskId);
+    return { taskId, source, record: this.#record(taskId, identity, info), info, staleMs: undefined };
   }
 
   /** Without ETag and Last-Modified the same file is only taken for the same while somebody is at it. */
@@ -136,79 +154,52 @@ export class TaskResolver {
     };
   }
 
-  /** Complete here, or in the hands of callers who took part already: theirs may be whole together. */
-  async #stale(taskId: TaskId, source: Source, hint: TaskId | undefined): Promise<ResolvedTask | undefined> {
+  /**
+   * What the origin last said to the very same question. Who took part goes on; to others the file is given if it is
+   * whole here or in others' hands, and either cannot have changed or is stale no longer than the operator allows.
+   */
+  async #stale(
+    identity: SourceIdentity,
+    remembered: RememberedVersion,
+    source: Source,
+    hint: TaskId | undefined,
+  ): Promise<ResolvedTask | undefined> {
+    if (!this.#mayBeStale(identity, remembered, hint)) return undefined;
+    const { taskId } = remembered;
+    const staleMs = identity.contentTaskId === undefined ? this.#ageMs(remembered) : undefined;
     const stored = await this.#deps.store.find(taskId);
     if (stored === undefined) return undefined;
     try {
       if (!stored.complete && hint !== taskId && !this.#deps.isActive(taskId)) return undefined;
-      return { taskId, source, record: stored.record, info: undefined };
+      return { taskId, source, record: stored.record, info: undefined, staleMs };
     } finally {
       stored.release();
     }
   }
 
-  /** @param quick there is something to fall back on: no second attempts, and no long wait */
-  #stat(identity: SourceIdentity, source: Source, quick: boolean): Promise<OriginInfo> {
-    const { nowMs, onStat } = this.#deps;
-    const known = this.#asked.get(identity.accessKey);
-    if (known !== undefined && (known.untilMs === undefined || known.untilMs > nowMs())) return known.answer;
-    const asked: Asked = { taskId: undefined, answer: this.#ask(source, quick), untilMs: undefined };
-    this.#asked.set(identity.accessKey, asked);
-    asked.answer.then(
-      () => {
-        onStat?.("OK");
-        // Content known by digest cannot change: what is remembered is that this caller may have it.
-        asked.untilMs = nowMs() + (identity.contentTaskId === undefined ? REMEMBER_MS : GRANT_MS);
-        this.#forgetOld();
-      },
-      (error: unknown) => {
-        onStat?.(toAppError(error).code);
-        asked.untilMs = nowMs() + REMEMBER_MS;
-      },
-    );
-    return asked.answer;
+  #mayBeStale(identity: SourceIdentity, remembered: RememberedVersion, hint: TaskId | undefined): boolean {
+    const limitMs = identity.contentTaskId === undefined ? (this.#freshness.staleMs ?? -1) : GRANT_WHILE_DOWN_MS;
+    return hint === remembered.taskId || this.#ageMs(remembered) <= limitMs;
   }
 
-  async #ask(source: Source, quick: boolean): Promise<OriginInfo> {
-    const { origin, random, sleep } = this.#deps;
-    const timeout = AbortSignal.timeout(quick ? QUICK_STAT_MS : STAT_MS);
-    const signal = AbortSignal.any([timeout, this.#closing.signal]);
-    try {
-      return await withRetries(() => origin.stat({ url: source.url, headers: source.headers }, signal), {
-        attempts: quick ? 1 : STAT_ATTEMPTS,
-        signal,
-        sleep: sleep ?? ((delayMs, stop) => sleepFor(delayMs, undefined, { signal: stop })),
-        random,
-        maxDelayMs: 10_000,
-      });
-    } catch (error) {
-      if (this.#closing.signal.aborted) throw new AppError("SHUTTING_DOWN", "the supernode is shutting down", { cause: error });
-      if (timeout.aborted) throw new AppError("TIMEOUT", "the origin did not say what the file is in time", { cause: error });
-      throw error;
-    }
+  #ageMs({ seenUnixMs }: RememberedVersion): number {
+    return Math.max(0, this.#deps.unixMs() - seenUnixMs);
   }
 
-  /** Drops answers that are no longer remembered; the oldest of the others when there are too many. */
-  #forgetOld(): void {
-    const nowMs = this.#deps.nowMs();
-    if (nowMs - this.#forgotMs < REMEMBER_MS && this.#asked.size <= ASKED_COUNT_MAX) return;
-    this.#forgotMs = nowMs;
-    for (const [key, { untilMs }] of this.#asked) {
-      const isOver = untilMs !== undefined && (untilMs <= nowMs || this.#asked.size > ASKED_COUNT_MAX);
-      if (isOver) this.#asked.delete(key);
-    }
+  #warnStale({ taskId, staleMs }: ResolvedTask, { code, message }: AppError): void {
+    this.#deps.log.warn({ taskId, code, staleMs }, `the origin cannot be asked, what it said before stands: ${message}`);
   }
-  #forgotMs = 0;
 }
 
-/** One question per second and file at most. Source: architecture.md (revalidation is coalesced). */
-const REMEMBER_MS = 1_000;
+/** What the origin said of the version whose files these are. */
+function versionOf({ lengthBytes, contentType, headers }: TaskRecord): OriginInfo {
+  // A 304 does not tell of ranges: a read of what is missing finds out, and begins anew where there are none.
+  return { lengthBytes, ranges: true, etag: headers["etag"], lastModified: headers["last-modified"], contentType, headers };
+}
+
 /** How long a caller's right to content known by digest is not asked again. Source: registry-clients.md §1.9. */
 const GRANT_MS = 5 * 60_000;
-const ASKED_COUNT_MAX = 50_000;
+/** How long it stands when it cannot be asked: over a night's outage of a registry, but not for ever. */
+const GRANT_WHILE_DOWN_MS = 24 * 60 * 60_000;
 /** Joins that name a file without a version within this time mean the same one. */
 const NAMELESS_MS = 2_000;
-const STAT_ATTEMPTS = 4;
-const STAT_MS = 60_000;
-const QUICK_STAT_MS = 5_000;

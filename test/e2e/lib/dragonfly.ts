@@ -14,21 +14,23 @@ export class Supernode {
   readonly #lab: Lab;
   readonly #host: string;
   readonly #flags: readonly string[];
+  readonly #name: string;
   #service: Service | undefined;
 
-  private constructor(lab: Lab, host: string, listen: string, flags: readonly string[]) {
+  private constructor(lab: Lab, host: string, listen: string, flags: readonly string[], name: string) {
     this.#lab = lab;
     this.#host = host;
     this.#flags = flags;
+    this.#name = name;
     this.listen = listen;
-    this.dataDir = lab.path("supernode-data");
+    this.dataDir = lab.path(`${name}-data`);
     this.tokenFile = `${this.dataDir}/join-token`;
   }
 
   /** @param host the address it listens on and is reached at, of this machine's own network namespace */
-  static async start(lab: Lab, host: string, flags: readonly string[] = []): Promise<Supernode> {
+  static async start(lab: Lab, host: string, flags: readonly string[] = [], name = "supernode"): Promise<Supernode> {
     const port = host === "127.0.0.1" ? await freePort() : 8002;
-    const supernode = new Supernode(lab, host, `${host}:${port}`, flags);
+    const supernode = new Supernode(lab, host, `${host}:${port}`, flags, name);
     await supernode.restart();
     return supernode;
   }
@@ -40,7 +42,7 @@ export class Supernode {
 
   /** Starts it, with the same address and data as before. */
   async restart(): Promise<void> {
-    this.#service = this.#lab.start("supernode", [
+    this.#service = this.#lab.start(this.#name, [
       `${BIN}/supernode`,
       "--listen", this.listen, "--data-dir", this.dataDir, ...this.#flags,
     ]);
