@@ -84,11 +84,6 @@ export class DiskStore implements PieceStore {
     return [...this.#entries.values()].flatMap((entry) => (entry.isOnDisk ? [entry.task?.record ?? entry.record] : []));
   }
 
-  recordOf(taskId: TaskId): TaskRecord | undefined {
-    const entry = this.#entries.get(taskId);
-    return entry?.isOnDisk === true ? (entry.task?.record ?? entry.record) : undefined;
-  }
-
   async open(record: TaskRecord): Promise<StoredTask> {
     // With a record there is always a task.
     const task = (await this.#acquire(record.taskId, record)) as StoreTask;

@@ -39,8 +39,6 @@ export interface PieceStoreConfig {
 export interface PieceStore {
   /** Tasks on disk (headers read, pieces not yet verified), for re-announcing and look-ups by digest. */
   list(): readonly TaskRecord[];
-  /** What is on disk of a task, without opening it; undefined when there is nothing. */
-  recordOf(taskId: TaskId): TaskRecord | undefined;
   /**
    * Opens a task's files, creating them when new; the same object for the same id while open. Pins the task.
    * What is on disk wins: compare `StoredTask.record` (public key, piece length) where it matters; only a length that

@@ -195,10 +195,6 @@ export class FakeStore {
     return stored;
   }
 
-  recordOf(taskId: TaskId): TaskRecord | undefined {
-    return this.tasks.get(taskId)?.record;
-  }
-
   remove(taskId: TaskId): Promise<boolean> {
     this.tasks.delete(taskId);
     return Promise.resolve(true);

@@ -29,8 +29,8 @@ export interface OriginQuestion {
   /** Equal for callers who would put the very same question. */
   readonly key: string;
   readonly source: Source;
-  /** Asked whether it is still this version. */
-  readonly known: KnownVersion | undefined;
+  /** Looks up the version that is here: asked is whether it is still this one. Must not reject. */
+  readonly known: () => Promise<KnownVersion | undefined>;
   /** There is something to fall back on: no second attempts, and no long wait. */
   readonly quick: boolean;
   /** A good answer is not asked for again within this time. */
@@ -99,8 +99,9 @@ export class OriginQuestions {
     this.#closing.abort();
   }
 
-  async #ask({ source, known, quick }: OriginQuestion): Promise<OriginAnswer> {
+  async #ask({ source, quick, ...question }: OriginQuestion): Promise<OriginAnswer> {
     const { origin, random, sleep } = this.#deps;
+    const known = await question.known();
     const timeout = AbortSignal.timeout(quick ? QUICK_STAT_MS : STAT_MS);
     const signal = AbortSignal.any([timeout, this.#closing.signal]);
     const request = { url: source.url, headers: source.headers };

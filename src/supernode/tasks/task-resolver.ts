@@ -20,7 +20,7 @@ import { identifySource, isVersioned, newVersionNonce, type SourceIdentity, vers
 import type { RememberedVersion, VersionMemory } from "./version-memory.ts";
 
 export interface TaskResolverDeps extends OriginQuestionsDeps {
-  readonly store: Pick<PieceStore, "find" | "recordOf">;
+  readonly store: Pick<PieceStore, "find">;
   readonly versions: VersionMemory;
   readonly key: SigningKey;
   readonly log: Pick<Logger, "warn">;
@@ -71,7 +71,7 @@ export class TaskResolver {
       const { info, confirmed } = await this.#questions.ask({
         key: identity.accessKey,
         source,
-        known: isByDigest ? undefined : this.#known(identity, remembered),
+        known: async () => (isByDigest ? undefined : await this.#known(identity, remembered)),
         quick: remembered !== undefined && this.#mayBeStale(identity, remembered, hint),
         // Content known by digest cannot change: what is remembered is that this caller may have it.
         rememberMs: isByDigest ? GRANT_MS : this.#freshness.revalidateMs,
@@ -100,12 +100,13 @@ export class TaskResolver {
    * The version to ask about: the one that the same question brought last, if its file is here. For another question of
    * the same file (another signature) a strong ETag is needed, for headers may choose among files of one date.
    */
-  #known(identity: SourceIdentity, remembered: RememberedVersion | undefined): KnownVersion | undefined {
-    const { store, versions } = this.#deps;
-    const taskId = remembered?.taskId ?? versions.get(identity.fileKey)?.taskId;
-    const record = taskId === undefined ? undefined : store.recordOf(taskId);
-    if (taskId === undefined || record === undefined) return undefined;
-    const info = versionOf(record);
+  async #known(identity: SourceIdentity, remembered: RememberedVersion | undefined): Promise<KnownVersion | undefined> {
+    const taskId = remembered?.taskId ?? this.#deps.versions.get(identity.fileKey)?.taskId;
+    // What the disk does not give back is not here.
+    const stored = taskId === undefined ? undefined : await this.#deps.store.find(taskId).catch(() => undefined);
+    if (taskId === undefined || stored === undefined) return undefined;
+    const info = versionOf(stored.record);
+    stored.release();
     if (!isVersioned(info)) return undefined;
     if (remembered === undefined && !(info.etag !== undefined && isStrongEtag(info.etag))) return undefined;
     return { taskId, info };
