@@ -128,6 +128,32 @@ test("a thousand joins of twenty peers: one question to the origin, one read, a 
   assert.deepEqual(web.requests, ["HEAD", `GET bytes=0-${content.length - 1}`, "HEAD"]);
 });
 
+test("one layer in two repositories and two registries is read once; a registry that only says it has it opens nothing", async (t) => {
+  const content = randomBytes(3_000_000);
+  const path = `blobs/sha256:${createHash("sha256").update(content).digest("hex")}`;
+  const [first, second] = [await startWeb(t, content), await startWeb(t, content)];
+  const impostor = await startWeb(t, content, ({ method }, response) => {
+    if (method === "GET") response.writeHead(404, { "content-length": 0 }).end();
+    return method === "GET";
+  });
+  const { supernode, shown } = await start(t, dataDirectory(t));
+  const peer = await connectPeer(t, supernode, shown[0]);
+  const taskAt = async (web: { readonly url: string }, repository: string): Promise<string> =>
+    (await peer.ask({ url: new URL(`/v2/${repository}/${path}`, web.url).href, headers: {} })).task.taskId;
+  const taskId = await taskAt(first, "one");
+  await untilComplete(supernode, taskId);
+  assert.deepEqual(first.requests, ["HEAD", `GET bytes=0-${content.length - 1}`]);
+  first.requests.length = 0;
+  assert.equal(await taskAt(first, "two"), taskId);
+  assert.equal(await taskAt(second, "one"), taskId);
+  for (const { requests } of [first, second]) {
+    assert.equal(requests[0], "HEAD");
+    const bytes = requests.slice(1).map((request) => /bytes=(\d+)-(\d+)/.exec(request)).map((range) => Number(range?.[2]) + 1 - Number(range?.[1]));
+    assert.deepEqual(bytes, Array.from({ length: 4 }, () => 16_384));
+  }
+  assert.notEqual(await taskAt(impostor, "one"), taskId);
+});
+
 test("small content comes in the answer, is read once, and outlives a restart and the origin", async (t) => {
   const content = randomBytes(5000);
   const web = await startWeb(t, content);

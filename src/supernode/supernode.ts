@@ -1,5 +1,5 @@
 /** A supernode: its parts, and how they are connected. */
-import { randomBytes } from "node:crypto";
+import { randomBytes, randomInt } from "node:crypto";
 import { existsSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import type { AddressInfo } from "node:net";
@@ -16,6 +16,7 @@ import { DiskStore } from "../peer/store/disk-store.ts";
 import { Peer } from "../peer/peer.ts";
 import { makePrivateFolder } from "../peer/private-folder.ts";
 import { RateGate } from "../peer/rate-gate.ts";
+import type { TaskId } from "../protocol/ids.ts";
 import { DEFAULT_SCHEDULER_CONFIG, Scheduler } from "../scheduler/index.ts";
 import { ApiViews } from "./api/api-views.ts";
 import { BufferPool } from "./cache/buffer-pool.ts";
@@ -30,6 +31,8 @@ import { SeedCache } from "./cache/seed-cache.ts";
 import { SiteEffects } from "./site-effects.ts";
 import { SmallContent } from "./small-content.ts";
 import { TaskJoins } from "./task-joins.ts";
+import { ContentPlaces } from "./tasks/content-places.ts";
+import { PlaceProver } from "./tasks/place-proof.ts";
 import { TaskResolver } from "./tasks/task-resolver.ts";
 import { topologyOf } from "./topology.ts";
 import { VersionMemory } from "./tasks/version-memory.ts";
@@ -130,7 +133,10 @@ async function compose(
     log,
     events: {
       onOpened: (...opened) => effects.seedOpened(...opened),
-      onRead: (...read) => effects.seedRead(...read),
+      onRead: (taskId, outcome) => {
+        if (outcome === "complete") void places.delivered(taskId);
+        effects.seedRead(taskId, outcome);
+      },
       onLength: (...length) => effects.lengthKnown(...length),
       onFailed: (taskId, error, discard) => {
         if (discard) resolver.forget(taskId);
@@ -140,14 +146,19 @@ async function compose(
     },
   });
   closers.push(() => seeds.close());
+  const prover = new PlaceProver({ origin, onRequest: (code) => meter.asked(code), randomInt });
+  closers.push(() => prover.close());
+  const isActive = (taskId: TaskId): boolean => joins.isActive(taskId);
+  const places = new ContentPlaces({ store, versions, prover, isActive, unixMs: Date.now, log });
   const resolver: TaskResolver = new TaskResolver({
     origin,
     store,
     versions,
+    places,
     key,
     log,
     freshness: config.freshness,
-    isActive: (taskId) => joins.isActive(taskId),
+    isActive,
     nowMs,
     unixMs: Date.now,
     random,

@@ -98,7 +98,7 @@ export class TaskJoins {
     this.#send(peer, {
       type: "joined",
       requestId: pending.requestId,
-      ...this.#described(seedTask.task.stored.record, resolved),
+      ...this.#described(ownWords(seedTask.task.stored.record, resolved), resolved),
       inline: null,
       ticket: this.#deps.key.signTicket({ taskId, peerId: peer.peerId, expiresUnixMs }),
       neighbours: neighbours.flatMap((neighbour) => describe(neighbour) ?? []),
@@ -187,6 +187,11 @@ export class TaskJoins {
   #send(peer: ConnectedPeer, message: SupernodeToPeer): void {
     peer.channel.send(message);
   }
+}
+
+/** The task as its files have it, in the words of the origin that this caller asked: another place's are not for him. */
+function ownWords(stored: TaskRecord, { info, record }: ResolvedTask): TaskRecord {
+  return info === undefined ? stored : { ...stored, contentType: record.contentType, headers: record.headers };
 }
 
 /** A task as peers are told of it. */

@@ -17,7 +17,7 @@ const info: OriginInfo = {
 
 function taskOf(source: Partial<Source>, version: Partial<OriginInfo> = {}, nonce = ""): string {
   const identity = identifySource({ url: "http://h/f", headers: {}, ...source }, secret);
-  return versionTaskId(identity, { ...info, ...version }, nonce);
+  return identity.content?.placeTaskId ?? versionTaskId(identity, { ...info, ...version }, nonce);
 }
 
 const signed = "http://h/f?X-Amz-Algorithm=A&X-Amz-Credential=c&X-Amz-Date=d&X-Amz-Expires=5&X-Amz-Signature=s&X-Amz-SignedHeaders=host";
@@ -33,6 +33,11 @@ const same: Record<string, readonly [ReturnType<typeof taskOf>, ReturnType<typeo
   "a GCS signature": [taskOf({ url: "http://h/f?a=1" }), taskOf({ url: "http://h/f?a=1&X-Goog-Signature=s&X-Goog-Date=d" })],
   "an Azure signature": [taskOf({}), taskOf({ url: "http://h/f?sv=1&sp=r&se=2026&sr=b&sig=x" })],
   "an OSS signature": [taskOf({}), taskOf({ url: "http://h/f?OSSAccessKeyId=k&Expires=1&Signature=s" })],
+  "an old S3 signature": [taskOf({}), taskOf({ url: "http://h/f?AWSAccessKeyId=k&Expires=1&Signature=s" })],
+  "an old GCS signature": [taskOf({}), taskOf({ url: "http://h/f?GoogleAccessId=k&Expires=1&Signature=s" })],
+  "an OSS signature, version 4": [taskOf({}), taskOf({ url: "http://h/f?x-oss-credential=c&x-oss-date=d&x-oss-expires=5&x-oss-signature=s&x-oss-signature-version=OSS4" })],
+  "an OBS signature": [taskOf({}), taskOf({ url: "http://h/f?AccessKeyId=k&Expires=1&Signature=s" })],
+  "an OBS signature, version 4": [taskOf({}), taskOf({ url: "http://h/f?X-Obs-Algorithm=a&X-Obs-Credential=c&X-Obs-Date=d&X-Obs-Expires=5&X-Obs-SignedHeaders=host&X-Obs-Signature=s" })],
   "a COS signature": [taskOf({}), taskOf({ url: "http://h/f?q-ak=k&q-signature=s&q-sign-time=1" })],
   "a CloudFront signature": [taskOf({}), taskOf({ url: "http://h/f?Expires=1&Signature=s&Key-Pair-Id=k" })],
   "a filtered parameter": [taskOf({}), taskOf({ url: "http://h/f?t=1", filteredQueryParameters: ["t"] })],
@@ -65,7 +70,7 @@ const different: Record<string, readonly [string, string]> = {
   "a tag": [taskOf({}), taskOf({ tag: "x" })],
   "an application": [taskOf({ tag: "x" }), taskOf({ application: "x" })],
   "a tag on a digest": [taskOf({ digest: `sha256:${hex}` }), taskOf({ digest: `sha256:${hex}`, tag: "x" })],
-  // Whoever else answers for a digest has to deliver the content himself.
+  // Each a place of its own, until it has shown that it holds the content.
   "a blob of two registries": [taskOf({ url: blob }), taskOf({ url: blob.replace("//r/", "//evil/") })],
   "a blob under two schemes": [taskOf({ url: blob }), taskOf({ url: blob.replace("http:", "https:") })],
   "a blob on two ports": [taskOf({ url: blob }), taskOf({ url: blob.replace("//r/", "//r:81/") })],
@@ -86,6 +91,22 @@ const different: Record<string, readonly [string, string]> = {
 for (const [name, [left, right]] of Object.entries(different)) {
   test(`${name}: two tasks`, () => assert.notEqual(left, right));
 }
+
+test("content is the same wherever it is; a tag or an application keeps it apart, a weak digest does not name it", () => {
+  const contentOf = (source: Partial<Source>) => identifySource({ url: "http://h/f", headers: {}, ...source }, secret).content;
+  const digest = `sha256:${hex}`;
+  const keyOf = (source: Partial<Source>): string | undefined => contentOf(source)?.contentKey;
+  assert.notEqual(keyOf({ url: blob }), undefined);
+  for (const url of [blob.replace("//r/", "//other/"), blob.replace("/a/b/", "/a/c/"), "http://h/g"]) {
+    assert.equal(keyOf({ url, digest }), keyOf({ url: blob }), url);
+    assert.notEqual(contentOf({ url, digest })?.placeKey, contentOf({ url: blob })?.placeKey, url);
+  }
+  assert.notEqual(keyOf({ url: blob, tag: "x" }), keyOf({ url: blob }));
+  assert.notEqual(keyOf({ url: blob, application: "x" }), keyOf({ url: blob }));
+  assert.notEqual(keyOf({ digest: `sha512:${hex}${hex}` }), keyOf({ digest }));
+  assert.equal(contentOf({ digest: `md5:${"a".repeat(32)}` }), undefined);
+  assert.equal(contentOf({ digest: `sha1:${"a".repeat(40)}` }), undefined);
+});
 
 test("a question is the same for those who would put it in the same words", () => {
   const keyOf = (source: Partial<Source>): string => identifySource({ url: "http://h/f", headers: {}, ...source }, secret).accessKey;

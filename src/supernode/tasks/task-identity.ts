@@ -1,9 +1,9 @@
 /**
  * Which task a source is: one version of one file, however it is spelt and whoever asks.
  *
- * Content known by a strong digest is one task per place that answers for it (see `placeOf`): that a caller may have it
- * is checked by asking that place in the caller's name (task-resolver.ts), and what one place gave, no other can grant.
- * Anything else is its URL and its version, and callers with credentials have tasks of their own, for the same URL may
+ * Content known by a strong digest is one task for all places that have shown that they hold it (content-places.ts); until
+ * then each place that answers for it (see `placeOf`) has a task of its own. That a caller may have it is checked by asking
+ * his place in his name (task-resolver.ts). Anything else is its URL and its version, and callers with credentials have tasks of their own, for the same URL may
  * mean another file to them.
  */
 import { createHash, createHmac, randomBytes } from "node:crypto";
@@ -17,14 +17,24 @@ import { dropVolatileParameters } from "./volatile-parameters.ts";
 export interface SourceIdentity {
   /** The content's digest, of whatever algorithm: what is read is held against it. */
   readonly digest: Digest | undefined;
-  /** Set when the digest and the place (and tag, application) name the task, whatever the version is called. */
-  readonly contentTaskId: TaskId | undefined;
+  /** Set when a strong digest (and tag, application) says what the content is, whatever the version is called. */
+  readonly content: ContentIdentity | undefined;
   /** What the origin is asked: equal for callers who would put the very same question. Keyed hash, safe to store. */
   readonly accessKey: string;
   /** The file without its version: equal for callers who mean the same file. Keyed hash, safe to store. */
   readonly fileKey: string;
   /** For people: no user info, no query values. */
   readonly displayUrl: string;
+}
+
+/** Content known by its digest, as one place gives it. The keys are keyed hashes, safe to store. */
+export interface ContentIdentity {
+  /** The task of this place alone. */
+  readonly placeTaskId: TaskId;
+  /** Equal for callers who ask the same place for the same content. */
+  readonly placeKey: string;
+  /** Equal for all who ask for the same content, wherever. */
+  readonly contentKey: string;
 }
 
 /**
@@ -47,16 +57,21 @@ export function identifySource(source: Source, secret: Uint8Array): SourceIdenti
   const place = placeOf(file, source, digestInUrl(url) === digest ? "" : scope);
   return {
     digest,
-    contentTaskId: isStrong ? hashTaskId(["digest", digest, keyedHash(secret, "place", place), ...separators]) : undefined,
+    content: isStrong
+      ? {
+          placeTaskId: hashTaskId(["digest", digest, keyedHash(secret, "place", place), ...separators]),
+          placeKey: keyedHash(secret, "proof", [digest, place, ...separators]),
+          contentKey: keyedHash(secret, "content", [digest, ...separators]),
+        }
+      : undefined,
     accessKey: keyedHash(secret, "access", asked),
     fileKey: keyedHash(secret, "file", [file.href, digest ?? "", scope, ...separators]),
     displayUrl: redactUrl(url),
   };
 }
 
-/** The task of a version. `nonce` for versions that the origin gives no name to (see {@link isVersioned}). */
+/** The task of a version of a URL. `nonce` for versions that the origin gives no name to (see {@link isVersioned}). */
 export function versionTaskId(identity: SourceIdentity, info: OriginInfo, nonce: string): TaskId {
-  if (identity.contentTaskId !== undefined) return identity.contentTaskId;
   const { etag, lastModified, lengthBytes } = info;
   // Servers behind one name often differ in Last-Modified only; a strong ETag settles it (file-version.ts).
   const isStrongEtag = etag !== undefined && etag.startsWith('"');
@@ -75,9 +90,9 @@ export function newVersionNonce(): string {
 }
 
 /**
- * All that says who is asked for the content: only the same question, but for the right to put it, may open what the
- * answer to an earlier one brought. An impostor's server, a repository of his own, a query or a header that lead there,
- * or a parameter declared volatile that is not, each make another place, which has to deliver the content itself.
+ * All that says who is asked for the content. An impostor's server, a repository of his own, a query or a header that lead
+ * there, or a parameter declared volatile that is not, each make another place, which has to show that it has the content
+ * before it opens what another place gave.
  *
  * @param file the URL without user info and volatile parameters
  */

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { randomInt } from "node:crypto";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -8,6 +9,8 @@ import { fromHttpStatus } from "../../origin/http-failure.ts";
 import { SigningKey, SignatureVerifier } from "../../peer/membership/credentials.ts";
 import type { TaskId } from "../../protocol/ids.ts";
 import { FakeOrigin, FakeStore, silentLog } from "../cache/seed-fixture.test.ts";
+import { ContentPlaces } from "./content-places.ts";
+import { PlaceProver } from "./place-proof.ts";
 import { TaskResolver } from "./task-resolver.ts";
 import { VersionMemory } from "./version-memory.ts";
 
@@ -25,16 +28,20 @@ function lab(
 ) {
   const clock = { nowMs: 0, unixMs: 1_000_000 };
   const active = new Set<TaskId>();
+  const prover = new PlaceProver({ origin, onRequest: () => {}, randomInt });
+  const isActive = (taskId: TaskId): boolean => active.has(taskId);
+  const unixMs = (): number => clock.unixMs;
   const resolver = new TaskResolver({
     origin,
     store,
     versions,
+    places: new ContentPlaces({ store, versions, prover, isActive, unixMs, log: silentLog }),
     key,
     log: silentLog,
     freshness: { revalidateMs: 1000, staleMs },
-    isActive: (taskId) => active.has(taskId),
+    isActive,
     nowMs: () => clock.nowMs,
-    unixMs: () => clock.unixMs,
+    unixMs,
     random: () => 0,
     sleep: () => Promise.resolve(),
   });
@@ -96,21 +103,6 @@ test("content known by digest is asked for once per caller, who is asked to be l
   const other = await resolver.resolve({ ...byDigest, headers: { authorization: "right" } }, undefined);
   assert.equal(other.taskId, first.taskId);
   assert.equal(origin.statCount, 3);
-});
-
-test("a server of somebody's own vouches for nothing that another gave", async () => {
-  const origin = new FakeOrigin(Buffer.alloc(1000));
-  const { resolver, store } = lab(origin);
-  const digest = `sha256:${"a".repeat(64)}`;
-  const owned = await resolver.resolve({ url: `http://registry/v2/private/blobs/${digest}`, headers: { authorization: "right" } }, undefined);
-  await complete(store, owned);
-  for (const url of [`http://impostor/v2/private/blobs/${digest}`, `http://registry/v2/mine/blobs/${digest}`, "http://impostor/file"]) {
-    // oxlint-disable-next-line no-await-in-loop -- cases
-    const theirs = await resolver.resolve({ url, headers: {}, digest }, owned.taskId);
-    assert.notEqual(theirs.taskId, owned.taskId, url);
-    // oxlint-disable-next-line no-await-in-loop -- cases
-    assert.equal(await store.find(theirs.taskId), undefined, url);
-  }
 });
 
 test("503 and then well is waited out; 404 is final and soon asked again", async () => {

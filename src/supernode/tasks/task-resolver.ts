@@ -15,6 +15,7 @@ import type { Source } from "../../protocol/control-messages.ts";
 import { pieceLengthFor } from "../../protocol/geometry.ts";
 import type { TaskId } from "../../protocol/ids.ts";
 import type { FreshnessConfig } from "../config.ts";
+import type { ContentPlaces } from "./content-places.ts";
 import { type KnownVersion, OriginQuestions, type OriginQuestionsDeps } from "./origin-questions.ts";
 import { identifySource, isVersioned, newVersionNonce, type SourceIdentity, versionTaskId } from "./task-identity.ts";
 import type { RememberedVersion, VersionMemory } from "./version-memory.ts";
@@ -22,6 +23,7 @@ import type { RememberedVersion, VersionMemory } from "./version-memory.ts";
 export interface TaskResolverDeps extends OriginQuestionsDeps {
   readonly store: Pick<PieceStore, "find">;
   readonly versions: VersionMemory;
+  readonly places: Pick<ContentPlaces, "taskFor">;
   readonly key: SigningKey;
   readonly log: Pick<Logger, "warn">;
   readonly freshness: FreshnessConfig;
@@ -66,7 +68,7 @@ export class TaskResolver {
   async resolve(source: Source, hint: TaskId | undefined): Promise<ResolvedTask> {
     const identity = identifySource(source, this.#secret);
     const remembered = this.#deps.versions.get(identity.accessKey);
-    const isByDigest = identity.contentTaskId !== undefined;
+    const isByDigest = identity.content !== undefined;
     try {
       const { info, confirmed } = await this.#questions.ask({
         key: identity.accessKey,
@@ -76,7 +78,8 @@ export class TaskResolver {
         // Content known by digest cannot change: what is remembered is that this caller may have it.
         rememberMs: isByDigest ? GRANT_MS : this.#freshness.revalidateMs,
       });
-      return this.#fresh(identity, source, info, confirmed ?? this.#taskOf(identity, info, hint));
+      const taskId = confirmed ?? (await this.#taskOf(identity, source, info, hint));
+      return this.#fresh(identity, source, info, taskId);
     } catch (thrown) {
       const error = toAppError(thrown);
       if (!error.retriable || remembered === undefined) throw error;
@@ -112,9 +115,9 @@ export class TaskResolver {
     return { taskId, info };
   }
 
-  #taskOf(identity: SourceIdentity, info: OriginInfo, hint: TaskId | undefined): TaskId {
-    if (isVersioned(info) || identity.contentTaskId !== undefined) return versionTaskId(identity, info, "");
-    return this.#namelessVersion(identity, info, hint);
+  async #taskOf(identity: SourceIdentity, source: Source, info: OriginInfo, hint: TaskId | undefined): Promise<TaskId> {
+    if (identity.content !== undefined) return await this.#deps.places.taskFor(identity.content, source, hint);
+    return isVersioned(info) ? versionTaskId(identity, info, "") : this.#namelessVersion(identity, info, hint);
   }
 
   #fresh(identity: SourceIdentity, source: Source, info: OriginInfo, taskId: TaskId): ResolvedTask {
@@ -167,7 +170,7 @@ export class TaskResolver {
   ): Promise<ResolvedTask | undefined> {
     if (!this.#mayBeStale(identity, remembered, hint)) return undefined;
     const { taskId } = remembered;
-    const staleMs = identity.contentTaskId === undefined ? this.#ageMs(remembered) : undefined;
+    const staleMs = identity.content === undefined ? this.#ageMs(remembered) : undefined;
     const stored = await this.#deps.store.find(taskId);
     if (stored === undefined) return undefined;
     try {
@@ -179,7 +182,7 @@ export class TaskResolver {
   }
 
   #mayBeStale(identity: SourceIdentity, remembered: RememberedVersion, hint: TaskId | undefined): boolean {
-    const limitMs = identity.contentTaskId === undefined ? (this.#freshness.staleMs ?? -1) : GRANT_WHILE_DOWN_MS;
+    const limitMs = identity.content === undefined ? (this.#freshness.staleMs ?? -1) : GRANT_WHILE_DOWN_MS;
     return hint === remembered.taskId || this.#ageMs(remembered) <= limitMs;
   }
 
