@@ -180,6 +180,13 @@ export const SUPERNODE_SETTINGS = {
     "While an origin cannot be asked, give out a file that it confirmed at most this long ago, to those to whom it said so, with its age.",
     { reloads: true, defaultText: "none: the download fails" },
   ),
+  serveStaleTags: setting(
+    kinds.durationOrNone,
+    "--serve-stale-tags",
+    24 * 60 * 60_000,
+    "The same for images' manifests by tag; none = never.",
+    { reloads: true },
+  ),
   labels,
   logLevel,
 };

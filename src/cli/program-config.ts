@@ -37,7 +37,7 @@ export function supernodeConfig(config: ResolvedConfig<typeof SUPERNODE_SETTINGS
     joinToken: supernodeToken(config),
     cache: cacheConfig(values),
     limits: rateLimits(values),
-    freshness: { revalidateMs: values.revalidateInterval, staleMs: values.serveStale },
+    freshness: { revalidateMs: values.revalidateInterval, staleMs: values.serveStale, staleTagMs: values.serveStaleTags },
     labels: values.labels,
     logLevel: values.logLevel,
   });

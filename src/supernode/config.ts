@@ -18,6 +18,8 @@ export interface FreshnessConfig {
   readonly revalidateMs: number;
   /** How long after the origin last confirmed it a file is still given out while the origin cannot be asked; undefined = never. */
   readonly staleMs: number | undefined;
+  /** The same for an image's manifest by tag: a registry that is down for an hour must not stop every rollout. */
+  readonly staleTagMs: number | undefined;
 }
 
 /** Everything that a supernode is told; parsed, checked and frozen by src/cli. */

@@ -17,7 +17,7 @@ import type { SupernodeConfig } from "./config.ts";
 import { startSupernode, type Supernode } from "./supernode.ts";
 
 const log = pino({ level: "silent" });
-const freshness = { revalidateMs: 1_000, staleMs: undefined };
+const freshness = { revalidateMs: 1_000, staleMs: undefined, staleTagMs: undefined };
 const limits = { downloadBytesPerSecond: undefined, uploadBytesPerSecond: undefined, originBytesPerSecond: undefined };
 
 /** A web server with one file under every path. */

@@ -219,7 +219,7 @@ function keyOf({ upstream, repository, caller }: ManifestRequest, reference: str
   return `${caller.scope} ${upstream.name} ${repositoryAt(upstream, repository)} ${reference}`;
 }
 
-const RELAYED = /^(?:x-dragonfly-[\w-]+|(?:docker-)?ratelimit-[\w-]+|warning)$/;
+const RELAYED = /^(?:x-dragonfly-[\w-]+|(?:docker-)?ratelimit-[\w-]+|warning|age)$/;
 
 /** What containerd takes (`MaxManifestSize`). */
 const MANIFEST_BYTES_MAX = 4 * 1048 * 1048;

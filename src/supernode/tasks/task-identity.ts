@@ -19,6 +19,8 @@ export interface SourceIdentity {
   readonly digest: Digest | undefined;
   /** Set when a strong digest (and tag, application) says what the content is, whatever the version is called. */
   readonly content: ContentIdentity | undefined;
+  /** An image's manifest by tag, at a registry. */
+  readonly isTag: boolean;
   /** What the origin is asked: equal for callers who would put the very same question. Keyed hash, safe to store. */
   readonly accessKey: string;
   /** The file without its version: equal for callers who mean the same file. Keyed hash, safe to store. */
@@ -64,6 +66,7 @@ export function identifySource(source: Source, secret: Uint8Array): SourceIdenti
           contentKey: keyedHash(secret, "content", [digest, ...separators]),
         }
       : undefined,
+    isTag: digest === undefined && /\/v2\/.+\/manifests\/[^/:]+$/.test(url.pathname),
     accessKey: keyedHash(secret, "access", asked),
     fileKey: keyedHash(secret, "file", [file.href, digest ?? "", scope, ...separators]),
     displayUrl: redactUrl(url),

@@ -38,7 +38,7 @@ function lab(
     places: new ContentPlaces({ store, versions, prover, isActive, unixMs, log: silentLog }),
     key,
     log: silentLog,
-    freshness: { revalidateMs: 1000, staleMs },
+    freshness: { revalidateMs: 1000, staleMs, staleTagMs: 2 * HOUR_MS },
     isActive,
     nowMs: () => clock.nowMs,
     unixMs,
@@ -164,7 +164,7 @@ test("while the origin answers 500, 502 or 504, what it last said stands, and th
 test("unless the operator allows it nothing stale is given out, but who took part goes on", async () => {
   const origin = new FakeOrigin(Buffer.alloc(1000));
   const { resolver, store, clock } = lab(origin, undefined, undefined, undefined);
-  resolver.setFreshness({ revalidateMs: 1000, staleMs: undefined });
+  resolver.setFreshness({ revalidateMs: 1000, staleMs: undefined, staleTagMs: undefined });
   const { taskId, ...resolved } = await resolver.resolve(source, undefined);
   await complete(store, { taskId, ...resolved });
   clock.nowMs = 2000;
@@ -189,6 +189,20 @@ test("what is stale is given out as long as the operator says, with its age", as
   assert.equal(await later(60_000), 60_000);
   assert.equal(await later(HOUR_MS - 60_000), HOUR_MS);
   await assert.rejects(later(1), { code: "ORIGIN_UNREACHABLE" });
+});
+
+test("an image's tag has a limit of its own", async () => {
+  const origin = new FakeOrigin(Buffer.alloc(1000));
+  const { resolver, store, clock } = lab(origin);
+  const tag = { url: "http://origin/v2/team/app/manifests/v1", headers: {} };
+  await complete(store, await resolver.resolve(tag, undefined));
+  clock.nowMs = clock.unixMs += 2 * HOUR_MS;
+  origin.statErrors = [down()];
+  assert.equal((await resolver.resolve(tag, undefined)).staleMs, 2 * HOUR_MS);
+  clock.nowMs = clock.unixMs += 1;
+  clock.nowMs += 2000;
+  origin.statErrors = Array.from({ length: 4 }, down);
+  await assert.rejects(resolver.resolve(tag, undefined), { code: "ORIGIN_UNREACHABLE" });
 });
 
 test("what is here is confirmed: 304 leaves it as it is, 200 with another version is another task", async () => {

@@ -182,8 +182,9 @@ export class TaskResolver {
   }
 
   #mayBeStale(identity: SourceIdentity, remembered: RememberedVersion, hint: TaskId | undefined): boolean {
-    const limitMs = identity.content === undefined ? (this.#freshness.staleMs ?? -1) : GRANT_WHILE_DOWN_MS;
-    return hint === remembered.taskId || this.#ageMs(remembered) <= limitMs;
+    const { staleMs, staleTagMs } = this.#freshness;
+    const limitMs = identity.content !== undefined ? GRANT_WHILE_DOWN_MS : identity.isTag ? staleTagMs : staleMs;
+    return hint === remembered.taskId || (limitMs !== undefined && this.#ageMs(remembered) <= limitMs);
   }
 
   #ageMs({ seenUnixMs }: RememberedVersion): number {
