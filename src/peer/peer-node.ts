@@ -5,6 +5,7 @@
 import { createServer, type Server } from "node:http";
 import { hostname } from "node:os";
 import { join as joinPath } from "node:path";
+import { setTimeout as sleepFor } from "node:timers/promises";
 import type { Registry } from "prom-client";
 import { AppError, isErrorCode, toAppError } from "../base/errors.ts";
 import type { Origin } from "../origin/origin.ts";
@@ -13,11 +14,13 @@ import type { HostInfo, Source, TaskInfo } from "../protocol/control-messages.ts
 import type { TaskId } from "../protocol/ids.ts";
 import type { CacheConfig, HostLabels, ListenAddress, RateLimits, SupernodeAddress } from "./config.ts";
 import type { Content, ContentInfo, ContentOpener, ContentRequest } from "./content.ts";
+import { bringPiece } from "./control/lease-client.ts";
 import { ControlClient, type JoinedMessage, type TaskFailedMessage } from "./control/control-client.ts";
 import { generatePeerId } from "./membership/credentials.ts";
 import { DirectOpener, type DirectOpenerDeps } from "./direct-content.ts";
 import { DiskStore } from "./store/disk-store.ts";
 import { type KeptTask, KeptTasks } from "./kept-tasks.ts";
+import { type Lease, LeaseReader } from "./lease-reader.ts";
 import { Peer, type PeerLog } from "./peer.ts";
 import { peerMetrics } from "./peer-metrics.ts";
 import { RateGate } from "./rate-gate.ts";
@@ -56,6 +59,9 @@ export class PeerNode implements ContentOpener {
   /** What became of tasks since they were last joined, while they may not be open here yet. The latest last. */
   readonly #failures = new Map<TaskId, TaskFailedMessage>();
   readonly #closing = new AbortController();
+  readonly #leases: LeaseReader;
+  /** Leases of tasks that are not open here; the supernode takes them back when nothing comes of them. */
+  readonly #early = new Map<TaskId, Lease>();
   readonly metrics: Registry;
   #publicKey: Uint8Array | undefined;
 
@@ -101,6 +107,19 @@ export class PeerNode implements ContentOpener {
       accuse: (taskId, accused, piece) => this.#control.send({ type: "accuse", taskId, peerId: accused, piece }),
       stored: (session) => this.#progressed(session.taskId),
     });
+    this.#leases = new LeaseReader({
+      origin: deps.origin,
+      limit: this.#originLimit,
+      bring: (lease, piece, bytes, ticket, signal) => {
+        const { supernode } = this.#control;
+        if (supernode === undefined) return Promise.reject(new AppError("SUPERNODE_UNREACHABLE", "there is no supernode to bring a piece to"));
+        return bringPiece({ supernode, peerId, ticket, lease, piece, bytes, signal });
+      },
+      failed: ({ taskId, leaseId }) => this.#control.send({ type: "leaseFailed", taskId, leaseId }),
+      log: deps.log,
+      random: Math.random,
+      sleep: (delayMs, signal) => sleepFor(delayMs, undefined, { signal }),
+    });
     this.metrics = peerMetrics(this.#peer, store, () => this.#control.connected);
     server.on("request", (request, response) => {
       if (this.#peer.handleRequest(request, response)) return;
@@ -132,7 +151,12 @@ export class PeerNode implements ContentOpener {
           }
         },
         onTaskFailed: (message) => this.#taskFailed(message),
-        onDisconnected: () => undefined,
+        onLease: (lease) => this.#lent(lease),
+        onLeaseRevoked: (leaseId) => this.#leaseRevoked(leaseId),
+        onDisconnected: () => {
+          this.#leases.close();
+          this.#early.clear();
+        },
       },
     });
   }
@@ -146,7 +170,7 @@ export class PeerNode implements ContentOpener {
     try {
       const joined = await this.#join(request.source, true, signal);
       if (joined.inline !== null) return new InlineContent(joined.task, Buffer.from(joined.inline, "base64"));
-      const kept = await this.#take(joined, request.source);
+      const kept = await this.#take(joined, request);
       const { limitBytesPerSecond } = request;
       kept.readerLimits.push(limitBytesPerSecond);
       kept.task.setDownloadLimit(largest(kept.readerLimits));
@@ -194,6 +218,7 @@ export class PeerNode implements ContentOpener {
   async close(): Promise<void> {
     this.#closing.abort();
     this.#control.close();
+    this.#leases.close();
     this.#kept.close();
     await this.#peer.close();
     this.#server.closeAllConnections();
@@ -207,22 +232,25 @@ export class PeerNode implements ContentOpener {
   }
 
   /** The task of a join's answer: opened, linked to its neighbours, one reader counted. */
-  async #take(joined: JoinedMessage, source: Source): Promise<KeptTask> {
+  async #take(joined: JoinedMessage, { source, backToSource }: ContentRequest): Promise<KeptTask> {
     const { taskId } = joined.task;
     const present = this.#kept.get(taskId);
     if (present !== undefined) {
-      this.#kept.use(present);
+      this.#kept.use(present, backToSource);
       present.task.connect(joined.neighbours, joined.ticket ?? present.task.session.ticket);
       return present;
     }
     if (this.#publicKey === undefined) throw new AppError("SUPERNODE_UNREACHABLE", "no supernode has registered us yet");
     const record = recordOf(joined, source, this.#publicKey);
     const task = await this.#peer.openTask(record, source.priority ?? "interactive");
-    const kept = this.#kept.hold(task, source, joined.task);
+    const kept = this.#kept.hold(task, source, joined.task, backToSource);
     kept.task.session.failure = undefined;
     kept.task.connect(joined.neighbours, joined.ticket ?? "");
     const failed = this.#failures.get(taskId);
     if (failed !== undefined) this.#fail(kept, failed);
+    const early = this.#early.get(taskId);
+    this.#early.delete(taskId);
+    if (early !== undefined) this.#lent(early);
     // What was here before counts at the supernode, too: others may have it from us.
     if (task.stored.have.count > 0) this.#rejoin(kept);
     return kept;
@@ -264,6 +292,20 @@ export class PeerNode implements ContentOpener {
           this.#log.warn({ taskId, error: toAppError(thrown).message }, "a task cannot be joined again");
         },
       );
+  }
+
+  /** The supernode wants us to read a part of a file from its origin, for all. */
+  #lent(lease: Lease): void {
+    const kept = this.#kept.get(lease.taskId);
+    // A join's answer and a lease may come together: the task's files are still being opened.
+    if (kept === undefined) this.#early.set(lease.taskId, lease);
+    else if (kept.mayReadOrigin && kept.task.session.lengthBytes !== undefined) this.#leases.read(lease, kept.task, kept.source);
+    else this.#control.send({ type: "leaseFailed", taskId: lease.taskId, leaseId: lease.leaseId });
+  }
+
+  #leaseRevoked(leaseId: number): void {
+    this.#leases.revoke(leaseId);
+    for (const [taskId, lease] of this.#early) if (lease.leaseId === leaseId) this.#early.delete(taskId);
   }
 
   /** The supernode has answered a join: what it said of the task before is over. */
