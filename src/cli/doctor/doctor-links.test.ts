@@ -94,6 +94,8 @@ async function supernode(token: string): Promise<{ readonly host: string; readon
       joinToken: { kind: "given", token },
       cache: { dataDirectory: mkdtempSync(join(directory, "supernode-")), quotaBytes: undefined, reservedFreeBytes: 0 },
       limits: { downloadBytesPerSecond: undefined, uploadBytesPerSecond: undefined, originBytesPerSecond: undefined },
+      freshness: { revalidateMs: 1_000, staleMs: undefined, staleTagMs: undefined },
+      leasePeerCountMax: 3,
       labels: {},
       logLevel: "silent",
     },
