@@ -121,6 +121,10 @@ export class SupernodeModel {
         );
       case "expel":
         throw new Error(`${effect.peerId} is expelled, yet nobody lies here`);
+      case "grantSpan":
+      case "revokeSpan":
+      case "nobodyReads":
+        throw new Error("peers are asked to read, yet no seed's disk fails here");
       case "forgetTask":
         return;
     }

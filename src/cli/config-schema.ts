@@ -230,6 +230,12 @@ export const SUPERNODE_SETTINGS = {
     "While an origin cannot be asked, give out a file that it confirmed at most this long ago, to those to whom it said so, with its age.",
     { reloads: true, defaultText: "none: the download fails" },
   ),
+  leasePeers: setting(
+    kinds.count,
+    "--lease-peers",
+    3,
+    "Most peers that read one file from its origin at a time when this supernode's disk cannot take it; 0 = none, then each reads for itself.",
+  ),
   serveStaleTags: setting(
     kinds.durationOrNone,
     "--serve-stale-tags",

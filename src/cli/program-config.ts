@@ -43,6 +43,7 @@ export function supernodeConfig(config: ResolvedConfig<typeof SUPERNODE_SETTINGS
     cache: cacheConfig(values),
     limits: rateLimits(values),
     freshness: { revalidateMs: values.revalidateInterval, staleMs: values.serveStale, staleTagMs: values.serveStaleTags },
+    leasePeerCountMax: values.leasePeers,
     labels: values.labels,
     logLevel: values.logLevel,
   });

@@ -81,6 +81,14 @@ export const rateOrNone: Kind<number | undefined> = noneOr(
 
 export const sizeOrNone: Kind<number | undefined> = noneOr(size);
 
+export const count: Kind<number> = scalar(
+  "COUNT",
+  "3",
+  "a whole number from 0 to 1000",
+  (text) => (/^\d{1,4}$/.test(text) && Number(text) <= 1000 ? Number(text) : undefined),
+  (value) => value,
+);
+
 export const duration: Kind<number> = scalar(
   "DURATION",
   "1s",

@@ -23,8 +23,8 @@ test("a second reader shares the task that is here", (t) => {
   t.after(() => kept.close());
   const first = fakeTask();
   const second = fakeTask();
-  const held = kept.hold(first.task, source, info);
-  assert.equal(kept.hold(second.task, source, info), held);
+  const held = kept.hold(first.task, source, info, true);
+  assert.equal(kept.hold(second.task, source, info, true), held);
   assert.deepEqual([first.released, second.released, held.readers], [0, 1, 2]);
 });
 
@@ -32,11 +32,11 @@ test("a worthless task stays with its readers until the last has gone, and other
   const kept = new KeptTasks();
   t.after(() => kept.close());
   const worthless = fakeTask();
-  const held = kept.hold(worthless.task, source, info);
-  kept.use(held);
+  const held = kept.hold(worthless.task, source, info, true);
+  kept.use(held, true);
   kept.expel(held);
   const anew = fakeTask();
-  const next = kept.hold(anew.task, source, info);
+  const next = kept.hold(anew.task, source, info, true);
   assert.notEqual(next, held);
   kept.leave(held);
   assert.equal(worthless.released, 0);
@@ -49,7 +49,7 @@ test("a worthless task stays with its readers until the last has gone, and other
 test("a worthless task without readers goes at once", () => {
   const kept = new KeptTasks();
   const worthless = fakeTask();
-  const held = kept.hold(worthless.task, source, info);
+  const held = kept.hold(worthless.task, source, info, true);
   kept.leave(held);
   kept.expel(held);
   assert.equal(worthless.released, 1);

@@ -16,6 +16,8 @@ export interface KeptTask {
   readers: number;
   /** What each reader allows the task, in bytes per second; undefined = no limit of its own. */
   readonly readerLimits: (number | undefined)[];
+  /** Somebody who reads it lets this host read the origin. */
+  mayReadOrigin: boolean;
   toldQuarter: number;
   timer: NodeJS.Timeout | undefined;
   /** When our ticket is to be renewed. */
@@ -36,22 +38,23 @@ export class KeptTasks {
   }
 
   /** Adds a task with one reader, or one reader to the task that is here (then `task` is released). */
-  hold(task: PeerTask, source: Source, info: TaskInfo): KeptTask {
+  hold(task: PeerTask, source: Source, info: TaskInfo, mayReadOrigin: boolean): KeptTask {
     const taskId = task.session.taskId;
     const present = this.#kept.get(taskId);
     if (present !== undefined) {
       task.release();
-      this.use(present);
+      this.use(present, mayReadOrigin);
       return present;
     }
     const kept: KeptTask = {
-      task, source, info, readers: 1, readerLimits: [], toldQuarter: 0, timer: undefined, renewal: undefined, isWorthless: false,
+      task, source, info, readers: 1, readerLimits: [], mayReadOrigin, toldQuarter: 0, timer: undefined, renewal: undefined, isWorthless: false,
     };
     this.#kept.set(taskId, kept);
     return kept;
   }
 
-  use(kept: KeptTask): void {
+  use(kept: KeptTask, mayReadOrigin: boolean): void {
+    kept.mayReadOrigin ||= mayReadOrigin;
     clearTimeout(kept.timer);
     kept.timer = undefined;
     kept.readers++;

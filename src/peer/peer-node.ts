@@ -5,6 +5,7 @@
 import { createServer, type Server } from "node:http";
 import { hostname } from "node:os";
 import { join as joinPath } from "node:path";
+import { setTimeout as sleepFor } from "node:timers/promises";
 import type { Registry } from "prom-client";
 import { AppError, isErrorCode, toAppError } from "../base/errors.ts";
 import type { Origin } from "../origin/origin.ts";
@@ -13,6 +14,7 @@ import type { HostInfo, Source, TaskInfo } from "../protocol/control-messages.ts
 import type { TaskId } from "../protocol/ids.ts";
 import type { CacheConfig, HostLabels, ListenAddress, RateLimits, SupernodeAddress } from "./config.ts";
 import type { Content, ContentInfo, ContentOpener, ContentRequest } from "./content.ts";
+import { bringPiece } from "./control/lease-client.ts";
 import { ControlClient, type JoinedMessage, type TaskFailedMessage } from "./control/control-client.ts";
 import { generatePeerId } from "./membership/credentials.ts";
 import { SupernodeClock } from "./membership/supernode-clock.ts";
@@ -20,6 +22,7 @@ import { parseTicket } from "./membership/tickets.ts";
 import { DirectOpener, type DirectOpenerDeps } from "./direct-content.ts";
 import { DiskStore } from "./store/disk-store.ts";
 import { type KeptTask, KeptTasks } from "./kept-tasks.ts";
+import { type Lease, LeaseReader } from "./lease-reader.ts";
 import { Peer, type PeerLog } from "./peer.ts";
 import { peerMetrics } from "./peer-metrics.ts";
 import { RateGate } from "./rate-gate.ts";
@@ -59,6 +62,9 @@ export class PeerNode implements ContentOpener {
   readonly #failures = new Map<TaskId, TaskFailedMessage>();
   readonly #clock = new SupernodeClock();
   readonly #closing = new AbortController();
+  readonly #leases: LeaseReader;
+  /** Leases of tasks that are not open here; the supernode takes them back when nothing comes of them. */
+  readonly #early = new Map<TaskId, Lease>();
   readonly metrics: Registry;
   #publicKey: Uint8Array | undefined;
 
@@ -105,6 +111,19 @@ export class PeerNode implements ContentOpener {
       accuse: (taskId, accused, piece) => this.#control.send({ type: "accuse", taskId, peerId: accused, piece }),
       stored: (session) => this.#progressed(session.taskId),
     });
+    this.#leases = new LeaseReader({
+      origin: deps.origin,
+      limit: this.#originLimit,
+      bring: (lease, piece, bytes, ticket, signal) => {
+        const { supernode } = this.#control;
+        if (supernode === undefined) return Promise.reject(new AppError("SUPERNODE_UNREACHABLE", "there is no supernode to bring a piece to"));
+        return bringPiece({ supernode, peerId, ticket, lease, piece, bytes, signal });
+      },
+      failed: ({ taskId, leaseId }) => this.#control.send({ type: "leaseFailed", taskId, leaseId }),
+      log: deps.log,
+      random: Math.random,
+      sleep: (delayMs, signal) => sleepFor(delayMs, undefined, { signal }),
+    });
     this.metrics = peerMetrics(this.#peer, store, () => this.#control.connected);
     server.on("request", (request, response) => {
       if (this.#peer.handleRequest(request, response)) return;
@@ -139,7 +158,13 @@ export class PeerNode implements ContentOpener {
           }
         },
         onTaskFailed: (message) => this.#taskFailed(message),
-        onDisconnected: () => this.#clock.disconnected(),
+        onLease: (lease) => this.#lent(lease),
+        onLeaseRevoked: (leaseId) => this.#leaseRevoked(leaseId),
+        onDisconnected: () => {
+          this.#clock.disconnected();
+          this.#leases.close();
+          this.#early.clear();
+        },
       },
     });
   }
@@ -153,7 +178,7 @@ export class PeerNode implements ContentOpener {
     try {
       const joined = await this.#join(request.source, true, signal);
       if (joined.inline !== null) return new InlineContent(joined.task, Buffer.from(joined.inline, "base64"));
-      const kept = await this.#take(joined, request.source);
+      const kept = await this.#take(joined, request);
       const { limitBytesPerSecond } = request;
       kept.readerLimits.push(limitBytesPerSecond);
       kept.task.setDownloadLimit(largest(kept.readerLimits));
@@ -201,6 +226,7 @@ export class PeerNode implements ContentOpener {
   async close(): Promise<void> {
     this.#closing.abort();
     this.#control.close();
+    this.#leases.close();
     this.#kept.close();
     await this.#peer.close();
     this.#server.closeAllConnections();
@@ -214,11 +240,11 @@ export class PeerNode implements ContentOpener {
   }
 
   /** The task of a join's answer: opened, linked to its neighbours, one reader counted. */
-  async #take(joined: JoinedMessage, source: Source): Promise<KeptTask> {
+  async #take(joined: JoinedMessage, { source, backToSource }: ContentRequest): Promise<KeptTask> {
     const { taskId } = joined.task;
     const present = this.#kept.get(taskId);
     if (present !== undefined) {
-      this.#kept.use(present);
+      this.#kept.use(present, backToSource);
       present.source = source;
       this.#connect(present, joined);
       return present;
@@ -226,11 +252,14 @@ export class PeerNode implements ContentOpener {
     if (this.#publicKey === undefined) throw new AppError("SUPERNODE_UNREACHABLE", "no supernode has registered us yet");
     const record = recordOf(joined, source, this.#publicKey);
     const task = await this.#peer.openTask(record, source.priority ?? "interactive");
-    const kept = this.#kept.hold(task, source, joined.task);
+    const kept = this.#kept.hold(task, source, joined.task, backToSource);
     kept.task.session.failure = undefined;
     this.#connect(kept, joined);
     const failed = this.#failures.get(taskId);
     if (failed !== undefined) this.#fail(kept, failed);
+    const early = this.#early.get(taskId);
+    this.#early.delete(taskId);
+    if (early !== undefined) this.#lent(early);
     // What was here before counts at the supernode, too: others may have it from us.
     if (task.stored.have.count > 0) this.#rejoin(kept);
     return kept;
@@ -295,6 +324,20 @@ export class PeerNode implements ContentOpener {
     };
     const delayMs = leftMs > 0 ? Math.min(Math.max(leftMs / 2, RENEWAL_MS_MIN), RENEWAL_MS_MAX) : RENEWAL_LATE_MS;
     kept.renewal = setTimeout(renew, delayMs).unref();
+  }
+
+  /** The supernode wants us to read a part of a file from its origin, for all. */
+  #lent(lease: Lease): void {
+    const kept = this.#kept.get(lease.taskId);
+    // A join's answer and a lease may come together: the task's files are still being opened.
+    if (kept === undefined) this.#early.set(lease.taskId, lease);
+    else if (kept.mayReadOrigin && kept.task.session.lengthBytes !== undefined) this.#leases.read(lease, kept.task, kept.source);
+    else this.#control.send({ type: "leaseFailed", taskId: lease.taskId, leaseId: lease.leaseId });
+  }
+
+  #leaseRevoked(leaseId: number): void {
+    this.#leases.revoke(leaseId);
+    for (const [taskId, lease] of this.#early) if (lease.leaseId === leaseId) this.#early.delete(taskId);
   }
 
   /** The supernode has answered a join: what it said of the task before is over. */

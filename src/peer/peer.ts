@@ -6,6 +6,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import type { Logger } from "pino";
+import { AppError } from "../base/errors.ts";
 import type { RateFlow } from "../base/rate-budget.ts";
 import type { ByteSources, Neighbour } from "../protocol/control-messages.ts";
 import type { PeerId, TaskId } from "../protocol/ids.ts";
@@ -27,7 +28,13 @@ export interface PeerTask {
   /** Dials neighbours (existing links are reused) and joins the task on the links, showing `ticket`; a new one to all. */
   connect(neighbours: readonly Neighbour[], ticket: string): void;
   disconnect(peerIds: readonly PeerId[]): void;
-  /** A piece read from the origin by this peer (seed, or lease holder): stored, then offered at once. */
+  /**
+   * A piece read from the origin by this peer under a lease, with the supernode's proof: stored, then offered at once.
+   * Buffer rules as StoredTask.storeVerified. One that is here already is left as it is.
+   * @throws AppError PIECE_DIGEST_MISMATCH when the proof is not the supernode's, or not this piece's
+   */
+  addProven(piece: number, bytes: Uint8Array, proof: PieceProof): Promise<void>;
+  /** A piece read from the origin by this peer, the seed: stored, then offered at once. */
   addOwn(piece: number, bytes: Uint8Array, sign: (digest: Uint8Array) => Uint8Array): Promise<PieceProof>;
   setLength(lengthBytes: number, signature: Uint8Array): Promise<void>;
   /** Tells the swarm where a reader is blocked; undefined when it is done. */
@@ -291,6 +298,16 @@ export class Peer implements PeerService {
         session.count("originBytes", bytes.length);
         this.#driver.storedPiece(session, piece);
         return proof;
+      },
+      addProven: async (piece, bytes, proof) => {
+        if (session.stored.have.has(piece)) return;
+        const { taskId, verifier } = session;
+        const isSigned = verifier.verifyPiece(taskId, piece, bytes.length, proof.digest, proof.signature);
+        if (!isSigned || (await session.stored.storeVerified(piece, bytes, proof)) === "mismatch") {
+          throw new AppError("PIECE_DIGEST_MISMATCH", `piece ${piece} is not what the supernode signed`);
+        }
+        session.count("originBytes", bytes.length);
+        this.#driver.storedPiece(session, piece);
       },
       setLength: (lengthBytes, signature) => this.#driver.setLength(session, lengthBytes, signature),
       readerAt: (readerId, piece) =>

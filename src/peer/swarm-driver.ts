@@ -31,6 +31,9 @@ interface Arrival {
 const PROGRESS_BYTES = 64 * 1024;
 const PROGRESS_MS = 100;
 
+/** What a full disk cannot take is not sent to it again and again. */
+const REFUSE_MS = 5_000;
+
 export interface SwarmDriverDeps {
   readonly links: LinkTable;
   readonly nowMs: () => number;
@@ -320,8 +323,9 @@ export class SwarmDriver {
   }
 
   #accept(link: Link, session: TaskSession, channel: number, piece: number): void {
-    if (!this.#buffers.hasRoom) {
-      link.send({ type: "decline", channel, piece, reason: "busy" });
+    const isFull = session.refusesUntilMs > this.#deps.nowMs();
+    if (isFull || !this.#buffers.hasRoom) {
+      link.send({ type: "decline", channel, piece, reason: isFull ? "unwanted" : "busy" });
       return this.feed({ type: "receiveCancelled", linkId: link.linkId, taskId: session.taskId, piece });
     }
     const arrivals = this.#arrivals.get(link) ?? new Map<number, Arrival>();
@@ -416,6 +420,7 @@ export class SwarmDriver {
     } catch (thrown) {
       const error = toAppError(thrown, "DISK_FAILED");
       session.failure ??= new AppError(error.code, error.message, { cause: thrown });
+      session.refusesUntilMs = this.#deps.nowMs() + REFUSE_MS;
       this.#deps.log.warn({ taskId, piece, error: error.message }, "a piece cannot be stored");
       this.feed({ type: "pieceLost", taskId, piece });
       session.wake();

@@ -22,6 +22,8 @@ export class TaskSession {
   /** Why the task cannot be completed through the swarm; readers get it once they need what is missing. */
   failure: AppError | undefined;
   holders = 1;
+  /** The disk has just refused a piece: until then no other is taken in. */
+  refusesUntilMs = 0;
   /** Proofs of pieces offered but not stored yet. */
   readonly proofs = new Map<number, PieceProof>();
   readonly #bytes = { seedBytes: 0, peerBytes: 0, originBytes: 0 };

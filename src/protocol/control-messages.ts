@@ -103,6 +103,8 @@ export const peerToSupernodeSchema = z.discriminatedUnion("type", [
   }),
   /** This neighbour sent a piece with a wrong digest, or a forged signature. */
   z.object({ type: z.literal("accuse"), taskId: taskIdSchema, peerId: peerIdSchema, piece: z.number().int() }),
+  /** The span lent cannot be read to its end from here. */
+  z.object({ type: z.literal("leaseFailed"), taskId: taskIdSchema, leaseId: requestId }),
   /** No longer part of the task, and no pieces of it to give. */
   z.object({ type: z.literal("leave"), taskId: taskIdSchema }),
 ]);
@@ -150,6 +152,15 @@ export const supernodeToPeerSchema = z.discriminatedUnion("type", [
     lengthBytes: z.number().refine(isFileLength),
     signature: base64,
   }),
+  /** Read these pieces from the origin, and bring each to `PUT /v1/tasks/{id}/leases/{lease}/pieces/{n}`. */
+  z.object({
+    type: z.literal("lease"),
+    taskId: taskIdSchema,
+    leaseId: requestId,
+    firstPiece: z.number().int().nonnegative(),
+    endPiece: z.number().int().positive(),
+  }),
+  z.object({ type: z.literal("leaseRevoked"), taskId: taskIdSchema, leaseId: requestId }),
   /** The origin cannot be read to its end; what arrived stays valid unless `discard`. */
   z.object({
     type: z.literal("taskFailed"),

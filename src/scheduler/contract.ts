@@ -10,6 +10,12 @@ export interface Topology {
   readonly rack?: string;
 }
 
+/** Pieces [firstPiece, endPiece) of a task. */
+export interface PieceSpan {
+  readonly firstPiece: number;
+  readonly endPiece: number;
+}
+
 /** Past tense: it has already happened. */
 export type SchedulerInput =
   /** A peer's control connection is up. `seed` peers may read the origin. `dialable`: others can open links to it. */
@@ -55,6 +61,12 @@ export type SchedulerInput =
     }
   /** The lease holder's read of the origin ended: whole, or failed. */
   | { readonly type: "originRead"; readonly taskId: TaskId; readonly holder: PeerId; readonly outcome: "complete" | "failed" }
+  /** The seeds turned out unable to read these pieces: peers may. Disjoint, ascending; none: no peers are needed any more. */
+  | { readonly type: "readersWanted"; readonly taskId: TaskId; readonly spans: readonly PieceSpan[] }
+  /** Of a span lent to a peer all before `nextPiece` has come; its end ends the lease. */
+  | { readonly type: "spanProgressed"; readonly taskId: TaskId; readonly leaseId: number; readonly nextPiece: number }
+  /** The peer cannot read its span, or what it brought is wrong. */
+  | { readonly type: "spanFailed"; readonly taskId: TaskId; readonly leaseId: number }
   | { readonly type: "deadlineReached" };
 
 /** Imperative: it has not happened yet. Executed in order. */
@@ -77,6 +89,12 @@ export type SchedulerEffect =
     }
   /** `holder` may read the task's origin from now on: the only one until `originRead` or its disconnection. */
   | { readonly type: "grantLease"; readonly taskId: TaskId; readonly holder: PeerId }
+  /** `holder`, who is no seed, may read these pieces from the task's origin. */
+  | ({ readonly type: "grantSpan"; readonly taskId: TaskId; readonly holder: PeerId; readonly leaseId: number } & PieceSpan)
+  /** Nothing more of that span is taken from `holder`, who may be gone. */
+  | { readonly type: "revokeSpan"; readonly taskId: TaskId; readonly holder: PeerId; readonly leaseId: number }
+  /** Peers are wanted to read, and none is left who could. They are no longer wanted. */
+  | { readonly type: "nobodyReads"; readonly taskId: TaskId }
   /** Nobody has been part of the task for a while: its soft state is gone. */
   | { readonly type: "forgetTask"; readonly taskId: TaskId }
   /** `peerId` gave bad pieces to several others: it takes part in nothing of this task any more. */
@@ -95,6 +113,12 @@ export interface SchedulerConfig {
   readonly disconnectedPeerMs: number;
   /** Accusers (different peers) that expel a peer from a task. */
   readonly accuserCountMax: number;
+  /** Peers that may read one task's origin at a time in the seeds' stead; 0 = none ever. */
+  readonly spanHolderCountMax: number;
+  /** Most pieces lent to one peer at a time. */
+  readonly spanPieceCount: number;
+  /** A peer that brings no piece of its span for this long loses it. */
+  readonly spanMs: number;
 }
 
 export const DEFAULT_SCHEDULER_CONFIG: SchedulerConfig = {
@@ -104,6 +128,9 @@ export const DEFAULT_SCHEDULER_CONFIG: SchedulerConfig = {
   emptyTaskMs: 120_000,
   disconnectedPeerMs: 10_000,
   accuserCountMax: 2,
+  spanHolderCountMax: 3,
+  spanPieceCount: 16,
+  spanMs: 20_000,
 };
 
 /** Read-only view for REST and transcripts; arrays in stable order. */
@@ -118,6 +145,9 @@ export interface SchedulerSnapshot {
   readonly tasks: readonly {
     readonly taskId: TaskId;
     readonly leaseHolder: PeerId | undefined;
+    readonly spanLeases: readonly ({ readonly leaseId: number; readonly holder: PeerId } & PieceSpan)[];
+    /** Wanted of peers, and lent to nobody. */
+    readonly unreadSpans: readonly PieceSpan[];
     readonly members: readonly {
       readonly peerId: PeerId;
       readonly pieceCount: number;

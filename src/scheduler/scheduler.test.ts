@@ -71,6 +71,10 @@ class World {
     return task?.members.find((member) => member.peerId === name)?.neighbours ?? [];
   }
 
+  want(...spans: (readonly [firstPiece: number, endPiece: number])[]): readonly SchedulerEffect[] {
+    return this.step({ type: "readersWanted", taskId: TASK, spans: spans.map(([firstPiece, endPiece]) => ({ firstPiece, endPiece })) });
+  }
+
   leaseHolder(): string | undefined {
     return this.scheduler.snapshot().tasks.find((candidate) => candidate.taskId === TASK)?.leaseHolder;
   }
@@ -271,6 +275,71 @@ test("an origin read to its end gives no second lease", () => {
   assert.ok(!world.enter("a").some((effect) => effect.type === "grantLease"));
 });
 
+function granted(effects: readonly SchedulerEffect[]): readonly string[] {
+  return effects.flatMap((effect) => (effect.type === "grantSpan" ? [`${effect.holder} ${effect.firstPiece}-${effect.endPiece}`] : []));
+}
+
+function leaseOf(effects: readonly SchedulerEffect[], holder: string): number {
+  const grant = effects.find((effect) => effect.type === "grantSpan" && effect.holder === holder);
+  assert.ok(grant?.type === "grantSpan", `${holder} has a span`);
+  return grant.leaseId;
+}
+
+test("what the seed cannot read a configured few peers read, in spans that do not overlap, lowest first", () => {
+  const world = new World({ spanHolderCountMax: 2, spanPieceCount: 30 });
+  world.enter("seed", { seed: true });
+  for (const name of ["a", "b", "c"]) world.enter(name);
+  const effects = world.want([10, 50], [70, 100]);
+  assert.deepEqual(granted(effects), ["a 10-40", "b 40-50"]);
+  const leaseId = leaseOf(effects, "b");
+  assert.deepEqual(world.step({ type: "spanProgressed", taskId: TASK, leaseId, nextPiece: 45 }), []);
+  assert.deepEqual(granted(world.step({ type: "spanProgressed", taskId: TASK, leaseId, nextPiece: 50 })), ["b 70-100"]);
+});
+
+test("the rest of a span goes to another when its holder fails, goes, or brings nothing", () => {
+  for (const how of ["fails", "disconnects", "leaves", "sleeps"] as const) {
+    const world = new World({ spanHolderCountMax: 1, spanPieceCount: 100 });
+    world.enter("seed", { seed: true });
+    for (const name of ["a", "b"]) world.enter(name);
+    const leaseId = leaseOf(world.want([0, 100]), "a");
+    world.wait(DEFAULT_SCHEDULER_CONFIG.spanMs - 1);
+    world.step({ type: "spanProgressed", taskId: TASK, leaseId, nextPiece: 40 });
+    const peerId = "a" as PeerId;
+    const effects =
+      how === "fails" ? world.step({ type: "spanFailed", taskId: TASK, leaseId })
+      : how === "disconnects" ? world.step({ type: "peerDisconnected", peerId })
+      : how === "leaves" ? world.step({ type: "taskLeft", peerId, taskId: TASK })
+      : world.wait(DEFAULT_SCHEDULER_CONFIG.spanMs);
+    assert.deepEqual(granted(effects), ["b 40-100"], how);
+    assert.ok(effects.some((effect) => effect.type === "revokeSpan" && effect.holder === "a"), how);
+    assert.deepEqual(world.step({ type: "spanProgressed", taskId: TASK, leaseId, nextPiece: 100 }), [], "its word counts no more");
+  }
+});
+
+test("when nobody is left who could read, that is said, once", () => {
+  const world = new World();
+  world.enter("seed", { seed: true });
+  world.enter("a");
+  world.enter("full", {}, PIECES);
+  const leaseId = leaseOf(world.want([0, 5]), "a");
+  assert.deepEqual(world.step({ type: "spanFailed", taskId: TASK, leaseId }), [
+    { type: "revokeSpan", taskId: TASK, holder: "a", leaseId },
+    { type: "nobodyReads", taskId: TASK },
+  ]);
+  assert.deepEqual(granted(world.enter("b")), []);
+  assert.deepEqual(granted(world.want([0, 5])), ["b 0-5"], "who failed is not asked again");
+});
+
+test("no peer reads when none may, and whoever reads stops when it is no longer wanted", () => {
+  const none = new World({ spanHolderCountMax: 0 });
+  none.enter("a");
+  assert.deepEqual(none.want([0, 5]), [{ type: "nobodyReads", taskId: TASK }]);
+  const world = new World();
+  world.enter("a");
+  const leaseId = leaseOf(world.want([0, 5]), "a");
+  assert.deepEqual(world.want(), [{ type: "revokeSpan", taskId: TASK, holder: "a", leaseId }]);
+});
+
 test("one accusation cuts the edge, a second peer's expels", () => {
   const world = new World();
   for (const name of ["liar", "a", "b", "c", "d"]) world.enter(name);
@@ -328,10 +397,14 @@ const input: fc.Arbitrary<SchedulerInput> = fc.oneof(
   { weight: 1, arbitrary: fc.record({ type: fc.constant("peerAccused" as const), accuser: peerId, accused: peerId, taskId, piece: fc.nat(PIECES) }) },
   { weight: 1, arbitrary: fc.record({ type: fc.constant("originRead" as const), taskId, holder: peerId,
       outcome: fc.constantFrom("complete" as const, "failed" as const) }) },
+  { weight: 2, arbitrary: fc.record({ type: fc.constant("readersWanted" as const), taskId,
+      spans: fc.constantFrom([], [{ firstPiece: 0, endPiece: 100 }], [{ firstPiece: 3, endPiece: 9 }, { firstPiece: 50, endPiece: 70 }]) }) },
+  { weight: 4, arbitrary: fc.record({ type: fc.constant("spanProgressed" as const), taskId, leaseId: fc.integer({ min: 1, max: 12 }), nextPiece: fc.nat(PIECES) }) },
+  { weight: 2, arbitrary: fc.record({ type: fc.constant("spanFailed" as const), taskId, leaseId: fc.integer({ min: 1, max: 12 }) }) },
   { weight: 3, arbitrary: fc.constant({ type: "deadlineReached" as const }) },
 );
 const log = fc.array(fc.record({ input, afterMs: fc.constantFrom(0, 1, 50, 4_000, 11_000, 40_000) }), { maxLength: 120, size: "max" });
-const small: SchedulerConfig = { ...DEFAULT_SCHEDULER_CONFIG, neighbourCount: 3, neighbourCountMax: 4, seedNeighbourCountMax: 5 };
+const small: SchedulerConfig = { ...DEFAULT_SCHEDULER_CONFIG, neighbourCount: 3, neighbourCountMax: 4, seedNeighbourCountMax: 5, spanHolderCountMax: 2, spanPieceCount: 8 };
 
 test("property: an input log replayed gives byte-identical effects", () => {
   fc.assert(
@@ -401,6 +474,17 @@ test("property: the invariants hold after any inputs", () => {
           }
           const holder = task.leaseHolder;
           if (holder !== undefined) assert.ok(members.has(holder) && connected.get(holder)?.seed && connected.get(holder)?.connected, "S4");
+          assert.ok(task.spanLeases.length <= small.spanHolderCountMax, "S8: a configured few");
+          assert.equal(new Set(task.spanLeases.map(({ holder }) => holder)).size, task.spanLeases.length, "S8: one span each");
+          for (const { holder } of task.spanLeases) {
+            assert.ok(members.has(holder) && connected.get(holder)?.seed === false && connected.get(holder)?.connected, "S8: held by members");
+          }
+          const spans = [...task.spanLeases, ...task.unreadSpans].sort((left, right) => left.firstPiece - right.firstPiece);
+          for (const [at, span] of spans.entries()) {
+            assert.ok(span.firstPiece < span.endPiece && span.firstPiece >= (spans[at - 1]?.endPiece ?? 0), "S8: spans do not overlap");
+          }
+          if (task.unreadSpans.length > 0) assert.ok(task.spanLeases.length > 0, "S8: nobody waits for nobody");
+          if (task.spanLeases.length > 0) assert.ok(scheduler.nextDeadlineMs() !== undefined, "S6: a span has a deadline");
           const plain = task.members.some((member) => !member.peerId.startsWith("seed"));
           if (!plain && holder === undefined) assert.ok(scheduler.nextDeadlineMs() !== undefined, "S6: an empty task has a deadline");
         }

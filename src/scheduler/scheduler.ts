@@ -6,6 +6,7 @@ import { Prng } from "../base/prng.ts";
 import type { PeerId, TaskId } from "../protocol/ids.ts";
 import type { SchedulerConfig, SchedulerEffect, SchedulerInput, SchedulerSnapshot } from "./contract.ts";
 import { grantLeaseIfNeeded, releaseLease } from "./origin-lease.ts";
+import { PeerLeases } from "./peer-leases.ts";
 import { NeighbourSelector } from "./select-neighbours.ts";
 import { snapshotOf } from "./snapshot.ts";
 import { Tables, type Member, type Peer, type Task } from "./state.ts";
@@ -26,6 +27,7 @@ export class Scheduler {
   readonly #config: SchedulerConfig;
   readonly #tables: Tables;
   readonly #selector: NeighbourSelector;
+  readonly #peerLeases: PeerLeases;
   // Each delay is a constant and time does not decrease, so insertion order is the order of the deadlines.
   readonly #disconnectedUntil = new Map<Peer, number>();
   readonly #emptyUntil = new Map<Task, number>();
@@ -39,7 +41,9 @@ export class Scheduler {
     assert(config.neighbourCountMax >= config.neighbourCount, "neighbourCountMax is at least neighbourCount");
     assert(config.seedNeighbourCountMax >= 1, "a seed has at least one neighbour");
     assert(config.accuserCountMax >= 1, "somebody must accuse before a peer is expelled");
+    assert(config.spanHolderCountMax >= 0 && config.spanPieceCount >= 1 && config.spanMs >= 1, "spans have pieces and time");
     this.#config = config;
+    this.#peerLeases = new PeerLeases(config);
     this.#tables = new Tables(config);
     this.#selector = new NeighbourSelector(this.#tables, new Prng(seed));
   }
@@ -82,6 +86,15 @@ export class Scheduler {
       case "originRead":
         this.#originRead(input);
         break;
+      case "readersWanted":
+        this.#withTask(input.taskId, (task) => this.#peerLeases.want(task, input.spans, this.#nowMs, this.#effects));
+        break;
+      case "spanProgressed":
+        this.#withTask(input.taskId, (task) => this.#peerLeases.progressed(task, input.leaseId, input.nextPiece, this.#nowMs, this.#effects));
+        break;
+      case "spanFailed":
+        this.#withTask(input.taskId, (task) => this.#peerLeases.failed(task, input.leaseId, this.#nowMs, this.#effects));
+        break;
       case "deadlineReached":
         this.#deadlineReached();
         break;
@@ -93,7 +106,7 @@ export class Scheduler {
 
   /** The earliest time at which `deadlineReached` is owed, or undefined. */
   nextDeadlineMs(): number | undefined {
-    let earliest: number | undefined;
+    let earliest = this.#peerLeases.nextDeadlineMs;
     for (const deadlines of [this.#disconnectedUntil, this.#emptyUntil, this.#suspectUntil]) {
       for (const dueMs of deadlines.values()) {
         if (earliest === undefined || dueMs < earliest) earliest = dueMs;
@@ -116,6 +129,8 @@ export class Scheduler {
     for (const member of peer.memberships.values()) {
       // Reading goes on at once elsewhere; the place in the mesh is kept for a while.
       if (releaseLease(member) || member.complete) grantLeaseIfNeeded(member.task, false, this.#effects);
+      this.#peerLeases.release(member, this.#effects);
+      this.#fillSpans(member.task);
       this.#watchEmptiness(member.task);
     }
   }
@@ -143,6 +158,7 @@ export class Scheduler {
     this.#watchEmptiness(task);
     task.failedSeeds.clear();
     grantLeaseIfNeeded(task, false, this.#effects);
+    this.#fillSpans(task);
   }
 
   /**
@@ -255,6 +271,7 @@ export class Scheduler {
       task.expelled.add(accusedId);
       this.#effects.push({ type: "expel", peerId: accusedId, taskId });
       for (const neighbour of former) this.#replenish(neighbour, [accused]);
+      this.#fillSpans(task);
       this.#watchEmptiness(task);
     }
     if (hadEdge) this.#replenish(accuser, [accused]);
@@ -282,6 +299,7 @@ export class Scheduler {
   }
 
   #deadlineReached(): void {
+    for (const task of this.#peerLeases.expire(this.#nowMs, this.#effects)) this.#fillSpans(task);
     for (const [member, dueMs] of this.#suspectUntil) {
       if (dueMs > this.#nowMs) break;
       this.#showedLife(member);
@@ -295,6 +313,7 @@ export class Scheduler {
     for (const [task, dueMs] of this.#emptyUntil) {
       if (dueMs > this.#nowMs) break;
       this.#emptyUntil.delete(task);
+      this.#peerLeases.end(task, this.#effects);
       for (const member of [...task.members.values()]) this.#dismiss(member);
       this.#tables.tasks.delete(task.id);
       this.#effects.push({ type: "forgetTask", taskId: task.id });
@@ -309,10 +328,16 @@ export class Scheduler {
       if (neighbour.degree < this.#tables.shortDegree) this.#replenish(neighbour, [member]);
     }
     grantLeaseIfNeeded(task, false, this.#effects);
+    this.#fillSpans(task);
     this.#watchEmptiness(task);
   }
 
+  #fillSpans(task: Task): void {
+    this.#peerLeases.fill(task, this.#nowMs, this.#effects);
+  }
+
   #dismiss(member: Member): Member[] {
+    this.#peerLeases.release(member, this.#effects);
     this.#suspectUntil.delete(member);
     return this.#tables.removeMember(member);
   }
@@ -350,6 +375,11 @@ export class Scheduler {
   #watchEmptiness(task: Task): void {
     if (task.plainCount > 0 || task.leaseHolder !== undefined) this.#emptyUntil.delete(task);
     else if (!this.#emptyUntil.has(task)) this.#emptyUntil.set(task, this.#nowMs + this.#config.emptyTaskMs);
+  }
+
+  #withTask(taskId: TaskId, apply: (task: Task) => void): void {
+    const task = this.#tables.tasks.get(taskId);
+    if (task !== undefined) apply(task);
   }
 
   #withMember(peerId: PeerId, taskId: TaskId, apply: (member: Member) => void): void {

@@ -20,6 +20,13 @@ export function snapshotOf(tables: Tables): SchedulerSnapshot {
     return {
       taskId: task.id,
       leaseHolder: task.leaseHolder?.peer.id,
+      spanLeases: [...task.spanLeases.values()].map(({ id, holder, nextPiece, endPiece }) => ({
+        leaseId: id,
+        holder: holder.peer.id,
+        firstPiece: nextPiece,
+        endPiece,
+      })),
+      unreadSpans: [...task.unreadSpans],
       members: members.sort((a, b) => compare(a.peerId, b.peerId)),
     };
   });

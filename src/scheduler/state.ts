@@ -7,7 +7,7 @@
  */
 import { assert } from "../base/assert.ts";
 import type { PeerId, TaskId } from "../protocol/ids.ts";
-import type { SchedulerConfig, Topology } from "./contract.ts";
+import type { PieceSpan, SchedulerConfig, Topology } from "./contract.ts";
 
 /** A process with a control connection, or one that had it until a moment ago. */
 export class Peer {
@@ -54,6 +54,15 @@ export class Member {
   }
 }
 
+/** Pieces of a task that a peer reads in the seeds' stead. */
+export interface SpanLease {
+  readonly id: number;
+  readonly holder: Member;
+  /** All before it has come. */
+  nextPiece: number;
+  readonly endPiece: number;
+}
+
 export class Task {
   readonly id: TaskId;
   readonly members = new Map<PeerId, Member>();
@@ -71,6 +80,13 @@ export class Task {
   leaseHolder: Member | undefined;
   /** Seeds whose read failed since somebody last joined. */
   readonly failedSeeds = new Set<PeerId>();
+  /** The seeds cannot read: peers are to. */
+  wantsReaders = false;
+  readonly spanLeases = new Map<number, SpanLease>();
+  /** To be read by peers, and lent to nobody; ascending. */
+  unreadSpans: PieceSpan[] = [];
+  /** Peers that failed a span of this task. */
+  readonly failedReaders = new Set<PeerId>();
   readonly accusersOf = new Map<PeerId, Set<PeerId>>();
   readonly expelled = new Set<PeerId>();
 

@@ -45,6 +45,8 @@ export interface SupernodeConfig {
   readonly cache: CacheConfig;
   readonly limits: RateLimits;
   readonly freshness: FreshnessConfig;
+  /** Peers that may read one file from its origin at a time when this supernode cannot; 0 = none. */
+  readonly leasePeerCountMax: number;
   readonly labels: HostLabels;
   readonly logLevel: LogLevel;
 }

@@ -86,6 +86,8 @@ function startClient(t: TestContext, ports: readonly number[], options: Partial<
       onNeighbours: (_taskId, add, drop) => tell(`neighbours ${add.length} ${drop.length}`),
       onLength: (_taskId, lengthBytes) => tell(`length ${lengthBytes}`),
       onTaskFailed: ({ code }) => tell(`failed ${code}`),
+      onLease: ({ leaseId }) => tell(`lease ${leaseId}`),
+      onLeaseRevoked: (leaseId) => tell(`revoked ${leaseId}`),
       onDisconnected: () => tell("disconnected"),
     },
     ...options,

@@ -11,6 +11,7 @@ import type { SupernodeMetrics } from "./metrics.ts";
 import type { OriginMeter } from "./cache/origin-meter.ts";
 import type { ConnectedPeer, PeerTable } from "./peer-table.ts";
 import type { SeedCache } from "./cache/seed-cache.ts";
+import type { LeaseDesk } from "./leases/lease-desk.ts";
 import type { TaskJoins } from "./task-joins.ts";
 import { topologyOf } from "./topology.ts";
 
@@ -20,6 +21,7 @@ export interface SiteEffectsDeps {
   readonly advertised: { readonly host: string | undefined; readonly port: number };
   readonly peers: PeerTable;
   readonly seeds: Pick<SeedCache, "grantLease" | "connect" | "disconnect" | "forget">;
+  readonly desk: Pick<LeaseDesk, "isActive" | "granted" | "revoked" | "failed" | "nobodyReads" | "end">;
   readonly joins: TaskJoins;
   readonly meter: Pick<OriginMeter, "forget">;
   readonly key: SigningKey;
@@ -62,6 +64,8 @@ export class SiteEffects {
         return push({ type: "neighboursLost", peerId, taskId: message.taskId, lost: message.lost });
       case "accuse":
         return push({ type: "peerAccused", accuser: peerId, accused: message.peerId, taskId: message.taskId, piece: message.piece });
+      case "leaseFailed":
+        return this.#deps.desk.failed(message.taskId, message.leaseId, peerId);
       case "leave":
         joins.left(peerId, message.taskId);
         return push({ type: "taskLeft", peerId, taskId: message.taskId });
@@ -95,7 +99,7 @@ export class SiteEffects {
   }
 
   execute(effect: SchedulerEffect): void {
-    const { ownPeerId, joins, seeds, peers, meter, log } = this.#deps;
+    const { ownPeerId, joins, seeds, desk, peers, meter, log } = this.#deps;
     const { taskId } = effect;
     switch (effect.type) {
       case "assign":
@@ -113,10 +117,23 @@ export class SiteEffects {
         return peers.send(peerId, { type: "neighbours", taskId, add: neighbours, drop: [...drop] });
       }
       case "grantLease":
-        if (effect.holder === ownPeerId) seeds.grantLease(taskId);
+        // What it could not do a moment ago peers do meanwhile.
+        if (effect.holder === ownPeerId && desk.isActive(taskId)) this.#deps.push({ type: "originRead", taskId, holder: ownPeerId, outcome: "failed" });
+        else if (effect.holder === ownPeerId) seeds.grantLease(taskId);
         else log.warn({ taskId, holder: effect.holder }, "a lease went to a seed that is not us");
         return;
+      case "grantSpan": {
+        const { holder, leaseId, firstPiece, endPiece } = effect;
+        if (desk.granted(taskId, leaseId, holder, effect)) peers.send(holder, { type: "lease", taskId, leaseId, firstPiece, endPiece });
+        return;
+      }
+      case "revokeSpan":
+        desk.revoked(taskId, effect.leaseId);
+        return peers.send(effect.holder, { type: "leaseRevoked", taskId, leaseId: effect.leaseId });
+      case "nobodyReads":
+        return desk.nobodyReads(taskId);
       case "forgetTask":
+        desk.end(taskId);
         joins.forget(taskId);
         seeds.forget(taskId);
         return meter.forget(taskId);

@@ -63,6 +63,7 @@ async function start(t: TestContext, directory: string, changes: Partial<Superno
     cache: { dataDirectory: directory, quotaBytes: undefined, reservedFreeBytes: 0 },
     limits,
     freshness,
+    leasePeerCountMax: 3,
     labels: {},
     logLevel: "silent",
     ...changes,
@@ -91,6 +92,8 @@ async function connectPeer(t: TestContext, { address }: Supernode, token: string
         onNeighbours: () => {},
         onLength: (_taskId, lengthBytes) => lengths.push(lengthBytes),
         onTaskFailed: ({ code, discard }) => failures.push({ code, discard }),
+        onLease: () => {},
+        onLeaseRevoked: () => {},
         onDisconnected: () => {},
       },
     });
@@ -271,7 +274,7 @@ test("the join token is made at the first start, shown once, and needed", async 
     host: { address: "", port: 0, name: "", program: "dfget", version: "0", labels: {} },
     log,
     random: Math.random,
-    handlers: { onRegistered: unwanted, onNeighbours: unwanted, onLength: unwanted, onTaskFailed: unwanted, onDisconnected: unwanted },
+    handlers: { onRegistered: unwanted, onNeighbours: unwanted, onLength: unwanted, onTaskFailed: unwanted, onLease: unwanted, onLeaseRevoked: unwanted, onDisconnected: unwanted },
   });
   t.after(() => stranger.close());
   const { signal } = new AbortController();
@@ -304,6 +307,7 @@ test("new limits take effect without a restart", async (t) => {
     cache: { dataDirectory: directory, quotaBytes: undefined, reservedFreeBytes: 0 },
     limits: { ...limits, originBytesPerSecond: 1_000_000 },
     freshness,
+    leasePeerCountMax: 3,
     labels: {},
     logLevel: "silent",
   });

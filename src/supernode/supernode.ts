@@ -24,6 +24,8 @@ import { ControlServer } from "./control-server.ts";
 import { createHttpApi } from "./api/http-api.ts";
 import { SupernodeMetrics } from "./metrics.ts";
 import { OriginMeter } from "./cache/origin-meter.ts";
+import { LeaseDesk } from "./leases/lease-desk.ts";
+import { LeaseHttp } from "./leases/lease-http.ts";
 import { PeerTable } from "./peer-table.ts";
 import { SchedulerDriver } from "./scheduler-driver.ts";
 import { SeedCache } from "./cache/seed-cache.ts";
@@ -121,6 +123,22 @@ async function compose(
   });
   closers.push(() => peer.close());
 
+  const taskFailed = (taskId: TaskId, error: AppError, discard: boolean): void => {
+    if (discard) resolver.forget(taskId);
+    effects.seedFailed(taskId, error, discard);
+  };
+  const desk: LeaseDesk = new LeaseDesk({
+    key,
+    push: (input) => driver.push(input),
+    received: (taskId, count, signal) => meter.received(taskId, "interactive", count, signal),
+    onFailed: (taskId, error, discard) => {
+      if (discard) seeds.discard(taskId);
+      taskFailed(taskId, error, discard);
+    },
+    log,
+  });
+  closers.push(() => desk.close());
+  const leases = new LeaseHttp(desk, key);
   const seeds: SeedCache = new SeedCache({
     origin,
     peer,
@@ -138,8 +156,10 @@ async function compose(
       },
       onLength: (...length) => effects.lengthKnown(...length),
       onFailed: (taskId, error, discard) => {
-        if (discard) resolver.forget(taskId);
-        effects.seedFailed(taskId, error, discard);
+        const stored = seeds.get(taskId)?.task.stored;
+        // What only this machine cannot do, some of those who want it can.
+        const isLent = stored !== undefined && OWN_FAILURES.has(error.code) && desk.begin(stored, error);
+        if (!isLent) taskFailed(taskId, error, discard);
       },
       onPiece: () => metrics.pieces.inc(),
     },
@@ -180,13 +200,13 @@ async function compose(
     grantMs: config.grants.grantMs,
   });
   const driver: SchedulerDriver = new SchedulerDriver({
-    scheduler: new Scheduler(DEFAULT_SCHEDULER_CONFIG, randomBytes(4).readInt32LE()),
+    scheduler: new Scheduler({ ...DEFAULT_SCHEDULER_CONFIG, spanHolderCountMax: config.leasePeerCountMax }, randomBytes(4).readInt32LE()),
     execute: (effect) => effects.execute(effect),
     nowMs,
   });
   closers.push(() => driver.close());
   const advertised = { host: config.advertiseHost, port: config.listen.port };
-  const effects = new SiteEffects({ ownPeerId, advertised, peers, seeds, joins, meter, key, metrics, push: (input) => driver.push(input), log, unixMs: Date.now });
+  const effects = new SiteEffects({ ownPeerId, advertised, peers, seeds, desk, joins, meter, key, metrics, push: (input) => driver.push(input), log, unixMs: Date.now });
   const control = new ControlServer({
     token,
     ownPeerId,
@@ -224,7 +244,7 @@ async function compose(
     token,
     version,
     isReady: () => isReady,
-    handlePieces: (request, response) => peer.handleRequest(request, response),
+    handlePieces: (request, response) => leases.handleRequest(request, response) || peer.handleRequest(request, response),
     upgrades: [
       (request, socket, head) => control.handleUpgrade(request, socket, head),
       (request, socket, head) => peer.handleUpgrade(request, socket, head),
@@ -303,5 +323,7 @@ async function closeAll(closers: readonly (() => void | Promise<void>)[]): Promi
   if (failures.length > 0) throw failures[0];
 }
 
+/** Failures of the seed's own that say nothing of the origin. */
+const OWN_FAILURES: ReadonlySet<string> = new Set(["DISK_FULL", "DISK_FAILED", "CACHE_QUOTA_EXCEEDED"]);
 /** Pieces between origins and the disk, all reads together: sixteen of the longest. */
 const READ_MEMORY_BYTES = 128 * 1024 * 1024;

@@ -67,6 +67,7 @@ export async function startSite(t: TestContext, options: SiteOptions): Promise<T
       ...common, grants, listen: { host: "127.0.0.1", port: 0 }, advertiseHost: undefined,
       joinToken: { kind: "given", token: JOIN_TOKEN }, network, cache: cacheOf("supernode"),
       freshness: { revalidateMs: 1_000, staleMs: undefined, staleTagMs: undefined },
+      leasePeerCountMax: 3,
     },
     { log, showToken: () => {} },
   );

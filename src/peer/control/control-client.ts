@@ -13,6 +13,7 @@ import type {
   SupernodeToPeer,
 } from "../../protocol/control-messages.ts";
 import type { PeerId, TaskId } from "../../protocol/ids.ts";
+import type { Lease } from "../lease-reader.ts";
 import { type ControlLog, type ControlSession, openControlSession, type RegisteredMessage } from "./control-session.ts";
 
 export type JoinedMessage = Extract<SupernodeToPeer, { type: "joined" }>;
@@ -26,6 +27,9 @@ export interface ControlHandlers {
   readonly onNeighbours: (taskId: TaskId, add: readonly Neighbour[], drop: readonly PeerId[]) => void;
   readonly onLength: (taskId: TaskId, lengthBytes: number, signature: Uint8Array) => void;
   readonly onTaskFailed: (message: TaskFailedMessage) => void;
+  /** Pieces to be read from the origin by this peer, for all. */
+  readonly onLease: (lease: Lease) => void;
+  readonly onLeaseRevoked: (leaseId: number) => void;
   readonly onDisconnected: (error: AppError | undefined) => void;
 }
 
@@ -80,6 +84,7 @@ export class ControlClient {
   readonly #closing = new AbortController();
   readonly #joins = new Map<number, PendingJoin>();
   #session: ControlSession | undefined;
+  #registeredAt: SupernodeChoice | undefined;
   #lastError: AppError | undefined;
   #nextRequestId = 1;
   #retry: NodeJS.Timeout | undefined;
@@ -97,6 +102,11 @@ export class ControlClient {
     this.#pendingTimeoutMs = Math.max(options.pendingTimeoutMs ?? PENDING_TIMEOUT_MS, this.#connectTimeoutMs);
     this.#startGrace();
     void this.#connect();
+  }
+
+  /** Where we are registered, as far as this side knows. */
+  get supernode(): { readonly host: string; readonly port: number } | undefined {
+    return this.#session === undefined ? undefined : this.#registeredAt;
   }
 
   /** Registered at a supernode, as far as this side knows. */
@@ -185,6 +195,7 @@ export class ControlClient {
       signal: this.#closing.signal,
       onOpen: (session, registered) => {
         log.info({ supernode: `${supernode.host}:${supernode.port}` }, "registered at the supernode");
+        this.#registeredAt = supernode;
         this.#onOpen(session, registered);
       },
       onMessage: (message) => this.#onMessage(message),
@@ -247,6 +258,10 @@ export class ControlClient {
         return handlers.onLength(message.taskId, message.lengthBytes, Buffer.from(message.signature, "base64"));
       case "taskFailed":
         return handlers.onTaskFailed(message);
+      case "lease":
+        return handlers.onLease(message);
+      case "leaseRevoked":
+        return handlers.onLeaseRevoked(message.leaseId);
     }
   }
 

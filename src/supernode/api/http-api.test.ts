@@ -27,7 +27,9 @@ async function startApi(t: TestContext, token: string | undefined): Promise<{ ap
       { peerId: hostId, seed: false, connected: true, topology: {}, taskCount: 1 },
       { peerId: seedId, seed: true, connected: true, topology: {}, taskCount: 1 },
     ],
-    tasks: [{ taskId, leaseHolder: undefined, members: [member, seed] }],
+    tasks: [{ taskId, leaseHolder: undefined,
+      spanLeases: [],
+      unreadSpans: [], members: [member, seed] }],
   };
   const usage = { usedBytes: 5, taskCount: 2, openTaskCount: 1, evictedBytes: 0, evictedTasks: { quota: 0, "free-space": 0 }, damagedPieces: 0, verifyMsTotal: 0 };
   const metrics = new SupernodeMetrics("1.2.3");
@@ -179,6 +181,7 @@ test("the OpenAPI document describes every route and each of its answers", async
     "/v1/tasks",
     "/v1/tasks/{id}",
     "/v1/tasks/{id}/content",
+    "/v1/tasks/{id}/leases/{lease}/pieces/{n}",
     "/v1/tasks/{id}/pieces/{n}",
     "/v1/version",
   ]);

@@ -119,6 +119,8 @@ function addRestRoutes(app: FastifyInstance, { views }: HttpApiDeps): void {
 }
 
 function addPieceRoutes(app: FastifyInstance, { handlePieces }: HttpApiDeps): void {
+  // Bodies of pieces are read by who takes them, and bounded there.
+  app.addContentTypeParser("application/octet-stream", (_request, _payload, done) => done(null));
   const serve = async (request: FastifyRequest, reply: FastifyReply): Promise<void> => {
     reply.hijack();
     if (handlePieces(request.raw, reply.raw)) return;
@@ -132,6 +134,11 @@ function addPieceRoutes(app: FastifyInstance, { handlePieces }: HttpApiDeps): vo
     params: { ...params, properties: { ...params.properties, ...properties } },
   });
   app.get("/v1/tasks/:id/pieces/:n", { schema: described("One piece.", { n: { type: "string" } }) }, serve);
+  app.put(
+    "/v1/tasks/:id/leases/:lease/pieces/:n",
+    { schema: described("Brings a piece that the peer was lent to read from the origin.", { lease: { type: "string" }, n: { type: "string" } }) },
+    serve,
+  );
   app.get("/v1/tasks/:id/content", { schema: described("Content by Range, as far as it is here.", {}) }, serve);
 }
 

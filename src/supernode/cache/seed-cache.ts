@@ -125,6 +125,12 @@ export class SeedCache {
     if (open !== undefined) void this.#close(open, false);
   }
 
+  /** What is here of a task turned out worthless: its files go. */
+  discard(taskId: TaskId): void {
+    const open = this.#open.get(taskId);
+    if (open !== undefined) void this.#close(open, true);
+  }
+
   /** Ends all reads and lets go of all tasks. */
   async close(): Promise<void> {
     this.#isClosed = true;

@@ -54,7 +54,7 @@ export function identifySource(source: Source, secret: Uint8Array): SourceIdenti
   file.username = "";
   file.password = "";
   dropVolatileParameters(file, source.filteredQueryParameters ?? []);
-  const isStrong = digest !== undefined && STRONG_ALGORITHMS.has(digestAlgorithm(digest));
+  const isStrong = digest !== undefined && isStrongDigest(digest);
   // A registry answers for the digest in its URL; anywhere else the same URL may mean another file to each caller.
   const place = placeOf(file, source, digestInUrl(url) === digest ? "" : scope);
   return {
@@ -125,6 +125,11 @@ function digestInUrl(url: URL): Digest | undefined {
   return match === null ? undefined : parseDigest(match[1] as string);
 }
 
+/** Collisions of md5 and sha1 can be made: they check a file, but do not name it. */
+export function isStrongDigest(digest: Digest): boolean {
+  return STRONG_ALGORITHMS.has(digestAlgorithm(digest));
+}
+
 function requireDigest(text: string): Digest {
   const digest = parseDigest(text);
   if (digest !== undefined) return digest;
@@ -149,7 +154,6 @@ function keyedHash(secret: Uint8Array, purpose: string, value: unknown): string 
   return createHmac("sha256", secret).update(`${purpose}\0${JSON.stringify(value)}`).digest("base64url");
 }
 
-/** Collisions of md5 and sha1 can be made: they check a file, but do not name it. */
 const STRONG_ALGORITHMS: ReadonlySet<string> = new Set(["sha256", "sha512"]);
 
 const HARMLESS = new RegExp(

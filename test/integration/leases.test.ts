@@ -1,0 +1,200 @@
+/** A supernode that cannot store: a few peers read the origin for all. Real parts, one process. */
+import assert from "node:assert/strict";
+import { createHash, randomBytes } from "node:crypto";
+import { mkdtempSync, rmSync } from "node:fs";
+import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
+import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Readable } from "node:stream";
+import { type TestContext, test } from "node:test";
+import { pino } from "pino";
+import { AppError } from "../../src/base/errors.ts";
+import { HttpOrigin } from "../../src/origin/http-origin.ts";
+import type { Origin } from "../../src/origin/origin.ts";
+import { PeerNode } from "../../src/peer/peer-node.ts";
+import type { SupernodeConfig } from "../../src/supernode/config.ts";
+import { PLAIN_NETWORK } from "../../src/origin/origin-clients.ts";
+import { startSupernode, type Supernode } from "../../src/supernode/supernode.ts";
+
+const MIB = 1 << 20;
+const log = pino({ level: process.env["TEST_LOG"] ?? "silent" });
+const limits = { downloadBytesPerSecond: undefined, uploadBytesPerSecond: undefined, originBytesPerSecond: undefined };
+
+/** Whatever a peer's own origin does instead of reading well. */
+type Spoil = (origin: Origin) => Origin;
+
+class Site {
+  readonly content: Buffer = randomBytes(24 * MIB + 777);
+  readonly digest: string = `sha256:${createHash("sha256").update(this.content).digest("hex")}`;
+  /** Bytes of bodies that left the web server, by who asked. */
+  readonly givenBytes = new Map<string, number>();
+  readonly nodes: PeerNode[] = [];
+  readonly #t: TestContext;
+  url = "";
+  #supernode: Supernode | undefined;
+
+  constructor(t: TestContext) {
+    this.#t = t;
+  }
+
+  /** @param quotaBytes all that the supernode may keep */
+  static async start(t: TestContext, quotaBytes: number, leasePeerCountMax = 2): Promise<Site> {
+    const site = new Site(t);
+    const web = createServer((request, response) => site.#answer(request, response));
+    await new Promise<void>((resolve) => void web.listen(0, "127.0.0.1", resolve));
+    t.after(() => {
+      web.closeAllConnections();
+      web.close();
+    });
+    site.url = `http://127.0.0.1:${(web.address() as AddressInfo).port}/file`;
+    const config: SupernodeConfig = {
+      version: "0",
+      listen: { host: "127.0.0.1", port: 0 },
+      advertiseHost: undefined,
+      network: PLAIN_NETWORK, grants: { grantMs: 300_000, outageGrantMs: 0 },
+      joinToken: { kind: "none" },
+      cache: { dataDirectory: site.#directory(), quotaBytes, reservedFreeBytes: 0 },
+      limits,
+      freshness: { revalidateMs: 1_000, staleMs: undefined, staleTagMs: undefined },
+      leasePeerCountMax,
+      labels: {},
+      logLevel: "silent",
+    };
+    const supernode = await startSupernode(config, { log });
+    t.after(() => supernode.close());
+    site.#supernode = supernode;
+    return site;
+  }
+
+  async addPeer(name: string, spoil: Spoil = (origin) => origin): Promise<PeerNode> {
+    const { port } = (this.#supernode as Supernode).address;
+    const http = new HttpOrigin({ userAgent: name });
+    const node = await PeerNode.start(
+      {
+        program: "dfdaemon",
+        version: "0",
+        supernodes: [{ host: "127.0.0.1", port, weight: 1 }],
+        joinToken: undefined,
+        peerListen: { host: "127.0.0.1", port: 0 },
+        advertiseHost: "127.0.0.1",
+        cache: { dataDirectory: this.#directory(), quotaBytes: undefined, reservedFreeBytes: 0 },
+        limits,
+        labels: {},
+      },
+      { origin: spoil(http), log },
+    );
+    this.#t.after(async () => {
+      await node.close();
+      await http.close();
+    });
+    this.nodes.push(node);
+    return node;
+  }
+
+  /** Reads all of the file at a peer. */
+  async fetch(node: PeerNode, { backToSource = true, digest = true } = {}): Promise<Buffer> {
+    const { signal } = new AbortController();
+    const source = { url: this.url, headers: {}, ...(digest ? { digest: this.digest } : {}) };
+    const content = await node.open({ source, backToSource }, signal);
+    const chunks: Uint8Array[] = [];
+    try {
+      for await (const chunk of content.read({ startByte: 0, endByte: undefined }, signal)) chunks.push(chunk);
+    } finally {
+      content.close();
+    }
+    return Buffer.concat(chunks);
+  }
+
+  /** Peers that the web server gave anything to. */
+  readers(): readonly string[] {
+    return [...this.givenBytes.keys()].filter((name) => !name.startsWith("dragonfly")).sort();
+  }
+
+  #directory(): string {
+    const directory = mkdtempSync(join(tmpdir(), "dragonfly-leases-"));
+    this.#t.after(() => rmSync(directory, { recursive: true, force: true }));
+    return directory;
+  }
+
+  #answer(request: IncomingMessage, response: ServerResponse): void {
+    const { content } = this;
+    const range = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? "");
+    const start = Number(range?.[1] ?? 0);
+    const end = range?.[2] ? Number(range[2]) + 1 : content.length;
+    const partial = range === null ? {} : { "content-range": `bytes ${start}-${end - 1}/${content.length}` };
+    response.writeHead(range === null ? 200 : 206, { etag: '"v1"', "accept-ranges": "bytes", "content-length": end - start, ...partial });
+    if (request.method === "HEAD") return void response.end();
+    const name = request.headers["user-agent"] ?? "";
+    this.givenBytes.set(name, (this.givenBytes.get(name) ?? 0) + end - start);
+    Readable.from(chunksOf(content.subarray(start, end))).pipe(response);
+  }
+}
+
+/** Slowly enough for all to have joined. */
+async function* chunksOf(bytes: Buffer): AsyncGenerator<Buffer> {
+  for (let at = 0; at < bytes.length; at += 256 * 1024) {
+    yield bytes.subarray(at, at + 256 * 1024);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+
+const forbidden: Spoil = (origin) => ({
+  stat: (...args) => origin.stat(...args),
+  open: () => Promise.reject(new AppError("ORIGIN_FORBIDDEN", "not from here")),
+});
+
+test("what the supernode has no room for two peers read for all, once, and none reads it for itself", { timeout: 90_000 }, async (t) => {
+  const site = await Site.start(t, MIB);
+  for (const name of ["a", "b", "c", "d", "e"]) await site.addPeer(name);
+  const fetched = await Promise.all(site.nodes.map((node) => site.fetch(node)));
+  for (const content of fetched) assert.ok(content.equals(site.content));
+  assert.ok(site.readers().length <= 2, `${site.readers().join(", ")} read`);
+  const peerBytes = site.readers().reduce((sum, name) => sum + (site.givenBytes.get(name) ?? 0), 0);
+  assert.ok(peerBytes <= site.content.length, `${peerBytes} bytes for ${site.content.length}`);
+});
+
+test("a peer that cannot read gives its part to another", { timeout: 90_000 }, async (t) => {
+  const site = await Site.start(t, MIB);
+  await site.addPeer("a", forbidden);
+  for (const name of ["b", "c"]) await site.addPeer(name);
+  await site.addPeer("d", forbidden);
+  const fetched = await Promise.all(site.nodes.map((node) => site.fetch(node)));
+  for (const content of fetched) assert.ok(content.equals(site.content));
+  assert.deepEqual(site.readers(), ["b", "c"]);
+});
+
+test("a host that may not read the origin is lent nothing, and when nobody may the reason is told", { timeout: 90_000 }, async (t) => {
+  const site = await Site.start(t, MIB);
+  const one = await site.addPeer("a");
+  await assert.rejects(site.fetch(one, { backToSource: false }), (error: AppError) => /^(?:CACHE_QUOTA_EXCEEDED|BACK_SOURCE_FORBIDDEN)$/.test(error.code));
+  assert.deepEqual(site.readers(), []);
+});
+
+test("without a digest nobody's word is taken: each reads for itself", { timeout: 90_000 }, async (t) => {
+  const site = await Site.start(t, MIB);
+  for (const name of ["a", "b", "c"]) await site.addPeer(name);
+  const fetched = await Promise.all(site.nodes.map((node) => site.fetch(node, { digest: false })));
+  for (const content of fetched) assert.ok(content.equals(site.content));
+  assert.deepEqual(site.readers(), ["a", "b", "c"]);
+});
+
+test("what a lying reader brings is never the file: the download fails, and the next one is right", { timeout: 90_000 }, async (t) => {
+  const site = await Site.start(t, MIB);
+  const liar: Spoil = (origin) => ({
+    stat: (...args) => origin.stat(...args),
+    open: async (...args) => {
+      const opened = await origin.open(...args);
+      const lies = async function* (): AsyncGenerator<Buffer> {
+        for await (const chunk of opened.body as AsyncIterable<Buffer>) yield Buffer.alloc(chunk.length, 7);
+      };
+      return { ...opened, body: Readable.from(lies()) };
+    },
+  });
+  await site.addPeer("liar", liar);
+  await site.addPeer("b");
+  const first = await Promise.allSettled(site.nodes.map((node) => site.fetch(node)));
+  assert.deepEqual(first.map((outcome) => outcome.status), ["rejected", "rejected"]);
+  const honest = site.nodes[1] as PeerNode;
+  assert.ok((await site.fetch(honest)).equals(site.content));
+});
