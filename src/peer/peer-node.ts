@@ -299,7 +299,7 @@ export class PeerNode implements ContentOpener {
         },
         (thrown: unknown) => {
           this.#log.warn({ taskId, error: toAppError(thrown).message }, "a task cannot be joined again");
-          this.#renewLater(kept);
+          this.#renewLater(kept, RENEWAL_LATE_MS);
         },
       );
   }
@@ -309,8 +309,12 @@ export class PeerNode implements ContentOpener {
     this.#renewLater(kept);
   }
 
-  /** Asks for another ticket at half the time that is left of ours, as long as somebody waits for pieces. */
-  #renewLater(kept: KeptTask): void {
+  /**
+   * Asks for another ticket at half the time that is left of ours, as long as somebody waits for pieces.
+   *
+   * @param lateMs when to ask if nothing is left
+   */
+  #renewLater(kept: KeptTask, lateMs = RENEWAL_MS_MIN): void {
     clearTimeout(kept.renewal);
     const { session, stored } = kept.task;
     const claims = parseTicket(session.ticket);
@@ -322,7 +326,7 @@ export class PeerNode implements ContentOpener {
       if (kept.readers > 0) this.#rejoin(kept);
       else this.#renewLater(kept);
     };
-    const delayMs = leftMs > 0 ? Math.min(Math.max(leftMs / 2, RENEWAL_MS_MIN), RENEWAL_MS_MAX) : RENEWAL_LATE_MS;
+    const delayMs = leftMs > 0 ? Math.min(Math.max(leftMs / 2, RENEWAL_MS_MIN), RENEWAL_MS_MAX) : lateMs;
     kept.renewal = setTimeout(renew, delayMs).unref();
   }
 
@@ -405,7 +409,7 @@ export class PeerNode implements ContentOpener {
 }
 
 const RENEWAL_MS_MIN = 1_000;
-/** A ticket that has run out was refused, or there is no supernode: it is asked for again after this. */
+/** When the renewal of a ticket that has run out is refused, or there is no supernode, it is asked for again after this. */
 const RENEWAL_LATE_MS = 10_000;
 /** So that a peer that wakes from a long sleep finds out in time. */
 const RENEWAL_MS_MAX = 60 * 60_000;

@@ -6,7 +6,7 @@ import type { Answer } from "../../src/dfdaemon/mirror/lab.test.ts";
 import { startSite, type TestHost, type TestSite } from "./site.test.ts";
 
 const MIB = 1024 * 1024;
-const GRANT_MS = 2_000;
+const GRANT_MS = 4_000;
 
 interface Slow extends TestSite {
   readonly bytes: Buffer;
@@ -17,7 +17,7 @@ interface Slow extends TestSite {
 /** A blob that takes several times as long as a ticket of its lasts; the registry itself is fast. */
 async function slowSite(t: TestContext): Promise<Slow> {
   const site = await startSite(t, { hosts: 2, grantMs: GRANT_MS, uploadBytesPerSecond: 2 * MIB });
-  const image = site.registry.putImage("alice/app", "v1", [9 * MIB]);
+  const image = site.registry.putImage("alice/app", "v1", [12 * MIB]);
   site.registry.rights.set("alice", new Set(["alice/app"]));
   const [, layer] = image.layers;
   const rest = `blobs/${layer?.digest}`;
