@@ -72,8 +72,8 @@ export class OriginClients implements Origin {
     return client;
   }
 
-  stat(request: OriginRequest, signal: AbortSignal): Promise<OriginInfo> {
-    return this.clientFor(request.url).origin.stat(request, signal);
+  stat(request: OriginRequest, signal: AbortSignal, known?: OriginInfo): Promise<OriginInfo> {
+    return this.clientFor(request.url).origin.stat(request, signal, known);
   }
 
   open(
