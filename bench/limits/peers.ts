@@ -77,6 +77,7 @@ export async function fill(task: PeerTask, key: SigningKey): Promise<void> {
 /** Lets `to` load the task from `from`. */
 export function connectTo(task: PeerTask, to: LonePeer, from: readonly LonePeer[], key: SigningKey): void {
   const { taskId } = task.stored.record;
-  const ticket = key.signTicket({ taskId, peerId: to.peerId, expiresUnixMs: Date.now() + 3_600_000 });
+  const expiresUnixMs = Date.now() + 3_600_000;
+  const ticket = key.signTicket({ taskId, peerId: to.peerId, expiresUnixMs, outageUnixMs: expiresUnixMs });
   task.connect(from.map(({ peerId, port }) => ({ peerId, address: "127.0.0.1", port, seed: true })), ticket);
 }

@@ -175,6 +175,20 @@ const advertise = setting(kinds.name, "--advertise", undefined, "The host name o
   defaultText: "the address the supernode sees",
 });
 
+const grantLife = setting(
+  kinds.duration,
+  "--grant-life",
+  5 * 60_000,
+  "How long a registry's or server's word holds that a caller may read something: rights that are taken away end within it.",
+);
+
+const outageGrant = setting(
+  kinds.duration,
+  "--outage-grant",
+  0,
+  "How much longer that word holds while the registry or server cannot be asked.",
+);
+
 export const SUPERNODE_SETTINGS = {
   listen: setting(
     kinds.listenAddress,
@@ -204,6 +218,8 @@ export const SUPERNODE_SETTINGS = {
     ...network.origins,
     doc: `${network.origins.doc} Whoever has the join token may then read what these credentials may.`,
   },
+  grantLife,
+  outageGrant,
   ...limits,
   ...cache,
   revalidateInterval: setting(
@@ -306,11 +322,25 @@ export const DFDAEMON_SETTINGS = {
     kinds.registries,
     "--registry",
     [],
-    "Upstream base URL of a registry, `HOST=URL`, where it is not `https://HOST`; the flag may be repeated. In a file also `caFile`.",
+    "Upstream base URL of a registry, `HOST=URL`, where it is not `https://HOST`; the flag may be repeated. In a file also `caFile`; `access`: `passthrough` (each caller's own credentials), `own-credentials` (those of `username` and `passwordFile`: **whoever reaches the mirror may read what they open**), `public` (none).",
     {
       env: "DRAGONFLY_REGISTRIES",
       defaultText: "none",
     },
+  ),
+  grantLife,
+  outageGrant,
+  tagLife: setting(
+    kinds.duration,
+    "--tag-life",
+    0,
+    "How long a tag is taken to mean what it meant, for callers whose grant holds; 0: the registry is asked each time.",
+  ),
+  staleTagLife: setting(
+    kinds.duration,
+    "--stale-tag-life",
+    60 * 60_000,
+    "The same while the registry cannot be asked; 0: never.",
   ),
   backToSource: setting(
     kinds.truth,

@@ -148,7 +148,7 @@ test("lists and mappings come from flags, variables and files alike", () => {
       { host: "c", port: 8002, weight: 1 },
     ],
     labels: { region: "eu", zone: "a=b" },
-    registries: [{ host: "reg.example:5000", url: "http://10.0.0.5:5000", caFile: undefined }],
+    registries: [{ host: "reg.example:5000", url: "http://10.0.0.5:5000", caFile: undefined, access: "passthrough", username: undefined, passwordFile: undefined }],
   };
   const { supernodes, labels, registries } = resolve("supernodes: [z]\n", flags).values;
   assert.deepEqual({ supernodes, labels, registries }, expected);
@@ -169,6 +169,18 @@ test("lists and mappings come from flags, variables and files alike", () => {
   assert.match(problems("", { registries: ["a=http://x", "A=http://y"] }).join(), /"a" is given twice/);
   assert.match(problems("", { registries: ["a=http://u:p@x"] }).join(), /must not hold a user name/);
   assert.match(problems("", { registries: ["a"] }).join(), /url is missing/);
+});
+
+test("a registry's credentials are a user and a file, and go with own-credentials only", () => {
+  const registry = (more: string): string => `registries:\n  - {host: a, url: "https://a"${more}}\n`;
+  const own = resolve(registry(", access: own-credentials, username: robot, passwordFile: /etc/pw")).values.registries;
+  assert.deepEqual([own[0]?.username, own[0]?.passwordFile], ["robot", "/etc/pw"]);
+  assert.equal(resolve(registry(", access: public")).values.registries[0]?.access, "public");
+  for (const more of [", access: own-credentials, username: robot", ", access: own-credentials", ", username: robot, passwordFile: /etc/pw"]) {
+    assert.match(problems(registry(more)).join(), /go with access: own-credentials/);
+  }
+  assert.match(problems(registry(", access: mine")).join(), /"mine" is not one of passthrough, own-credentials, public/);
+  assert.match(problems(registry(", password: hunter22")).join(), /unknown key/);
 });
 
 test("a switch that says no, from a flag and from a variable", () => {

@@ -1,8 +1,8 @@
 /** The dfget command: one file, the best way, exit code 0 only when it is all there. */
 import { toAppError, type AppError, type ErrorCode } from "../base/errors.ts";
 import { redactUrl } from "../origin/origin-url.ts";
-import { CommandLine, packageVersion } from "./command-line.ts";
 import type { ContentInfo } from "../peer/content.ts";
+import { CommandLine, packageVersion } from "./command-line.ts";
 import { printConfig, resolveConfig } from "./config.ts";
 import { DFGET } from "./config-schema.ts";
 import { addDfgetFlags, aliasedSettings, dfgetJob, ignoredFlags, type DfgetJob } from "./dfget-flags.ts";

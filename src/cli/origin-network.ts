@@ -23,11 +23,11 @@ export function originNetwork(values: NetworkValues, registries: readonly Regist
     const caCertificates = [...(known?.caCertificates ?? []), ...(caFile === undefined ? [] : [readAuthorities(caFile, problems)])];
     servers.set(origin, { origin, caCertificates, credentials: credentials ?? known?.credentials });
   };
-  for (const { url, caFile, username, passwordFile } of values.origins) {
+  for (const { url, caFile, username, passwordFile } of [...values.origins, ...registries]) {
+    if (caFile === undefined && username === undefined) continue;
     const password = passwordFile === undefined ? undefined : readPassword(passwordFile, problems);
-    add(url, caFile, username === undefined || password === undefined ? undefined : { username, password });
+    add(new URL(url).origin, caFile, username === undefined || password === undefined ? undefined : { username, password });
   }
-  for (const { url, caFile } of registries) if (caFile !== undefined) add(new URL(url).origin, caFile, undefined);
   if (problems.length > 0) throw invalidConfig(problems);
   const proxies = { httpUrl: values.httpProxy, httpsUrl: values.httpsProxy, except: values.noProxy };
   return { servers: [...servers.values()], proxies };

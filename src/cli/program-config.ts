@@ -39,6 +39,7 @@ export function supernodeConfig(config: ResolvedConfig<typeof SUPERNODE_SETTINGS
     advertiseHost: values.advertise,
     joinToken: supernodeToken(config),
     network: originNetwork(values),
+    grants: { grantMs: values.grantLife, outageGrantMs: values.outageGrant },
     cache: cacheConfig(values),
     limits: rateLimits(values),
     freshness: { revalidateMs: values.revalidateInterval, staleMs: values.serveStale, staleTagMs: values.serveStaleTags },
@@ -76,7 +77,13 @@ export function dfdaemonConfig(
     supernodes: values.supernodes,
     joinToken,
     backToSource: values.backToSource,
-    registries: values.registries.map(({ host, url }) => ({ host, url })),
+    registries: values.registries.map(({ host, url, access }) => ({ host, url, access })),
+    grants: {
+      grantMs: values.grantLife,
+      outageGrantMs: values.outageGrant,
+      tagMs: values.tagLife,
+      staleTagMs: values.staleTagLife,
+    },
     network,
     proxy: {
       clientNetworks: values.proxyClients,

@@ -5,7 +5,8 @@
 import { isAbsolute, resolve } from "node:path";
 import { z } from "zod";
 import type { HostLabels, ListenAddress, SupernodeAddress } from "../peer/config.ts";
-import type { RegistryConfig } from "../dfdaemon/config.ts";
+import type { OriginSetting } from "./network-kinds.ts";
+import type { RegistryAccess, RegistryConfig } from "../dfdaemon/config.ts";
 import {
   isHostName,
   parseListenAddress,
@@ -197,6 +198,8 @@ export const labels: Kind<HostLabels> = {
   valueName: "NAME=VALUE",
 };
 
+const REGISTRY_ACCESS = ["passthrough", "own-credentials", "public"] as const satisfies readonly RegistryAccess[];
+
 const registry = z.strictObject(
   {
     host: z.string({ error: "host is missing" }).transform((text, context) => {
@@ -226,6 +229,13 @@ const registry = z.strictObject(
       return z.NEVER;
     }),
     caFile: optionalPath.schema.optional(),
+    access: z
+      .enum(REGISTRY_ACCESS, {
+        error: (issue) => `${quote(issue.input)} is not one of ${REGISTRY_ACCESS.join(", ")}`,
+      })
+      .optional(),
+    username: z.string({ error: "a username is a text" }).min(1).max(256).optional(),
+    passwordFile: optionalPath.schema.optional(),
   },
   {
     error: (issue) =>
@@ -233,8 +243,8 @@ const registry = z.strictObject(
   },
 );
 
-/** A registry, and the file with the authorities that sign its certificate. */
-export type RegistrySetting = RegistryConfig & { readonly caFile: string | undefined };
+/** A registry, with what is said of it as a server; the files are not read yet. */
+export type RegistrySetting = RegistryConfig & Pick<OriginSetting, "caFile"> & Partial<OriginSetting>;
 
 export const registries: Kind<readonly RegistrySetting[]> = {
   example: '[{host: reg.example, url: "http://10.0.0.5:5000"}]',
@@ -242,12 +252,19 @@ export const registries: Kind<readonly RegistrySetting[]> = {
     .array(registry, { error: (issue) => `${quote(issue.input)} is not a list of registries` })
     .transform((list, context) => {
       const seen = new Set<string>();
-      for (const [index, { host }] of list.entries()) {
+      for (const [index, { host, access, username, passwordFile }] of list.entries()) {
+        const wanted = access === "own-credentials";
+        if (wanted !== (username !== undefined) || wanted !== (passwordFile !== undefined)) {
+          const message = `${quote(host)}: username and passwordFile go with access: own-credentials, and it with both`;
+          context.addIssue({ code: "custom", message, path: [index, "access"] });
+        }
         if (seen.has(host))
           context.addIssue({ code: "custom", message: `${quote(host)} is given twice`, path: [index, "host"] });
         seen.add(host);
       }
-      return list.map(({ host, url, caFile }) => ({ host, url, caFile }));
+      return list.map(({ host, url, caFile, access = "passthrough", username, passwordFile }) => ({
+        host, url, caFile, access, username, passwordFile,
+      }));
     }),
   fromTexts: (texts) =>
     items(texts).map((text) => {
@@ -257,7 +274,10 @@ export const registries: Kind<readonly RegistrySetting[]> = {
   print: (value) =>
     value.length === 0
       ? undefined
-      : value.map(({ host, url, caFile }) => (caFile === undefined ? { host, url } : { host, url, caFile })),
+      : value.map(({ access, ...rest }) => ({
+          ...Object.fromEntries(Object.entries(rest).filter(([, text]) => text !== undefined)),
+          ...(access === "passthrough" ? {} : { access }),
+        })),
   valueName: "HOST=URL",
 };
 

@@ -1,12 +1,35 @@
 import type { OriginNetwork } from "../origin/origin-clients.ts";
 import type { CacheConfig, HostLabels, ListenAddress, LogLevel, RateLimits, SupernodeAddress } from "../peer/config.ts";
 
+/**
+ * In whose name a registry is asked.
+ *
+ * - `passthrough`: each caller's own, with what he sends; without credentials anonymously.
+ * - `own-credentials`: dfdaemon's; whoever reaches the mirror may read what they open. What callers send is ignored.
+ * - `public`: nobody's; what callers send is ignored.
+ */
+export type RegistryAccess = "passthrough" | "own-credentials" | "public";
+
 /** An upstream of the registry mirror that is not simply `https://<host>`. */
 export interface RegistryConfig {
   /** The registry's name in image references and `?ns=`, lower case, with its port if it has one. */
   readonly host: string;
   /** Base URL without trailing slash, `http:` or `https:`; `/v2/…` is appended. */
   readonly url: string;
+  /** Default `passthrough`. */
+  readonly access?: RegistryAccess | undefined;
+}
+
+/** How long the registry mirror takes a registry at its word. */
+export interface GrantConfig {
+  /** A caller may read in a repository, in ms. */
+  readonly grantMs: number;
+  /** How much longer a grant holds while the registry cannot be asked, in ms. */
+  readonly outageGrantMs: number;
+  /** What a tag means, in ms; 0: each request is checked. */
+  readonly tagMs: number;
+  /** What a tag meant, while the registry cannot be asked, in ms; 0: never. */
+  readonly staleTagMs: number;
 }
 
 /** The forward proxy on the mirror's port. */
@@ -43,6 +66,7 @@ export interface DfdaemonConfig {
   readonly registries: readonly RegistryConfig[];
   /** How origins are reached: their authorities, credentials, proxies. */
   readonly network: OriginNetwork;
+  readonly grants: GrantConfig;
   readonly proxy: ProxyConfig;
   readonly cache: CacheConfig;
   readonly limits: RateLimits;

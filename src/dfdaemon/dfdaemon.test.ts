@@ -21,6 +21,7 @@ const CONFIG: DfdaemonConfig = {
   advertiseHost: undefined,
   socketPath: "/nowhere/dfdaemon.sock",
   supernodes: [{ host: "127.0.0.1", port: 8002, weight: 1 }],
+  grants: { grantMs: 300_000, outageGrantMs: 0, tagMs: 0, staleTagMs: 0 },
   joinToken: undefined,
   backToSource: true,
   registries: [],

@@ -61,6 +61,10 @@ export async function startDfdaemon(config: DfdaemonConfig, given: Partial<Dfdae
   const closers: (() => Promise<void>)[] = [() => asker.close()];
   try {
     const registries = new Registries(config.registries, selfTestRegistry(config.supernodes));
+    for (const { name, access } of registries.configured()) {
+      if (access !== "own-credentials") continue;
+      log.warn({ registry: name }, "whoever reaches this dfdaemon may read what its own credentials open at this registry");
+    }
     const peer = await deps.createPeer(config, asker.clients, child("peer"));
     closers.push(() => peer.close());
     const localApi = await deps.openLocalApi(config, peer, child("local-api"));
@@ -71,7 +75,7 @@ export async function startDfdaemon(config: DfdaemonConfig, given: Partial<Dfdae
       asker,
       log: child("mirror"),
       backToSource: config.backToSource,
-      options: deps.mirrorOptions,
+      options: { grants: config.grants, ...deps.mirrorOptions },
     });
     const proxy = new Proxy({
       config: config.proxy,

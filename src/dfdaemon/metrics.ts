@@ -1,4 +1,5 @@
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
+import type { AccessOutcome } from "./mirror/access.ts";
 import type { MirrorKind } from "./mirror/errors.ts";
 import type { SourceBytes } from "./mirror/sources.ts";
 
@@ -27,6 +28,12 @@ export class MirrorMetrics {
     buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30],
     registers: [this.registry],
   });
+  readonly #accessChecks = new Counter({
+    name: "dragonfly_mirror_access_checks_total",
+    help: "Questions whether a caller may read something, by what the answer stands on.",
+    labelNames: ["result"],
+    registers: [this.registry],
+  });
   readonly #inFlight = new Gauge({
     name: "dragonfly_mirror_requests_in_flight",
     help: "Requests to the registry mirror that are being answered.",
@@ -44,6 +51,10 @@ export class MirrorMetrics {
       },
     });
     for (const source of ["cache", "seed", "peer", "origin"]) this.#bytes.inc({ source }, 0);
+  }
+
+  accessChecked(outcome: AccessOutcome): void {
+    this.#accessChecks.inc({ result: outcome });
   }
 
   started(): void {

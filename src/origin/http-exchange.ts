@@ -142,9 +142,14 @@ function outgoingHeaders(callerHeaders: Readonly<Record<string, string>>): Recor
 function withoutCredentials(headers: Record<string, string>): Record<string, string> {
   const kept: Record<string, string> = Object.create(null) as Record<string, string>;
   for (const [name, value] of Object.entries(headers)) {
-    if (!CREDENTIAL_NAME.test(name)) kept[name] = value;
+    if (!isCredentialHeader(name)) kept[name] = value;
   }
   return kept;
+}
+
+/** True for a header named like a secret; it goes to no other host than the one it was meant for. */
+export function isCredentialHeader(name: string): boolean {
+  return CREDENTIAL_NAME.test(name);
 }
 
 const REDIRECT_STATUSES: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);

@@ -13,7 +13,9 @@ import { discard, exchange, hangUp } from "./http-exchange.ts";
 import type { Answer, ExchangeDeps } from "./http-exchange.ts";
 import { fromHttpStatus, fromNodeError } from "./http-failure.ts";
 import type { Origin, OriginBody, OriginInfo, OriginRequest } from "./origin.ts";
-import { redactUrl } from "./origin-url.ts";
+import { parseOriginUrl, redactUrl } from "./origin-url.ts";
+import { BusyOrigins } from "./busy-origins.ts";
+import { SignedAddresses } from "./signed-addresses.ts";
 
 /** What an {@link HttpOrigin} may be told. Nothing is read from the environment. */
 export interface HttpOriginOptions extends DispatcherOptions {
@@ -27,6 +29,8 @@ export interface HttpOriginOptions extends DispatcherOptions {
   readonly maxRedirects?: number;
   /** Wall clock in ms, for a Retry-After that is a date. Default `Date.now`. */
   readonly nowUnixMs?: () => number;
+  /** Monotonic ms. Default `performance.now`. */
+  readonly nowMs?: () => number;
 }
 
 /**
@@ -40,6 +44,8 @@ export class HttpOrigin implements Origin {
   readonly #deps: ExchangeDeps;
   readonly #userAgent: string;
   readonly #nowUnixMs: () => number;
+  readonly #busy: BusyOrigins;
+  readonly #addresses: SignedAddresses;
 
   constructor(options: HttpOriginOptions = {}) {
     this.#deps = {
@@ -50,6 +56,9 @@ export class HttpOrigin implements Origin {
     };
     this.#userAgent = options.userAgent ?? "dragonfly";
     this.#nowUnixMs = options.nowUnixMs ?? Date.now;
+    const nowMs = options.nowMs ?? ((): number => performance.now());
+    this.#busy = new BusyOrigins(nowMs);
+    this.#addresses = new SignedAddresses(nowMs);
   }
 
   /** Hangs up on everyone: open bodies and exchanges fail with SHUTTING_DOWN, ORIGIN_CUT or ORIGIN_UNREACHABLE. */
@@ -72,7 +81,7 @@ export class HttpOrigin implements Origin {
     if (HEAD_REFUSALS.has(head.status) || (head.status > 200 && head.status < 300)) {
       return this.#probe(request, undefined, signal, known);
     }
-    if (head.status !== 200) throw this.#statusError(head);
+    if (head.status !== 200) throw this.#statusError(head, request);
     if (isCoded(head)) throw codedError(head);
     const info = infoOf(head, parseContentLength(head.headers["content-length"]), promisesRanges(head));
     return isInDoubt(head, info) ? this.#probe(request, info, signal) : info;
@@ -93,9 +102,13 @@ export class HttpOrigin implements Origin {
     if (expected?.etag !== undefined && isStrongEtag(expected.etag)) conditions["if-match"] = expected.etag;
     else if (expected?.lastModified !== undefined) conditions["if-unmodified-since"] = expected.lastModified;
 
-    const answer = await this.#ask("GET", request, conditions, signal);
+    // What goes on with a read; a first question is the registry's to answer.
+    const again = expected === undefined ? undefined : await this.#askAddress(request, conditions, signal);
+    const answer = again ?? (await this.#ask("GET", request, conditions, signal));
     try {
-      return this.#bodyOf(answer, { startByte, endByte, ranged }, expected, signal);
+      const body = this.#bodyOf(answer, { startByte, endByte, ranged }, expected, request, signal);
+      this.#addresses.remember(request, answer.url);
+      return body;
     } catch (error) {
       if (answer.status === 200 || answer.status === 206) hangUp(answer.body);
       else discard(answer.body);
@@ -107,10 +120,11 @@ export class HttpOrigin implements Origin {
     answer: Answer,
     asked: AskedRange,
     expected: OriginInfo | undefined,
+    request: OriginRequest,
     signal: AbortSignal,
   ): OriginBody {
     if (answer.status === 412 && expected !== undefined) throw changedError(answer, "its ETag or its date is another one");
-    if (answer.status !== 200 && answer.status !== 206) throw this.#openStatusError(answer, expected);
+    if (answer.status !== 200 && answer.status !== 206) throw this.#openStatusError(answer, expected, request);
     if (isCoded(answer)) throw codedError(answer);
     // First the version, then the bytes: of another version other bytes may have come on purpose.
     const lengthBytes = answer.status === 206
@@ -133,8 +147,27 @@ export class HttpOrigin implements Origin {
     return { info, startByte: asked.startByte, body };
   }
 
-  #openStatusError(answer: Answer, expected: OriginInfo | undefined): AppError {
-    const error = this.#statusError(answer);
+  /** The rest of a blob from where its registry sent us before; undefined when that is not known, or no longer good. */
+  async #askAddress(
+    request: OriginRequest,
+    conditions: Readonly<Record<string, string>>,
+    signal: AbortSignal,
+  ): Promise<Answer | undefined> {
+    const address = this.#addresses.of(request);
+    if (address === undefined) return undefined;
+    try {
+      const answer = await this.#ask("GET", { url: address, headers: {} }, conditions, signal);
+      if (answer.status === 200 || answer.status === 206) return answer;
+      discard(answer.body);
+    } catch (error) {
+      if (signal.aborted) throw error;
+    }
+    this.#addresses.forget(request);
+    return undefined;
+  }
+
+  #openStatusError(answer: Answer, expected: OriginInfo | undefined, request: OriginRequest): AppError {
+    const error = this.#statusError(answer, request);
     const lengthBytes = error.code === "RANGE_NOT_SATISFIABLE" ? error.details["lengthBytes"] : undefined;
     if (lengthBytes === undefined || expected?.lengthBytes === undefined || lengthBytes === expected.lengthBytes) {
       return error;
@@ -167,7 +200,7 @@ export class HttpOrigin implements Origin {
     }
     if (head?.lengthBytes !== undefined && head.lengthBytes > 0) return { ...head, ranges: false };
     if (coded && (answer.status === 200 || answer.status === 206)) throw codedError(answer);
-    throw this.#statusError(answer);
+    throw this.#statusError(answer, request);
   }
 
   #ask(
@@ -176,13 +209,27 @@ export class HttpOrigin implements Origin {
     conditions: Readonly<Record<string, string>>,
     signal: AbortSignal,
   ): Promise<Answer> {
+    this.#busy.check(parseOriginUrl(url), headers["authorization"]);
     const callerHeaders = { "user-agent": this.#userAgent, ...headers };
     const ownHeaders = { "accept-encoding": "identity", ...conditions };
     return exchange(this.#deps, { method, url, callerHeaders, ownHeaders, signal });
   }
 
-  #statusError(answer: Answer): AppError {
-    return fromHttpStatus(answer.status, answer.headers, answer.url, this.#nowUnixMs());
+  #statusError(answer: Answer, { url, headers }: OriginRequest): AppError {
+    const error = fromHttpStatus(answer.status, answer.headers, answer.url, this.#nowUnixMs());
+    const asked = parseOriginUrl(url);
+    if (asked.origin === answer.url.origin) {
+      this.#busy.said(asked, headers["authorization"], error);
+      return error;
+    }
+    if (!SIGNATURE_REFUSALS.has(answer.status) || answer.url.search === "") return error;
+    // It speaks of the address that we were sent to, and not of the caller, who is to ask for another.
+    return new AppError(
+      "ORIGIN_BUSY",
+      `${asked.host} sent us to an address at ${answer.url.host} that is refused there (HTTP ${answer.status}); ` +
+        "another one is asked for, unless it goes on",
+      { details: { status: answer.status, origin: answer.url.origin } },
+    );
   }
 }
 
@@ -199,6 +246,9 @@ function confirms(answer: Answer, known: OriginInfo): boolean {
   const etag = answer.headers["etag"];
   return etag === undefined || known.etag === undefined || isSameEtag(etag, known.etag);
 }
+
+/** By which stores refuse an address whose signature is over, or wrong. */
+const SIGNATURE_REFUSALS: ReadonlySet<number> = new Set([400, 401, 403]);
 
 /** Statuses by which servers refuse the method rather than the file; 403 comes from stores whose signed URLs are for GET. */
 const HEAD_REFUSALS: ReadonlySet<number> = new Set([400, 403, 405, 501]);

@@ -28,7 +28,7 @@ export const PLAIN_NETWORK: OriginNetwork = { servers: [], proxies: NO_PROXIES }
 /** What speaks to one server. */
 export interface OriginClient {
   /** With the token dance of registries. */
-  readonly origin: Origin;
+  readonly origin: RegistryOrigin;
   /** The same connections' kin, for questions that are no file. */
   readonly dispatcher: Dispatcher;
 }

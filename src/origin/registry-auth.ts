@@ -5,6 +5,12 @@ import { RegistryTokens } from "./registry-tokens.ts";
 import type { RegistryCredentials, TokenScope } from "./registry-tokens.ts";
 import { parseWwwAuthenticate } from "./www-authenticate.ts";
 
+/**
+ * An `authorization` by which a caller says that he is nobody: no credentials configured here are for him. It is not sent.
+ * Without any `authorization` the configured ones are used.
+ */
+export const NOBODY = "";
+
 /** What a {@link RegistryOrigin} may be told. */
 export interface RegistryOriginOptions {
   /** By the registry's `URL.origin`: what is meant for https never leaves over plain http. */
@@ -29,8 +35,8 @@ export class RegistryOrigin implements Origin {
   readonly #inner: Origin;
   readonly #tokens: RegistryTokens;
   readonly #credentials: ReadonlyMap<string, RegistryCredentials>;
-  /** Repository → how its registry last wanted to be asked. */
-  readonly #known = new Map<string, Access>();
+  /** Repository and whether we spoke in our own name → how its registry last wanted to be asked. */
+  readonly #known = new Map<string, Access | typeof OPEN>();
 
   /** `inner` stays the caller's; the token service is asked through it as well. */
   constructor(inner: Origin, options: RegistryOriginOptions = {}) {
@@ -52,36 +58,54 @@ export class RegistryOrigin implements Origin {
     return this.#authorized(request, signal, (asked) => this.#inner.open(asked, range, expected, signal));
   }
 
+  /**
+   * The `Authorization` that the registry takes from us for `request`: for who cannot do the dance himself.
+   *
+   * @returns undefined where none is wanted
+   * @throws AppError as `stat`
+   */
+  async authorizationFor(request: OriginRequest, signal: AbortSignal): Promise<string | undefined> {
+    const url = parseOriginUrl(request.url);
+    const key = accessKeyOf(request, url);
+    if (key === undefined) return undefined;
+    if (!this.#known.has(key)) {
+      await this.stat(request, signal);
+      if (!this.#known.has(key)) this.#remember(key, OPEN);
+    }
+    const known = this.#known.get(key) ?? OPEN;
+    return known.kind === "open" ? undefined : this.#authorizationFor(known, url, undefined, signal);
+  }
+
   async #authorized<T>(
-    request: OriginRequest,
+    asked: OriginRequest,
     signal: AbortSignal,
     ask: (request: OriginRequest) => Promise<T>,
   ): Promise<T> {
-    const url = parseOriginUrl(request.url);
-    if (bringsCredentials(request, url)) return ask(request);
-    const repository = repositoryOf(url);
-    const known = repository === undefined ? undefined : this.#known.get(repository);
+    const url = parseOriginUrl(asked.url);
+    if (bringsCredentials(asked, url)) return ask(asked);
+    const key = accessKeyOf(asked, url);
+    const request = isNobody(asked) ? withoutAuthorization(asked) : asked;
+    const known = key === undefined ? undefined : this.#known.get(key);
     const early = known === undefined ? undefined : this.#atHand(known);
     try {
       return await ask(early === undefined ? request : withAuthorization(request, early));
     } catch (error) {
-      const access = this.#accessFor(error, url);
+      const access = this.#accessFor(error, url, isNobody(asked) ? undefined : this.#credentials.get(url.origin));
       if (access === undefined) throw error;
       if (early !== undefined && access.kind === "token") this.#tokens.forget(access.scope, early);
       const authorization = await this.#authorizationFor(access, url, error, signal);
-      if (repository !== undefined) this.#remember(repository, access);
+      if (key !== undefined) this.#remember(key, access);
       return ask(withAuthorization(request, authorization));
     }
   }
 
   /** How to get past a 401; `undefined` when there is no way, or none for us. */
-  #accessFor(error: unknown, url: URL): Access | undefined {
+  #accessFor(error: unknown, url: URL, credentials: RegistryCredentials | undefined): Access | undefined {
     if (!(error instanceof AppError) || error.code !== "ORIGIN_UNAUTHORIZED") return undefined;
     // A host the registry redirected to has no say: its challenge could send our password anywhere.
     if (error.details["origin"] !== undefined && error.details["origin"] !== url.origin) return undefined;
     const field = error.details["wwwAuthenticate"];
     const challenges = typeof field === "string" ? parseWwwAuthenticate(field) : [];
-    const credentials = this.#credentials.get(url.origin);
     const bearer = challenges.find(({ scheme, params }) => scheme === "bearer" && params["realm"] !== undefined);
     if (bearer !== undefined) {
       const { realm = "", service, scope } = bearer.params;
@@ -108,13 +132,14 @@ export class RegistryOrigin implements Origin {
     }
   }
 
-  #atHand(access: Access): string | undefined {
-    return access.kind === "basic" ? access.authorization : this.#tokens.peek(access.scope);
+  #atHand(known: Access | typeof OPEN): string | undefined {
+    if (known.kind === "open") return undefined;
+    return known.kind === "basic" ? known.authorization : this.#tokens.peek(known.scope);
   }
 
-  #remember(repository: string, access: Access): void {
-    this.#known.delete(repository);
-    this.#known.set(repository, access);
+  #remember(key: string, access: Access | typeof OPEN): void {
+    this.#known.delete(key);
+    this.#known.set(key, access);
     const oldest = this.#known.keys().next().value;
     if (this.#known.size > REPOSITORIES_MAX && oldest !== undefined) this.#known.delete(oldest);
   }
@@ -124,9 +149,26 @@ type Access =
   | { readonly kind: "token"; readonly scope: TokenScope }
   | { readonly kind: "basic"; readonly authorization: string };
 
+/** The registry asked for nothing. */
+const OPEN = { kind: "open" } as const;
+
 function bringsCredentials(request: OriginRequest, url: URL): boolean {
   if (url.username !== "" || url.password !== "") return true;
-  return Object.keys(request.headers).some((name) => name.toLowerCase() === "authorization");
+  return Object.keys(request.headers).some((name) => name.toLowerCase() === "authorization") && !isNobody(request);
+}
+
+function isNobody(request: OriginRequest): boolean {
+  return request.headers["authorization"] === NOBODY;
+}
+
+function withoutAuthorization({ url, headers }: OriginRequest): OriginRequest {
+  return { url, headers: Object.fromEntries(Object.entries(headers).filter(([name]) => name !== "authorization")) };
+}
+
+/** What is learnt of a repository serves who asks it in the same name. */
+function accessKeyOf(request: OriginRequest, url: URL): string | undefined {
+  const repository = repositoryOf(url);
+  return repository === undefined ? undefined : `${isNobody(request) ? "nobody" : "us"} ${repository}`;
 }
 
 function withAuthorization(request: OriginRequest, authorization: string): OriginRequest {

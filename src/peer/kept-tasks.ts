@@ -10,7 +10,8 @@ const KEEP_MS = 120_000;
 
 export interface KeptTask {
   readonly task: PeerTask;
-  readonly source: Source;
+  /** The latest that the supernode let us in with. */
+  source: Source;
   readonly info: TaskInfo;
   readers: number;
   /** What each reader allows the task, in bytes per second; undefined = no limit of its own. */
@@ -19,6 +20,8 @@ export interface KeptTask {
   mayReadOrigin: boolean;
   toldQuarter: number;
   timer: NodeJS.Timeout | undefined;
+  /** When our ticket is to be renewed. */
+  renewal: NodeJS.Timeout | undefined;
   /** Its pieces were thrown away: no newcomer shares it. */
   isWorthless: boolean;
 }
@@ -44,7 +47,7 @@ export class KeptTasks {
       return present;
     }
     const kept: KeptTask = {
-      task, source, info, readers: 1, readerLimits: [], mayReadOrigin, toldQuarter: 0, timer: undefined, isWorthless: false,
+      task, source, info, readers: 1, readerLimits: [], mayReadOrigin, toldQuarter: 0, timer: undefined, renewal: undefined, isWorthless: false,
     };
     this.#kept.set(taskId, kept);
     return kept;
@@ -70,6 +73,7 @@ export class KeptTasks {
   expel(kept: KeptTask): void {
     kept.isWorthless = true;
     clearTimeout(kept.timer);
+    clearTimeout(kept.renewal);
     if (this.#kept.get(kept.task.session.taskId) === kept) this.#kept.delete(kept.task.session.taskId);
     if (kept.readers === 0) kept.task.release();
   }
@@ -91,6 +95,7 @@ export class KeptTasks {
 
   #drop(kept: KeptTask): void {
     clearTimeout(kept.timer);
+    clearTimeout(kept.renewal);
     this.#kept.delete(kept.task.session.taskId);
     kept.task.release();
   }

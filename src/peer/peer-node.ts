@@ -17,6 +17,8 @@ import type { Content, ContentInfo, ContentOpener, ContentRequest } from "./cont
 import { bringPiece } from "./control/lease-client.ts";
 import { ControlClient, type JoinedMessage, type TaskFailedMessage } from "./control/control-client.ts";
 import { generatePeerId } from "./membership/credentials.ts";
+import { SupernodeClock } from "./membership/supernode-clock.ts";
+import { parseTicket } from "./membership/tickets.ts";
 import { DirectOpener, type DirectOpenerDeps } from "./direct-content.ts";
 import { DiskStore } from "./store/disk-store.ts";
 import { type KeptTask, KeptTasks } from "./kept-tasks.ts";
@@ -58,6 +60,7 @@ export class PeerNode implements ContentOpener {
   readonly #kept: KeptTasks;
   /** What became of tasks since they were last joined, while they may not be open here yet. The latest last. */
   readonly #failures = new Map<TaskId, TaskFailedMessage>();
+  readonly #clock = new SupernodeClock();
   readonly #closing = new AbortController();
   readonly #leases: LeaseReader;
   /** Leases of tasks that are not open here; the supernode takes them back when nothing comes of them. */
@@ -106,6 +109,7 @@ export class PeerNode implements ContentOpener {
       store,
       log: deps.log,
       limits: config.limits,
+      clock: this.#clock,
       needNeighbours: (taskId, lost) => this.#control.send({ type: "needNeighbours", taskId, lost: lost.slice(0, 256) }),
       accuse: (taskId, accused, piece) => this.#control.send({ type: "accuse", taskId, peerId: accused, piece }),
       stored: (session) => this.#progressed(session.taskId, false),
@@ -141,7 +145,10 @@ export class PeerNode implements ContentOpener {
       log: deps.log,
       random: Math.random,
       handlers: {
-        onRegistered: (publicKey) => this.#registered(publicKey),
+        onRegistered: (publicKey, _address, unixMs) => {
+          this.#clock.registered(unixMs);
+          this.#registered(publicKey);
+        },
         onNeighbours: (taskId, add, drop) => {
           const kept = this.#kept.get(taskId);
           if (kept === undefined) return;
@@ -158,6 +165,7 @@ export class PeerNode implements ContentOpener {
         onLease: (lease) => this.#lent(lease),
         onLeaseRevoked: (leaseId) => this.#leaseRevoked(leaseId),
         onDisconnected: () => {
+          this.#clock.disconnected();
           this.#leases.close();
           this.#early.clear();
         },
@@ -242,7 +250,8 @@ export class PeerNode implements ContentOpener {
     if (present !== undefined) {
       this.#kept.use(present, backToSource);
       this.#store.used(taskId);
-      present.task.connect(joined.neighbours, joined.ticket ?? present.task.session.ticket);
+      present.source = source;
+      this.#connect(present, joined);
       return present;
     }
     if (this.#publicKey === undefined) throw new AppError("SUPERNODE_UNREACHABLE", "no supernode has registered us yet");
@@ -254,7 +263,7 @@ export class PeerNode implements ContentOpener {
     });
     const kept = this.#kept.hold(task, source, joined.task, backToSource);
     kept.task.session.failure = undefined;
-    kept.task.connect(joined.neighbours, joined.ticket ?? "");
+    this.#connect(kept, joined);
     const failed = this.#failures.get(taskId);
     if (failed !== undefined) this.#fail(kept, failed);
     const early = this.#early.get(taskId);
@@ -295,12 +304,39 @@ export class PeerNode implements ContentOpener {
             // The file has changed meanwhile: the old version is completed from those who have it, or fails.
             return;
           }
-          task.connect(joined.neighbours, joined.ticket ?? task.session.ticket);
+          this.#connect(kept, joined);
         },
         (thrown: unknown) => {
           this.#log.warn({ taskId, error: toAppError(thrown).message }, "a task cannot be joined again");
+          this.#renewLater(kept, RENEWAL_LATE_MS);
         },
       );
+  }
+
+  #connect(kept: KeptTask, { neighbours, ticket }: JoinedMessage): void {
+    kept.task.connect(neighbours, ticket ?? kept.task.session.ticket);
+    this.#renewLater(kept);
+  }
+
+  /**
+   * Asks for another ticket at half the time that is left of ours, as long as somebody waits for pieces.
+   *
+   * @param lateMs when to ask if nothing is left
+   */
+  #renewLater(kept: KeptTask, lateMs = RENEWAL_MS_MIN): void {
+    clearTimeout(kept.renewal);
+    const { session, stored } = kept.task;
+    const claims = parseTicket(session.ticket);
+    if (claims === undefined || stored.complete || this.#kept.get(session.taskId) !== kept) return;
+    const leftMs = claims.expiresUnixMs - this.#clock.unixMs();
+    const renew = (): void => {
+      if (this.#kept.get(session.taskId) !== kept || stored.complete) return;
+      // Who comes to read later joins anew, and gets another ticket by that.
+      if (kept.readers > 0) this.#rejoin(kept);
+      else this.#renewLater(kept);
+    };
+    const delayMs = leftMs > 0 ? Math.min(Math.max(leftMs / 2, RENEWAL_MS_MIN), RENEWAL_MS_MAX) : lateMs;
+    kept.renewal = setTimeout(renew, delayMs).unref();
   }
 
   /** The supernode wants us to read a part of a file from its origin, for all. */
@@ -382,6 +418,11 @@ export class PeerNode implements ContentOpener {
   }
 }
 
+const RENEWAL_MS_MIN = 1_000;
+/** When the renewal of a ticket that has run out is refused, or there is no supernode, it is asked for again after this. */
+const RENEWAL_LATE_MS = 10_000;
+/** So that a peer that wakes from a long sleep finds out in time. */
+const RENEWAL_MS_MAX = 60 * 60_000;
 /** Of tasks that failed, whether open here or not. */
 const FAILURE_COUNT_MAX = 1_000;
 

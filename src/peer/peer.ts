@@ -13,6 +13,7 @@ import type { PeerId, TaskId } from "../protocol/ids.ts";
 import type { Priority, SwarmConfig, SwarmSnapshot } from "../swarm/index.ts";
 import type { Link } from "./link/link.ts";
 import { LinkTable } from "./link/link-table.ts";
+import { OWN_CLOCK, type TicketClock } from "./membership/tickets.ts";
 import { servePieces } from "./piece-http.ts";
 import { RateGate } from "./rate-gate.ts";
 import type { PieceProof, PieceStore, StoredTask, TaskRecord } from "./store/piece-store.ts";
@@ -24,7 +25,7 @@ export interface PeerTask {
   readonly stored: StoredTask;
   /** What readers wait on; see TaskSession. */
   readonly session: TaskSession;
-  /** Dials neighbours (existing links are reused) and joins the task on the links, showing `ticket`. */
+  /** Dials neighbours (existing links are reused) and joins the task on the links, showing `ticket`; a new one to all. */
   connect(neighbours: readonly Neighbour[], ticket: string): void;
   disconnect(peerIds: readonly PeerId[]): void;
   /**
@@ -83,6 +84,8 @@ export interface PeerOptions {
   /** Pieces of an open task that were on disk are not, or not as they were. */
   readonly lost?: (session: TaskSession) => void;
   readonly swarm?: Partial<SwarmConfig>;
+  /** The time that others' tickets are held against. Default: this machine's. */
+  readonly clock?: TicketClock;
 }
 
 export class Peer implements PeerService {
@@ -245,7 +248,9 @@ export class Peer implements PeerService {
     }
     const promise = open().then((stored) => {
       const flows = { upload: this.#upload.flow(priority), download: this.#download.flow(priority) };
-      const session: TaskSession = new TaskSession(stored, flows, (pieces) => this.#driver.lostPieces(session, pieces));
+      const session: TaskSession = new TaskSession(stored, flows, this.#options.clock ?? OWN_CLOCK, (pieces) =>
+        this.#driver.lostPieces(session, pieces),
+      );
       this.#sessions.set(taskId, session);
       this.#driver.openTask(session, priority);
       return session;
@@ -276,7 +281,7 @@ export class Peer implements PeerService {
       stored: session.stored,
       session,
       connect: (neighbours, ticket) => {
-        session.ticket = ticket;
+        this.#driver.showTicket(session, ticket);
         for (const neighbour of neighbours) {
           if (neighbour.peerId === this.peerId) continue;
           session.neighbours.set(neighbour.peerId, neighbour);

@@ -53,8 +53,9 @@ async function serve(
   if (!isTaskId(taskId) || ticket === undefined || typeof peerId !== "string" || !isPeerId(peerId)) throw refused;
   const session = await find(taskId);
   if (session === undefined) throw refused;
+  const mayHave = (): void => void session.tickets.verify(ticket, taskId, peerId);
   try {
-    session.tickets.verify(ticket, taskId, peerId);
+    mayHave();
   } catch {
     throw refused;
   }
@@ -74,7 +75,7 @@ async function serve(
             "x-dragonfly-piece-signature": Buffer.from(proof.signature).toString("base64url"),
           }),
     });
-    return send(request, response, session, limit, startByte, endByte);
+    return send(request, response, session, limit, { startByte, endByte }, mayHave);
   }
   if (lengthBytes === undefined) throw new AppError("PIECE_UNKNOWN", "the length of this task is not known yet");
   const asked = parseRange(request.headers.range, lengthBytes);
@@ -96,7 +97,7 @@ async function serve(
     "content-length": range.endByte - range.startByte,
     ...(partial ? { "content-range": formatContentRange(range, lengthBytes) } : {}),
   });
-  return send(request, response, session, limit, range.startByte, range.endByte);
+  return send(request, response, session, limit, range, mayHave);
 }
 
 async function send(
@@ -104,8 +105,9 @@ async function send(
   response: ServerResponse,
   session: TaskSession,
   limit: RateGate,
-  startByte: number,
-  endByte: number,
+  { startByte, endByte }: { readonly startByte: number; readonly endByte: number },
+  /** Throws once the ticket has run out: a long answer ends with it. */
+  mayHave: () => void,
 ): Promise<void> {
   if (request.method === "HEAD") {
     response.end();
@@ -115,6 +117,7 @@ async function send(
   response.once("close", () => gone.abort());
   if (response.destroyed) gone.abort();
   for (let at = startByte; at < endByte && !response.destroyed; ) {
+    mayHave();
     const chunk = Buffer.allocUnsafe(Math.min(CHUNK_BYTES, endByte - at));
     await session.stored.read(at, chunk);
     at += chunk.length;

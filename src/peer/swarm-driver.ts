@@ -11,6 +11,7 @@ import type { Link } from "./link/link.ts";
 import type { LinkTable } from "./link/link-table.ts";
 import { ReceiveBuffers } from "./link/receive-buffers.ts";
 import type { Logger } from "pino";
+import { Admissions } from "./admissions.ts";
 import type { TaskSession } from "./task-session.ts";
 
 /** A piece on its way in: where its bytes go. */
@@ -42,7 +43,7 @@ export interface SwarmDriverDeps {
   readonly session: (taskId: TaskId) => TaskSession | undefined;
   readonly openFromDisk: (taskId: TaskId) => Promise<TaskSession | undefined>;
   readonly isSeed: (peerId: PeerId) => boolean;
-  readonly log: Pick<Logger, "warn">;
+  readonly log: Pick<Logger, "warn" | "debug">;
   readonly needNeighbours: (taskId: TaskId, useless: readonly PeerId[]) => void;
   readonly accuse: (taskId: TaskId, peerId: PeerId, piece: number) => void;
   /** A piece is verified and on disk. */
@@ -63,6 +64,10 @@ export class SwarmDriver {
   #running = false;
   #timer: NodeJS.Timeout | undefined;
   #timerDueMs = Number.POSITIVE_INFINITY;
+  readonly #admissions = new Admissions((linkId, taskId) => {
+    this.#deps.log.debug({ taskId, peerId: this.#deps.links.byId(linkId)?.peerId }, "a neighbour's ticket has run out");
+    this.feed({ type: "remoteAdmitted", linkId, taskId, receives: false });
+  });
   /** Own `have` as last told in a join, until the other side has joined too. */
   readonly #toldHave = new Map<string, PieceSet>();
   readonly counters = { uploadedBytes: 0, downloadedBytes: 0, wastedBytes: 0, rejectedPieces: 0, forgedProofs: 0 };
@@ -121,6 +126,7 @@ export class SwarmDriver {
   /** Takes part in the task on this link no longer: nothing more of it is sent from here. */
   #leave(link: Link, taskId: TaskId, tell: boolean): void {
     const channel = link.ownChannel(taskId);
+    this.#admissions.end(link.linkId, taskId);
     this.#toldHave.delete(keyOf(link, taskId));
     if (channel === undefined) return;
     link.writer.cancelChannel(channel);
@@ -134,6 +140,7 @@ export class SwarmDriver {
   }
 
   close(): void {
+    this.#admissions.close();
     clearTimeout(this.#timer);
     this.#timerDueMs = Number.POSITIVE_INFINITY;
   }
@@ -148,6 +155,7 @@ export class SwarmDriver {
       this.#release(arrival);
     }
     this.#arrivals.delete(link);
+    this.#admissions.endLink(link.linkId);
     for (const key of this.#toldHave.keys()) if (key.startsWith(`${link.linkId}/`)) this.#toldHave.delete(key);
     for (const key of this.#checking.keys()) if (key.startsWith(`${link.linkId}/`)) this.#checking.delete(key);
     this.feed({ type: "linkClosed", linkId: link.linkId });
@@ -163,6 +171,16 @@ export class SwarmDriver {
     const { lengthBytes, lengthSignature } = session.stored.record;
     if (lengthBytes !== undefined && lengthSignature !== undefined) {
       link.send({ type: "length", channel, lengthBytes, signature: lengthSignature });
+    }
+  }
+
+  /** Ours from now on; a new one is shown wherever we take part already. */
+  showTicket(session: TaskSession, ticket: string): void {
+    if (ticket === session.ticket) return;
+    session.ticket = ticket;
+    for (const link of this.#deps.links) {
+      const channel = link.ownChannel(session.taskId);
+      if (channel !== undefined) link.send({ type: "ticket", channel, ticket });
     }
   }
 
@@ -208,7 +226,7 @@ export class SwarmDriver {
   #taskFrame(
     link: Link,
     taskId: TaskId,
-    frame: Extract<LinkFrame, { type: "leave" | "have" | "lost" | "want" | "offer" | "proof" | "withdraw" | "length" }>,
+    frame: Extract<LinkFrame, { type: "leave" | "have" | "lost" | "want" | "offer" | "proof" | "withdraw" | "length" | "ticket" }>,
   ): void {
     const { linkId } = link;
     switch (frame.type) {
@@ -241,6 +259,26 @@ export class SwarmDriver {
         return this.feed({ type: "offered", linkId, taskId, pieces: frame.pieces });
       case "proof":
         return this.#proven(link, frame);
+      case "ticket": {
+        const session = this.#deps.session(taskId);
+        if (session === undefined || !this.#admits(link, session, frame.ticket)) return;
+        return this.feed({ type: "remoteAdmitted", linkId, taskId, receives: true });
+      }
+    }
+  }
+
+  /** Whether the ticket lets the other side have pieces; if so, until it runs out. */
+  #admits(link: Link, session: TaskSession, ticket: string): boolean {
+    const { taskId, tickets } = session;
+    const { linkId, peerId } = link;
+    if (ticket === "" || peerId === undefined) return false;
+    try {
+      const claims = tickets.verify(ticket, taskId, peerId);
+      this.#admissions.admit(linkId, taskId, claims, (of) => tickets.remainingMs(of));
+      return true;
+    } catch (thrown) {
+      this.#deps.log.warn({ taskId, peerId, error: toAppError(thrown).message }, "a ticket is refused");
+      return false;
     }
   }
 
@@ -276,15 +314,7 @@ export class SwarmDriver {
       );
       return;
     }
-    let receives = false;
-    if (ticket !== "") {
-      try {
-        session.tickets.verify(ticket, taskId, peerId);
-        receives = true;
-      } catch (thrown) {
-        this.#deps.log.warn({ taskId, peerId, error: toAppError(thrown).message }, "a ticket is refused");
-      }
-    }
+    const receives = this.#admits(link, session, ticket);
     if (!receives && !session.neighbours.has(peerId)) return;
     link.setRemoteChannel(channel, taskId);
     const told = this.#toldHave.get(keyOf(link, taskId));

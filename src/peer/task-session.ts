@@ -4,7 +4,8 @@ import type { RateFlow } from "../base/rate-budget.ts";
 import type { ByteSources, Neighbour } from "../protocol/control-messages.ts";
 import { pieceCountOf, pieceLengthAt } from "../protocol/geometry.ts";
 import type { PeerId, TaskId } from "../protocol/ids.ts";
-import { SignatureVerifier, TicketVerifier } from "./membership/credentials.ts";
+import { SignatureVerifier } from "./membership/credentials.ts";
+import { type TicketClock, TicketVerifier } from "./membership/tickets.ts";
 import type { PieceProof, StoredTask } from "./store/piece-store.ts";
 
 export class TaskSession {
@@ -16,6 +17,7 @@ export class TaskSession {
   readonly downloadFlow: RateFlow;
   /** Peers the supernode gave us for this task. */
   readonly neighbours = new Map<PeerId, Neighbour>();
+  /** Ours, shown to neighbours; may have run out. */
   ticket = "";
   /** Why the task cannot be completed through the swarm; readers get it once they need what is missing. */
   failure: AppError | undefined;
@@ -36,6 +38,7 @@ export class TaskSession {
   constructor(
     stored: StoredTask,
     flows: { readonly upload: RateFlow; readonly download: RateFlow },
+    clock: TicketClock,
     onLost: (pieces: readonly number[]) => void,
   ) {
     this.stored = stored;
@@ -43,7 +46,7 @@ export class TaskSession {
     this.downloadFlow = flows.download;
     this.#stopListening = stored.onLost(onLost);
     this.verifier = new SignatureVerifier(stored.record.publicKey);
-    this.tickets = new TicketVerifier(this.verifier);
+    this.tickets = new TicketVerifier(this.verifier, clock);
     this.#cacheBytes = this.heldBytes;
   }
 

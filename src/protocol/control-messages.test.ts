@@ -24,7 +24,7 @@ const FROM_PEER: Readonly<Record<string, Message>> = {
 };
 
 const FROM_SUPERNODE: Readonly<Record<string, Message>> = {
-  registered: { type: "registered", publicKey: "AAAA", address: "10.0.0.2" },
+  registered: { type: "registered", publicKey: "AAAA", address: "10.0.0.2", unixMs: 1 },
   joined: JOINED,
   "joined, length unknown": { ...JOINED, task: { ...TASK_INFO, lengthBytes: null }, lengthSignature: null },
   "joined, content inline": { ...JOINED, inline: "AAAA", ticket: null, neighbours: [] },
@@ -66,7 +66,7 @@ test("values that would do harm are refused from a peer", () => {
     { ...FROM_PEER["progress"], sources: { ...SOURCES, peerBytes: -1 } },
     { ...FROM_PEER["needNeighbours"], lost: Array.from({ length: 257 }, () => PEER) },
     { ...FROM_PEER["accuse"], peerId: "a b" },
-    { type: "registered", publicKey: "AAAA", address: "" },
+    { type: "registered", publicKey: "AAAA", address: "", unixMs: 1 },
     { type: "unknown" },
   ];
   for (const message of refused) assert.ok(!peerToSupernodeSchema.safeParse(message).success, JSON.stringify(message).slice(0, 200));
@@ -88,7 +88,7 @@ test("values that would do harm are refused from a supernode", () => {
 });
 
 test("a ticket names one task, one peer and an end", () => {
-  const claims = { taskId: TASK, peerId: PEER, expiresUnixMs: 1 };
+  const claims = { taskId: TASK, peerId: PEER, expiresUnixMs: 1, outageUnixMs: 2 };
   assert.deepEqual(ticketClaimsSchema.parse(claims), claims);
   for (const wrong of [{ ...claims, taskId: "a" }, { ...claims, peerId: "" }, { ...claims, expiresUnixMs: "1" }, { ...claims, expiresUnixMs: 1.5 }]) {
     assert.ok(!ticketClaimsSchema.safeParse(wrong).success);

@@ -112,7 +112,13 @@ export type PeerToSupernode = z.infer<typeof peerToSupernodeSchema>;
 
 export const supernodeToPeerSchema = z.discriminatedUnion("type", [
   /** Answer to register. `publicKey`: Ed25519, SPKI DER in base64: signs pieces, lengths and tickets. */
-  z.object({ type: z.literal("registered"), publicKey: base64, address: z.string() }),
+  z.object({
+    type: z.literal("registered"),
+    publicKey: base64,
+    address: z.string(),
+    /** The supernode's wall clock: tickets are of its time. */
+    unixMs: z.number().int(),
+  }),
   z.object({
     type: z.literal("joined"),
     requestId,
@@ -167,10 +173,19 @@ export const supernodeToPeerSchema = z.discriminatedUnion("type", [
 ]);
 export type SupernodeToPeer = z.infer<typeof supernodeToPeerSchema>;
 
-/** The claims of a ticket: this peer may have this task until then. Wire: `<base64url JSON>.<base64url signature>`. */
+/**
+ * The claims of a ticket: this peer may have this task until `expiresUnixMs`, or, where the supernode cannot be reached
+ * since before then, until `outageUnixMs`. Wire: `<base64url JSON>.<base64url signature>`.
+ */
 export const ticketClaimsSchema = z.object({
   taskId: taskIdSchema,
   peerId: peerIdSchema,
   expiresUnixMs: z.number().int(),
+  outageUnixMs: z.number().int(),
 });
-export type TicketClaims = { readonly taskId: TaskId; readonly peerId: PeerId; readonly expiresUnixMs: number };
+export type TicketClaims = {
+  readonly taskId: TaskId;
+  readonly peerId: PeerId;
+  readonly expiresUnixMs: number;
+  readonly outageUnixMs: number;
+};

@@ -41,6 +41,7 @@ const anyFrame: fc.Arbitrary<LinkFrame> = fc.oneof(
   fc.record({ type: fc.constantFrom("accept" as const, "cancel" as const, "withdraw" as const), channel: uint32, piece }),
   fc.record({ type: fc.constant("decline" as const), channel: uint32, piece, reason: fc.constantFrom(...DECLINE_REASONS) }),
   fc.record({ type: fc.constant("length" as const), channel: uint32, lengthBytes: fc.maxSafeNat(), signature }),
+  fc.record({ type: fc.constant("ticket" as const), channel: uint32, ticket }),
   fc.constantFrom<LinkFrame>({ type: "ping" }, { type: "pong" }),
 ).map((frame) => ({ ...frame }));
 

@@ -69,6 +69,8 @@ export type LinkFrame =
   | { readonly type: "withdraw"; readonly channel: number; readonly piece: number }
   /** The file's length, signed by the supernode (see `lengthStatement`). */
   | { readonly type: "length"; readonly channel: number; readonly lengthBytes: number; readonly signature: Uint8Array }
+  /** A newer ticket than the one shown at `join`; its sender's channel. */
+  | { readonly type: "ticket"; readonly channel: number; readonly ticket: string }
   | { readonly type: "ping" }
   | { readonly type: "pong" };
 
@@ -91,6 +93,7 @@ const TYPE_CODES = {
   withdraw: 15,
   proof: 16,
   lost: 17,
+  ticket: 18,
 } as const;
 
 /** Frames whose body is a channel and pieces. */
@@ -169,6 +172,14 @@ export function encodeFrame(frame: LinkFrame): Uint8Array {
     case "leave": {
       const out = start(TYPE_CODES.leave, 4);
       out.view.setUint32(5, frame.channel);
+      return out.bytes;
+    }
+    case "ticket": {
+      const ticket = encodeAscii(frame.ticket);
+      const out = start(TYPE_CODES.ticket, 4 + 2 + ticket.length);
+      out.view.setUint32(5, frame.channel);
+      out.view.setUint16(9, ticket.length);
+      out.bytes.set(ticket, 11);
       return out.bytes;
     }
     case "ping":
@@ -271,6 +282,12 @@ export function decodeFrame(typeCode: number, body: Uint8Array): LinkFrame | und
       const lengthBytes = Number(view.getBigUint64(4));
       if (!Number.isSafeInteger(lengthBytes)) throw new AppError("PROTOCOL_VIOLATION", "link frame length is impossible");
       return { type: "length", channel: view.getUint32(0), lengthBytes, signature: copyOf(body, 12, 12 + SIGNATURE_BYTES) };
+    }
+    case TYPE_CODES.ticket: {
+      need(6);
+      const ticketBytes = view.getUint16(4);
+      need(6 + ticketBytes);
+      return { type: "ticket", channel: view.getUint32(0), ticket: decodeAscii(body.subarray(6, 6 + ticketBytes)) };
     }
     case TYPE_CODES.ping:
       return { type: "ping" };

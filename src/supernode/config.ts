@@ -13,6 +13,14 @@ export type JoinTokenConfig =
   | { readonly kind: "file"; readonly file: string }
   | { readonly kind: "none" };
 
+/** How long an origin's word holds that a caller may read something. */
+export interface GrantConfig {
+  /** In ms from when it was asked; tickets for what was asked for with credentials end with it. */
+  readonly grantMs: number;
+  /** How much longer while the origin cannot be asked, in ms. */
+  readonly outageGrantMs: number;
+}
+
 /** How long what an origin said is believed. */
 export interface FreshnessConfig {
   /** A file is not asked about again within this time, however many want it; 0 = each time, once for all who ask at that moment. */
@@ -33,6 +41,7 @@ export interface SupernodeConfig {
   readonly joinToken: JoinTokenConfig;
   /** How origins are reached: their authorities, credentials, proxies. */
   readonly network: OriginNetwork;
+  readonly grants: GrantConfig;
   readonly cache: CacheConfig;
   readonly limits: RateLimits;
   readonly freshness: FreshnessConfig;

@@ -131,7 +131,7 @@ export class ControlServer {
       before.channel.close();
     }
     const address = peer.host.address === "" ? peer.remoteAddress : peer.host.address;
-    peer.channel.send({ type: "registered", publicKey: Buffer.from(publicKey).toString("base64"), address });
+    peer.channel.send({ type: "registered", publicKey: Buffer.from(publicKey).toString("base64"), address, unixMs: Date.now() });
     onConnected(peer);
   }
 }

@@ -57,7 +57,7 @@ export class SiteEffects {
         return joins.join(peer, message);
       case "progress": {
         const { taskId, pieceCount, complete, sources } = message;
-        joins.progressed(peerId, taskId, sources);
+        joins.progressed(peerId, taskId, sources, complete);
         return push({ type: "taskProgressed", peerId, taskId, pieceCount, complete });
       }
       case "needNeighbours":
@@ -155,7 +155,8 @@ export class SiteEffects {
   #seedDials(taskId: TaskId, peerIds: readonly PeerId[]): void {
     const { seeds, key, ownPeerId, unixMs } = this.#deps;
     const neighbours = peerIds.flatMap((peerId) => this.#describe(peerId, undefined) ?? []);
-    const ticket = key.signTicket({ taskId, peerId: ownPeerId, expiresUnixMs: unixMs() + SEED_TICKET_MS });
+    const expiresUnixMs = unixMs() + SEED_TICKET_MS;
+    const ticket = key.signTicket({ taskId, peerId: ownPeerId, expiresUnixMs, outageUnixMs: expiresUnixMs });
     seeds.connect(taskId, neighbours, ticket);
   }
 
@@ -172,4 +173,5 @@ export class SiteEffects {
 
 /** The seed's own joins have nobody to be answered. */
 const SEED_REQUEST = 0;
-const SEED_TICKET_MS = 12 * 60 * 60_000;
+/** It signs its own: this limits nobody, and is renewed by nobody. */
+const SEED_TICKET_MS = 365 * 24 * 60 * 60_000;

@@ -11,7 +11,8 @@ import { PLAIN_NETWORK } from "../origin/origin-clients.ts";
 import { pino } from "pino";
 import type { AppError } from "../base/errors.ts";
 import { ControlClient } from "../peer/control/control-client.ts";
-import { generatePeerId, SignatureVerifier, TicketVerifier } from "../peer/membership/credentials.ts";
+import { generatePeerId, SignatureVerifier } from "../peer/membership/credentials.ts";
+import { TicketVerifier } from "../peer/membership/tickets.ts";
 import type { Source } from "../protocol/control-messages.ts";
 import type { PeerId } from "../protocol/ids.ts";
 import type { SupernodeConfig } from "./config.ts";
@@ -56,6 +57,7 @@ async function start(t: TestContext, directory: string, changes: Partial<Superno
     version: "0.0.1",
     listen: { host: "127.0.0.1", port: 0 },
     advertiseHost: undefined,
+    grants: { grantMs: 300_000, outageGrantMs: 0 },
     joinToken: { kind: "file", file: join(directory, "join-token") },
     network: PLAIN_NETWORK,
     cache: { dataDirectory: directory, quotaBytes: undefined, reservedFreeBytes: 0, scrubBytesPerSecond: 0 },
@@ -302,6 +304,7 @@ test("new limits take effect without a restart", async (t) => {
     advertiseHost: undefined,
     joinToken: { kind: "none" },
     network: PLAIN_NETWORK,
+    grants: { grantMs: 300_000, outageGrantMs: 0 },
     cache: { dataDirectory: directory, quotaBytes: undefined, reservedFreeBytes: 0, scrubBytesPerSecond: 0 },
     limits: { ...limits, originBytesPerSecond: 1_000_000 },
     freshness,

@@ -188,6 +188,7 @@ async function compose(
     unixMs: Date.now,
     random,
     onStat: (code) => meter.asked(code),
+    grants: config.grants,
   });
   closers.push(() => resolver.close());
   const small = new SmallContent({ origin, store, key, meter, log, random });
@@ -202,6 +203,7 @@ async function compose(
     metrics,
     log,
     unixMs: Date.now,
+    grantMs: config.grants.grantMs,
   });
   const driver: SchedulerDriver = new SchedulerDriver({
     scheduler: new Scheduler({ ...DEFAULT_SCHEDULER_CONFIG, spanHolderCountMax: config.leasePeerCountMax }, randomBytes(4).readInt32LE()),

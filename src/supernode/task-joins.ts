@@ -16,14 +16,16 @@ import type { PeerMessage } from "./control-server.ts";
 import type { SupernodeMetrics } from "./metrics.ts";
 import type { ConnectedPeer, PeerTable } from "./peer-table.ts";
 import type { SeedTask } from "./cache/seed-cache.ts";
+import { isPrivateSource, mayHaveRunOut } from "./tasks/private-source.ts";
 import type { ResolvedTask } from "./tasks/task-resolver.ts";
 
 type JoinMessage = Extract<PeerMessage, { type: "join" }>;
 type Joined = Extract<SupernodeToPeer, { type: "joined" }>;
+type Described = Pick<Joined, "task" | "lengthSignature">;
 
 export interface TaskJoinsDeps {
   readonly resolver: { resolve(source: JoinMessage["source"], hint: TaskId | undefined): Promise<ResolvedTask> };
-  readonly seeds: { open(resolved: ResolvedTask): Promise<SeedTask> };
+  readonly seeds: { open(resolved: ResolvedTask): Promise<SeedTask>; get(taskId: TaskId): SeedTask | undefined };
   /** Small content as a whole. */
   readonly inline: (resolved: ResolvedTask) => Promise<Uint8Array>;
   readonly push: (input: SchedulerInput) => void;
@@ -32,13 +34,15 @@ export interface TaskJoinsDeps {
   readonly metrics: Pick<SupernodeMetrics, "joins" | "joinSeconds">;
   readonly log: Pick<Logger, "info" | "warn" | "debug">;
   readonly unixMs: () => number;
+  /** How long the origin's word holds that a caller may have something, in ms. */
+  readonly grantMs: number;
 }
 
 interface PendingJoin {
   readonly peer: ConnectedPeer;
   readonly requestId: number;
-  readonly seedTask: SeedTask;
-  readonly resolved: ResolvedTask;
+  readonly described: Described;
+  readonly lifeMs: TicketLife;
   readonly done: (result: string) => void;
 }
 
@@ -46,6 +50,9 @@ export interface Member {
   readonly peerId: PeerId;
   /** Bytes it took in by where they came from, as it last said. */
   sources: ByteSources | undefined;
+  isComplete: boolean;
+  /** When the origin last let it in. */
+  grantedUnixMs: number;
 }
 
 export class TaskJoins {
@@ -81,6 +88,7 @@ export class TaskJoins {
     };
     this.#answer(peer, message, done).catch((thrown: unknown) => {
       const error = toAppError(thrown);
+      if (this.#goesOn(peer, message, error, done)) return;
       if (error.code === "INTERNAL") log.warn({ peerId: peer.peerId, err: error }, "a join failed");
       done(error.code);
       this.#refuse(peer, message.requestId, error);
@@ -92,23 +100,26 @@ export class TaskJoins {
     const pending = this.#pending.get(requestId);
     if (pending === undefined) return;
     this.#pending.delete(requestId);
-    const { peer, resolved, seedTask } = pending;
-    const { taskId } = resolved;
-    const expiresUnixMs = this.#deps.unixMs() + TICKET_MS;
+    const { peer, described, lifeMs } = pending;
+    const { taskId } = described.task;
+    const expiresUnixMs = this.#deps.unixMs() + lifeMs.life;
+    const outageUnixMs = expiresUnixMs + lifeMs.inOutage;
     this.#send(peer, {
       type: "joined",
       requestId: pending.requestId,
-      ...this.#described(ownWords(seedTask.task.stored.record, resolved), resolved),
+      ...described,
       inline: null,
-      ticket: this.#deps.key.signTicket({ taskId, peerId: peer.peerId, expiresUnixMs }),
+      ticket: this.#deps.key.signTicket({ taskId, peerId: peer.peerId, expiresUnixMs, outageUnixMs }),
       neighbours: neighbours.flatMap((neighbour) => describe(neighbour) ?? []),
     });
     pending.done("OK");
   }
 
-  progressed(peerId: PeerId, taskId: TaskId, sources: ByteSources): void {
+  progressed(peerId: PeerId, taskId: TaskId, sources: ByteSources, isComplete: boolean): void {
     const member = this.#members.get(taskId)?.get(peerId);
-    if (member !== undefined) member.sources = sources;
+    if (member === undefined) return;
+    member.sources = sources;
+    member.isComplete = isComplete;
   }
 
   left(peerId: PeerId, taskId: TaskId): void {
@@ -145,11 +156,39 @@ export class TaskJoins {
     }
     const seedTask = await this.#deps.seeds.open(resolved);
     if (this.#deps.peers.get(peer.peerId) !== peer) return;
-    const { lengthBytes, pieceLengthBytes } = seedTask.task.stored.record;
-    const have = message.have === undefined || hint !== taskId ? undefined : PieceSet.fromBytes(Buffer.from(message.have, "base64"));
+    this.#memberOf(taskId, peer.peerId).grantedUnixMs = this.#deps.unixMs();
+    this.#enter(peer, message, seedTask, this.#described(ownWords(seedTask.task.stored.record, resolved), resolved), done);
+  }
+
+  /**
+   * A renewal that the origin refuses perhaps only because the caller's token, or signature, has run out meanwhile: what
+   * began while it was good may end, as it would in one long answer of the origin's, within an hour.
+   */
+  #goesOn(peer: ConnectedPeer, message: JoinMessage, error: AppError, done: (result: string) => void): boolean {
+    const { taskId, source, download } = message;
+    if (taskId === undefined || !download || !mayHaveRunOut(source, error)) return false;
+    const member = this.#members.get(taskId)?.get(peer.peerId);
+    const seedTask = this.#deps.seeds.get(taskId);
+    if (member === undefined || member.isComplete || seedTask === undefined) return false;
+    if (this.#deps.unixMs() - member.grantedUnixMs >= TRANSFER_MS_MAX) return false;
+    this.#enter(peer, message, seedTask, describedOf(seedTask.task.stored.record), done);
+    return true;
+  }
+
+  #enter(
+    peer: ConnectedPeer,
+    { requestId, source, taskId: hint, have: told }: JoinMessage,
+    { taskId, task }: SeedTask,
+    described: Described,
+    done: (result: string) => void,
+  ): void {
+    const { lengthBytes, pieceLengthBytes } = task.stored.record;
+    const have = told === undefined || hint !== taskId ? undefined : PieceSet.fromBytes(Buffer.from(told, "base64"));
+    // Half of a grant: what the origin said is remembered for the other half.
+    const privateLife = { life: Math.max(this.#deps.grantMs / 2, TICKET_MS_MIN), inOutage: OUTAGE_MS };
+    const lifeMs = isPrivateSource(source) ? privateLife : PUBLIC_LIFE;
     const ownRequestId = this.#nextRequestId++;
-    this.#pending.set(ownRequestId, { peer, requestId, seedTask, resolved, done });
-    this.#memberOf(taskId, peer.peerId);
+    this.#pending.set(ownRequestId, { peer, requestId, described, lifeMs, done });
     this.#deps.push({
       type: "taskJoined",
       peerId: peer.peerId,
@@ -160,23 +199,19 @@ export class TaskJoins {
     });
   }
 
-  #memberOf(taskId: TaskId, peerId: PeerId): void {
+  #memberOf(taskId: TaskId, peerId: PeerId): Member {
     const members = this.#members.get(taskId) ?? new Map<PeerId, Member>();
     this.#members.set(taskId, members);
-    if (!members.has(peerId)) members.set(peerId, { peerId, sources: undefined });
+    const member = members.get(peerId) ?? { peerId, sources: undefined, isComplete: false, grantedUnixMs: 0 };
+    members.set(peerId, member);
+    return member;
   }
 
-  #described(record: TaskRecord, { staleMs }: ResolvedTask): Pick<Joined, "task" | "lengthSignature"> {
+  #described(record: TaskRecord, { staleMs }: ResolvedTask): Described {
+    if (staleMs === undefined) return describedOf(record);
     // RFC 9111 dropped `Warning`, but no other header says it to a client: not revalidated.
-    const headers =
-      staleMs === undefined
-        ? record.headers
-        : { ...record.headers, age: String(Math.floor(staleMs / 1000)), warning: '110 - "Response is Stale"' };
-    const { lengthSignature } = record;
-    return {
-      task: { ...taskInfoOf(record), headers },
-      lengthSignature: lengthSignature === undefined ? null : Buffer.from(lengthSignature).toString("base64"),
-    };
+    const said = { age: String(Math.floor(staleMs / 1000)), warning: '110 - "Response is Stale"' };
+    return describedOf({ ...record, headers: { ...record.headers, ...said } });
   }
 
   #refuse(peer: ConnectedPeer, requestId: number, { code, message, details }: AppError): void {
@@ -187,6 +222,14 @@ export class TaskJoins {
   #send(peer: ConnectedPeer, message: SupernodeToPeer): void {
     peer.channel.send(message);
   }
+}
+
+function describedOf(record: TaskRecord): Described {
+  const { lengthSignature } = record;
+  return {
+    task: taskInfoOf(record),
+    lengthSignature: lengthSignature === undefined ? null : Buffer.from(lengthSignature).toString("base64"),
+  };
 }
 
 /** The task as its files have it, in the words of the origin that this caller asked: another place's are not for him. */
@@ -211,5 +254,17 @@ function isInline({ lengthBytes }: TaskRecord): boolean {
   return lengthBytes !== undefined && lengthBytes <= INLINE_LENGTH_BYTES_MAX;
 }
 
-/** A ticket is looked at when a link joins a task; a peer that comes back later joins anew and gets another. */
-const TICKET_MS = 12 * 60 * 60_000;
+/** For how long tickets are good, in ms. */
+interface TicketLife {
+  readonly life: number;
+  /** How much longer where there is no supernode to renew them. */
+  readonly inOutage: number;
+}
+
+/** What anybody may have needs no second look soon; its tickets are renewed like others. */
+const PUBLIC_LIFE: TicketLife = { life: 12 * 60 * 60_000, inOutage: 0 };
+/** So long a supernode may be away without a transfer of private content breaking off. */
+const OUTAGE_MS = 30 * 60_000;
+/** A ticket must outlive its way to the neighbours. */
+const TICKET_MS_MIN = 1_000;
+const TRANSFER_MS_MAX = 60 * 60_000;

@@ -49,6 +49,8 @@ export type SwarmInput =
       readonly seed: boolean;
       readonly receives: boolean;
     }
+  /** Its ticket has run out (`receives` false: what is on its way ends), or it has shown another. */
+  | { readonly type: "remoteAdmitted"; readonly linkId: LinkId; readonly taskId: TaskId; readonly receives: boolean }
   | { readonly type: "remoteLeft"; readonly linkId: LinkId; readonly taskId: TaskId }
   | { readonly type: "remoteHas"; readonly linkId: LinkId; readonly taskId: TaskId; readonly pieces: readonly number[] }
   | { readonly type: "remoteLost"; readonly linkId: LinkId; readonly taskId: TaskId; readonly pieces: readonly number[] }

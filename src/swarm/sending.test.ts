@@ -217,6 +217,19 @@ test("a closed task is withdrawn from everybody, and nothing of it is offered an
   assert.equal(bench.swarm.nextDeadlineMs(), undefined);
 });
 
+test("a neighbour whose ticket has run out is given nothing more, and still gives; with a new one it is fed again", () => {
+  const bench = new TestSwarm({ lookaheadCount: 0 });
+  bench.open(4, [0, 1]);
+  bench.neighbour(1, { have: [2] });
+  bench.tell("offerAccepted", 1, 0);
+  const over = bench.feed({ type: "remoteAdmitted", linkId: 1, taskId: TASK, receives: false });
+  assert.deepEqual(named(over, "cancelSend"), [[1, 0]]);
+  assert.deepEqual(named([...bench.status(1, 0), ...bench.wait(5_000)], "sendOffer"), []);
+  assert.deepEqual(named(bench.feed({ type: "offered", linkId: 1, taskId: TASK, pieces: [2] }), "sendAccept"), [[1, 2]]);
+  const again = bench.feed({ type: "remoteAdmitted", linkId: 1, taskId: TASK, receives: true });
+  assert.equal(named(again, "sendOffer").length > 0, true);
+});
+
 test("a peer sleeps when nothing is under way and nobody needs anything", () => {
   const bench = new TestSwarm();
   bench.open(4);

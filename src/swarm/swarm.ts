@@ -17,6 +17,7 @@ const STIRRING: ReadonlySet<SwarmInput["type"]> = new Set([
   "remoteLost",
   "linkClosed",
   "remoteJoined",
+  "remoteAdmitted",
   "remoteStatus",
   "remoteWants",
   "offerAccepted",
@@ -148,6 +149,13 @@ export class Swarm {
       }
       case "remoteJoined":
         return this.#joinRemote(input);
+      case "remoteAdmitted": {
+        const remote = this.#remote(input.linkId, input.taskId);
+        if (remote === undefined) return;
+        remote.receives = input.receives;
+        if (!input.receives) this.#sending.dropRemote(remote, true);
+        return;
+      }
       case "remoteLeft": {
         const remote = this.#remote(input.linkId, input.taskId);
         if (remote !== undefined) this.#forgetRemote(remote, false);

@@ -69,8 +69,8 @@ export interface Remote {
   readonly avoidances: { readonly piece: number; readonly untilMs: number }[];
   /** Sent whole but not announced yet: counted as copies, or a seed would send them twice. */
   readonly credited: PieceSet;
-  /** False: it may give us pieces but has shown no ticket, so it gets none. */
-  readonly receives: boolean;
+  /** False: it may give us pieces but has shown no ticket that is still good, so it gets none. */
+  receives: boolean;
   wants: readonly number[];
   /** How many of the task's `gained` it has been told of. */
   toldCount: number;

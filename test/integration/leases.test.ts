@@ -55,6 +55,7 @@ class Site {
       version: "0",
       listen: { host: "127.0.0.1", port: 0 },
       advertiseHost: undefined,
+      grants: { grantMs: 300_000, outageGrantMs: 0 },
       joinToken: { kind: "none" },
       network: PLAIN_NETWORK,
       cache: { dataDirectory: site.#directory(), quotaBytes, reservedFreeBytes: 0, scrubBytesPerSecond: 0 },

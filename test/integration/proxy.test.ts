@@ -49,6 +49,7 @@ async function openSite(t: TestContext, { supernodeTrusts = true }: { readonly s
   const supernode = await startSupernode(
     {
       version: "1", listen: { host: "127.0.0.1", port: 0 }, advertiseHost: undefined, joinToken: { kind: "none" },
+      grants: { grantMs: 300_000, outageGrantMs: 0 },
       network: supernodeTrusts ? network : { servers: [], proxies },
       cache: { dataDirectory: directory, quotaBytes: undefined, reservedFreeBytes: 0, scrubBytesPerSecond: 0 }, limits, labels: {}, logLevel: "trace",
       freshness: { revalidateMs: 1_000, staleMs: undefined, staleTagMs: undefined }, leasePeerCountMax: 3, leaseBelowBytesPerSecond: undefined,
@@ -63,7 +64,7 @@ async function openSite(t: TestContext, { supernodeTrusts = true }: { readonly s
         version: "1", listen: { host: "127.0.0.1", port: 0 }, peerListen: { host: "127.0.0.1", port: 0 }, advertiseHost: undefined,
         socketPath: join(own, "s"), supernodes: [{ ...supernode.address, weight: 1 }], joinToken: undefined,
         // So that what comes has come through the swarm.
-        backToSource: false, registries: [], network,
+        backToSource: false, registries: [], network, grants: { grantMs: 300_000, outageGrantMs: 0, tagMs: 0, staleTagMs: 0 },
         proxy: {
           clientNetworks: ["127.0.0.1"], credentials: { username: "me", password: SECRET }, interceptedHosts: [`origin.test:${origin.port}`],
           authorityDirectory: join(own, "proxy-ca"), swarmUrls: [`${base}/pool/**`],

@@ -78,8 +78,9 @@ function makeTask(key: SigningKey, lengthBytes: number): { readonly record: Task
   };
 }
 
-function ticketFor(key: SigningKey, taskId: TaskId, peerId: PeerId): string {
-  return key.signTicket({ taskId, peerId, expiresUnixMs: Date.now() + 60_000 });
+function ticketFor(key: SigningKey, taskId: TaskId, peerId: PeerId, lifeMs = 60_000): string {
+  const expiresUnixMs = Date.now() + lifeMs;
+  return key.signTicket({ taskId, peerId, expiresUnixMs, outageUnixMs: expiresUnixMs });
 }
 
 async function seedAll(task: PeerTask, key: SigningKey, content: Buffer): Promise<void> {
@@ -296,4 +297,25 @@ test("pieces that vanish from a disk come back from the neighbour, whichever sid
     assert.ok((await contentOf(task, content.length)).equals(content));
     assert.equal(peer.counters.downloadedBytes - before, 4 * record.pieceLengthBytes);
   }
+});
+
+test("M14: a neighbour whose ticket has run out gets no piece more, until it shows another", { timeout: 60_000 }, async () => {
+  const key = SigningKey.generate();
+  const { record, content } = makeTask(key, 16 * 1024 * 1024);
+  const seed = await startPeer("seed");
+  seed.peer.setLimits({ downloadBytesPerSecond: undefined, uploadBytesPerSecond: 4_000_000 });
+  const seedTask = await seed.peer.openTask(record, "normal");
+  await seedAll(seedTask, key, content);
+  const other = await startPeer("other");
+  const task = await other.peer.openTask(record, "normal");
+  task.connect([neighbour(seed, true)], ticketFor(key, record.taskId, other.peerId, 800));
+  while (task.stored.have.count === 0) await task.session.changed(50, new AbortController().signal);
+  await setTimeout(1_200);
+  const held = task.stored.have.count;
+  await setTimeout(700);
+  assert.equal(task.stored.have.count, held);
+  assert.ok(!task.stored.complete);
+  task.connect([], ticketFor(key, record.taskId, other.peerId));
+  await finished(task, 30_000);
+  assert.ok((await contentOf(task, content.length)).equals(content));
 });

@@ -2,6 +2,7 @@ import type { Logger } from "pino";
 import { toAppError } from "../../base/errors.ts";
 import type { TaskId } from "../../protocol/ids.ts";
 import type { MirrorMetrics, MirrorResult } from "../metrics.ts";
+import type { AccessVerdict } from "./access.ts";
 import type { MirrorKind } from "./errors.ts";
 import { NO_SOURCE_BYTES, type SourceBytes } from "./sources.ts";
 
@@ -19,6 +20,8 @@ export class RequestRecord {
   /** Tag or digest. */
   reference: string | undefined;
   range: string | undefined;
+  /** What the caller's right to the content stands on; undefined for what is not kept here. */
+  access: AccessVerdict | undefined;
   userAgent: string | undefined;
   status = 0;
   taskId: TaskId | undefined;
@@ -48,6 +51,11 @@ export class RequestRecord {
     return Math.round(((this.#firstByteMs ?? this.#nowMs()) - this.#startedMs) * 10) / 10;
   }
 
+  /** The same as the value of `server-timing`. */
+  get serverTiming(): string {
+    return `ttfb;dur=${this.ttfbMs}`;
+  }
+
   /** Writes the line. To be called once. */
   finish(): void {
     const result = this.#result();
@@ -62,6 +70,7 @@ export class RequestRecord {
         repository: this.repository,
         reference: this.reference,
         range: this.range,
+        access: this.access,
         userAgent: this.userAgent,
         status: this.status,
         result,

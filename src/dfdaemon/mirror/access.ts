@@ -1,72 +1,104 @@
 import { createHmac, randomBytes } from "node:crypto";
 import { AppError, toAppError } from "../../base/errors.ts";
+import { NOBODY } from "../../origin/registry-auth.ts";
 import type { Digest } from "../../protocol/ids.ts";
+import type { Upstream } from "./registries.ts";
 
-/** Who asks. */
+/** In whose name the upstream is asked. */
 export interface Caller {
-  /** Secret: goes to the upstream only. Undefined for an anonymous caller. */
+  /** Secret: goes to the upstream only. {@link NOBODY} for an anonymous caller, undefined for dfdaemon itself. */
   readonly authorization: string | undefined;
   /** Stands for the credentials in tables: equal for equal ones within this process, and tells nothing about them. */
   readonly scope: string;
 }
 
-/** One thing in one repository of one registry. */
-export interface AccessTarget {
+/** One repository of one registry. */
+export interface Place {
   readonly registry: string;
   readonly repository: string;
+}
+
+/** One thing in one repository. */
+export interface AccessTarget extends Place {
   readonly digest: Digest;
 }
 
 /**
- * - `allowed`: the upstream lets this caller read it.
+ * - `granted`: the upstream said yes a short while ago.
+ * - `asked`: the upstream said yes just now.
  * - `unverified`: the upstream cannot be asked now, and nothing is known. Fit for what comes from elsewhere under its
  *   own checks; what this host already holds must not be given.
  */
-export type AccessVerdict = "allowed" | "unverified";
+export type AccessVerdict = "granted" | "asked" | "unverified";
+
+/** How a question about access ended; see `dragonfly_mirror_access_checks_total`. */
+export type AccessOutcome = AccessVerdict | "refused" | "failed";
 
 /** How access is remembered. */
 export interface MirrorAccessOptions {
-  /** How long the upstream's word holds, in ms. */
-  readonly ttlMs: number;
-  /** Most targets remembered; the oldest are forgotten first, and asked for again. */
+  /** How long the upstream's word holds, in ms from when it was asked. */
+  readonly grantMs: number;
+  /** How much longer it holds while the upstream cannot be asked, in ms. */
+  readonly outageGrantMs: number;
+  /** How long a caller is told again that something is not there, in ms. */
+  readonly absenceMs: number;
+  /** Most grants, and most things known to be somewhere; the oldest are forgotten first, and asked for again. */
   readonly entriesMax: number;
   /** Monotonic ms. */
   readonly nowMs: () => number;
+  readonly onOutcome?: (outcome: AccessOutcome) => void;
 }
 
 /**
  * Who may read what out of this host's caches.
  *
- * A caller may read what the upstream gave to the same credentials in the same repository a short while ago, what a
- * manifest that he got there refers to, and whatever an anonymous caller may. For anything else the upstream is asked,
- * once for all who ask the same at that moment.
+ * A *grant* says that the upstream let these credentials read in this repository a short while ago; it opens what that
+ * repository is known to hold: what the upstream gave or confirmed there, and what its manifests name. For anything else
+ * the upstream is asked, once for all who ask the same at that moment. Only the upstream's own word makes or renews a
+ * grant, never an answer out of a cache. What anybody may read, everybody may.
  */
 export class MirrorAccess {
   readonly #options: MirrorAccessOptions;
-  /** Key of caller and target → when it ends. Oldest first. */
+  /** Caller and place → when the grant ends. Oldest first. */
   readonly #grants = new Map<string, number>();
+  /** Place and digest: the place holds it. Oldest use first. */
+  readonly #held = new Set<string>();
+  /** Caller and target → the upstream's 404. */
+  readonly #absent = new Map<string, { readonly error: AppError; readonly endsMs: number }>();
   readonly #asking = new Map<string, Promise<AccessVerdict>>();
 
   constructor(options: MirrorAccessOptions) {
     this.#options = options;
   }
 
-  /** The upstream gave this caller these, or a manifest that names them. */
-  allow(caller: Caller, registry: string, repository: string, digests: readonly Digest[]): void {
-    const endsMs = this.#options.nowMs() + this.#options.ttlMs;
-    for (const digest of digests) {
-      const key = keyOf(caller.scope, { registry, repository, digest });
-      this.#grants.delete(key);
-      this.#grants.set(key, endsMs);
-    }
-    for (const oldest of this.#grants.keys()) {
-      if (this.#grants.size <= this.#options.entriesMax) break;
-      this.#grants.delete(oldest);
-    }
+  /** @param askedMs when the upstream was asked: its word is no younger than that */
+  grant(caller: Caller, place: Place, askedMs: number): void {
+    const key = grantKey(caller.scope, place);
+    this.#grants.delete(key);
+    this.#grants.set(key, askedMs + this.#options.grantMs);
+    trim(this.#grants, this.#options.entriesMax);
   }
 
-  isAllowed(caller: Caller, target: AccessTarget): boolean {
-    return this.#holds(keyOf(caller.scope, target)) || this.#holds(keyOf(ANONYMOUS, target));
+  /** The upstream refused this caller here: what it said before is over. */
+  revoke(caller: Caller, place: Place): void {
+    this.#grants.delete(grantKey(caller.scope, place));
+  }
+
+  /** The place has these: it gave them, or a manifest that names them. Says nothing of who may read there. */
+  holds(place: Place, digests: readonly Digest[]): void {
+    for (const digest of digests) {
+      const key = heldKey({ ...place, digest });
+      this.#held.delete(key);
+      this.#held.add(key);
+    }
+    trim(this.#held, this.#options.entriesMax);
+  }
+
+  /** @param inOutage the upstream cannot be asked now */
+  hasGrant(caller: Caller, place: Place, inOutage: boolean): boolean {
+    const extraMs = inOutage ? this.#options.outageGrantMs : 0;
+    const nowMs = this.#options.nowMs();
+    return [caller.scope, ANONYMOUS].some((scope) => nowMs < (this.#grants.get(grantKey(scope, place)) ?? 0) + extraMs);
   }
 
   /**
@@ -74,38 +106,66 @@ export class MirrorAccess {
    * @throws AppError what the upstream said to him; its outage too, unless the caller is anonymous
    */
   async check(caller: Caller, target: AccessTarget, ask: () => Promise<unknown>): Promise<AccessVerdict> {
-    if (this.isAllowed(caller, target)) return "allowed";
-    const key = keyOf(caller.scope, target);
+    if (this.#opens(caller, target, false)) return this.#said("granted");
+    const key = `${caller.scope} ${heldKey(target)}`;
+    const absent = this.#absent.get(key);
+    if (absent !== undefined && this.#options.nowMs() < absent.endsMs) {
+      this.#said("refused");
+      throw absent.error;
+    }
     let asking = this.#asking.get(key);
     if (asking === undefined) {
-      asking = this.#ask(caller, target, ask).finally(() => this.#asking.delete(key));
+      asking = this.#ask(caller, target, key, ask).finally(() => this.#asking.delete(key));
       this.#asking.set(key, asking);
     }
     return asking;
   }
 
-  async #ask(caller: Caller, target: AccessTarget, ask: () => Promise<unknown>): Promise<AccessVerdict> {
+  async #ask(caller: Caller, target: AccessTarget, key: string, ask: () => Promise<unknown>): Promise<AccessVerdict> {
+    const askedMs = this.#options.nowMs();
     try {
       await ask();
     } catch (thrown) {
       const error = toAppError(thrown);
-      if (caller.scope === ANONYMOUS && isOutage(error)) return "unverified";
+      if (isOutage(error)) return this.#inOutage(caller, target, error);
+      if (isRefusal(error)) this.revoke(caller, target);
+      if (error.code === "ORIGIN_NOT_FOUND") this.#rememberAbsence(key, error);
+      this.#said("refused");
       throw error;
     }
-    this.allow(caller, target.registry, target.repository, [target.digest]);
-    return "allowed";
+    this.grant(caller, target, askedMs);
+    this.holds(target, [target.digest]);
+    return this.#said("asked");
   }
 
-  #holds(key: string): boolean {
-    const endsMs = this.#grants.get(key);
-    return endsMs !== undefined && this.#options.nowMs() < endsMs;
+  #inOutage(caller: Caller, target: AccessTarget, error: AppError): AccessVerdict {
+    if (this.#opens(caller, target, true)) return this.#said("granted");
+    if (caller.scope === ANONYMOUS) return this.#said("unverified");
+    this.#said("failed");
+    throw error;
+  }
+
+  #opens(caller: Caller, target: AccessTarget, inOutage: boolean): boolean {
+    return this.#held.has(heldKey(target)) && this.hasGrant(caller, target, inOutage);
+  }
+
+  #rememberAbsence(key: string, error: AppError): void {
+    this.#absent.delete(key);
+    this.#absent.set(key, { error, endsMs: this.#options.nowMs() + this.#options.absenceMs });
+    trim(this.#absent, ABSENT_MAX);
+  }
+
+  #said<T extends AccessOutcome>(outcome: T): T {
+    this.#options.onOutcome?.(outcome);
+    return outcome;
   }
 }
 
-/** @param authorization the header as it came */
-export function callerOf(authorization: string | undefined): Caller {
-  if (authorization === undefined) return { authorization, scope: ANONYMOUS };
-  return { authorization, scope: createHmac("sha256", SCOPE_KEY).update(authorization).digest("base64url") };
+/** @param authorization the header as it came; counts only where callers stand for themselves */
+export function callerAt({ access }: Pick<Upstream, "access">, authorization: string | undefined): Caller {
+  if (access === "own-credentials") return { authorization: undefined, scope: OWN };
+  if (access === "public" || (authorization ?? "") === "") return { authorization: NOBODY, scope: ANONYMOUS };
+  return { authorization, scope: createHmac("sha256", SCOPE_KEY).update(authorization ?? "").digest("base64url") };
 }
 
 /** @throws the upstream's refusal to give what is here, as it would be had from the upstream itself */
@@ -117,16 +177,37 @@ export function refuseUnverified(target: AccessTarget): never {
   );
 }
 
-function isOutage(error: AppError): boolean {
+/** The upstream gave no answer that says anything of the caller. */
+export function isOutage(error: AppError): boolean {
   const { status } = error.details;
   return error.retriable || (error.code === "ORIGIN_STATUS" && typeof status === "number" && status >= 500);
 }
 
-function keyOf(scope: string, { registry, repository, digest }: AccessTarget): string {
-  return `${scope} ${registry} ${repository} ${digest}`;
+/** The upstream does not let this caller read. */
+export function isRefusal(error: AppError): boolean {
+  return error.code === "ORIGIN_UNAUTHORIZED" || error.code === "ORIGIN_FORBIDDEN";
+}
+
+function grantKey(scope: string, { registry, repository }: Place): string {
+  return `${scope} ${registry} ${repository}`;
+}
+
+function heldKey({ registry, repository, digest }: AccessTarget): string {
+  return `${registry} ${repository} ${digest}`;
+}
+
+function trim(table: Map<string, unknown> | Set<string>, sizeMax: number): void {
+  for (const oldest of table.keys()) {
+    if (table.size <= sizeMax) return;
+    table.delete(oldest);
+  }
 }
 
 const ANONYMOUS = "anonymous";
+/** dfdaemon's credentials: everybody who may ask it stands behind them. */
+const OWN = "own";
+
+const ABSENT_MAX = 4096;
 
 /** New with each process: a scope that leaks is worth nothing against a list of likely passwords. */
 const SCOPE_KEY = randomBytes(32);

@@ -10,7 +10,7 @@ import { specAnswer } from "./errors.ts";
 import type { UpstreamAsker } from "./passthrough.ts";
 import { answerBytes, isNotModified, type BodyPart, type BytesAnswer, type BytesRequest } from "./ranges.ts";
 import { BodyWriter, sendBytes, sendError } from "./send.ts";
-import { shareSources, type SourceBytes } from "./sources.ts";
+import { describeSources, shareSources } from "./sources.ts";
 import { ACCESS_TIMEOUT_MS } from "./manifests.ts";
 import { repositoryAt, resourceUrl, type Upstream } from "./registries.ts";
 
@@ -56,20 +56,20 @@ export class Blobs {
     const verdict = await access.check(caller, target, () =>
       asker.stat(upstream, url, "*/*", caller, AbortSignal.timeout(ACCESS_TIMEOUT_MS)),
     );
-    if (verdict === "allowed" && isNotModified(request.bytes, digest)) {
+    record.access = verdict;
+    if (verdict !== "unverified" && isNotModified(request.bytes, digest)) {
       await sendBytes(response, 304, { etag: `"${digest}"`, "docker-content-digest": digest }, new Uint8Array(0), record);
       return;
     }
-    const headers: Record<string, string> = {};
-    if (caller.authorization !== undefined) headers["authorization"] = caller.authorization;
-    const source: Source = { url, headers, digest };
+    const authorization = await asker.authorization(upstream, url, caller, AbortSignal.timeout(ACCESS_TIMEOUT_MS));
+    const source: Source = { url, headers: authorization === undefined ? {} : { authorization }, digest };
 
     const hangUp = new AbortController();
     const onClose = (): void => hangUp.abort(new AppError("ABORTED", "the client hung up"));
     response.once("close", onClose);
     try {
       if (request.bytes.method === "HEAD") await this.#serveHead(request, source, response, record, hangUp.signal);
-      else await this.#serveGet(request, source, verdict === "allowed" ? undefined : target, response, record, hangUp);
+      else await this.#serveGet(request, source, verdict === "unverified" ? target : undefined, response, record, hangUp);
     } finally {
       response.off("close", onClose);
       hangUp.abort(new AppError("ABORTED", "the answer is over"));
@@ -118,7 +118,7 @@ export class Blobs {
         return;
       }
       setHeaders(response, answer, request.digest, content.info);
-      response.setHeader("x-dragonfly-sources", describe(before));
+      response.setHeader("x-dragonfly-sources", describeSources(before));
       await this.#send(content, answer, response, record, hangUp.signal);
     } finally {
       record.sources = shareSources(content.sources(), record.sentBytes);
@@ -145,6 +145,7 @@ export class Blobs {
       record.status = answer.status;
       response.statusCode = answer.status;
       record.firstByte();
+      if (!response.headersSent) response.setHeader("server-timing", record.serverTiming);
       while (next.done !== true && (await writer.write(next.value))) next = await chunks.next();
       record.aborted = !(next.done === true && (await writer.end()));
     } catch (error) {
@@ -199,12 +200,6 @@ function setHeaders(response: ServerResponse, answer: BytesAnswer, digest: Diges
   if (answer.bodyBytes !== undefined && answer.status !== 304) response.setHeader("content-length", answer.bodyBytes);
   response.setHeader("docker-content-digest", digest);
   if (info.taskId !== undefined) response.setHeader("x-dragonfly-task-id", info.taskId);
-}
-
-/** What this host had when the answer began; the log line has what came of it. */
-function describe(sources: SourceBytes): string {
-  const { cacheBytes, seedBytes, peerBytes, originBytes } = sources;
-  return `cache=${cacheBytes}, seed=${seedBytes}, peers=${peerBytes}, origin=${originBytes}`;
 }
 
 /** @returns true as soon as `promise` settles, either way; false after `timeoutMs` */

@@ -5,9 +5,11 @@ import type { AddressInfo } from "node:net";
 import type { TestContext } from "node:test";
 import { pino } from "pino";
 import { AppError } from "../../base/errors.ts";
+import type { RegistryCredentials } from "../../origin/registry-tokens.ts";
 import type { Content, ContentInfo, ContentOpener, ContentRequest } from "../../peer/content.ts";
 import type { Source } from "../../protocol/control-messages.ts";
 import type { Digest, TaskId } from "../../protocol/ids.ts";
+import type { RegistryConfig } from "../config.ts";
 import { HttpUpstreamAsker } from "./passthrough.ts";
 import { MirrorServer } from "./server.ts";
 import { Mirror, type MirrorOptions } from "./mirror.ts";
@@ -60,7 +62,7 @@ export class LabRegistry {
   read(source: Source): StoredFile {
     if (this.down) throw new AppError("ORIGIN_UNREACHABLE", "the registry is down");
     const path = new URL(source.url).pathname;
-    if (this.mayRead?.(source.headers["authorization"], path) === false) {
+    if (this.mayRead?.(source.headers["authorization"] || undefined, path) === false) {
       throw new AppError("ORIGIN_UNAUTHORIZED", "who are you?", { details: { status: 401, wwwAuthenticate: this.challenge } });
     }
     const file = this.files.get(path);
@@ -190,7 +192,7 @@ export interface Lab {
 export async function openLab(
   t: TestContext,
   options: Partial<MirrorOptions> = {},
-  setup: { readonly sole?: boolean } = {},
+  setup: { readonly sole?: boolean; readonly registry?: Partial<RegistryConfig>; readonly credentials?: RegistryCredentials } = {},
 ): Promise<Lab> {
   const registry = new LabRegistry();
   const upstream = createServer((request, response) => registry.answer(request, response));
@@ -198,11 +200,12 @@ export async function openLab(
   const url = `http://127.0.0.1:${(upstream.address() as AddressInfo).port}`;
   registry.challenge = `Bearer realm="${url}/token",service="reg.test",scope="repository:team/app:pull"`;
   const opener = new LabOpener(registry);
-  const asker = new HttpUpstreamAsker({ userAgent: "lab" });
+  const servers = [{ origin: url, caCertificates: [], credentials: setup.credentials }];
+  const asker = new HttpUpstreamAsker({ userAgent: "lab", servers });
   const lines: Record<string, unknown>[] = [];
   const log = pino({ level: "info" }, { write: (line: string) => void lines.push(JSON.parse(line) as Record<string, unknown>) });
   const others = setup.sole === false ? [{ host: "other.test", url: "http://127.0.0.1:9" }] : [];
-  const registries = new Registries([{ host: "reg.test", url }, ...others]);
+  const registries = new Registries([{ host: "reg.test", url, ...setup.registry }, ...others]);
   const mirror = new Mirror({ opener, registries, asker, log, backToSource: true, options });
   const server = await MirrorServer.listen(
     { host: "127.0.0.1", port: 0 },

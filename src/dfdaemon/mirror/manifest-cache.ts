@@ -1,9 +1,6 @@
 import type { Digest } from "../../protocol/ids.ts";
 import type { Manifest } from "./manifest-content.ts";
-import type { AccessTarget } from "./access.ts";
-
-/** The registry and repository that gave a manifest. */
-export type ManifestPlace = Pick<AccessTarget, "registry" | "repository">;
+import type { Place } from "./access.ts";
 
 /**
  * Manifests by place and digest, the least recently used dropped beyond a number of bytes. Knows nothing of who may read
@@ -25,7 +22,7 @@ export class ManifestCache {
     return this.#sizeBytes;
   }
 
-  get(place: ManifestPlace, digest: Digest): Manifest | undefined {
+  get(place: Place, digest: Digest): Manifest | undefined {
     const key = keyOf(place, digest);
     const manifest = this.#manifests.get(key);
     if (manifest === undefined) return undefined;
@@ -35,7 +32,7 @@ export class ManifestCache {
   }
 
   /** The bytes are kept as they are, not copied. */
-  add(place: ManifestPlace, manifest: Manifest): void {
+  add(place: Place, manifest: Manifest): void {
     const key = keyOf(place, manifest.digest);
     this.#drop(key);
     if (manifest.bytes.length > this.#bytesMax) return;
@@ -56,6 +53,6 @@ export class ManifestCache {
   }
 }
 
-function keyOf({ registry, repository }: ManifestPlace, digest: Digest): string {
+function keyOf({ registry, repository }: Place, digest: Digest): string {
   return `${registry} ${repository} ${digest}`;
 }

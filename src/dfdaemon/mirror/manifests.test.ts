@@ -4,6 +4,7 @@ import { test } from "node:test";
 import { errorCode, eventually, openLab, OCI_INDEX, OCI_MANIFEST, patterned, sha256, type Lab } from "./lab.test.ts";
 import type { Digest } from "../../protocol/ids.ts";
 
+const GRANTS = { grantMs: 300_000, outageGrantMs: 0, tagMs: 0, staleTagMs: 3_600_000 };
 const TAG = "/v2/team/app/manifests/v1";
 
 /** An image of one layer under the tag v1 of team/app. */
@@ -89,16 +90,63 @@ void test("a tag is checked upstream each time; its change is seen at once", asy
   assert.equal((await lab.ask(`/v2/team/app/manifests/${first}`)).status, 200);
 });
 
-void test("with a time to live a tag's answer serves the same caller again until it is over", async (t) => {
+void test("M14: with a life of its own a tag's meaning serves those whose grant holds until it is over, and nobody else", async (t) => {
   const clock = { nowMs: 0 };
-  const lab = await openLab(t, { tagTtlMs: 1000, nowMs: () => clock.nowMs });
+  const lab = await openLab(t, { grants: { ...GRANTS, tagMs: 1000 }, nowMs: () => clock.nowMs });
+  lab.registry.mayRead = (authorization) => authorization !== undefined && authorization !== "Bearer mallory";
+  const as = (name: string) => ({ headers: { authorization: `Bearer ${name}` } });
   const first = putImage(lab).digest;
-  await lab.ask(TAG);
-  const second = lab.registry.putManifest("team/app", "v1", { config: {}, layers: [] }).digest;
-  assert.equal((await lab.ask(TAG)).headers["docker-content-digest"], first);
-  assert.equal((await lab.ask(TAG, { headers: { authorization: "Bearer b" } })).headers["docker-content-digest"], second);
+  await lab.ask(TAG, as("alice"));
+  clock.nowMs = 900;
+  assert.equal((await lab.ask(TAG, as("alice"))).headers["docker-content-digest"], first);
+  assert.equal(lab.opener.opened.length, 1);
+  assert.equal((await lab.ask(TAG, as("mallory"))).status, 401);
   clock.nowMs = 1000;
-  assert.equal((await lab.ask(TAG)).headers["docker-content-digest"], second);
+  const second = lab.registry.putManifest("team/app", "v1", { config: {}, layers: [] }).digest;
+  assert.equal((await lab.ask(TAG, as("alice"))).headers["docker-content-digest"], second);
+});
+
+void test("with the registry down a tag's last meaning is served to those whose grant holds, with its age and a line of log", async (t) => {
+  const clock = { nowMs: 0 };
+  const lab = await openLab(t, { grants: { ...GRANTS, staleTagMs: 200_000 }, nowMs: () => clock.nowMs });
+  const { digest, bytes } = putImage(lab);
+  lab.registry.mayRead = (authorization) => authorization === "Bearer alice" || authorization === "Bearer alice-too";
+  const as = (name: string) => ({ headers: { authorization: `Bearer ${name}` } });
+  await lab.ask(TAG, as("alice"));
+  lab.registry.down = true;
+  clock.nowMs = 90_000;
+  const stale = await lab.ask(TAG, as("alice"));
+  assert.equal(stale.status, 200);
+  assert.deepEqual(stale.body, bytes);
+  assert.equal(stale.headers.age, "90");
+  assert.match(String(stale.headers["warning"]), /^110 /);
+  const line = lab.lines.find(({ msg }) => msg === "the registry cannot be asked: what the tag last meant is served");
+  assert.deepEqual([line?.["repository"], line?.["tag"], line?.["digest"], line?.["ageS"]], ["team/app", "v1", digest, 90]);
+  for (const other of ["alice-too", "mallory"]) assert.equal((await lab.ask(TAG, as(other))).status, 502);
+  assert.equal((await lab.ask(TAG)).status, 502);
+  // Neither what is stale, nor what the supernode gives as such, is the registry's word: the grant ends when it would have.
+  clock.nowMs = 200_000;
+  assert.equal((await lab.ask(TAG, as("alice"))).status, 502, "too old");
+  lab.registry.down = false;
+  lab.opener.behaviour = { headers: { warning: '110 - "Response is Stale"', age: "200" } };
+  assert.equal((await lab.ask(TAG, as("alice"))).headers.age, "200");
+  clock.nowMs = 300_000;
+  lab.registry.mayRead = () => false;
+  assert.equal((await lab.ask(`/v2/team/app/manifests/${digest}`, as("alice"))).status, 401);
+});
+
+void test("M14: a grant is not renewed by what comes out of the cache", async (t) => {
+  const clock = { nowMs: 0 };
+  const lab = await openLab(t, { grants: { ...GRANTS, grantMs: 1000 }, nowMs: () => clock.nowMs });
+  const { digest, layer } = putImage(lab);
+  await lab.ask(TAG);
+  lab.registry.mayRead = () => false;
+  for (clock.nowMs = 300; clock.nowMs < 1000; clock.nowMs += 300) {
+    assert.equal((await lab.ask(`/v2/team/app/manifests/${digest}`)).status, 200);
+  }
+  clock.nowMs = 1000;
+  assert.equal((await lab.ask(`/v2/team/app/manifests/${digest}`)).status, 401);
+  assert.equal((await lab.ask(`/v2/team/app/blobs/${layer}`)).status, 401);
 });
 
 void test("requests for the same tag at the same moment are one question, though the first client hangs up", async (t) => {
@@ -110,7 +158,9 @@ void test("requests for the same tag at the same moment are one question, though
   first.write(`GET ${TAG}?ns=reg.test HTTP/1.1\r\nhost: x\r\n\r\n`);
   await eventually(() => lab.opener.opened.length === 1, "the question");
   const answers = Array.from({ length: 10 }, () => lab.ask(TAG));
-  await new Promise((resolve) => setTimeout(resolve, 20));
+  while (!(await lab.mirror.metrics.registry.metrics()).includes("dragonfly_mirror_requests_in_flight 11")) {
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
   first.destroy();
   gate.resolve();
   for (const answer of await Promise.all(answers)) assert.equal(answer.headers["docker-content-digest"], digest);
@@ -207,7 +257,7 @@ void test("M14: a right to one repository is none to another that lacks the blob
 
 void test("M14: the registry's word ends after a while, and is asked for again", async (t) => {
   const clock = { nowMs: 0 };
-  const lab = await openLab(t, { accessTtlMs: 1000, nowMs: () => clock.nowMs });
+  const lab = await openLab(t, { grants: { ...GRANTS, grantMs: 1000 }, nowMs: () => clock.nowMs });
   const { layer } = putImage(lab);
   await lab.ask(TAG);
   const blob = `/v2/team/app/blobs/${layer}`;

@@ -1,15 +1,19 @@
 import { createHash } from "node:crypto";
-import { AppError } from "../../base/errors.ts";
+import type { Logger } from "pino";
+import { AppError, toAppError } from "../../base/errors.ts";
 import type { Content, ContentInfo, ContentOpener } from "../../peer/content.ts";
 import { MANIFEST_ACCEPT, type Reference } from "../../protocol/distribution.ts";
 import { digestAlgorithm, type Digest, type TaskId } from "../../protocol/ids.ts";
 import type { ManifestCache } from "./manifest-cache.ts";
 import { manifestContentType, readManifest, type Manifest } from "./manifest-content.ts";
-import { refuseUnverified, type AccessTarget, type AccessVerdict, type Caller, type MirrorAccess } from "./access.ts";
+import {
+  isOutage, isRefusal, refuseUnverified, type AccessVerdict, type Caller, type MirrorAccess, type Place,
+} from "./access.ts";
 import { withDeadline } from "./deadline.ts";
 import type { UpstreamAsker } from "./passthrough.ts";
 import { repositoryAt, resourceUrl, type Upstream } from "./registries.ts";
 import type { SourceBytes } from "./sources.ts";
+import type { TagMemory } from "./tag-memory.ts";
 
 /** Which manifest, and for whom. */
 export interface ManifestRequest {
@@ -22,6 +26,7 @@ export interface ManifestRequest {
 export interface ManifestAnswer {
   readonly manifest: Manifest;
   readonly taskId: TaskId | undefined;
+  readonly access: AccessVerdict;
   /** The bytes of this manifest by where they came from. */
   readonly sources: SourceBytes;
   /** What the origin, or the supernode for it, says beside: rate limits, the age of a stale answer. Lower case. */
@@ -33,26 +38,25 @@ export interface ManifestsDeps {
   readonly asker: UpstreamAsker;
   readonly access: MirrorAccess;
   readonly cache: ManifestCache;
+  readonly tags: TagMemory;
   readonly backToSource: boolean;
-  /** For how long a tag's answer serves the same caller again, in ms; 0: each request is checked upstream. */
-  readonly tagTtlMs: number;
   /** Monotonic ms. */
   readonly nowMs: () => number;
   /** Time for one manifest in all, in ms. */
   readonly timeoutMs: number;
+  readonly log: Pick<Logger, "warn">;
 }
 
 /**
  * Manifests, for each caller what the upstream lets him read.
  *
- * A tag is asked for upstream each time (through the supernode, which revalidates it and may answer stale when the
- * registry is down); a digest is served from memory once the caller's right to it is known. Requests alike in
- * everything but the client are one.
+ * What a tag means is asked upstream (through the supernode, which may answer stale when the registry is down), unless
+ * it was a moment ago and the caller has a grant; a digest is served from memory once the caller's right to it is known.
+ * Requests alike in everything but the client are one.
  */
 export class Manifests {
   readonly #deps: ManifestsDeps;
   readonly #fetching = new Map<string, Promise<ManifestAnswer>>();
-  readonly #tags = new Map<string, { readonly answer: ManifestAnswer; readonly endsMs: number }>();
 
   constructor(deps: ManifestsDeps) {
     this.#deps = deps;
@@ -68,31 +72,68 @@ export class Manifests {
   }
 
   async #byTag(request: ManifestRequest, tag: string): Promise<ManifestAnswer> {
-    const { nowMs, tagTtlMs } = this.#deps;
-    const key = keyOf(request, tag);
-    const known = this.#tags.get(key);
-    if (known !== undefined && nowMs() < known.endsMs) return { ...known.answer, sources: fromCache(known.answer.manifest) };
-    this.#tags.delete(key);
-    return this.#once(key, async () => {
-      const answer = await this.#fetch(request, undefined, "allowed");
-      if (tagTtlMs > 0) this.#rememberTag(key, answer, nowMs() + tagTtlMs);
-      return answer;
+    const { tags, access } = this.#deps;
+    const place = placeOf(request);
+    const meaning = access.hasGrant(request.caller, place, false) ? tags.fresh(place, tag) : undefined;
+    const known = meaning === undefined ? undefined : this.#cached(place, meaning.digest);
+    if (known !== undefined) return known;
+    return this.#once(keyOf(request, tag), async () => {
+      try {
+        return await this.#askTag(request, tag);
+      } catch (thrown) {
+        const error = toAppError(thrown);
+        if (isRefusal(error)) access.revoke(request.caller, place);
+        if (error.code === "ORIGIN_NOT_FOUND") tags.forget(place, tag);
+        const stale = isOutage(error) ? this.#stale(request, tag, error) : undefined;
+        if (stale === undefined) throw error;
+        return stale;
+      }
     });
   }
 
+  async #askTag(request: ManifestRequest, tag: string): Promise<ManifestAnswer> {
+    const { access, tags, nowMs } = this.#deps;
+    const place = placeOf(request);
+    const askedMs = nowMs();
+    const answer = await this.#fetch(request, undefined, "asked");
+    // What the supernode remembers of a registry that it cannot ask is no word of the registry's.
+    if (answer.headers["warning"] !== undefined) return answer;
+    access.grant(request.caller, place, askedMs);
+    tags.remember(place, tag, answer.manifest.digest, askedMs);
+    return answer;
+  }
+
+  /** What the tag last meant, for a caller whom the registry let in before it went away. */
+  #stale(request: ManifestRequest, tag: string, error: AppError): ManifestAnswer | undefined {
+    const { access, tags, log } = this.#deps;
+    const place = placeOf(request);
+    const meaning = access.hasGrant(request.caller, place, true) ? tags.stale(place, tag) : undefined;
+    const known = meaning === undefined ? undefined : this.#cached(place, meaning.digest);
+    if (meaning === undefined || known === undefined) return undefined;
+    const ageS = Math.ceil(meaning.ageMs / 1000);
+    const why = { ...place, tag, digest: meaning.digest, ageS, code: error.code };
+    log.warn(why, "the registry cannot be asked: what the tag last meant is served");
+    return { ...known, headers: { age: String(ageS), warning: '110 - "Response is Stale"' } };
+  }
+
+  #cached(place: Place, digest: Digest): ManifestAnswer | undefined {
+    const manifest = this.#deps.cache.get(place, digest);
+    if (manifest === undefined) return undefined;
+    return { manifest, taskId: undefined, access: "granted", sources: fromCache(manifest), headers: {} };
+  }
+
   async #byDigest(request: ManifestRequest, digest: Digest): Promise<ManifestAnswer> {
-    const { access, asker, cache } = this.#deps;
+    const { access, asker } = this.#deps;
     const { upstream, caller } = request;
-    const target = targetOf(request, digest);
+    const target = { ...placeOf(request), digest };
     const verdict = await access.check(caller, target, () =>
       asker.stat(upstream, urlOf(request, digest), MANIFEST_ACCEPT, caller, AbortSignal.timeout(ACCESS_TIMEOUT_MS)),
     );
-    const cached = verdict === "allowed" ? cache.get(target, digest) : undefined;
-    if (cached !== undefined) {
-      this.#allow(request, cached);
-      return { manifest: cached, taskId: undefined, sources: fromCache(cached), headers: {} };
-    }
-    return this.#once(keyOf(request, digest), () => this.#fetch(request, digest, verdict));
+    const cached = verdict === "unverified" ? undefined : this.#cached(target, digest);
+    if (cached === undefined) return this.#once(keyOf(request, digest), () => this.#fetch(request, digest, verdict));
+    // What it names may have been forgotten before it was.
+    access.holds(target, cached.manifest.children);
+    return { ...cached, access: verdict };
   }
 
   #once(key: string, fetch: () => Promise<ManifestAnswer>): Promise<ManifestAnswer> {
@@ -109,41 +150,32 @@ export class Manifests {
     digest: Digest | undefined,
     verdict: AccessVerdict,
   ): Promise<ManifestAnswer> {
-    const { opener, cache, backToSource, timeoutMs } = this.#deps;
+    const { opener, asker, access, cache, backToSource, timeoutMs } = this.#deps;
+    const { upstream, caller } = request;
+    const place = placeOf(request);
     const url = urlOf(request, digest ?? tagOf(request.reference));
-    const { authorization } = request.caller;
-    const headers: Record<string, string> = { accept: MANIFEST_ACCEPT };
-    if (authorization !== undefined) headers["authorization"] = authorization;
-    const source = digest === undefined ? { url, headers } : { url, headers, digest };
     // Bound to no client: whoever asked first may hang up while others wait.
     return withDeadline(timeoutMs, `to fetch the manifest ${url}`, undefined, async (signal) => {
+      const authorization = await asker.authorization(upstream, url, caller, signal);
+      const headers: Record<string, string> = { accept: MANIFEST_ACCEPT };
+      if (authorization !== undefined) headers["authorization"] = authorization;
+      const source = digest === undefined ? { url, headers } : { url, headers, digest };
       const content = await opener.open({ source, backToSource }, signal);
       try {
         if (digest !== undefined && verdict === "unverified" && content.sources().cacheBytes > 0) {
-          refuseUnverified(targetOf(request, digest));
+          refuseUnverified({ ...place, digest });
         }
         const bytes = await readAll(content, digest, signal);
         const manifest = checkedManifest(bytes, content.info, digest);
-        cache.add(targetOf(request, manifest.digest), manifest);
-        this.#allow(request, manifest);
+        cache.add(place, manifest);
+        access.holds(place, [manifest.digest, ...manifest.children]);
         const { seedBytes, peerBytes, originBytes, cacheBytes } = content.sources();
         const sources = { seedBytes, peerBytes, originBytes, cacheBytes };
-        return { manifest, taskId: content.info.taskId, sources, headers: relayed(content.info) };
+        return { manifest, taskId: content.info.taskId, access: verdict, sources, headers: relayed(content.info) };
       } finally {
         content.close();
       }
     });
-  }
-
-  #allow({ upstream, repository, caller }: ManifestRequest, manifest: Manifest): void {
-    const digests = [manifest.digest, ...manifest.children];
-    this.#deps.access.allow(caller, upstream.name, repositoryAt(upstream, repository), digests);
-  }
-
-  #rememberTag(key: string, answer: ManifestAnswer, endsMs: number): void {
-    this.#tags.set(key, { answer, endsMs });
-    const [oldest] = this.#tags.keys();
-    if (this.#tags.size > TAGS_MAX && oldest !== undefined) this.#tags.delete(oldest);
   }
 }
 
@@ -203,8 +235,8 @@ function relayed(info: ContentInfo): Record<string, string> {
   return Object.fromEntries(Object.entries(info.headers).filter(([name]) => RELAYED.test(name)));
 }
 
-function targetOf({ upstream, repository }: ManifestRequest, digest: Digest): AccessTarget {
-  return { registry: upstream.name, repository: repositoryAt(upstream, repository), digest };
+function placeOf({ upstream, repository }: ManifestRequest): Place {
+  return { registry: upstream.name, repository: repositoryAt(upstream, repository) };
 }
 
 function urlOf({ upstream, repository }: ManifestRequest, reference: string): string {
@@ -227,4 +259,3 @@ const MANIFEST_BYTES_MAX = 4 * 1048 * 1048;
 /** A registry that does not answer a HEAD in this time counts as down. */
 export const ACCESS_TIMEOUT_MS = 5_000;
 
-const TAGS_MAX = 1024;

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { AppError } from "../../base/errors.ts";
-import { errorCode, eventually, fetchAnswer, openLab, patterned, sha256 } from "./lab.test.ts";
+import { type Answer, errorCode, eventually, fetchAnswer, openLab, patterned, sha256 } from "./lab.test.ts";
 
 const DIGEST = sha256("x");
 
@@ -93,6 +93,10 @@ void test("M9: the upstream's challenge is relayed on /v2/, and asked for again 
   clock.nowMs = 1000;
   await fetchAnswer(lab.port, "/v2/");
   assert.equal(lab.registry.requests.length, 2);
+  const asLate = (): Promise<Answer> => fetchAnswer(lab.port, "/v2/", "GET", { authorization: "Bearer late" });
+  assert.equal((await asLate()).status, 401);
+  lab.registry.mayRead = (authorization) => authorization !== undefined;
+  assert.equal((await asLate()).status, 200, "allowed the moment the upstream allows it");
   const authorized = await fetchAnswer(lab.port, "/v2/", "GET", { authorization: "Bearer good" });
   assert.equal(authorized.status, 200);
   assert.equal(authorized.body.toString(), "{}");

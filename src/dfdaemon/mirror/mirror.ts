@@ -1,21 +1,23 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Logger } from "pino";
-import { toAppError } from "../../base/errors.ts";
+import { AppError, toAppError } from "../../base/errors.ts";
 import type { ContentOpener } from "../../peer/content.ts";
 import { isDistributionTarget, parseDistributionTarget, type DistributionRequest } from "../../protocol/distribution.ts";
 import { RequestRecord } from "./access-log.ts";
 import { ManifestCache } from "./manifest-cache.ts";
 import { Manifests } from "./manifests.ts";
+import type { GrantConfig } from "../config.ts";
 import { MirrorMetrics } from "../metrics.ts";
-import { callerOf, MirrorAccess, type Caller } from "./access.ts";
+import { callerAt, MirrorAccess, type Caller } from "./access.ts";
 import { Blobs } from "./blobs.ts";
 import { errorAnswer, specAnswer } from "./errors.ts";
+import { TagMemory } from "./tag-memory.ts";
 import type { UpstreamAsker } from "./passthrough.ts";
 import { Pings } from "./ping.ts";
 import { answerBytes, type BytesRequest } from "./ranges.ts";
 import { relay } from "./relay.ts";
 import { sendBytes, sendError } from "./send.ts";
-import { shareSources } from "./sources.ts";
+import { describeSources, shareSources } from "./sources.ts";
 import { repositoryAt, type Registries, type Upstream } from "./registries.ts";
 
 export interface MirrorDeps {
@@ -30,12 +32,11 @@ export interface MirrorDeps {
 
 /** The mirror's times and bounds; each has a default. */
 export interface MirrorOptions {
-  /** How long a tag's answer serves the same caller again, ms. Default 0: each request is checked upstream. */
-  readonly tagTtlMs: number;
+  readonly grants: GrantConfig;
   /** Memory for manifests by digest, bytes. Default 32 MiB. */
   readonly manifestCacheBytes: number;
-  /** How long the upstream's word that a caller may read something holds, ms. Default 5 min. */
-  readonly accessTtlMs: number;
+  /** How long a caller is told again that something is not there, ms. Default 2 s. */
+  readonly absenceMs: number;
   /** How long an upstream's answer to a ping holds, ms. Default 30 s. */
   readonly pingTtlMs: number;
   /** Time for a manifest in all, and until a blob is open, ms. Default 20 s: containerd waits 30 s for headers. */
@@ -61,15 +62,23 @@ export class Mirror {
 
   constructor(deps: MirrorDeps) {
     const options: MirrorOptions = { ...DEFAULT_OPTIONS, ...deps.options };
-    const { nowMs, accessTtlMs, openTimeoutMs, tagTtlMs } = options;
+    const { nowMs, openTimeoutMs, grants, absenceMs } = options;
     const cache = new ManifestCache(options.manifestCacheBytes);
-    const access = new MirrorAccess({ ttlMs: accessTtlMs, entriesMax: GRANTS_MAX, nowMs });
     this.metrics = new MirrorMetrics(() => cache.sizeBytes);
+    const access = new MirrorAccess({
+      grantMs: grants.grantMs,
+      outageGrantMs: grants.outageGrantMs,
+      absenceMs,
+      entriesMax: GRANTS_MAX,
+      nowMs,
+      onOutcome: (outcome) => this.metrics.accessChecked(outcome),
+    });
     this.#deps = deps;
     this.#nowMs = nowMs;
     const { opener, asker, backToSource } = deps;
     const shared = { opener, asker, access, backToSource };
-    this.#manifests = new Manifests({ ...shared, cache, tagTtlMs, nowMs, timeoutMs: openTimeoutMs });
+    const tags = new TagMemory({ freshMs: grants.tagMs, staleMs: grants.staleTagMs, nowMs });
+    this.#manifests = new Manifests({ ...shared, cache, tags, nowMs, timeoutMs: openTimeoutMs, log: deps.log });
     this.#blobs = new Blobs({ ...shared, openTimeoutMs, headersWithinMs: options.headersWithinMs });
     this.#pings = new Pings({ asker, ttlMs: options.pingTtlMs, nowMs });
   }
@@ -113,12 +122,29 @@ export class Mirror {
     const named = isDocker ? registries.resolveForDocker(resource.type === "root") : registries.resolve(registry);
     const upstream = given ?? named;
     record.registry = upstream?.name;
-    const caller = callerOf(request.headers.authorization);
-    if (resource.type === "root") return this.#ping(upstream, caller, response, record);
+    if (resource.type === "root") return this.#ping(upstream, request.headers.authorization, response, record);
     if (upstream === undefined) {
       const message = "which registry? Name it by ?ns=<host>, or by the path /v2/<host>/<repository>/…";
       return sendError(response, specAnswer(404, "NAME_UNKNOWN", message), record);
     }
+    const caller = callerAt(upstream, request.headers.authorization);
+    try {
+      await this.#answer(request, method, parsed, upstream, caller, response, record);
+    } catch (thrown) {
+      throw inOurName(upstream, thrown);
+    }
+  }
+
+  async #answer(
+    request: IncomingMessage,
+    method: "GET" | "HEAD",
+    parsed: DistributionRequest,
+    upstream: Upstream,
+    caller: Caller,
+    response: ServerResponse,
+    record: RequestRecord,
+  ): Promise<void> {
+    const { resource, registry } = parsed;
     const { range, "if-none-match": ifNoneMatch, accept } = request.headers;
     // Node joins the fields of this name, as of most, to one text.
     const ifRange = request.headers["if-range"] as string | undefined;
@@ -130,6 +156,7 @@ export class Mirror {
         record.reference = reference.type === "tag" ? reference.tag : reference.digest;
         const answer = await this.#manifests.get({ upstream, repository, reference, caller });
         record.taskId = answer.taskId;
+        record.access = answer.access;
         return sendManifest(answer, bytes, response, record);
       }
       case "blob": {
@@ -154,12 +181,14 @@ export class Mirror {
 
   async #ping(
     upstream: Upstream | undefined,
-    caller: Caller,
+    authorization: string | undefined,
     response: ServerResponse,
     record: RequestRecord,
   ): Promise<void> {
     record.kind = "ping";
-    const answer = upstream === undefined ? undefined : await this.#pings.ask(upstream, caller);
+    // Who does not stand for himself has nothing to answer a challenge with.
+    const isAsked = upstream?.access === "passthrough";
+    const answer = isAsked ? await this.#pings.ask(upstream, callerAt(upstream, authorization)) : undefined;
     const challenge = answer?.wwwAuthenticate;
     if (challenge === undefined) {
       return sendBytes(response, 200, { "content-type": "application/json" }, Buffer.from("{}"), record);
@@ -199,12 +228,11 @@ async function sendManifest(
   const { status, headers, parts } = answerBytes(single, of);
   const [part] = parts;
   const body = part?.type === "content" ? manifest.bytes.subarray(part.startByte, part.endByte) : EMPTY;
-  const { seedBytes, peerBytes, originBytes, cacheBytes } = answer.sources;
   const said = {
     ...answer.headers,
     ...headers,
     "docker-content-digest": manifest.digest,
-    "x-dragonfly-sources": `cache=${cacheBytes}, seed=${seedBytes}, peers=${peerBytes}, origin=${originBytes}`,
+    "x-dragonfly-sources": describeSources(answer.sources),
     ...(answer.taskId === undefined ? {} : { "x-dragonfly-task-id": answer.taskId }),
   };
   if (status === 416) {
@@ -212,6 +240,22 @@ async function sendManifest(
   }
   await sendBytes(response, status, said, body, record);
   record.sources = shareSources(answer.sources, record.sentBytes);
+}
+
+/**
+ * A challenge is for who can answer it: where callers do not stand for themselves, a 401 is for the operator. And it is the
+ * registry's: a host that it redirected to has no say in where the client takes its password.
+ */
+function inOurName({ name, baseUrl, access }: Upstream, thrown: unknown): unknown {
+  const error = toAppError(thrown);
+  if (error.code !== "ORIGIN_UNAUTHORIZED") return thrown;
+  const { origin } = error.details;
+  if (access === "passthrough") {
+    if (origin === undefined || origin === new URL(baseUrl).origin) return thrown;
+    return new AppError("ORIGIN_FORBIDDEN", `${name} sent us to another host, which wants credentials; check the registry`, { cause: error });
+  }
+  const what = access === "public" ? "wants credentials, and is configured to be asked without" : "refuses dfdaemon's own credentials";
+  return new AppError("ORIGIN_FORBIDDEN", `${name} ${what}; check access, username and passwordFile of this registry`, { cause: error });
 }
 
 function refuseMethod(response: ServerResponse, record: RequestRecord): Promise<void> {
@@ -238,13 +282,13 @@ const CLIENT_GONE = 499;
 
 const EMPTY = new Uint8Array(0);
 
-/** Some 250 bytes each; an image of 100 layers takes 101. */
+/** Some 250 bytes each; an image of 100 layers takes one grant, and 101 things known to be there. */
 const GRANTS_MAX = 32 * 1024;
 
 const DEFAULT_OPTIONS: MirrorOptions = {
-  tagTtlMs: 0,
+  grants: { grantMs: 5 * 60_000, outageGrantMs: 0, tagMs: 0, staleTagMs: 60 * 60_000 },
   manifestCacheBytes: 32 * 1024 * 1024,
-  accessTtlMs: 5 * 60_000,
+  absenceMs: 2_000,
   pingTtlMs: 30_000,
   openTimeoutMs: 20_000,
   headersWithinMs: 4_000,

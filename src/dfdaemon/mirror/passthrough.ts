@@ -1,5 +1,6 @@
 import type { Readable } from "node:stream";
 import { discard, exchange, type Answer } from "../../origin/http-exchange.ts";
+import { MANIFEST_ACCEPT } from "../../protocol/distribution.ts";
 import { OriginClients, type OriginNetwork } from "../../origin/origin-clients.ts";
 import type { Caller } from "./access.ts";
 import type { Upstream } from "./registries.ts";
@@ -18,10 +19,25 @@ export interface RelayedAnswer {
   readonly body: Readable;
 }
 
+/** One question to a registry. */
+export interface DirectAsk {
+  readonly method: "GET" | "HEAD";
+  readonly url: string;
+  readonly accept: string;
+  readonly caller: Caller;
+}
+
 /** Direct questions to registries, for what does not go through the swarm. */
 export interface UpstreamAsker {
   /** Resolves when `caller` may read `url`. @throws AppError as Origin.stat */
   stat(upstream: Upstream, url: string, accept: string, caller: Caller, signal: AbortSignal): Promise<unknown>;
+  /**
+   * What `caller` reads `url` with, as a source's `authorization`: his own, dfdaemon's as the registry wants it, or NOBODY.
+   *
+   * @returns undefined where dfdaemon speaks and the registry wants nothing
+   * @throws AppError as Origin.stat
+   */
+  authorization(upstream: Upstream, url: string, caller: Caller, signal: AbortSignal): Promise<string | undefined>;
   /** `GET /v2/` with the caller's credentials. @throws AppError when there is no answer */
   ping(upstream: Upstream, caller: Caller, signal: AbortSignal): Promise<PingAnswer>;
   /**
@@ -29,11 +45,7 @@ export interface UpstreamAsker {
    *
    * @throws AppError as Origin, for an answer that is no answer; an error status is an answer
    */
-  relay(
-    upstream: Upstream,
-    ask: { readonly method: "GET" | "HEAD"; readonly url: string; readonly accept: string; readonly caller: Caller },
-    signal: AbortSignal,
-  ): Promise<RelayedAnswer>;
+  relay(upstream: Upstream, ask: DirectAsk, signal: AbortSignal): Promise<RelayedAnswer>;
 }
 
 /** Asks registries over HTTP. */
@@ -48,23 +60,26 @@ export class HttpUpstreamAsker implements UpstreamAsker {
   }
 
   async stat(upstream: Upstream, url: string, accept: string, caller: Caller, signal: AbortSignal): Promise<unknown> {
-    return this.clients.clientFor(upstream.baseUrl).origin.stat({ url, headers: headersOf(accept, caller) }, signal);
+    return this.clients.clientFor(upstream.baseUrl).origin.stat({ url, headers: headersOf(accept, caller.authorization) }, signal);
+  }
+
+  async authorization(upstream: Upstream, url: string, caller: Caller, signal: AbortSignal): Promise<string | undefined> {
+    return caller.authorization ?? (await this.#danced(upstream, { url, accept: MANIFEST_ACCEPT, caller }, signal));
   }
 
   async ping(upstream: Upstream, caller: Caller, signal: AbortSignal): Promise<PingAnswer> {
     const url = `${upstream.baseUrl}/v2/`;
-    const answer = await this.#exchange(upstream, { method: "GET", url, accept: "*/*", caller }, signal);
+    const answer = await this.#exchange(upstream, { method: "GET", url, accept: "*/*", ...caller }, signal);
     discard(answer.body);
     const wwwAuthenticate = answer.status === 401 ? answer.headers["www-authenticate"] : undefined;
     return { wwwAuthenticate: isSameOrigin(answer, url) ? wwwAuthenticate : undefined };
   }
 
-  async relay(
-    upstream: Upstream,
-    ask: { readonly method: "GET" | "HEAD"; readonly url: string; readonly accept: string; readonly caller: Caller },
-    signal: AbortSignal,
-  ): Promise<RelayedAnswer> {
-    const answer = await this.#exchange(upstream, ask, signal);
+  async relay(upstream: Upstream, ask: DirectAsk, signal: AbortSignal): Promise<RelayedAnswer> {
+    // Where callers do not stand for themselves, they cannot answer a challenge either.
+    const isDanced = upstream.access !== "passthrough";
+    const authorization = isDanced ? await this.#danced(upstream, ask, signal) : ask.caller.authorization;
+    const answer = await this.#exchange(upstream, { ...ask, authorization }, signal);
     const { "www-authenticate": challenge, ...headers } = answer.headers;
     // A host that the registry redirected to has no say in where the client takes its password.
     const own: Record<string, string> =
@@ -77,13 +92,23 @@ export class HttpUpstreamAsker implements UpstreamAsker {
     return this.clients.close();
   }
 
+  /** The `Authorization` that the registry takes from `ask.caller`, its challenge answered here. */
+  #danced(
+    upstream: Upstream,
+    { url, accept, caller }: Omit<DirectAsk, "method">,
+    signal: AbortSignal,
+  ): Promise<string | undefined> {
+    const { origin } = this.clients.clientFor(upstream.baseUrl);
+    return origin.authorizationFor({ url, headers: headersOf(accept, caller.authorization) }, signal);
+  }
+
   #exchange(
     upstream: Upstream,
-    ask: { readonly method: "GET" | "HEAD"; readonly url: string; readonly accept: string; readonly caller: Caller },
+    ask: Omit<DirectAsk, "caller"> & Pick<Caller, "authorization">,
     signal: AbortSignal,
   ): Promise<Answer> {
     const { dispatcher } = this.clients.clientFor(upstream.baseUrl);
-    const callerHeaders = { "user-agent": this.#userAgent, ...headersOf(ask.accept, ask.caller) };
+    const callerHeaders = { "user-agent": this.#userAgent, ...headersOf(ask.accept, ask.authorization || undefined) };
     return exchange(
       { dispatcher, headersTimeoutMs: HEADERS_TIMEOUT_MS, bodyTimeoutMs: BODY_TIMEOUT_MS, maxRedirects: REDIRECTS_MAX },
       { method: ask.method, url: ask.url, callerHeaders, ownHeaders: { "accept-encoding": "identity" }, signal },
@@ -91,8 +116,8 @@ export class HttpUpstreamAsker implements UpstreamAsker {
   }
 }
 
-function headersOf(accept: string, caller: Caller): Record<string, string> {
-  return caller.authorization === undefined ? { accept } : { accept, authorization: caller.authorization };
+function headersOf(accept: string, authorization: string | undefined): Record<string, string> {
+  return authorization === undefined ? { accept } : { accept, authorization };
 }
 
 function isSameOrigin(answer: Answer, url: string): boolean {

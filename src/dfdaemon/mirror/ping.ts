@@ -1,3 +1,4 @@
+import { NOBODY } from "../../origin/registry-auth.ts";
 import { withDeadline } from "./deadline.ts";
 import type { Caller } from "./access.ts";
 import type { PingAnswer, UpstreamAsker } from "./passthrough.ts";
@@ -34,6 +35,9 @@ export class Pings {
       asker.ping(upstream, caller, signal),
     ).catch((): PingAnswer => ({ wwwAuthenticate: undefined }));
     this.#known.set(key, { answer, endsMs: nowMs() + ttlMs });
+    // Who brings credentials and is refused may be let in the next moment.
+    const isLetIn = caller.authorization === NOBODY || (await answer).wwwAuthenticate === undefined;
+    if (!isLetIn) this.#known.delete(key);
     const [oldest] = this.#known.keys();
     if (this.#known.size > KNOWN_MAX && oldest !== undefined) this.#known.delete(oldest);
     return answer;

@@ -13,7 +13,7 @@ function named(host: string, registries: Registries = none): Upstream {
 
 void test("docker.io is one registry under all its names, its official images under library/", () => {
   for (const host of ["docker.io", "index.docker.io", "registry-1.docker.io", "Docker.IO"]) {
-    assert.deepEqual(named(host), { name: "docker.io", baseUrl: "https://registry-1.docker.io" });
+    assert.deepEqual(named(host), { name: "docker.io", baseUrl: "https://registry-1.docker.io", access: "passthrough" });
   }
   const hub = named("docker.io");
   assert.equal(resourceUrl(hub, "nginx", "manifests/latest"), "https://registry-1.docker.io/v2/library/nginx/manifests/latest");
@@ -32,7 +32,7 @@ void test("any registry is reached by https, one on this machine by http", () =>
 
 void test("the config says where a registry is", () => {
   const registries = new Registries([{ host: "reg.test", url: "http://10.0.0.1:5000/base/v2/" }]);
-  assert.deepEqual(named("REG.test", registries), { name: "reg.test", baseUrl: "http://10.0.0.1:5000/base" });
+  assert.deepEqual(named("REG.test", registries), { name: "reg.test", baseUrl: "http://10.0.0.1:5000/base", access: "passthrough" });
 });
 
 void test("who names no registry means docker.io if it is configured, else the only one that is", () => {

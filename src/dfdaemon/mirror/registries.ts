@@ -1,5 +1,5 @@
 import { AppError } from "../../base/errors.ts";
-import type { RegistryConfig } from "../config.ts";
+import type { RegistryAccess, RegistryConfig } from "../config.ts";
 
 /** A registry as this host reaches it. */
 export interface Upstream {
@@ -7,6 +7,7 @@ export interface Upstream {
   readonly name: string;
   /** Without trailing slash; `/v2/…` is appended. */
   readonly baseUrl: string;
+  readonly access: RegistryAccess;
 }
 
 /** The registries this host mirrors: those of the config, and any other at `https://<name>`. */
@@ -25,7 +26,8 @@ export class Registries {
       if (configured.has(name)) {
         throw new AppError("CONFIG_INVALID", `the registry ${config.host} is configured twice; keep one of the two`);
       }
-      configured.set(name, { name, baseUrl: checkedBaseUrl(config) });
+      const { access = "passthrough" } = config;
+      configured.set(name, { name, baseUrl: checkedBaseUrl(config), access });
     };
     for (const config of configs) add(config);
     const [only] = configured.values();
@@ -42,7 +44,7 @@ export class Registries {
   resolve(host: string | undefined): Upstream | undefined {
     if (host === undefined) return this.#unnamed;
     const name = canonicalName(host);
-    return this.#configured.get(name) ?? { name, baseUrl: defaultBaseUrl(name) };
+    return this.#configured.get(name) ?? { name, baseUrl: defaultBaseUrl(name), access: "passthrough" };
   }
 
   /**

@@ -68,6 +68,7 @@ export async function sendBytes(
   if (status !== 304) response.setHeader("content-length", body.length);
   const writer = new BodyWriter(response);
   record.firstByte();
+  response.setHeader("server-timing", record.serverTiming);
   if (!isHead && status !== 304 && body.length > 0) await writer.write(body);
   record.aborted = !(await writer.end());
   record.sentBytes = writer.sentBytes;

@@ -46,7 +46,7 @@ export class MirrorServer {
     const server = listening.#server;
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     server.once("error", reject);
-    server.listen({ host: address.host, port: address.port }, resolve);
+    server.listen({ host: address.host, port: address.port, backlog: BACKLOG }, resolve);
     try {
       await promise;
     } catch (cause) {
@@ -134,3 +134,6 @@ function sendText(response: ServerResponse, status: number, text: string, conten
   response.writeHead(status, { "content-type": contentType, "content-length": Buffer.byteLength(text) });
   response.end(text);
 }
+
+/** Connections that wait to be accepted: with Node's 511, a thousand pulls that begin at once have some reset. */
+const BACKLOG = 4096;

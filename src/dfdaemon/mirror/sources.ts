@@ -7,6 +7,11 @@ export interface SourceBytes extends ByteSources {
 
 export const NO_SOURCE_BYTES: SourceBytes = { cacheBytes: 0, seedBytes: 0, peerBytes: 0, originBytes: 0 };
 
+/** As `x-dragonfly-sources` has it: what an answer stands on when it begins; the log line has what came of it. */
+export function describeSources({ cacheBytes, seedBytes, peerBytes, originBytes }: SourceBytes): string {
+  return `cache=${cacheBytes}, seed=${seedBytes}, peers=${peerBytes}, origin=${originBytes}`;
+}
+
 /**
  * Shares the bytes of one answer among the sources of its content: what came in for it is counted to where it came
  * from, the rest to the cache. Several readers of one download each count its sources, in proportion to what they sent.

@@ -46,7 +46,7 @@ function upstreamAt(registries: Registries, target: Target, name: string): { rea
   const origin = originOf(target);
   if (known !== undefined && registries.configured().includes(known)) return { upstream: known, isConfigured: true };
   const isThere = known !== undefined && new URL(known.baseUrl).origin === origin;
-  return { upstream: isThere ? known : { name: origin, baseUrl: origin }, isConfigured: false };
+  return { upstream: isThere ? known : { name: origin, baseUrl: origin, access: "passthrough" }, isConfigured: false };
 }
 
 /** As in image references. */

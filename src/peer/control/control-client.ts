@@ -22,7 +22,8 @@ export type TaskFailedMessage = Extract<SupernodeToPeer, { type: "taskFailed" }>
 /** What the supernode says unasked, in the order of arrival; never from within a call of the client. */
 export interface ControlHandlers {
   /** The connection is up (again). `publicKey`: SPKI DER; `address`: ours as the supernode sees it. */
-  readonly onRegistered: (publicKey: Uint8Array, address: string) => void;
+  /** @param unixMs the supernode's wall clock */
+  readonly onRegistered: (publicKey: Uint8Array, address: string, unixMs: number) => void;
   readonly onNeighbours: (taskId: TaskId, add: readonly Neighbour[], drop: readonly PeerId[]) => void;
   readonly onLength: (taskId: TaskId, lengthBytes: number, signature: Uint8Array) => void;
   readonly onTaskFailed: (message: TaskFailedMessage) => void;
@@ -208,7 +209,7 @@ export class ControlClient {
     this.#failedRounds = 0;
     clearTimeout(this.#grace);
     for (const { message } of this.#joins.values()) this.#ask(message);
-    this.#options.handlers.onRegistered(Buffer.from(registered.publicKey, "base64"), registered.address);
+    this.#options.handlers.onRegistered(Buffer.from(registered.publicKey, "base64"), registered.address, registered.unixMs);
   }
 
   #onOpenFailed(error: AppError, supernode: string): void {

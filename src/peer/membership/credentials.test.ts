@@ -3,7 +3,7 @@ import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import { isPeerId, type PeerId, type TaskId } from "../../protocol/ids.ts";
+import { isPeerId, type TaskId } from "../../protocol/ids.ts";
 import {
   generateJoinToken,
   generatePeerId,
@@ -11,12 +11,10 @@ import {
   secretsEqual,
   SignatureVerifier,
   SigningKey,
-  TicketVerifier,
 } from "./credentials.ts";
 
 const taskId = "a".repeat(64) as TaskId;
 const otherTaskId = "b".repeat(64) as TaskId;
-const peerId = "host-1" as PeerId;
 
 function directory(t: { after(fn: () => void): void }): string {
   const path = mkdtempSync(join(tmpdir(), "dragonfly-credentials-"));
@@ -57,39 +55,6 @@ test("a file that holds no key is named, not overwritten", (t) => {
   assert.throws(() => SigningKey.loadOrCreate(file), { code: "DISK_FAILED", message: /key holds no private key/ });
   assert.equal(readFileSync(file, "utf8"), "nonsense");
   assert.throws(() => new SignatureVerifier(new Uint8Array(9)), { code: "PROTOCOL_VIOLATION" });
-});
-
-test("a ticket is good for its peer and task until it expires", () => {
-  const key = SigningKey.generate();
-  let unixMs = 1000;
-  const tickets = new TicketVerifier(new SignatureVerifier(key.publicKey), () => unixMs);
-  const ticket = key.signTicket({ taskId, peerId, expiresUnixMs: 2000 });
-  assert.equal(tickets.verify(ticket, taskId, peerId).expiresUnixMs, 2000);
-  assert.throws(() => tickets.verify(ticket, otherTaskId, peerId), { code: "TICKET_REFUSED", message: /another task/ });
-  assert.throws(() => tickets.verify(ticket, taskId, "host-2" as PeerId), { code: "TICKET_REFUSED", message: /another peer/ });
-  unixMs = 2000;
-  assert.throws(() => tickets.verify(ticket, taskId, peerId), { code: "TICKET_REFUSED", message: /expired/ });
-});
-
-test("a forged ticket is refused", () => {
-  const key = SigningKey.generate();
-  const tickets = new TicketVerifier(new SignatureVerifier(key.publicKey), () => 0);
-  const ticket = key.signTicket({ taskId, peerId, expiresUnixMs: 2000 });
-  const [, signature] = ticket.split(".");
-  const body = Buffer.from(JSON.stringify({ taskId: otherTaskId, peerId, expiresUnixMs: 2000 })).toString("base64url");
-  const stranger = SigningKey.generate().signTicket({ taskId, peerId, expiresUnixMs: 2000 });
-  const statement = key.signLength(taskId, 1);
-  for (const forged of [
-    `${body}.${signature}`,
-    stranger,
-    "",
-    ".",
-    "a.b.c",
-    `${ticket}.`,
-    `${ticket.split(".")[0]}.${Buffer.from(statement).toString("base64url")}`,
-  ]) {
-    assert.throws(() => tickets.verify(forged, taskId, peerId), { code: "TICKET_REFUSED" });
-  }
 });
 
 test("the join token is made once and private to its owner", (t) => {

@@ -1,8 +1,8 @@
 /**
  * Who may say what: the supernode's signing key, the statements and tickets it signs, and the site's join token.
  *
- * Signatures are Ed25519 over the byte strings of protocol/link-frames.ts. Tickets are short-lived and say "this peer
- * may have this task"; the join token is the secret that everybody of one site shares.
+ * Signatures are Ed25519 over the byte strings of protocol/link-frames.ts. Tickets say "this peer may have this task until
+ * then" (checked in tickets.ts); the join token is the secret that everybody of one site shares.
  */
 import {
   createHmac,
@@ -18,7 +18,7 @@ import {
 import { closeSync, fsyncSync, linkSync, mkdirSync, openSync, readFileSync, unlinkSync, writeSync } from "node:fs";
 import { dirname } from "node:path";
 import { AppError } from "../../base/errors.ts";
-import { ticketClaimsSchema, type TicketClaims } from "../../protocol/control-messages.ts";
+import type { TicketClaims } from "../../protocol/control-messages.ts";
 import { isPeerId, type PeerId, type TaskId } from "../../protocol/ids.ts";
 import { lengthStatement, pieceStatement } from "../../protocol/link-frames.ts";
 
@@ -111,46 +111,6 @@ export class SignatureVerifier {
   }
 }
 
-/** Verified tickets that are remembered: a peer shows one ticket per task on each of its links. */
-const TICKET_MEMORY_MAX = 4096;
-
-/** Checks tickets; remembers good ones, because the signature costs 0.1 ms and the same ticket comes on every link. */
-export class TicketVerifier {
-  readonly #verifier: SignatureVerifier;
-  readonly #memory = new Map<string, TicketClaims>();
-  readonly #unixMs: () => number;
-
-  /** @param unixMs the wall clock; tests give their own */
-  constructor(verifier: SignatureVerifier, unixMs: () => number = Date.now) {
-    this.#verifier = verifier;
-    this.#unixMs = unixMs;
-  }
-
-  /** @throws AppError TICKET_REFUSED (not retriable with the same ticket): forged, expired, of another peer or task */
-  verify(ticket: string, taskId: TaskId, peerId: PeerId): TicketClaims {
-    const claims = this.#memory.get(ticket) ?? this.#check(ticket);
-    // Last used stays longest.
-    this.#memory.delete(ticket);
-    this.#memory.set(ticket, claims);
-    if (this.#memory.size > TICKET_MEMORY_MAX) this.#memory.delete(this.#memory.keys().next().value as string);
-    if (claims.expiresUnixMs <= this.#unixMs()) throw refused("it has expired; join the task again");
-    if (claims.peerId !== peerId) throw refused("it belongs to another peer");
-    if (claims.taskId !== taskId) throw refused("it is for another task");
-    return claims;
-  }
-
-  #check(ticket: string): TicketClaims {
-    const [body, signature, ...rest] = ticket.split(".");
-    if (body === undefined || signature === undefined || rest.length > 0) throw refused("it is malformed");
-    if (!this.#verifier.verify(ticketStatement(body), Buffer.from(signature, "base64url"))) {
-      throw refused("its signature is not this supernode's");
-    }
-    const claims = ticketClaimsSchema.safeParse(parseJson(Buffer.from(body, "base64url").toString()));
-    if (!claims.success) throw refused("it is malformed");
-    return claims.data;
-  }
-}
-
 /** A join token: 256 bits, base64url. */
 export function generateJoinToken(): string {
   return randomBytes(32).toString("base64url");
@@ -189,20 +149,8 @@ export function generatePeerId(hostName: string): PeerId {
 }
 
 /** Signed tickets and signed statements share a key: the prefix keeps one from passing for the other. */
-function ticketStatement(body: string): Uint8Array {
+export function ticketStatement(body: string): Uint8Array {
   return Buffer.from(`dragonfly/ticke1${body}`);
-}
-
-function refused(why: string): AppError {
-  return new AppError("TICKET_REFUSED", `the ticket is refused: ${why}`);
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text) as unknown;
-  } catch {
-    return undefined;
-  }
 }
 
 /**

@@ -49,7 +49,7 @@ async function startApi(t: TestContext, token: string | undefined): Promise<{ ap
   const views = new ApiViews({
     snapshot: () => snapshot,
     seeds: lab.seeds,
-    joins: { membersOf: () => [{ peerId: hostId, sources: { seedBytes: 1, peerBytes: 2, originBytes: 0 } }] },
+    joins: { membersOf: () => [{ peerId: hostId, sources: { seedBytes: 1, peerBytes: 2, originBytes: 0 }, isComplete: false, grantedUnixMs: 0 }] },
     meter: lab.meter,
     peers: new PeerTable(() => 0),
     isNeeded: () => isNeeded,

@@ -8,7 +8,8 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { AppError, toAppError } from "../../base/errors.ts";
 import type { SigningKey } from "../../peer/membership/credentials.ts";
-import { SignatureVerifier, TicketVerifier } from "../../peer/membership/credentials.ts";
+import { SignatureVerifier } from "../../peer/membership/credentials.ts";
+import { TicketVerifier } from "../../peer/membership/tickets.ts";
 import { isPeerId, isTaskId, type PeerId, type TaskId } from "../../protocol/ids.ts";
 import type { LeaseDesk } from "./lease-desk.ts";
 

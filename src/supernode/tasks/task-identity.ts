@@ -87,6 +87,21 @@ export function isVersioned(info: OriginInfo): boolean {
   return info.etag !== undefined || info.lastModified !== undefined;
 }
 
+/**
+ * What a tag means by what its registry says of it: the manifest under its digest, one task for all callers and tags.
+ *
+ * @returns undefined when `source` is no tag of a registry's, or the registry does not say
+ */
+export function sourceByDigest(source: Source, info: OriginInfo): Source | undefined {
+  const said = parseDigest(info.headers["docker-content-digest"] ?? "");
+  if (said === undefined || source.digest !== undefined || !STRONG_ALGORITHMS.has(digestAlgorithm(said))) return undefined;
+  const url = parseOriginUrl(source.url);
+  const [, base, reference] = /^(.*\/v2\/.+\/manifests\/)([^/]+)$/.exec(url.pathname) ?? [];
+  if (base === undefined || reference?.includes(":") !== false) return undefined;
+  url.pathname = `${base}${said}`;
+  return { ...source, url: url.href };
+}
+
 /** A name for a version that has none. */
 export function newVersionNonce(): string {
   return randomBytes(16).toString("hex");

@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import { AppError } from "../../base/errors.ts";
+import { AppError, toAppError } from "../../base/errors.ts";
 import { fromHttpStatus } from "../../origin/http-failure.ts";
 import { SigningKey, SignatureVerifier } from "../../peer/membership/credentials.ts";
 import type { TaskId } from "../../protocol/ids.ts";
@@ -14,6 +14,7 @@ import { PlaceProver } from "./place-proof.ts";
 import { TaskResolver } from "./task-resolver.ts";
 import { VersionMemory } from "./version-memory.ts";
 
+const GRANT_MS = 300_000;
 const key = SigningKey.generate();
 const source = { url: "http://origin/file", headers: {} };
 const down = (): AppError => new AppError("ORIGIN_UNREACHABLE", "down");
@@ -44,6 +45,7 @@ function lab(
     unixMs,
     random: () => 0,
     sleep: () => Promise.resolve(),
+    grants: { grantMs: GRANT_MS, outageGrantMs: 0 },
   });
   return { resolver, versions, store, clock, active };
 }
@@ -159,6 +161,25 @@ test("while the origin answers 500, 502 or 504, what it last said stands, and th
     const stale = await resolver.resolve(source, undefined);
     assert.deepEqual([stale.taskId, stale.info], [fresh.taskId, undefined]);
   }
+});
+
+test("M14: while the origin is down, who brings credentials is let in no longer than a grant lasts", async () => {
+  const origin = new FakeOrigin(Buffer.alloc(1000));
+  const { resolver, store, clock, active } = lab(origin);
+  const mine = { url: `http://origin/v2/r/blobs/sha256:${"a".repeat(64)}`, headers: { authorization: "Bearer x" } };
+  const fresh = await resolver.resolve(mine, undefined);
+  await complete(store, fresh);
+  const later = async (ms: number, hint?: TaskId): Promise<string> => {
+    clock.nowMs += ms;
+    clock.unixMs += ms;
+    origin.statErrors = Array.from({ length: 4 }, down);
+    return await resolver.resolve(mine, hint).then(({ info }) => (info === undefined ? "stale" : "fresh"), (error: unknown) => toAppError(error).code);
+  };
+  assert.equal(await later(GRANT_MS / 2 - 1), "fresh", "the origin's word is remembered for half a grant, a ticket is the other half");
+  assert.equal(await later(1), "stale");
+  assert.equal(await later(GRANT_MS), "ORIGIN_UNREACHABLE");
+  active.add(fresh.taskId);
+  assert.equal(await later(1000, fresh.taskId), "stale", "a transfer under way goes on");
 });
 
 test("unless the operator allows it nothing stale is given out, but who took part goes on", async () => {

@@ -14,10 +14,11 @@ import type { PieceStore, TaskRecord } from "../../peer/store/piece-store.ts";
 import type { Source } from "../../protocol/control-messages.ts";
 import { pieceLengthFor } from "../../protocol/geometry.ts";
 import type { TaskId } from "../../protocol/ids.ts";
-import type { FreshnessConfig } from "../config.ts";
+import type { FreshnessConfig, GrantConfig } from "../config.ts";
 import type { ContentPlaces } from "./content-places.ts";
 import { type KnownVersion, OriginQuestions, type OriginQuestionsDeps } from "./origin-questions.ts";
-import { identifySource, isVersioned, newVersionNonce, type SourceIdentity, versionTaskId } from "./task-identity.ts";
+import { isPrivateSource } from "./private-source.ts";
+import { identifySource, isVersioned, newVersionNonce, sourceByDigest, type SourceIdentity, versionTaskId } from "./task-identity.ts";
 import type { RememberedVersion, VersionMemory } from "./version-memory.ts";
 
 export interface TaskResolverDeps extends OriginQuestionsDeps {
@@ -30,6 +31,7 @@ export interface TaskResolverDeps extends OriginQuestionsDeps {
   /** Somebody is part of the task right now. */
   readonly isActive: (taskId: TaskId) => boolean;
   readonly unixMs: () => number;
+  readonly grants: GrantConfig;
 }
 
 export interface ResolvedTask {
@@ -74,12 +76,19 @@ export class TaskResolver {
         key: identity.accessKey,
         source,
         known: async () => (isByDigest ? undefined : await this.#known(identity, remembered)),
-        quick: remembered !== undefined && this.#mayBeStale(identity, remembered, hint),
+        quick: remembered !== undefined && this.#mayBeStale(identity, remembered, source, hint),
         // Content known by digest cannot change: what is remembered is that this caller may have it.
-        rememberMs: isByDigest ? GRANT_MS : this.#freshness.revalidateMs,
+        rememberMs: isByDigest ? this.#deps.grants.grantMs / 2 : this.#freshness.revalidateMs,
       });
-      const taskId = confirmed ?? (await this.#taskOf(identity, source, info, hint));
-      return this.#fresh(identity, source, info, taskId);
+      const byDigest = sourceByDigest(source, info);
+      if (byDigest === undefined) {
+        const taskId = confirmed ?? (await this.#taskOf(identity, source, info, hint));
+        return this.#fresh(identity, source, info, taskId);
+      }
+      const named = identifySource(byDigest, this.#secret);
+      const taskId = await this.#taskOf(named, byDigest, info, hint);
+      this.#remember(identity, taskId, info);
+      return this.#fresh(named, byDigest, info, taskId);
     } catch (thrown) {
       const error = toAppError(thrown);
       if (!error.retriable || remembered === undefined) throw error;
@@ -121,12 +130,16 @@ export class TaskResolver {
   }
 
   #fresh(identity: SourceIdentity, source: Source, info: OriginInfo, taskId: TaskId): ResolvedTask {
+    this.#remember(identity, taskId, info);
+    return { taskId, source, record: this.#record(taskId, identity, info), info, staleMs: undefined };
+  }
+
+  #remember(identity: SourceIdentity, taskId: TaskId, { lengthBytes }: OriginInfo): void {
     const { versions, unixMs } = this.#deps;
-    const version = { taskId, lengthBytes: info.lengthBytes, seenUnixMs: unixMs() };
+    const version = { taskId, lengthBytes, seenUnixMs: unixMs() };
     versions.set(identity.accessKey, version);
     versions.set(identity.fileKey, version);
     this.#questions.answeredFor(identity.accessKey, taskId);
-    return { taskId, source, record: this.#record(taskId, identity, info), info, staleMs: undefined };
   }
 
   /** Without ETag and Last-Modified the same file is only taken for the same while somebody is at it. */
@@ -168,7 +181,7 @@ export class TaskResolver {
     source: Source,
     hint: TaskId | undefined,
   ): Promise<ResolvedTask | undefined> {
-    if (!this.#mayBeStale(identity, remembered, hint)) return undefined;
+    if (!this.#mayBeStale(identity, remembered, source, hint)) return undefined;
     const { taskId } = remembered;
     const staleMs = identity.content === undefined ? this.#ageMs(remembered) : undefined;
     const stored = await this.#deps.store.find(taskId);
@@ -181,10 +194,15 @@ export class TaskResolver {
     }
   }
 
-  #mayBeStale(identity: SourceIdentity, remembered: RememberedVersion, hint: TaskId | undefined): boolean {
+  #mayBeStale(identity: SourceIdentity, remembered: RememberedVersion, source: Source, hint: TaskId | undefined): boolean {
+    const { grants, isActive } = this.#deps;
     const { staleMs, staleTagMs } = this.#freshness;
     const limitMs = identity.content !== undefined ? GRANT_WHILE_DOWN_MS : identity.isTag ? staleTagMs : staleMs;
-    return hint === remembered.taskId || (limitMs !== undefined && this.#ageMs(remembered) <= limitMs);
+    const isHere = hint === remembered.taskId;
+    const isYoung = (withinMs: number | undefined): boolean => withinMs !== undefined && this.#ageMs(remembered) <= withinMs;
+    if (!isPrivateSource(source)) return isHere || isYoung(limitMs);
+    // Who brought credentials is let in by an old answer only while it is a grant, or when he takes part already.
+    return (isHere && isActive(remembered.taskId)) || (isYoung(limitMs) && isYoung(grants.grantMs + grants.outageGrantMs));
   }
 
   #ageMs({ seenUnixMs }: RememberedVersion): number {
@@ -202,9 +220,7 @@ function versionOf({ lengthBytes, contentType, headers }: TaskRecord): OriginInf
   return { lengthBytes, ranges: true, etag: headers["etag"], lastModified: headers["last-modified"], contentType, headers };
 }
 
-/** How long a caller's right to content known by digest is not asked again. Source: registry-clients.md §1.9. */
-const GRANT_MS = 5 * 60_000;
-/** How long it stands when it cannot be asked: over a night's outage of a registry, but not for ever. */
+/** How long public content known by digest is given out though its origin cannot be asked: over a night's outage, but not for ever. */
 const GRANT_WHILE_DOWN_MS = 24 * 60 * 60_000;
 /** Joins that name a file without a version within this time mean the same one. */
 const NAMELESS_MS = 2_000;

@@ -1,0 +1,88 @@
+/** In whose name registries are asked: `access` of the config, against a registry with a token service. */
+import assert from "node:assert/strict";
+import { test, type TestContext } from "node:test";
+import type { RegistryAccess } from "../config.ts";
+import { errorCode, eventually, openLab, patterned, type Lab } from "./lab.test.ts";
+
+const PASSWORD = "planted-password";
+const BASIC = `Basic ${Buffer.from(`robot:${PASSWORD}`).toString("base64")}`;
+
+interface TokenLab extends Lab {
+  readonly path: string;
+  readonly bytes: Buffer;
+  tokenRequests: number;
+}
+
+/**
+ * A registry that takes tokens of its service, which gives `token-<user>` to robot, and to nobody when `isPublic`.
+ *
+ * @param password dfdaemon has it for robot, whatever the access
+ */
+async function openTokenLab(t: TestContext, access: RegistryAccess, password: string, isPublic = false): Promise<TokenLab> {
+  const lab = await openLab(t, {}, { registry: { access }, credentials: { username: "robot", password } });
+  const bytes = patterned(1000);
+  const layer = lab.registry.putBlob("team/app", bytes);
+  lab.registry.putManifest("team/app", "v1", { config: { digest: layer }, layers: [] });
+  lab.registry.mayRead = (authorization) => authorization === "Bearer token-robot" || (isPublic && authorization === "Bearer token-nobody");
+  const built = { ...lab, path: `/v2/team/app/blobs/${layer}`, bytes, tokenRequests: 0 };
+  lab.registry.intercept = ({ url = "", headers }, response) => {
+    if (!url.startsWith("/token")) return false;
+    built.tokenRequests++;
+    const user = headers.authorization === BASIC ? "robot" : headers.authorization === undefined ? "nobody" : undefined;
+    if (user === undefined) response.writeHead(401).end();
+    else response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify({ token: `token-${user}`, expires_in: 300 }));
+    return true;
+  };
+  return built;
+}
+
+void test("own-credentials: callers need none, what they send is ignored, the registry's tokens are fetched once", async (t) => {
+  const lab = await openTokenLab(t, "own-credentials", PASSWORD);
+  const ping = await lab.ask("/v2/");
+  assert.equal(ping.status, 200);
+  for (const headers of [{}, { authorization: "Bearer nonsense" }]) {
+    assert.equal((await lab.ask("/v2/team/app/manifests/v1", { headers })).status, 200);
+    assert.deepEqual((await lab.ask(lab.path, { headers })).body, lab.bytes);
+  }
+  lab.registry.files.set("/v2/team/app/tags/list", { bytes: Buffer.from("{}"), contentType: "application/json" });
+  assert.equal((await lab.ask("/v2/team/app/tags/list")).status, 200);
+  assert.equal(lab.tokenRequests, 1);
+  for (const { headers } of lab.opener.opened) assert.equal(headers["authorization"], "Bearer token-robot");
+});
+
+void test("own-credentials that the registry refuses are the operator's matter: a 403 without a challenge, and without the password", async (t) => {
+  const lab = await openTokenLab(t, "own-credentials", "planted-other");
+  const answer = await lab.ask("/v2/team/app/manifests/v1", { headers: { authorization: BASIC } });
+  assert.equal(answer.status, 403);
+  assert.equal(answer.headers["www-authenticate"], undefined);
+  assert.equal(errorCode(answer), "DENIED");
+  assert.match(answer.body.toString(), /check access, username and passwordFile/);
+  await eventually(() => lab.lines.length === 1, "a line of log");
+  assert.doesNotMatch(JSON.stringify(lab.lines) + answer.body.toString(), /planted/);
+});
+
+void test("public: everybody is nobody, for whom the registry's tokens are fetched; what callers send stays here", async (t) => {
+  const lab = await openTokenLab(t, "public", PASSWORD, true);
+  assert.equal((await lab.ask("/v2/")).status, 200);
+  const headers = { authorization: "Bearer of-alice" };
+  // As the supernode does for who comes without credentials.
+  const read = lab.registry.read.bind(lab.registry);
+  lab.registry.read = (source) => read({ ...source, headers: { authorization: source.headers["authorization"] || "Bearer token-nobody" } });
+  assert.deepEqual((await lab.ask(lab.path, { headers })).body, lab.bytes);
+  lab.registry.files.set("/v2/team/app/tags/list", { bytes: Buffer.from("{}"), contentType: "application/json" });
+  assert.equal((await lab.ask("/v2/team/app/tags/list", { headers })).status, 200);
+  const sent = new Set(lab.registry.requests.map((request) => request.headers.authorization));
+  assert.deepEqual(sent, new Set([undefined, "Bearer token-nobody"]));
+  const closed = await openTokenLab(t, "public", PASSWORD);
+  assert.equal((await closed.ask(closed.path, { headers })).status, 403);
+});
+
+void test("passthrough: dfdaemon answers a challenge with no credentials of its own, though it has some for this registry", async (t) => {
+  const lab = await openTokenLab(t, "passthrough", PASSWORD);
+  const refused = await lab.ask(lab.path);
+  assert.equal(refused.status, 401);
+  assert.equal(refused.headers["www-authenticate"], lab.registry.challenge);
+  assert.equal((await lab.ask("/v2/team/app/manifests/v1")).status, 401);
+  assert.equal((await lab.ask("/v2/team/app/tags/list")).status, 401);
+  assert.deepEqual((await lab.ask(lab.path, { headers: { authorization: "Bearer token-robot" } })).body, lab.bytes);
+});
