@@ -1,75 +1,93 @@
 /**
- * node sim/main.ts [seed] [--peers N] [--pieces N] [--piece-kib N] [--seed-factor N] [--arrival-ms N] [--delay-us N]
- *                  [--window-kib N] [--chunk-kib N] [--fair-queueing] [--crashes N] [--mixed] [--swarm JSON]
- *                  [--scheduler JSON] [--faults] [--perf] [--seeds A-B]
- *
- * One seed: a drawn workload (or the plain one, once any size is given), its options and its figures. `--perf`: the
- * table of plain workloads. `--seeds A-B`: drawn workloads with faults, one line each; exit code 1 if any failed.
+ * node sim/main.ts SEED               one drawn workload with faults: its options, then its figures
+ * node sim/main.ts --seeds A-B        each of these seeds; prints those that fail, with their options; exit code 1 then
+ * node sim/main.ts --options JSON     the run that these options, as printed, describe
+ * node sim/main.ts --peers 16 …       a plain workload; each further option changes one thing
+ *                  [--pieces N] [--piece-kib N] [--set JSON] [--swarm JSON] [--scheduler JSON]
+ * node sim/main.ts --perf [NAME …]    these performance scenarios (without names: the small ones, with --big: the big
+ *                                     ones) beside baseline.json; the same --set, --swarm and --scheduler change them
+ *                  --update           writes their figures there
+ *                  --repeat N         with N seeds, and only how the efficiency came out: one seed is luck by 1 to 2 points
+ *                  --brain asks       with receivers that ask (asking-swarm.ts) in place of the shipping brain
  */
+import { readFileSync, writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
-import { describeOptions, drawnOptions, mixedShares, plainOptions, type SimOptions } from "./options.ts";
-import { simulate, type SimReport } from "./simulation.ts";
+import { AskingSwarm } from "./asking-swarm.ts";
+import type { RunParts } from "./assemble.ts";
+import { describeOptions, drawnOptions, parseOptions, plainOptions, type SimOptions } from "./options.ts";
+import { type Baseline, differences, figuresOf, SCENARIOS } from "./performance.ts";
+import { describeReport, type SimReport } from "./report.ts";
+import { simulate } from "./simulation.ts";
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
-    peers: { type: "string" },
-    pieces: { type: "string" },
-    "piece-kib": { type: "string" },
-    "seed-factor": { type: "string" },
-    "arrival-ms": { type: "string" },
-    "delay-us": { type: "string" },
-    "window-kib": { type: "string" },
-    "chunk-kib": { type: "string" },
-    crashes: { type: "string" },
-    swarm: { type: "string" },
-    scheduler: { type: "string" },
-    "fair-queueing": { type: "boolean", default: false },
-    mixed: { type: "boolean", default: false },
-    faults: { type: "boolean", default: false },
-    perf: { type: "boolean", default: false },
     seeds: { type: "string" },
+    perf: { type: "boolean", default: false },
+    big: { type: "boolean", default: false },
+    repeat: { type: "string" },
+    brain: { type: "string" },
+    update: { type: "boolean", default: false },
+    options: { type: "string" },
+    peers: { type: "string" },
+    pieces: { type: "string", default: "200" },
+    "piece-kib": { type: "string", default: "256" },
+    set: { type: "string", default: "{}" },
+    swarm: { type: "string", default: "{}" },
+    scheduler: { type: "string", default: "{}" },
   },
 });
 
-/** Peers, pieces, seed's uplink as a multiple of a peer's. */
-const PERF = [[16, 200, 1], [16, 800, 1], [100, 200, 1], [100, 200, 2], [100, 800, 1], [300, 200, 1]] as const;
-
 const seed = Number(positionals[0] ?? 1);
+const parts: RunParts = values.brain === "asks" ? { newBrain: (config, brainSeed) => new AskingSwarm(config, brainSeed) } : {};
+if (values.seeds !== undefined) runSeeds(values.seeds);
+else if (values.perf) runScenarios(positionals);
+else if (values.options !== undefined) run(parseOptions(values.options));
+else if (values.peers !== undefined) run(givenOptions(Number(values.peers)));
+else run(drawnOptions(seed));
 
-if (values.seeds !== undefined) {
-  const [from, to] = values.seeds.split("-").map(Number) as [number, number];
-  for (let each = from; each <= (to ?? from); each++) run(drawnOptions(each, true));
-} else if (values.perf) {
-  for (const fairQueueing of [false, true]) {
-    for (const [peerCount, pieceCount, seedFactor] of PERF) {
-      run(plainOptions(seed, { peerCount, pieceCount, seedFactor, fairQueueing }));
-    }
-  }
-  run(plainOptions(seed, { peerCount: 100, uplinkShares: mixedShares(100), seedFactor: 2 }));
-} else if (values.peers !== undefined || values.pieces !== undefined || values["piece-kib"] !== undefined || values["seed-factor"] !== undefined) {
-  run(givenOptions());
-} else {
-  run(drawnOptions(seed, values.faults));
+function givenOptions(peerCount: number): SimOptions {
+  const tasks = [{ pieceCount: Number(values.pieces), pieceLengthBytes: Number(values["piece-kib"]) * 1024, priority: "normal" as const }];
+  const plain = plainOptions(seed, { peerCount, tasks });
+  return changed(plain);
 }
 
-function givenOptions(): SimOptions {
-  const peerCount = Number(values.peers ?? 100);
-  const base = plainOptions(seed, { peerCount, pieceLengthBytes: Number(values["piece-kib"] ?? 256) * 1024 });
+function changed(options: SimOptions): SimOptions {
   return {
-    ...base,
-    pieceCount: Number(values.pieces ?? base.pieceCount),
-    seedFactor: Number(values["seed-factor"] ?? 1),
-    arrivalMs: Number(values["arrival-ms"] ?? 0),
-    delayUs: Number(values["delay-us"] ?? base.delayUs),
-    windowBytes: Number(values["window-kib"] ?? base.windowBytes / 1024) * 1024,
-    chunkBytes: Number(values["chunk-kib"] ?? base.chunkBytes / 1024) * 1024,
-    fairQueueing: values["fair-queueing"],
-    crashCount: Number(values.crashes ?? 0),
-    uplinkShares: values.mixed ? mixedShares(peerCount) : base.uplinkShares,
-    swarm: { ...base.swarm, ...(values.swarm === undefined ? {} : (JSON.parse(values.swarm) as object)) },
-    scheduler: { ...base.scheduler, ...(values.scheduler === undefined ? {} : (JSON.parse(values.scheduler) as object)) },
+    ...options,
+    ...(JSON.parse(values.set) as object),
+    swarm: { ...options.swarm, ...(JSON.parse(values.swarm) as object) },
+    scheduler: { ...options.scheduler, ...(JSON.parse(values.scheduler) as object) },
   };
+}
+
+function runScenarios(names: readonly string[]): void {
+  const file = new URL("baseline.json", import.meta.url);
+  const baseline: Record<string, Baseline[string]> = { ...(JSON.parse(readFileSync(file, "utf8")) as Baseline) };
+  for (const { name, options, big } of SCENARIOS) {
+    if (names.length === 0 ? big !== values.big : !names.includes(name)) continue;
+    if (values.repeat !== undefined) {
+      repeat(name, changed(options), Number(values.repeat));
+      continue;
+    }
+    const startedMs = performance.now();
+    const report = simulate(changed(options), parts);
+    console.log(`${name}: ${describeReport(report)}, ran ${((performance.now() - startedMs) / 1000).toFixed(1)} s`);
+    const figures = figuresOf(report);
+    for (const line of differences(baseline[name], figures)) console.log(`  ${line}`);
+    baseline[name] = figures;
+    const known = SCENARIOS.filter((scenario) => scenario.name in baseline).map((scenario) => [scenario.name, baseline[scenario.name]]);
+    if (values.update) writeFileSync(file, `${JSON.stringify(Object.fromEntries(known), undefined, 2)}\n`);
+  }
+}
+
+function repeat(name: string, options: SimOptions, count: number): void {
+  const reports = Array.from({ length: count }, (_, i) => simulate({ ...options, seed: options.seed + i }, parts));
+  const mean = (of: (report: SimReport) => number): number => reports.reduce((sum, report) => sum + of(report), 0) / count;
+  const percents = reports.map((report) => (report.efficiency * 100).toFixed(1));
+  console.log(
+    `${name} ${values.set} ${values.swarm} ${values.scheduler} ${values.brain ?? ""}: efficiency ${(mean((report) => report.efficiency) * 100).toFixed(1)} % (${percents.join(" ")}), seed sent ${mean((report) => report.seedCopies).toFixed(2)}, ${mean((report) => report.wakeUpsPerPiece).toFixed(1)} wake-ups per piece, own bound × ${mean((report) => report.ownFactors[report.ownFactors.length >> 1] ?? 0).toFixed(3)} p50`,
+  );
 }
 
 function run(options: SimOptions): void {
@@ -83,17 +101,18 @@ function run(options: SimOptions): void {
   }
 }
 
-function describeReport(report: SimReport): string {
-  const percentile = (share: number): string =>
-    (report.finishMs[Math.min(report.finishMs.length - 1, Math.floor(report.finishMs.length * share))] ?? 0).toFixed(0);
-  return [
-    `efficiency ${(report.efficiency * 100).toFixed(1)} %`,
-    `T* ${report.boundMs.toFixed(0)} ms, p50 ${percentile(0.5)}, p99 ${percentile(0.99)}, last ${report.lastMs.toFixed(0)}`,
-    `seed sent ${report.seedCopies.toFixed(2)} copies`,
-    `uplinks in use ${report.uplinkUse.map((share) => (share * 100).toFixed(0)).join(" ")} %`,
-    `${report.offers} offers, declined ${JSON.stringify(report.declines)}`,
-    `late ${report.late}, doubled ${report.doubled}, wasted ${(report.wastedShare * 100).toFixed(2)} %, stored twice ${report.storedTwice}`,
-    `${report.messagesPerPiece.toFixed(1)} messages and ${report.wakeUpsPerPiece.toFixed(1)} wake-ups per piece, ${report.controlMessagesPerPeer.toFixed(1)} control messages per peer`,
-    `${(report.events / 1e6).toFixed(2)} M events`,
-  ].join("; ");
+function runSeeds(range: string): void {
+  const [from = 1, to = from] = range.split("-").map(Number);
+  let failed = 0;
+  const startedMs = performance.now();
+  for (let each = from; each <= to; each++) {
+    try {
+      simulate(drawnOptions(each));
+    } catch (error) {
+      failed++;
+      process.exitCode = 1;
+      console.log(`seed ${each}: ${describeOptions(drawnOptions(each))}\n  FAILED: ${(error as Error).message}`);
+    }
+  }
+  console.log(`${to - from + 1} seeds, ${failed} failed, ${((performance.now() - startedMs) / 1000).toFixed(1)} s`);
 }

@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { type Connection, Host, Network } from "./network.ts";
+import { type Connection, Host, Network, Rack } from "./network.ts";
 import { World } from "./world.ts";
 
 const MIB = 1024 * 1024;
-const options = { delayUs: 500, chunkBytes: 64 * 1024, windowBytes: 256 * 1024, fairQueueing: false };
+const options = { delayUs: 500, chunkBytes: 64 * 1024, windowBytes: 256 * 1024, slowStart: false, fairQueueing: false };
 
 /** Sends 1 MiB and notes when the last byte was read. */
 function send(world: World, connection: Connection<string>, ended: (us: number) => void, read?: () => void): void {
@@ -15,7 +15,7 @@ function send(world: World, connection: Connection<string>, ended: (us: number) 
     },
     closed: () => undefined,
   });
-  connection.startTransfer(0, 0, MIB, { handed: () => undefined });
+  connection.startTransfer(0, 0, MIB, false, { handed: () => undefined });
 }
 
 test("a transfer takes its bytes at the slower of both ends, and the delay", () => {
@@ -78,4 +78,58 @@ test("a frozen process gets what came meanwhile, in order, when it thaws", () =>
   assert.deepEqual(read, []);
   network.thaw(receiver);
   assert.deepEqual(read, ["one", "two"]);
+});
+
+test("what crosses racks shares their links to the core, what stays inside does not", () => {
+  const world = new World();
+  const network = new Network(world, options);
+  const racks = [new Rack("a", MIB), new Rack("b", MIB * 10)] as const;
+  const [inA, alsoInA, inB] = [new Host(MIB * 10, MIB * 10, racks[0]), new Host(MIB * 10, MIB * 10, racks[0]), new Host(MIB * 10, MIB * 10, racks[1])];
+  const ends: number[] = [];
+  send(world, network.connect(inA, inB), (us) => (ends[0] = us));
+  send(world, network.connect(alsoInA, inB), (us) => (ends[1] = us));
+  send(world, network.connect(inA, alsoInA), (us) => (ends[2] = us));
+  world.run(1e9, () => false);
+  for (const us of ends.slice(0, 2)) assert.ok(us > 1.8e6 && us < 2.3e6, `across took ${us} µs`);
+  assert.ok((ends[2] as number) < 0.3e6, `inside took ${ends[2]} µs`);
+  assert.equal(racks[1].inBytes, 2 * MIB);
+  assert.equal(racks[0].inBytes, 0);
+});
+
+test("slow start: a far transfer begins with a small window, and again after an idle while", () => {
+  const took = (slowStart: boolean): number[] => {
+    const world = new World();
+    const network = new Network(world, { ...options, delayUs: 50_000, chunkBytes: 16 * 1024, windowBytes: 4 * MIB, slowStart });
+    const connection = network.connect<string>(new Host(MIB * 100, MIB * 100), new Host(MIB * 100, MIB * 100));
+    const ends: number[] = [];
+    send(world, connection, (us) => ends.push(us));
+    world.at(5e6, () => connection.startTransfer(0, 1, MIB, false, { handed: () => undefined }));
+    world.run(1e9, () => false);
+    return [ends[0] as number, (ends[1] as number) - 5e6];
+  };
+  for (const us of took(false)) assert.ok(us < 65_000, `without: ${us} µs`);
+  // 16, 32, 64, … KiB per round trip of 100 ms: six rounds for 1 MiB.
+  for (const us of took(true)) assert.ok(us > 500_000 && us < 800_000, `with: ${us} µs`);
+});
+
+test("between islands nothing arrives until they are joined, and then everything does", () => {
+  const world = new World();
+  const network = new Network(world, options);
+  const [a, b] = [new Host(MIB, MIB), new Host(MIB, MIB)];
+  const connection = network.connect<string>(a, b);
+  let endedUs = 0;
+  let readUs = 0;
+  send(world, connection, (us) => (endedUs = us), () => (readUs = world.nowUs));
+  world.at(0.5e6, () => {
+    b.island = 1;
+    connection.send(0, "offer", 100);
+  });
+  world.at(10e6, () => {
+    assert.equal(endedUs, 0);
+    assert.equal(readUs, 0);
+    network.heal([b], () => connection.resume());
+  });
+  world.run(20e6, () => false);
+  assert.ok(endedUs > 10e6 && readUs > 10e6);
+  assert.equal(b.receivedPayloadBytes, MIB);
 });

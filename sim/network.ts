@@ -1,19 +1,22 @@
 /**
  * Bandwidth, latency and queues, in chunks.
  *
- * A host's uplink sends one chunk at a time, taking turns among its connections; a chunk then crosses the network and
- * queues at the receiver's downlink. A connection has a window: that many bytes at most between the sender's uplink
- * and the reader, so a slow reader holds its senders back. Nothing is lost and nothing idles while it has work, as
- * with TCP after slow start; slow start itself, loss and CPU are left out. Messages go before chunks but wait for the
- * one on the wire, and take bandwidth like everything else.
+ * A host's uplink sends one chunk at a time, taking turns among its connections; a chunk then queues at its rack's
+ * link to the core, at the other rack's, and at the receiver's downlink. A connection has a window: that many bytes at
+ * most between the sender's uplink and the reader, so a slow reader holds its senders back, and those who share a full
+ * link share it about evenly, as with TCP. With slow start a window begins small, grows by what is acknowledged, and is
+ * small again after an idle while. Loss and CPU are left out. Messages go before chunks but wait for the one on the
+ * wire, and take bandwidth like everything else.
  */
-import type { World } from "./world.ts";
+import { SimEvent, type World } from "./world.ts";
 
 export interface NetworkOptions {
   /** One way, both ends' stacks included. */
   readonly delayUs: number;
   readonly chunkBytes: number;
   readonly windowBytes: number;
+  /** TCP's, with the window falling back after {@link IDLE_US}; false: windows are open from the start. */
+  readonly slowStart: boolean;
   /** Small packets pass the receiver's queue (fq_codel); false: one queue for all (a plain token bucket, the lab). */
   readonly fairQueueing: boolean;
 }
@@ -21,22 +24,50 @@ export interface NetworkOptions {
 /** What a connection tells one of its ends. */
 export interface ConnectionEvents<Message> {
   message(message: Message): void;
-  /** Bytes of a transfer reached the reader; `piece` as given to `startTransfer`. */
-  bytes(piece: number, bytes: number, last: boolean): void;
+  /** Bytes of a transfer reached the reader; `key` and `corrupt` as given to `startTransfer`. */
+  bytes(key: number, bytes: number, last: boolean, corrupt: boolean): void;
   closed(): void;
 }
 
 export interface TransferEvents {
   /** Bytes left the process; `last` with the final ones. */
-  handed(bytes: number, last: boolean): void;
+  handed(key: number, bytes: number, last: boolean): void;
 }
 
 /** Headers of a small packet: Ethernet, IP, TCP with timestamps. */
 const PACKET_BYTES = 66;
+/** Ten segments. Source: RFC 6928. */
+const INITIAL_WINDOW_BYTES = 14_480;
+/** A window falls back after this long without sending: Linux's smallest retransmission time. */
+const IDLE_US = 200_000;
+/** What waited for a broken path goes on this much after it is whole: a retransmission timer has backed off. */
+const HEALED_US = 300_000;
+/** Width of the slots in which what uplinks carried is counted. */
+export const SLOT_US = 10_000;
+
+/** Hosts behind one switch, and its link to the core; the core itself is never full. */
+export class Rack {
+  readonly name: string;
+  readonly bytesPerSecond: number;
+  upBusyUntilUs = 0;
+  downBusyUntilUs = 0;
+  /** Payload that came in over the link from other racks and the core. */
+  inBytes = 0;
+
+  constructor(name: string, bytesPerSecond: number) {
+    this.name = name;
+    this.bytesPerSecond = bytesPerSecond;
+  }
+}
 
 export class Host {
-  readonly upBytesPerSecond: number;
-  readonly downBytesPerSecond: number;
+  upBytesPerSecond: number;
+  downBytesPerSecond: number;
+  readonly rack: Rack | undefined;
+  /** Hosts of different islands cannot reach each other. */
+  island = 0;
+  /** After a partition: nothing passes yet, so that what waited goes before what comes later. */
+  healingUntilUs = 0;
   /** A frozen host's kernel still answers, its process does nothing. */
   frozen = false;
   crashed = false;
@@ -44,25 +75,25 @@ export class Host {
   readonly ready: Direction[] = [];
   transmitting = false;
   /** Messages waiting for the chunk on the wire. */
-  readonly waiting: (() => void)[] = [];
+  readonly waiting: Packet<never>[] = [];
   /** Bytes of messages sent since the last chunk: they lengthen the next one's time on the wire. */
   debtBytes = 0;
   downBusyUntilUs = 0;
   /** What arrived for a frozen process. */
   readonly inbox: (() => void)[] = [];
   sentPayloadBytes = 0;
-  /** Of them, those sent in each hundredth of a second. */
-  readonly sentByHundredth: number[] = [];
   receivedPayloadBytes = 0;
 
-  constructor(upBytesPerSecond: number, downBytesPerSecond: number) {
+  constructor(upBytesPerSecond: number, downBytesPerSecond: number, rack?: Rack) {
     this.upBytesPerSecond = upBytesPerSecond;
     this.downBytesPerSecond = downBytesPerSecond;
+    this.rack = rack;
   }
 }
 
 interface Transfer {
-  readonly piece: number;
+  readonly key: number;
+  readonly corrupt: boolean;
   readonly events: TransferEvents;
   leftBytes: number;
 }
@@ -73,22 +104,28 @@ interface Direction {
   readonly to: Host;
   readonly transfers: Transfer[];
   inFlightBytes: number;
+  windowBytes: number;
+  lastSentUs: number;
   queued: boolean;
   closed: boolean;
-  receive: { bytes(piece: number, bytes: number, last: boolean): void } | undefined;
+  receive: { bytes(key: number, bytes: number, last: boolean, corrupt: boolean): void } | undefined;
 }
 
 export class Network {
-  readonly #world: World;
-  readonly #options: NetworkOptions;
+  readonly world: World;
+  readonly options: NetworkOptions;
+  /** Of the hosts, between which the path is broken. */
+  readonly #held: { readonly from: Host; readonly to: Host; readonly go: () => void }[] = [];
+  /** Payload that left all uplinks, by slot. */
+  readonly sentBySlot: number[] = [];
 
   constructor(world: World, options: NetworkOptions) {
-    this.#world = world;
-    this.#options = options;
+    this.world = world;
+    this.options = options;
   }
 
   get roundTripUs(): number {
-    return this.#options.delayUs * 2;
+    return this.options.delayUs * 2;
   }
 
   /** A connection between two hosts; its ends are numbered 0 and 1. */
@@ -96,97 +133,248 @@ export class Network {
     return new Connection(this, a, b);
   }
 
-  /** Delivers something small from one host to another: waits for the chunk on the wire, then for the delay. */
-  send(from: Host, to: Host, payloadBytes: number, deliver: () => void): void {
-    if (from.crashed) return;
-    from.debtBytes += payloadBytes + PACKET_BYTES;
-    const leave = (): void => {
-      const arrivesUs = this.#world.nowUs + this.#options.delayUs;
-      const readyUs = this.#options.fairQueueing ? arrivesUs : Math.max(arrivesUs, to.downBusyUntilUs);
-      this.#world.at(readyUs, () => this.#hand(to, deliver));
-    };
-    if (from.transmitting) from.waiting.push(leave);
-    else leave();
+  isCut(a: Host, b: Host): boolean {
+    return a.island !== b.island || this.world.nowUs < Math.max(a.healingUntilUs, b.healingUntilUs);
+  }
+
+  /** Waits until the path between the two is whole again. */
+  hold(from: Host, to: Host, go: () => void): void {
+    this.#held.push({ from, to, go });
+  }
+
+  /** These hosts are on the mainland again; what waited goes on a moment later, then `done`. */
+  heal(hosts: readonly Host[], done: () => void): void {
+    for (const host of hosts) {
+      host.island = 0;
+      host.healingUntilUs = this.world.nowUs + HEALED_US;
+    }
+    this.world.after(HEALED_US, () => {
+      for (const held of this.#held.splice(0)) {
+        if (this.isCut(held.from, held.to)) this.#held.push(held);
+        else held.go();
+      }
+      done();
+    });
   }
 
   thaw(host: Host): void {
     host.frozen = false;
     for (const run of host.inbox.splice(0)) run();
-    this.#pump(host);
+    this.pump(host);
   }
 
-  /** @internal */
+  /** Runs it in the host's process: not at all when that is gone, later when it is frozen. */
+  hand(host: Host, run: () => void): void {
+    if (host.crashed) return;
+    if (host.frozen) host.inbox.push(run);
+    else run();
+  }
+
+  /** When a message sent now is read: behind what is queued for the same links, unless small packets pass. */
+  arrivalUs(from: Host, to: Host): number {
+    const arrivesUs = this.world.nowUs + this.options.delayUs;
+    if (this.options.fairQueueing) return arrivesUs;
+    const queuedUs = Math.max(arrivesUs, to.downBusyUntilUs);
+    if (from.rack === to.rack) return queuedUs;
+    return Math.max(queuedUs, from.rack?.upBusyUntilUs ?? 0, to.rack?.downBusyUntilUs ?? 0);
+  }
+
   offerToUplink(direction: Direction): void {
-    if (direction.queued || direction.closed || !isSendable(direction, this.#options)) return;
+    if (direction.queued || !this.#isSendable(direction)) return;
     direction.queued = true;
     direction.from.ready.push(direction);
-    this.#pump(direction.from);
+    this.pump(direction.from);
   }
 
-  #pump(host: Host): void {
+  pump(host: Host): void {
     if (host.transmitting || host.frozen || host.crashed) return;
     let direction = host.ready.shift();
-    while (direction !== undefined && (direction.closed || !isSendable(direction, this.#options))) {
+    while (direction !== undefined && !this.#isSendable(direction)) {
       direction.queued = false;
       direction = host.ready.shift();
     }
     if (direction === undefined) return;
-    const chosen = direction;
-    chosen.queued = false;
-    const transfer = chosen.transfers.shift() as Transfer;
-    const bytes = Math.min(transfer.leftBytes, this.#options.chunkBytes);
+    direction.queued = false;
+    this.#restartWindow(direction);
+    const transfer = direction.transfers.shift() as Transfer;
+    const bytes = Math.min(transfer.leftBytes, this.options.chunkBytes);
     transfer.leftBytes -= bytes;
     const last = transfer.leftBytes === 0;
     // Several transfers on one connection take turns.
-    if (!last) chosen.transfers.push(transfer);
-    chosen.inFlightBytes += bytes;
+    if (!last) direction.transfers.push(transfer);
+    direction.inFlightBytes += bytes;
     host.transmitting = true;
     const wireBytes = bytes + host.debtBytes;
     host.debtBytes = 0;
-    this.#world.after((wireBytes * 1e6) / host.upBytesPerSecond, () => this.#leave(chosen, transfer.piece, bytes, last));
+    const chunk = new Chunk(this, direction, transfer, bytes, last);
+    this.world.schedule(chunk, this.world.nowUs + (wireBytes * 1e6) / host.upBytesPerSecond);
     // With the process's own buffers kept short, the last byte is handed over while it waits for the wire.
-    transfer.events.handed(bytes, last);
+    transfer.events.handed(transfer.key, bytes, last);
   }
 
-  #leave(direction: Direction, piece: number, bytes: number, last: boolean): void {
-    const { from, to } = direction;
+  #restartWindow(direction: Direction): void {
+    const { nowUs } = this.world;
+    if (this.options.slowStart && direction.inFlightBytes === 0 && nowUs - direction.lastSentUs > IDLE_US) {
+      direction.windowBytes = Math.min(INITIAL_WINDOW_BYTES, this.options.windowBytes);
+    }
+    direction.lastSentUs = nowUs;
+  }
+
+  #isSendable(direction: Direction): boolean {
+    if (direction.closed || direction.transfers.length === 0) return false;
+    return direction.inFlightBytes < direction.windowBytes && !this.isCut(direction.from, direction.to);
+  }
+}
+
+/** Payload on its way; one object passes all stages. */
+class Chunk extends SimEvent {
+  readonly #network: Network;
+  readonly #direction: Direction;
+  readonly #transfer: Transfer;
+  readonly #bytes: number;
+  readonly #last: boolean;
+  #stage: "uplink" | "rackUp" | "rackDown" | "downlink" = "uplink";
+
+  constructor(network: Network, direction: Direction, transfer: Transfer, bytes: number, last: boolean) {
+    super();
+    this.#network = network;
+    this.#direction = direction;
+    this.#transfer = transfer;
+    this.#bytes = bytes;
+    this.#last = last;
+  }
+
+  override run(): void {
+    switch (this.#stage) {
+      case "uplink":
+        return this.#leftUplink();
+      case "rackUp":
+        return this.#enterRackDown();
+      case "rackDown":
+        return this.#enterDownlink(0);
+      case "downlink":
+        return this.#arrive();
+    }
+  }
+
+  #leftUplink(): void {
+    const network = this.#network;
+    const { from, to } = this.#direction;
+    const { world } = network;
     from.transmitting = false;
-    from.sentPayloadBytes += bytes;
-    const hundredth = Math.floor(this.#world.nowUs / 1e4);
-    from.sentByHundredth[hundredth] = (from.sentByHundredth[hundredth] ?? 0) + bytes;
-    for (const leave of from.waiting.splice(0)) leave();
-    const readyUs = Math.max(this.#world.nowUs + this.#options.delayUs, to.downBusyUntilUs);
-    to.downBusyUntilUs = readyUs + (bytes * 1e6) / to.downBytesPerSecond;
-    this.#world.at(to.downBusyUntilUs, () =>
-      this.#hand(to, () => {
-        direction.inFlightBytes -= bytes;
-        to.receivedPayloadBytes += bytes;
-        if (direction.closed) return;
-        direction.receive?.bytes(piece, bytes, last);
-        this.offerToUplink(direction);
-      }),
-    );
-    this.offerToUplink(direction);
-    this.#pump(from);
+    from.sentPayloadBytes += this.#bytes;
+    const slot = Math.floor(world.nowUs / SLOT_US);
+    network.sentBySlot[slot] = (network.sentBySlot[slot] ?? 0) + this.#bytes;
+    if (from.waiting.length > 0) for (const packet of from.waiting.splice(0)) packet.leave();
+    if (from.rack === to.rack) this.#enterDownlink(network.options.delayUs);
+    else if (from.rack === undefined) this.#enterRackDown();
+    else {
+      this.#stage = "rackUp";
+      from.rack.upBusyUntilUs = Math.max(world.nowUs, from.rack.upBusyUntilUs) + (this.#bytes * 1e6) / from.rack.bytesPerSecond;
+      world.schedule(this, from.rack.upBusyUntilUs);
+    }
+    network.offerToUplink(this.#direction);
+    network.pump(from);
   }
 
-  #hand(host: Host, deliver: () => void): void {
-    if (host.crashed) return;
-    if (host.frozen) host.inbox.push(deliver);
-    else deliver();
+  #enterRackDown(): void {
+    const { world, options } = this.#network;
+    const { rack } = this.#direction.to;
+    if (rack === undefined) return this.#enterDownlink(options.delayUs);
+    this.#stage = "rackDown";
+    rack.inBytes += this.#bytes;
+    const readyUs = Math.max(world.nowUs + options.delayUs, rack.downBusyUntilUs);
+    rack.downBusyUntilUs = readyUs + (this.#bytes * 1e6) / rack.bytesPerSecond;
+    world.schedule(this, rack.downBusyUntilUs);
+  }
+
+  #enterDownlink(delayUs: number): void {
+    const { to } = this.#direction;
+    const { world } = this.#network;
+    this.#stage = "downlink";
+    to.downBusyUntilUs = Math.max(world.nowUs + delayUs, to.downBusyUntilUs) + (this.#bytes * 1e6) / to.downBytesPerSecond;
+    world.schedule(this, to.downBusyUntilUs);
+  }
+
+  #arrive(): void {
+    const { from, to } = this.#direction;
+    const network = this.#network;
+    if (network.isCut(from, to)) network.hold(from, to, () => this.#arrive());
+    else if (to.frozen || to.crashed) network.hand(to, () => this.#read());
+    else this.#read();
+  }
+
+  #read(): void {
+    const direction = this.#direction;
+    const network = this.#network;
+    direction.to.receivedPayloadBytes += this.#bytes;
+    if (direction.closed) return;
+    if (network.options.slowStart) network.world.after(network.options.delayUs, () => this.#acknowledged());
+    else {
+      direction.inFlightBytes -= this.#bytes;
+      network.offerToUplink(direction);
+    }
+    const { key, corrupt } = this.#transfer;
+    direction.receive?.bytes(key, this.#bytes, this.#last, corrupt);
+  }
+
+  #acknowledged(): void {
+    const direction = this.#direction;
+    direction.inFlightBytes -= this.#bytes;
+    direction.windowBytes = Math.min(this.#network.options.windowBytes, direction.windowBytes + this.#bytes);
+    this.#network.offerToUplink(direction);
+  }
+}
+
+/** A message on its way. */
+class Packet<Message> extends SimEvent {
+  readonly #network: Network;
+  readonly #direction: Direction;
+  readonly #message: Message;
+  readonly #read: (message: Message) => void;
+
+  constructor(network: Network, direction: Direction, message: Message, read: (message: Message) => void) {
+    super();
+    this.#network = network;
+    this.#direction = direction;
+    this.#message = message;
+    this.#read = read;
+  }
+
+  leave(): void {
+    const { from, to } = this.#direction;
+    this.#network.world.schedule(this, this.#network.arrivalUs(from, to));
+  }
+
+  override run(): void {
+    const { from, to } = this.#direction;
+    const network = this.#network;
+    if (network.isCut(from, to)) network.hold(from, to, () => this.run());
+    else if (to.frozen || to.crashed) network.hand(to, () => this.#deliver());
+    else this.#deliver();
+  }
+
+  #deliver(): void {
+    if (!this.#direction.closed) this.#read(this.#message);
   }
 }
 
 export class Connection<Message> {
   readonly #network: Network;
-  readonly #hosts: readonly [Host, Host];
   readonly #directions: readonly [Direction, Direction];
-  readonly #events: (ConnectionEvents<Message> | undefined)[] = [undefined, undefined];
+  readonly #events: [ConnectionEvents<Message> | undefined, ConnectionEvents<Message> | undefined] = [undefined, undefined];
+  readonly #readers: readonly [(message: Message) => void, (message: Message) => void];
 
   constructor(network: Network, a: Host, b: Host) {
     this.#network = network;
-    this.#hosts = [a, b];
-    this.#directions = [newDirection(a, b), newDirection(b, a)];
+    const { windowBytes, slowStart } = network.options;
+    const firstBytes = slowStart ? Math.min(INITIAL_WINDOW_BYTES, windowBytes) : windowBytes;
+    this.#directions = [newDirection(a, b, firstBytes), newDirection(b, a, firstBytes)];
+    this.#readers = [(message) => this.#events[0]?.message(message), (message) => this.#events[1]?.message(message)];
+  }
+
+  get closed(): boolean {
+    return this.#directions[0].closed;
   }
 
   listen(end: 0 | 1, events: ConnectionEvents<Message>): void {
@@ -195,51 +383,49 @@ export class Connection<Message> {
   }
 
   send(end: 0 | 1, message: Message, payloadBytes: number): void {
-    const { closed, from, to } = this.#directions[end];
-    if (closed) return;
-    this.#network.send(from, to, payloadBytes, () => {
-      if (!this.#directions[end].closed) this.#events[1 - end]?.message(message);
-    });
+    const direction = this.#directions[end];
+    const { closed, from } = direction;
+    if (closed || from.crashed) return;
+    from.debtBytes += payloadBytes + PACKET_BYTES;
+    const packet = new Packet(this.#network, direction, message, this.#readers[end === 0 ? 1 : 0]);
+    if (from.transmitting) from.waiting.push(packet as unknown as Packet<never>);
+    else packet.leave();
   }
 
-  startTransfer(end: 0 | 1, piece: number, bytes: number, events: TransferEvents): void {
+  startTransfer(end: 0 | 1, key: number, bytes: number, corrupt: boolean, events: TransferEvents): void {
     const direction = this.#directions[end];
     if (direction.closed) return;
-    direction.transfers.push({ piece, events, leftBytes: bytes });
+    direction.transfers.push({ key, corrupt, events, leftBytes: bytes });
     this.#network.offerToUplink(direction);
   }
 
-  stopTransfer(end: 0 | 1, piece: number): void {
+  stopTransfer(end: 0 | 1, key: number): void {
     const { transfers } = this.#directions[end];
-    const at = transfers.findIndex((candidate) => candidate.piece === piece);
+    const at = transfers.findIndex((candidate) => candidate.key === key);
     if (at >= 0) transfers.splice(at, 1);
   }
 
   /** Both ends hear of it, each after its own time; `undefined` is never. */
-  close(afterUs: readonly [number | undefined, number | undefined], world: World): void {
-    if (this.#directions[0].closed) return;
+  close(afterUs: readonly [number | undefined, number | undefined]): void {
+    if (this.closed) return;
     for (const direction of this.#directions) {
       direction.closed = true;
       direction.transfers.length = 0;
     }
     for (const end of [0, 1] as const) {
       const delayUs = afterUs[end];
-      const host = this.#hosts[end];
+      const host = this.#directions[end].from;
       if (delayUs === undefined) continue;
-      const tell = (): void => this.#events[end]?.closed();
-      world.after(delayUs, () => {
-        if (host.crashed) return;
-        if (host.frozen) host.inbox.push(tell);
-        else tell();
-      });
+      this.#network.world.after(delayUs, () => this.#network.hand(host, () => this.#events[end]?.closed()));
     }
+  }
+
+  /** The path broke: what is queued goes on when it is whole again. */
+  resume(): void {
+    for (const direction of this.#directions) this.#network.offerToUplink(direction);
   }
 }
 
-function newDirection(from: Host, to: Host): Direction {
-  return { from, to, transfers: [], inFlightBytes: 0, queued: false, closed: false, receive: undefined };
-}
-
-function isSendable(direction: Direction, options: NetworkOptions): boolean {
-  return direction.transfers.length > 0 && direction.inFlightBytes < options.windowBytes;
+function newDirection(from: Host, to: Host, windowBytes: number): Direction {
+  return { from, to, transfers: [], inFlightBytes: 0, windowBytes, lastSentUs: 0, queued: false, closed: false, receive: undefined };
 }

@@ -1,107 +1,202 @@
-/** Everything a run depends on, drawn from its seed; a run is repeated from the seed alone. */
+/** Everything a run depends on: small, plain JSON. A run repeats from the options that were printed, or from its seed. */
 import { Prng } from "../src/base/prng.ts";
 import { DEFAULT_SCHEDULER_CONFIG, type SchedulerConfig } from "../src/scheduler/index.ts";
 import { DEFAULT_SWARM_CONFIG, type SwarmConfig } from "../src/swarm/index.ts";
 
+export interface TaskOptions {
+  readonly pieceCount: number;
+  readonly pieceLengthBytes: number;
+  readonly priority: "interactive" | "normal" | "preheat";
+}
+
+/** How often each thing goes wrong; when, to whom and for how long is drawn from the run's seed. */
+export interface FaultOptions {
+  /** Process killed or host without power, for good. */
+  readonly crashes: number;
+  /** The same, but it comes back with what its disk holds. */
+  readonly rebirths: number;
+  /** Leaves its tasks in good order, for good. */
+  readonly leaves: number;
+  /** Leaves and joins again. */
+  readonly returns: number;
+  /** Process stopped for a while; its kernel still answers. */
+  readonly freezes: number;
+  /** One link reset. */
+  readonly resets: number;
+  /** Some hosts cannot reach the others, the supernode and the seed among those, for a while. */
+  readonly partitions: number;
+  /** The supernode's process, scheduler and seed, dies and comes back. */
+  readonly restarts: number;
+  /** A host's links carry a tenth for a while. */
+  readonly slowdowns: number;
+  /** A host's disk takes nothing for a while. */
+  readonly fullDisks: number;
+  /** Peers that send rubbish, nothing at all, or boast of what they do not hold, all the time. */
+  readonly liars: number;
+  /** The origin cuts the read, and gives nothing for a while. */
+  readonly originCuts: number;
+}
+
+export const NO_FAULTS: FaultOptions = {
+  crashes: 0,
+  rebirths: 0,
+  leaves: 0,
+  returns: 0,
+  freezes: 0,
+  resets: 0,
+  partitions: 0,
+  restarts: 0,
+  slowdowns: 0,
+  fullDisks: 0,
+  liars: 0,
+  originCuts: 0,
+};
+
 export interface SimOptions {
   readonly seed: number;
   readonly peerCount: number;
-  readonly pieceCount: number;
-  readonly pieceLengthBytes: number;
+  /** All of them are wanted by every peer. */
+  readonly tasks: readonly TaskOptions[];
   /** Of a plain peer with share 1, both ways. */
   readonly linkBytesPerSecond: number;
-  /** Uplink of each plain peer as a share of `linkBytesPerSecond`. */
-  readonly uplinkShares: readonly number[];
+  /** Uplinks as shares of that: all 1; the fixed mix of {@link mixedShare}; any. Downlinks are no slower, and at least 1. */
+  readonly uplinks: "equal" | "mixed" | "any";
   /** Seed's uplink as a multiple of `linkBytesPerSecond`. */
   readonly seedFactor: number;
-  /** Undefined: the seed holds everything at the start. */
-  readonly originBytesPerSecond: number | undefined;
+  /** 0: the seed holds everything at the start. */
+  readonly originBytesPerSecond: number;
   readonly delayUs: number;
   readonly chunkBytes: number;
   readonly windowBytes: number;
+  readonly slowStart: boolean;
   readonly fairQueueing: boolean;
   readonly verifyBytesPerSecond: number;
   /** Peers arrive evenly over this time. */
   readonly arrivalMs: number;
-  readonly crashCount: number;
-  readonly freezeCount: number;
-  readonly resetCount: number;
-  readonly restartCount: number;
+  /** Hosts per rack; 0: no racks. The seed is in none. */
+  readonly rackSize: number;
+  /** Sum of the downlinks in a rack ÷ its link to the core. */
+  readonly oversubscription: number;
+  /** Whether the supernode is told of the racks. */
+  readonly labelled: boolean;
+  /** Each peer reads each file in order, as fast as it comes. */
+  readonly readers: boolean;
+  readonly faults: FaultOptions;
   readonly swarm: SwarmConfig;
   readonly scheduler: SchedulerConfig;
 }
 
 const KIB = 1024;
 /** 50 Mbit/s: the lab's links. */
-const LAB_BYTES_PER_SECOND = 6_250_000;
+export const LAB_BYTES_PER_SECOND = 6_250_000;
 
-/** The fixed workload of the efficiency table: equal peers, everybody at once, a warm seed as fast as a peer. */
+/** The plain workload: 100 equal peers, everybody at once, one file of 200 pieces, a warm seed as fast as a peer. */
 export function plainOptions(seed: number, changes: Partial<SimOptions> = {}): SimOptions {
-  const pieceLengthBytes = changes.pieceLengthBytes ?? 256 * KIB;
-  const peerCount = changes.peerCount ?? 100;
+  const tasks = changes.tasks ?? [{ pieceCount: 200, pieceLengthBytes: 256 * KIB, priority: "normal" }];
   return {
     seed,
-    peerCount,
-    pieceCount: 200,
-    pieceLengthBytes,
+    peerCount: 100,
+    tasks,
     linkBytesPerSecond: LAB_BYTES_PER_SECOND,
-    uplinkShares: Array.from({ length: peerCount }, () => 1),
+    uplinks: "equal",
     seedFactor: 1,
-    originBytesPerSecond: undefined,
+    originBytesPerSecond: 0,
     delayUs: 200,
-    chunkBytes: Math.max(32 * KIB, pieceLengthBytes >>> 3),
+    chunkBytes: Math.max(32 * KIB, Math.max(...tasks.map((task) => task.pieceLengthBytes)) >>> 3),
     windowBytes: 256 * KIB,
+    slowStart: false,
     fairQueueing: false,
     verifyBytesPerSecond: 1e9,
     arrivalMs: 0,
-    crashCount: 0,
-    freezeCount: 0,
-    resetCount: 0,
-    restartCount: 0,
+    rackSize: 0,
+    oversubscription: 1,
+    labelled: false,
+    readers: false,
+    faults: NO_FAULTS,
     swarm: DEFAULT_SWARM_CONFIG,
     scheduler: DEFAULT_SCHEDULER_CONFIG,
     ...changes,
   };
 }
 
-/** The lab's mix of hosts (10 % at 0.2×, 20 % at 0.5×, 60 % at 1×, 10 % at 4×), the same for every seed. */
-export function mixedShares(peerCount: number): number[] {
-  const pattern = [1, 0.5, 1, 1, 4, 1, 0.2, 1, 0.5, 1];
-  return Array.from({ length: peerCount }, (_, i) => pattern[i % pattern.length] as number);
+export function oneTask(pieceCount: number, pieceKib: number): TaskOptions[] {
+  return [{ pieceCount, pieceLengthBytes: pieceKib * KIB, priority: "normal" }];
 }
 
-/** Any workload: sizes, speeds, delays, arrivals, and `faults` if asked for. */
-export function drawnOptions(seed: number, faults: boolean): SimOptions {
+/** 10 % at 0.2×, 20 % at 0.5×, 60 % at 1×, 10 % at 4×. Source: swarm.md §5. */
+export function mixedShare(peerIndex: number): number {
+  const pattern = [1, 0.5, 1, 1, 4, 1, 0.2, 1, 0.5, 1];
+  return pattern[peerIndex % pattern.length] as number;
+}
+
+/** Any workload small enough to be run by the thousand, with every kind of fault in some of them. */
+export function drawnOptions(seed: number): SimOptions {
   const prng = new Prng(seed);
   const pick = <T>(...choices: readonly T[]): T => choices[prng.below(choices.length)] as T;
-  const peerCount = 4 + prng.below(40);
-  const equal = prng.below(3) > 0;
+  const peerCount = 2 + prng.below(pick(4, 12, 24));
+  const taskCount = pick(1, 1, 1, 2, 4);
+  const pieceCountMax = pick(3, 30, 120);
+  const tasks = Array.from({ length: taskCount }, (): TaskOptions => ({
+    pieceCount: 1 + prng.below(pieceCountMax),
+    pieceLengthBytes: pick(64, 256, 1024) * KIB,
+    priority: pick("interactive", "normal", "normal", "preheat"),
+  }));
+  // Each kind in about half of the runs, so that many run without the one that hides another's effects.
+  const some = (most: number): number => (prng.below(2) === 0 ? 0 : prng.below(most + 1));
+  const few = Math.ceil(peerCount / 4);
   return plainOptions(seed, {
     peerCount,
-    pieceCount: 1 + prng.below(pick(8, 100, 300)),
-    pieceLengthBytes: pick(64, 256, 1024) * KIB,
-    uplinkShares: Array.from({ length: peerCount }, () => (equal ? 1 : pick(0.2, 0.5, 1, 1, 1, 4))),
+    tasks,
+    linkBytesPerSecond: pick(LAB_BYTES_PER_SECOND, 125_000_000),
+    uplinks: pick("equal", "equal", "mixed", "any"),
     seedFactor: pick(1, 1, 2, 4),
-    originBytesPerSecond: pick(undefined, LAB_BYTES_PER_SECOND / 2, LAB_BYTES_PER_SECOND * 4),
+    originBytesPerSecond: pick(0, LAB_BYTES_PER_SECOND / 2, LAB_BYTES_PER_SECOND * 4),
     delayUs: pick(100, 200, 1_000, 10_000, 40_000),
+    windowBytes: pick(128, 256, 1024) * KIB,
+    slowStart: pick(false, true),
     fairQueueing: pick(false, true),
     arrivalMs: pick(0, 0, 500, 5_000),
-    crashCount: faults ? prng.below(1 + (peerCount >>> 2)) : 0,
-    freezeCount: faults ? prng.below(1 + (peerCount >>> 2)) : 0,
-    resetCount: faults ? prng.below(peerCount) : 0,
-    restartCount: faults ? prng.below(2) : 0,
+    rackSize: pick(0, 0, 4),
+    oversubscription: pick(1, 4),
+    labelled: pick(false, true),
+    readers: pick(false, true),
+    faults: {
+      crashes: some(few),
+      rebirths: some(few),
+      leaves: some(few),
+      returns: some(few),
+      freezes: some(few),
+      resets: some(peerCount),
+      partitions: some(2),
+      restarts: some(2),
+      slowdowns: some(few),
+      fullDisks: some(few),
+      liars: some(Math.min(2, few)),
+      originCuts: some(2),
+    },
   });
 }
 
-/** One line for a person; configurations that are the default are left out. */
+/** One line of JSON, from which {@link parseOptions} makes the same options; what is the default is left out. */
 export function describeOptions(options: SimOptions): string {
-  const { swarm, scheduler, uplinkShares, ...rest } = options;
-  const shares = new Map<number, number>();
-  for (const share of uplinkShares) shares.set(share, (shares.get(share) ?? 0) + 1);
+  const plain = plainOptions(options.seed, { tasks: options.tasks });
+  const changed = Object.entries(options).filter(([key, value]) => JSON.stringify(value) !== JSON.stringify(plain[key as keyof SimOptions]));
+  const faults = Object.entries(options.faults).filter(([, count]) => count > 0);
   return JSON.stringify({
-    ...rest,
-    uplinkShares: [...shares].map(([share, count]) => `${count}×${share}`).join(" "),
-    ...(swarm === DEFAULT_SWARM_CONFIG ? {} : { swarm }),
-    ...(scheduler === DEFAULT_SCHEDULER_CONFIG ? {} : { scheduler }),
+    seed: options.seed,
+    ...Object.fromEntries(changed),
+    tasks: options.tasks,
+    ...(faults.length > 0 ? { faults: Object.fromEntries(faults) } : {}),
   });
+}
+
+export function parseOptions(text: string): SimOptions {
+  const given = JSON.parse(text) as Partial<SimOptions> & { readonly seed: number };
+  const plain = plainOptions(given.seed, given);
+  return {
+    ...plain,
+    faults: { ...NO_FAULTS, ...plain.faults },
+    swarm: { ...DEFAULT_SWARM_CONFIG, ...plain.swarm },
+    scheduler: { ...DEFAULT_SCHEDULER_CONFIG, ...plain.scheduler },
+  };
 }

@@ -1,286 +1,476 @@
 /**
- * A peer process around the shipping Swarm: turns its effects into messages, transfers and stored pieces, and what
- * comes of them into inputs, the way the real driver does. Inputs that arise while effects run wait in a queue.
+ * A host with a peer process around the shipping Swarm: turns its effects into messages, transfers and stored pieces,
+ * and what comes of them into inputs, the way the real driver does. Inputs that arise while effects run wait in a queue.
+ * The process may die and come back: the disk stays, all else is another life.
  */
-import { PieceSet } from "../src/protocol/piece-set.ts";
-import type { DeclineReason } from "../src/protocol/link-frames.ts";
+import type { Prng } from "../src/base/prng.ts";
 import type { PeerId, TaskId } from "../src/protocol/ids.ts";
+import { PieceSet } from "../src/protocol/piece-set.ts";
 import { Swarm, type LinkId, type SwarmConfig, type SwarmEffect, type SwarmInput } from "../src/swarm/index.ts";
+import { type Lies, sendsNothing, sendsRubbish } from "./lies.ts";
+import { keyOf, type LinkMessage, messageBytes, SimLink, type TaskPart } from "./link-model.ts";
 import type { Connection, Host, Network } from "./network.ts";
 import type { Oracles } from "./oracles.ts";
+import type { TaskShape } from "./task-shape.ts";
 import type { World } from "./world.ts";
 
-export interface TaskShape {
-  readonly taskId: TaskId;
-  readonly lengthBytes: number;
-  readonly pieceLengthBytes: number;
-  readonly pieceCount: number;
+/** How long a dial waits for the other process's handshake. As in the real link table. */
+const HANDSHAKE_US = 5_000_000;
+
+/** What a peer's process asks of the supernode; nothing is heard of it while there is no connection. */
+export interface ControlPort {
+  needNeighbours(peer: PeerModel, task: TaskShape, useless: readonly PeerId[]): void;
+  accuse(peer: PeerModel, accused: PeerId, task: TaskShape, piece: number): void;
+  stored(peer: PeerModel, task: TaskShape): void;
 }
 
-export type LinkMessage =
-  | { readonly type: "join"; readonly have: Uint8Array; readonly seed: boolean }
-  | { readonly type: "leave" }
-  | { readonly type: "have" | "lost" | "want"; readonly pieces: readonly number[] }
-  | { readonly type: "status"; readonly incoming: number; readonly capacity: number }
-  | { readonly type: "offer"; readonly pieces: readonly number[] }
-  | { readonly type: "accept" | "cancel" | "withdraw"; readonly piece: number }
-  | { readonly type: "decline"; readonly piece: number; readonly reason: DeclineReason };
-
-/** One end of a link. */
-interface Link {
-  readonly linkId: LinkId;
-  readonly end: 0 | 1;
-  readonly peerId: PeerId;
-  readonly connection: Connection<LinkMessage>;
-  /** What our join told the other side, until it has joined too; undefined before we joined and after. */
-  toldHave: PieceSet | undefined;
-  joined: boolean;
-  /** False while it is being dialled. */
-  opened: boolean;
-  /** Pieces of ours on the wire. */
-  readonly sends: Set<number>;
-  lastSendUs: number;
-  /** Bytes of accepted pieces that have come. */
-  readonly arrivals: Map<number, number>;
-  /** Pieces accepted and not given up: bytes of others are dropped. */
-  readonly accepted: Set<number>;
+/** The brain, or one that is compared with it. */
+export interface Brain {
+  step(input: SwarmInput, nowMs: number): readonly SwarmEffect[];
+  nextDeadlineMs(): number | undefined;
+  snapshot(): ReturnType<Swarm["snapshot"]>;
 }
 
 export interface PeerModelDeps {
   readonly world: World;
   readonly network: Network;
   readonly oracles: Oracles;
-  readonly task: TaskShape;
+  readonly tasks: readonly TaskShape[];
   readonly swarm: SwarmConfig;
-  /** Time to verify and store one piece. */
-  readonly verifyUs: (bytes: number) => number;
-  readonly needNeighbours: (peer: PeerModel, useless: readonly PeerId[]) => void;
-  readonly accuse: (peer: PeerModel, accused: PeerId, piece: number) => void;
-  readonly stored: (peer: PeerModel) => void;
+  readonly newBrain: (config: SwarmConfig, seed: number) => Brain;
+  readonly verifyBytesPerSecond: number;
+  /** Whether each file is read in order as it comes. */
+  readonly readers: boolean;
+  readonly control: ControlPort;
+  /** The process of this id, while it runs. */
+  readonly find: (peerId: PeerId) => PeerModel | undefined;
   /** Sees every input before the brain does; what it keeps it must copy. */
   readonly record: ((peer: PeerModel, input: SwarmInput, nowMs: number, effects: readonly SwarmEffect[]) => void) | undefined;
 }
 
+/** The brain hears of a transfer's progress at its first byte, then this often: for what is late a finer grain says nothing more. */
+const PROGRESS_US = 50_000;
+/** From the supernode's answer until the files are open and the brain takes part. */
+const OPEN_US = 2_000;
+
+interface TaskHere {
+  readonly shape: TaskShape;
+  /** Somebody here wants it: the supernode is asked for it, and it is open once that has answered. */
+  wanted: boolean;
+  /** What is verified and on disk: the truth that the oracles go by. */
+  readonly disk: PieceSet;
+  /** The brain takes part. */
+  open: boolean;
+  /** Whom the supernode gave: the task is joined on the link to each of them once it is there. */
+  readonly neighbours: Set<PeerId>;
+  startedUs: number | undefined;
+  finishedUs: number | undefined;
+  /** Pieces an in-order reader has had; undefined: nobody reads. */
+  readCount: number | undefined;
+}
+
 export class PeerModel {
-  readonly peerId: PeerId;
+  readonly #name: string;
   readonly host: Host;
   readonly seed: boolean;
-  readonly have: PieceSet;
-  readonly swarmSeed: number;
+  readonly lies: Lies | undefined;
   readonly #deps: PeerModelDeps;
-  readonly #swarm: Swarm;
-  readonly #links = new Map<LinkId, Link>();
-  readonly #linkOf = new Map<PeerId, Link>();
+  readonly #prng: Prng;
+  readonly #here: readonly TaskHere[];
+  #swarm: Brain;
+  /** Counts processes: what belongs to a former one is lost. */
+  life = 0;
+  swarmSeed: number;
+  readonly #links = new Map<LinkId, SimLink>();
+  readonly #linkOf = new Map<PeerId, SimLink>();
+  readonly #dialling = new Set<PeerId>();
   readonly #queue: SwarmInput[] = [];
+  /** Links with something in their outbox. */
+  readonly #unsent: SimLink[] = [];
   #running = false;
   #timerDueMs = Number.POSITIVE_INFINITY;
   #timersInRow = 0;
   #timersAtMs = -1;
   #nextLinkId = 1;
-  /** When it began to want the file; undefined before. */
-  startedUs: number | undefined;
-  finishedUs: number | undefined;
-  /** It was stopped for a while, so that its own time says nothing. */
-  wasFrozen = false;
-  readonly counters = { wastedBytes: 0, messages: 0, wakeUps: 0, verified: 0 };
+  #verifyFreeUs = 0;
+  /** The disk takes nothing. */
+  diskFull = false;
+  /** It was stopped, killed or slowed for a while, so that its own time says nothing. */
+  disturbed = false;
+  /** It left for good, in good order. */
+  left = false;
+  readonly counters = { wastedBytes: 0, messages: 0, wakeUps: 0 };
 
-  constructor(deps: PeerModelDeps, options: { peerId: PeerId; host: Host; seed: boolean; have: PieceSet; swarmSeed: number }) {
+  constructor(
+    deps: PeerModelDeps,
+    options: { readonly name: string; readonly host: Host; readonly seed: boolean; readonly full: boolean; readonly prng: Prng; readonly lies?: Lies | undefined },
+  ) {
     this.#deps = deps;
-    this.peerId = options.peerId;
+    this.#name = options.name;
     this.host = options.host;
     this.seed = options.seed;
-    this.have = options.have;
-    this.swarmSeed = options.swarmSeed;
-    this.#swarm = new Swarm(deps.swarm, options.swarmSeed);
+    this.lies = options.lies;
+    this.#prng = options.prng;
+    this.swarmSeed = options.prng.nextUint32() | 0;
+    this.#swarm = deps.newBrain(deps.swarm, this.swarmSeed);
+    this.#here = deps.tasks.map((shape) => ({
+      shape,
+      disk: options.full ? PieceSet.full(shape.pieceCount) : new PieceSet(shape.pieceCount),
+      wanted: false,
+      open: false,
+      neighbours: new Set<PeerId>(),
+      startedUs: undefined,
+      finishedUs: undefined,
+      readCount: undefined,
+    }));
+  }
+
+  /** Each process has its own. */
+  get peerId(): PeerId {
+    return (this.life === 0 ? this.#name : `${this.#name}.${this.life}`) as PeerId;
+  }
+
+  /** The process is dead. */
+  get gone(): boolean {
+    return this.host.crashed;
+  }
+
+  /** It wants files, means it, and is there to get them. */
+  get owed(): boolean {
+    return !this.seed && !this.gone && !this.left && this.lies === undefined;
   }
 
   get complete(): boolean {
-    return this.have.count >= this.#deps.task.pieceCount;
+    return this.#here.every(({ shape, disk }) => disk.count >= shape.pieceCount);
   }
 
-  get gone(): boolean {
-    return this.host.crashed;
+  get startedUs(): number | undefined {
+    return this.#here[0]?.startedUs;
+  }
+
+  /** When the last of its tasks was whole. */
+  get finishedUs(): number | undefined {
+    return this.complete ? Math.max(...this.#here.map(({ finishedUs }) => finishedUs ?? 0)) : undefined;
+  }
+
+  finishedTaskUs(task: TaskShape): number | undefined {
+    return this.#at(task).finishedUs;
+  }
+
+  isWanted(task: TaskShape): boolean {
+    return this.#at(task).wanted;
+  }
+
+  diskOf(task: TaskShape): PieceSet {
+    return this.#at(task).disk;
   }
 
   snapshot(): ReturnType<Swarm["snapshot"]> {
     return this.#swarm.snapshot();
   }
 
+  nextDeadlineMs(): number | undefined {
+    return this.#swarm.nextDeadlineMs();
+  }
+
   get linkedPeers(): readonly PeerId[] {
     return [...this.#linkOf.keys()];
   }
 
-  start(): void {
-    const { taskId, pieceCount, pieceLengthBytes } = this.#deps.task;
-    this.startedUs = this.#deps.world.nowUs;
-    this.#feed({
-      type: "taskOpened",
-      taskId,
-      pieceCount,
-      pieceLengthBytes,
-      have: PieceSet.fromBytes(this.have.toBytes()),
-      priority: "normal",
+  // ── Tasks ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  want(task: TaskShape): void {
+    const here = this.#at(task);
+    here.wanted = true;
+    here.startedUs ??= this.#deps.world.nowUs;
+    // A seed's files are open before anybody is told of it.
+    if (this.seed) this.#openTask(here);
+  }
+
+  /** The supernode's answer to a join. */
+  assigned(task: TaskShape, neighbours: readonly PeerId[]): void {
+    const here = this.#at(task);
+    if (here.open) return this.connect(task, neighbours);
+    this.soon(OPEN_US, () => {
+      if (!here.wanted) return;
+      this.#openTask(here);
+      this.connect(task, neighbours);
     });
   }
 
-  /** The piece is here and verified, from the origin or from a link. */
-  store(piece: number): void {
-    this.#deps.oracles.stored(this, piece, this.have.has(piece));
-    this.have.add(piece);
-    this.#feed({ type: "pieceStored", taskId: this.#deps.task.taskId, piece });
-    if (this.complete) this.finishedUs ??= this.#deps.world.nowUs;
-    this.#deps.stored(this);
+  #openTask(here: TaskHere): void {
+    if (here.open) return;
+    here.open = true;
+    const { taskId, pieceCount, pieceLengthBytes, priority } = here.shape;
+    const have = PieceSet.fromBytes(here.disk.toBytes());
+    this.#feed({ type: "taskOpened", taskId, pieceCount, pieceLengthBytes, have, priority });
+    if (!this.#deps.readers || this.seed) return;
+    here.readCount = 0;
+    this.#read(here);
   }
 
+  closeTask(task: TaskShape): void {
+    const here = this.#at(task);
+    here.wanted = false;
+    if (!here.open) return;
+    here.open = false;
+    here.readCount = undefined;
+    here.neighbours.clear();
+    this.#feed({ type: "taskClosed", taskId: task.taskId });
+    for (const link of this.#links.values()) {
+      const part = link.parts[task.index];
+      if (part === undefined) continue;
+      if (part.joined) this.#send(link, { type: "leave", task });
+      link.endPart(task);
+    }
+    this.#flush();
+  }
+
+  /** The piece is here and verified, from the origin or from a link. */
+  store(task: TaskShape, piece: number): void {
+    const here = this.#at(task);
+    if (here.disk.has(piece)) this.#deps.oracles.storedTwiceCount++;
+    else {
+      here.disk.add(piece);
+      if (here.disk.count >= task.pieceCount) here.finishedUs = this.#deps.world.nowUs;
+    }
+    this.#feed({ type: "pieceStored", taskId: task.taskId, piece });
+    if (here.readCount !== undefined) this.#read(here);
+    this.#deps.control.stored(this, task);
+  }
+
+  /** The reader takes all that is there in order, then waits for the next. */
+  #read(here: TaskHere): void {
+    const { taskId, pieceCount } = here.shape;
+    const before = here.readCount as number;
+    const after = here.disk.firstMissing(before);
+    for (let piece = before; piece < Math.min(after, pieceCount); piece++) this.#deps.oracles.delivered(this, here.shape, piece);
+    here.readCount = Math.min(after, pieceCount);
+    if (after > before || before === 0) {
+      this.#feed({ type: "readerMoved", taskId, readerId: 1, piece: after < pieceCount ? after : undefined });
+    }
+  }
+
+  #at(task: TaskShape): TaskHere {
+    return this.#here[task.index] as TaskHere;
+  }
+
+  #open(taskId: TaskId): TaskHere {
+    for (const here of this.#here) if (here.shape.taskId === taskId) return here;
+    throw new Error(`${this.peerId}'s brain speaks of task ${taskId}, which nobody told it of`);
+  }
+
+  // ── Life and death ────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** The process is gone: the others hear of it after `afterUs`. */
+  crash(afterUs: number): void {
+    for (const link of this.#links.values()) link.connection.close(link.end === 0 ? [undefined, afterUs] : [afterUs, undefined]);
+    this.host.crashed = true;
+    this.host.frozen = false;
+    this.host.inbox.length = 0;
+    this.#links.clear();
+    this.#linkOf.clear();
+    this.#dialling.clear();
+    this.#queue.length = 0;
+    this.#unsent.length = 0;
+    this.life++;
+    for (const here of this.#here) {
+      here.wanted = false;
+      here.open = false;
+      here.neighbours.clear();
+      here.readCount = undefined;
+    }
+  }
+
+  /** Another process on the same disk; its tasks are to be opened. */
+  revive(): void {
+    this.host.crashed = false;
+    this.swarmSeed = this.#prng.nextUint32() | 0;
+    this.#swarm = this.#deps.newBrain(this.#deps.swarm, this.swarmSeed);
+    this.#timerDueMs = Number.POSITIVE_INFINITY;
+    this.#verifyFreeUs = 0;
+  }
+
+  /** Runs `act` after `delayUs` in this process: never if it is gone by then, later if it is frozen. */
+  soon(delayUs: number, act: () => void): void {
+    const { life } = this;
+    this.#deps.world.after(delayUs, () => {
+      if (life !== this.life) return;
+      this.#deps.network.hand(this.host, () => {
+        if (life === this.life) act();
+      });
+    });
+  }
+
+  // ── Links ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
   /** Takes part in the task with these peers: over the link that is there, or over a new one. */
-  connect(neighbours: readonly PeerModel[]): void {
-    for (const neighbour of neighbours) {
-      if (neighbour === this) continue;
-      const link = this.#linkOf.get(neighbour.peerId);
-      if (link?.opened === true) this.#join(link);
-      else if (link === undefined) this.#dial(neighbour);
+  connect(task: TaskShape, neighbours: readonly PeerId[]): void {
+    const here = this.#at(task);
+    if (!here.open) return;
+    for (const peerId of neighbours) {
+      if (peerId === this.peerId) continue;
+      here.neighbours.add(peerId);
+      const link = this.#linkOf.get(peerId);
+      if (link !== undefined) this.#join(link, task);
+      else if (!this.#dialling.has(peerId)) this.#dial(peerId);
     }
   }
 
   /** Leaves the task on the links with these peers; the links stay. */
-  disconnect(peerIds: readonly PeerId[]): void {
+  disconnect(task: TaskShape, peerIds: readonly PeerId[]): void {
     for (const peerId of peerIds) {
+      this.#at(task).neighbours.delete(peerId);
       const link = this.#linkOf.get(peerId);
-      if (link?.opened === false) this.#forget(link);
-      if (link === undefined || !link.joined) continue;
-      link.joined = false;
-      this.#send(link, { type: "leave" });
-      this.#left(link);
+      if (link?.parts[task.index] === undefined) continue;
+      this.#send(link, { type: "leave", task });
+      this.#left(link, task);
     }
   }
 
   /** Breaks the link to a peer: both ends hear of it after `afterUs`. */
   breakLink(peerId: PeerId, afterUs: number): void {
-    this.#linkOf.get(peerId)?.connection.close([afterUs, afterUs], this.#deps.world);
+    this.#linkOf.get(peerId)?.connection.close([afterUs, afterUs]);
   }
 
-  /** The process is gone: the others hear of it after `afterUs`. */
-  crash(afterUs: number): void {
-    this.host.crashed = true;
-    for (const link of this.#links.values()) link.connection.close([afterUs, afterUs], this.#deps.world);
+  /** Closes the links to those who cannot be reached: both ends have been silent for each other. */
+  breakCutLinks(): void {
+    for (const { peerId, connection } of this.#links.values()) {
+      const other = this.#deps.find(peerId);
+      if (other !== undefined && this.#deps.network.isCut(this.host, other.host)) connection.close([0, 0]);
+    }
   }
 
-  // ── Links ─────────────────────────────────────────────────────────────────────────────────────────────────────
+  /** The path is whole again. */
+  resumeLinks(): void {
+    for (const link of this.#links.values()) link.connection.resume();
+  }
 
-  #dial(neighbour: PeerModel): void {
-    const { world, network } = this.#deps;
-    const connection = network.connect<LinkMessage>(this.host, neighbour.host);
-    // One link per pair: the entry keeps a second dial from starting. TCP, upgrade and handshake are three round trips.
-    const link = this.#newLink(connection, 0, neighbour.peerId);
-    const established = (): void => {
-      if (this.gone || !this.#links.has(link.linkId)) return;
-      if (neighbour.gone || neighbour.host.frozen) {
-        // A frozen process's kernel takes the connection, and its handshake never comes.
-        world.after(neighbour.gone ? 0 : HANDSHAKE_US, () => this.#unreachable(link));
+  /** TCP, upgrade and handshake are three round trips. */
+  #dial(peerId: PeerId): void {
+    const { network } = this.#deps;
+    this.#dialling.add(peerId);
+    this.soon(network.roundTripUs * 3, () => {
+      const neighbour = this.#deps.find(peerId);
+      // A frozen process's kernel takes the connection, and its handshake never comes.
+      const deaf = neighbour !== undefined && !neighbour.gone && (neighbour.host.frozen || network.isCut(this.host, neighbour.host));
+      if (neighbour === undefined || neighbour.gone || deaf) {
+        this.soon(deaf ? HANDSHAKE_US : 0, () => this.#unreachable(peerId));
         return;
       }
-      if (neighbour.#linkOf.has(this.peerId)) {
-        this.#forget(link);
-        return;
-      }
+      this.#dialling.delete(peerId);
+      if (this.#keepsFormer(peerId, true) || neighbour.#keepsFormer(this.peerId, false)) return;
+      const connection = network.connect<readonly LinkMessage[]>(this.host, neighbour.host);
+      const own = this.#newLink(connection, 0, peerId);
       const other = neighbour.#newLink(connection, 1, this.peerId);
-      this.#open(link);
-      neighbour.#open(other);
-      this.#join(link);
-    };
-    world.after(network.roundTripUs * 3, () => {
-      if (this.host.frozen) this.host.inbox.push(established);
-      else established();
+      this.#established(own);
+      neighbour.#established(other);
     });
   }
 
-  #unreachable(link: Link): void {
-    if (this.gone || !this.#links.has(link.linkId)) return;
-    this.#forget(link);
-    this.#deps.needNeighbours(this, [link.peerId]);
+  /** Both dialled: the link that the smaller id dialled stays, on both sides. A second one of the same side is newer. */
+  #keepsFormer(peerId: PeerId, dialled: boolean): boolean {
+    const former = this.#linkOf.get(peerId);
+    return former !== undefined && (former.end === 0) !== dialled && (former.end === 0) === this.peerId < peerId;
   }
 
-  #newLink(connection: Connection<LinkMessage>, end: 0 | 1, peerId: PeerId): Link {
-    const link: Link = {
-      linkId: this.#nextLinkId++,
-      end,
-      peerId,
-      connection,
-      toldHave: undefined,
-      joined: false,
-      opened: false,
-      sends: new Set(),
-      lastSendUs: -1,
-      arrivals: new Map(),
-      accepted: new Set(),
-    };
+  #unreachable(peerId: PeerId): void {
+    this.#dialling.delete(peerId);
+    if (this.#linkOf.has(peerId)) return;
+    for (const { shape, neighbours } of this.#here) {
+      if (neighbours.delete(peerId)) this.#deps.control.needNeighbours(this, shape, [peerId]);
+    }
+  }
+
+  #newLink(connection: Connection<readonly LinkMessage[]>, end: 0 | 1, peerId: PeerId): SimLink {
+    const former = this.#linkOf.get(peerId);
+    if (former !== undefined) {
+      former.connection.close(former.end === 0 ? [undefined, this.#deps.network.options.delayUs] : [this.#deps.network.options.delayUs, undefined]);
+      this.#closed(former);
+    }
+    const link = new SimLink(this.#nextLinkId++, end, peerId, connection);
     this.#links.set(link.linkId, link);
     this.#linkOf.set(peerId, link);
     return link;
   }
 
-  #open(link: Link): void {
-    link.opened = true;
+  #established(link: SimLink): void {
     link.connection.listen(link.end, {
-      message: (message) => this.#message(link, message),
-      bytes: (piece, bytes, last) => this.#bytes(link, piece, bytes, last),
-      closed: () => {
-        if (!this.#links.has(link.linkId)) return;
-        this.#forget(link);
-        this.#feed({ type: "linkClosed", linkId: link.linkId });
+      message: (messages) => {
+        for (const message of messages) this.#message(link, message);
       },
+      bytes: (key, bytes, last, corrupt) => this.#bytes(link, key, bytes, last, corrupt),
+      closed: () => this.#closed(link),
     });
     this.#feed({ type: "linkOpened", linkId: link.linkId, peerId: link.peerId });
+    for (const { shape, neighbours } of this.#here) if (neighbours.has(link.peerId)) this.#join(link, shape);
   }
 
-  #forget(link: Link): void {
+  #closed(link: SimLink): void {
+    if (this.#links.get(link.linkId) !== link) return;
     this.#links.delete(link.linkId);
-    if (this.#linkOf.get(link.peerId) === link) this.#linkOf.delete(link.peerId);
+    this.#linkOf.delete(link.peerId);
+    this.#feed({ type: "linkClosed", linkId: link.linkId });
   }
 
-  #join(link: Link): void {
-    if (link.joined) return;
-    link.joined = true;
-    const have = this.have.toBytes();
-    link.toldHave = PieceSet.fromBytes(have);
-    this.#send(link, { type: "join", have, seed: this.seed });
+  #join(link: SimLink, task: TaskShape): void {
+    const here = this.#at(task);
+    if (!here.open) return;
+    const part = link.part(task);
+    if (part.joined) return;
+    part.joined = true;
+    const have = here.disk.toBytes();
+    part.toldHave = PieceSet.fromBytes(have);
+    const told = this.lies?.boasts === true ? PieceSet.full(task.pieceCount).toBytes() : have;
+    this.#send(link, { type: "join", task, have: told, seed: this.seed });
+    if (!this.#running) this.#flush();
   }
 
-  #left(link: Link): void {
-    link.toldHave = undefined;
-    link.accepted.clear();
-    for (const piece of link.sends) link.connection.stopTransfer(link.end, piece);
-    link.sends.clear();
-    this.#feed({ type: "remoteLeft", linkId: link.linkId, taskId: this.#deps.task.taskId });
+  #left(link: SimLink, task: TaskShape): void {
+    link.endPart(task);
+    this.#feed({ type: "remoteLeft", linkId: link.linkId, taskId: task.taskId });
   }
 
-  #send(link: Link, message: LinkMessage): void {
+  /** What one turn says to one neighbour goes in one packet. */
+  #send(link: SimLink, message: LinkMessage): void {
     this.counters.messages++;
-    // Frames of one moment travel in one write, and wake the other side once.
-    if (link.lastSendUs !== this.#deps.world.nowUs) this.counters.wakeUps++;
-    link.lastSendUs = this.#deps.world.nowUs;
-    link.connection.send(link.end, message, messageBytes(message));
+    link.outbox.push(message);
+    if (link.outbox.length === 1) this.#unsent.push(link);
   }
 
-  #message(link: Link, message: LinkMessage): void {
-    if (!this.#links.has(link.linkId)) return;
-    const { taskId } = this.#deps.task;
+  #flush(): void {
+    for (const link of this.#unsent) {
+      const { outbox } = link;
+      link.outbox = [];
+      this.counters.wakeUps++;
+      let bytes = 0;
+      for (const message of outbox) bytes += messageBytes(message);
+      link.connection.send(link.end, outbox, bytes);
+    }
+    this.#unsent.length = 0;
+  }
+
+  #message(link: SimLink, message: LinkMessage): void {
     const { linkId } = link;
+    if (this.#links.get(linkId) !== link) return;
+    if (message.type === "status") {
+      return this.#feed({ type: "remoteStatus", linkId, incoming: message.incoming, capacity: message.capacity });
+    }
+    const { task } = message;
+    const { taskId } = task;
+    const part = link.parts[task.index];
+    if (message.type === "join") return this.#remoteJoined(link, task, PieceSet.fromBytes(message.have), message.seed);
+    if (part === undefined) return;
     switch (message.type) {
-      case "join":
-        return this.#remoteJoined(link, PieceSet.fromBytes(message.have), message.seed);
       case "leave":
         // Our own part ends with theirs, so that a later join starts afresh on both sides.
-        link.joined = false;
-        return this.#left(link);
+        return this.#left(link, task);
       case "have":
         return this.#feed({ type: "remoteHas", linkId, taskId, pieces: message.pieces });
       case "lost":
         return this.#feed({ type: "remoteLost", linkId, taskId, pieces: message.pieces });
       case "want":
         return this.#feed({ type: "remoteWants", linkId, taskId, pieces: message.pieces });
-      case "status":
-        return this.#feed({ type: "remoteStatus", linkId, incoming: message.incoming, capacity: message.capacity });
       case "offer":
         return this.#feed({ type: "offered", linkId, taskId, pieces: message.pieces });
       case "accept":
@@ -288,72 +478,93 @@ export class PeerModel {
       case "decline":
         return this.#feed({ type: "offerDeclined", linkId, taskId, piece: message.piece, reason: message.reason });
       case "cancel":
-        this.#stopSend(link, message.piece);
+        this.#stopSend(link, part, task, message.piece);
         return this.#feed({ type: "sendCancelled", linkId, taskId, piece: message.piece });
       case "withdraw":
-        link.accepted.delete(message.piece);
+        part.accepted.delete(message.piece);
         return this.#feed({ type: "receiveCancelled", linkId, taskId, piece: message.piece });
     }
   }
 
-  #remoteJoined(link: Link, have: PieceSet, seed: boolean): void {
-    if (!link.joined) this.#join(link);
-    else if (link.toldHave !== undefined) {
+  #remoteJoined(link: SimLink, task: TaskShape, have: PieceSet, seed: boolean): void {
+    const here = this.#at(task);
+    if (!here.open) return;
+    const part = link.part(task);
+    if (!part.joined) this.#join(link, task);
+    else if (part.toldHave !== undefined) {
       // Pieces stored since our join were announced to nobody on this link: the brain did not know of it yet.
-      const told = link.toldHave;
-      const since = [...this.have].filter((piece) => !told.has(piece));
-      if (since.length > 0) this.#send(link, { type: "have", pieces: since });
+      const told = part.toldHave;
+      const since = [...here.disk].filter((piece) => !told.has(piece));
+      if (since.length > 0) this.#send(link, { type: "have", task, pieces: since });
     }
-    link.toldHave = undefined;
-    const { taskId } = this.#deps.task;
-    this.#feed({ type: "remoteJoined", linkId: link.linkId, taskId, have, seed, receives: true });
+    part.toldHave = undefined;
+    this.#feed({ type: "remoteJoined", linkId: link.linkId, taskId: task.taskId, have, seed, receives: true });
   }
 
   // ── Payload ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-  #startSend(link: Link, piece: number): void {
-    const { taskId } = this.#deps.task;
+  #startSend(link: SimLink, part: TaskPart, task: TaskShape, piece: number): void {
+    this.#deps.oracles.sending(this, task, piece);
+    if (sendsNothing(this.lies, this.#prng)) return;
+    const { taskId } = task;
     const { linkId } = link;
-    this.#deps.oracles.sending(this, piece);
-    link.sends.add(piece);
-    link.connection.startTransfer(link.end, piece, this.#lengthOf(piece), {
-      handed: (bytes, last) => {
+    part.sends.add(piece);
+    let toldUs = this.#deps.world.nowUs;
+    link.connection.startTransfer(link.end, keyOf(task, piece), task.lengthOf(piece), sendsRubbish(this.lies, this.#prng), {
+      handed: (_key, bytes, last) => {
         if (this.gone) return;
-        if (last) link.sends.delete(piece);
-        this.#feed({ type: "sendProgressed", linkId, taskId, piece, bytes });
+        if (last) part.sends.delete(piece);
+        const { nowUs } = this.#deps.world;
+        if (nowUs - toldUs >= PROGRESS_US) {
+          toldUs = nowUs;
+          this.#feed({ type: "sendProgressed", linkId, taskId, piece, bytes });
+        }
         if (last) this.#feed({ type: "sendFinished", linkId, taskId, piece });
       },
     });
   }
 
-  #stopSend(link: Link, piece: number): void {
-    if (link.sends.delete(piece)) link.connection.stopTransfer(link.end, piece);
+  #stopSend(link: SimLink, part: TaskPart, task: TaskShape, piece: number): void {
+    if (part.sends.delete(piece)) link.connection.stopTransfer(link.end, keyOf(task, piece));
   }
 
-  #bytes(link: Link, piece: number, bytes: number, last: boolean): void {
-    if (!link.accepted.has(piece)) {
+  #bytes(link: SimLink, key: number, bytes: number, last: boolean, corrupt: boolean): void {
+    const task = this.#deps.tasks[Math.floor(key / 2 ** 20)] as TaskShape;
+    const piece = key % 2 ** 20;
+    const part = link.parts[task.index];
+    if (part?.accepted.has(piece) !== true) {
       this.counters.wastedBytes += bytes;
       return;
     }
-    const { taskId } = this.#deps.task;
+    const { taskId } = task;
     const { linkId } = link;
-    link.arrivals.set(piece, (link.arrivals.get(piece) ?? 0) + bytes);
-    this.#feed({ type: "receiveProgressed", linkId, taskId, piece, bytes });
-    if (!last) return;
-    link.arrivals.delete(piece);
-    link.accepted.delete(piece);
+    const { nowUs } = this.#deps.world;
+    const arrival = part.arrivals.get(piece);
+    if (arrival === undefined || nowUs - arrival.toldUs >= PROGRESS_US) {
+      this.#feed({ type: "receiveProgressed", linkId, taskId, piece, bytes });
+      if (arrival !== undefined) arrival.toldUs = nowUs;
+    }
+    if (!last) {
+      if (arrival === undefined) part.arrivals.set(piece, { bytes, toldUs: nowUs });
+      else arrival.bytes += bytes;
+      return;
+    }
+    part.arrivals.delete(piece);
+    part.accepted.delete(piece);
     this.#feed({ type: "receiveFinished", linkId, taskId, piece });
-    this.counters.verified++;
-    this.#deps.world.after(this.#deps.verifyUs(this.#lengthOf(piece)), () => {
-      if (this.gone) return;
-      if (this.host.frozen) this.host.inbox.push(() => this.store(piece));
-      else this.store(piece);
-    });
+    // One piece is hashed and written at a time.
+    const { world, verifyBytesPerSecond } = this.#deps;
+    this.#verifyFreeUs = Math.max(this.#verifyFreeUs, world.nowUs) + (task.lengthOf(piece) * 1e6) / verifyBytesPerSecond;
+    this.soon(this.#verifyFreeUs - world.nowUs, () => this.#verified(linkId, task, piece, corrupt));
   }
 
-  #lengthOf(piece: number): number {
-    const { lengthBytes, pieceLengthBytes } = this.#deps.task;
-    return Math.min(pieceLengthBytes, lengthBytes - piece * pieceLengthBytes);
+  #verified(linkId: LinkId, task: TaskShape, piece: number, corrupt: boolean): void {
+    const { taskId } = task;
+    if (!this.#at(task).open) return;
+    if (this.#at(task).disk.has(piece)) this.counters.wastedBytes += task.lengthOf(piece);
+    if (corrupt) this.#feed({ type: "pieceRejected", taskId, piece, linkId });
+    else if (this.diskFull) this.#feed({ type: "pieceLost", taskId, piece });
+    else this.store(task, piece);
   }
 
   // ── The brain ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -364,95 +575,90 @@ export class PeerModel {
     if (this.#running) return;
     this.#running = true;
     const { nowMs } = this.#deps.world;
-    for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) {
+    for (let at = 0; at < this.#queue.length; at++) {
+      const next = this.#queue[at] as SwarmInput;
       const recorded = this.#deps.record === undefined ? next : copyOf(next);
       const effects = this.#swarm.step(next, nowMs);
       this.#deps.record?.(this, recorded, nowMs, effects);
       for (const effect of effects) this.#execute(effect);
     }
+    this.#queue.length = 0;
     this.#running = false;
+    this.#flush();
     this.#arm();
   }
 
   #execute(effect: SwarmEffect): void {
-    if (effect.type === "needNeighbours") return this.#deps.needNeighbours(this, effect.useless);
+    if (effect.type === "needNeighbours") {
+      return this.#deps.control.needNeighbours(this, this.#open(effect.taskId).shape, effect.useless);
+    }
     const link = this.#links.get(effect.linkId);
     if (link === undefined) return;
+    if (effect.type === "sendStatus") {
+      return this.#send(link, { type: "status", incoming: effect.incoming, capacity: effect.capacity });
+    }
+    const { shape: task } = this.#open(effect.taskId);
+    const part = link.parts[task.index];
+    if (part === undefined) return;
     switch (effect.type) {
-      case "sendStatus":
-        return this.#send(link, { type: "status", incoming: effect.incoming, capacity: effect.capacity });
       case "isolate":
-        return this.#deps.accuse(this, link.peerId, effect.piece);
+        return this.#deps.control.accuse(this, link.peerId, task, effect.piece);
       case "sendHave":
-        return this.#send(link, { type: "have", pieces: effect.pieces });
+        return this.#send(link, { type: "have", task, pieces: effect.pieces });
       case "sendLost":
-        return this.#send(link, { type: "lost", pieces: effect.pieces });
+        return this.#send(link, { type: "lost", task, pieces: effect.pieces });
       case "sendWant":
-        return this.#send(link, { type: "want", pieces: effect.pieces });
+        return this.#send(link, { type: "want", task, pieces: effect.pieces });
       case "sendOffer":
-        for (const piece of effect.pieces) this.#deps.oracles.offered(this, piece);
-        return this.#send(link, { type: "offer", pieces: effect.pieces });
+        for (const piece of effect.pieces) this.#deps.oracles.offered(this, task, piece);
+        return this.#send(link, { type: "offer", task, pieces: effect.pieces });
       case "sendAccept":
-        link.accepted.add(effect.piece);
-        link.arrivals.delete(effect.piece);
-        return this.#send(link, { type: "accept", piece: effect.piece });
+        part.accepted.add(effect.piece);
+        part.arrivals.delete(effect.piece);
+        return this.#send(link, { type: "accept", task, piece: effect.piece });
       case "sendDecline":
         this.#deps.oracles.declined(effect.reason);
-        return this.#send(link, { type: "decline", piece: effect.piece, reason: effect.reason });
+        return this.#send(link, { type: "decline", task, piece: effect.piece, reason: effect.reason });
       case "cancelReceive":
-        this.counters.wastedBytes += link.arrivals.get(effect.piece) ?? 0;
-        link.arrivals.delete(effect.piece);
-        link.accepted.delete(effect.piece);
-        return this.#send(link, { type: "cancel", piece: effect.piece });
+        this.counters.wastedBytes += part.arrivals.get(effect.piece)?.bytes ?? 0;
+        part.arrivals.delete(effect.piece);
+        part.accepted.delete(effect.piece);
+        return this.#send(link, { type: "cancel", task, piece: effect.piece });
       case "cancelSend":
-        this.#stopSend(link, effect.piece);
-        return this.#send(link, { type: "withdraw", piece: effect.piece });
+        this.#stopSend(link, part, task, effect.piece);
+        return this.#send(link, { type: "withdraw", task, piece: effect.piece });
       case "startSend":
-        return this.#startSend(link, effect.piece);
+        return this.#startSend(link, part, task, effect.piece);
     }
   }
 
+  /** One timer, at the earliest deadline asked for; what turns out later is waited for anew when it runs. */
   #arm(): void {
-    const { world } = this.#deps;
-    const dueMs = this.#swarm.nextDeadlineMs() ?? Number.POSITIVE_INFINITY;
-    if (dueMs === this.#timerDueMs) return;
+    const dueMs = this.#swarm.nextDeadlineMs();
+    if (dueMs === undefined || dueMs >= this.#timerDueMs) return;
     this.#timerDueMs = dueMs;
-    if (dueMs === Number.POSITIVE_INFINITY) return;
-    world.at(dueMs * 1000, () => {
-      if (this.#timerDueMs === dueMs) this.#timerRan();
+    const { life } = this;
+    this.#deps.world.at(dueMs * 1000, () => {
+      if (life === this.life && this.#timerDueMs === dueMs) this.#timerRan();
     });
   }
 
   #timerRan(): void {
-    this.#timerDueMs = Number.POSITIVE_INFINITY;
     if (this.gone) return;
     if (this.host.frozen) {
-      this.host.inbox.push(() => this.#timerRan());
+      const { life } = this;
+      this.host.inbox.push(() => {
+        if (life === this.life) this.#timerRan();
+      });
       return;
     }
+    this.#timerDueMs = Number.POSITIVE_INFINITY;
     const { nowMs } = this.#deps.world;
+    if ((this.#swarm.nextDeadlineMs() ?? Number.POSITIVE_INFINITY) > nowMs) return this.#arm();
     this.#timersInRow = nowMs === this.#timersAtMs ? this.#timersInRow + 1 : 0;
     this.#timersAtMs = nowMs;
     if (this.#timersInRow > 100) throw new Error(`${this.peerId} owes itself a deadline again and again at ${nowMs} ms`);
     this.#feed({ type: "deadlineReached" });
-  }
-}
-
-/** How long a dial waits for the other process's handshake. As in the real link table. */
-const HANDSHAKE_US = 5_000_000;
-
-/** Bytes of the frame on the wire, as in src/protocol/link-frames.ts. */
-function messageBytes(message: LinkMessage): number {
-  switch (message.type) {
-    case "join":
-      return 300 + message.have.length;
-    case "have":
-    case "lost":
-    case "want":
-    case "offer":
-      return 9 + message.pieces.length * 4;
-    default:
-      return 14;
   }
 }
 

@@ -1,206 +1,108 @@
 /** One run: a seed, a supernode, peers, a network between them, and what came of it. */
-import { Prng } from "../src/base/prng.ts";
-import type { PeerId, TaskId } from "../src/protocol/ids.ts";
-import { PieceSet } from "../src/protocol/piece-set.ts";
-import type { SchedulerEffect, SchedulerInput } from "../src/scheduler/index.ts";
-import type { SwarmEffect, SwarmInput } from "../src/swarm/index.ts";
+import { assemble, type RunParts } from "./assemble.ts";
 import { scheduleFaults } from "./faults.ts";
-import { Host, Network } from "./network.ts";
 import type { SimOptions } from "./options.ts";
-import { explainWaiting, Oracles } from "./oracles.ts";
-import { OriginModel } from "./origin-model.ts";
-import { PeerModel, type TaskShape } from "./peer-model.ts";
-import { SupernodeModel } from "./supernode-model.ts";
-import { World } from "./world.ts";
+import { explainWaiting } from "./oracles.ts";
+import type { PeerModel } from "./peer-model.ts";
+import { boundUsOf, reportOf, type SimReport } from "./report.ts";
+import type { SupernodeModel } from "./supernode-model.ts";
+import type { TaskShape } from "./task-shape.ts";
+import type { World } from "./world.ts";
 
-export interface Recorder {
-  swarm(peer: PeerModel, input: SwarmInput, nowMs: number, effects: readonly SwarmEffect[]): void;
-  /** `seed` is the one this life of the scheduler began with. */
-  scheduler(seed: number, input: SchedulerInput, nowMs: number, effects: readonly SchedulerEffect[]): void;
-}
-
-export interface SimReport {
-  /** T*: before this nobody's download can have ended, in ms. */
-  readonly boundMs: number;
-  readonly lastMs: number;
-  /** Time to finish of each living peer that was never frozen, from its own start, ascending. */
-  readonly finishMs: readonly number[];
-  /** T* ÷ last finish. */
-  readonly efficiency: number;
-  /** Copies of the file the seed sent. */
-  readonly seedCopies: number;
-  /** Share of all uplinks in use, in each twentieth of the run. */
-  readonly uplinkUse: readonly number[];
-  readonly offers: number;
-  readonly declines: Readonly<Record<string, number>>;
-  readonly late: number;
-  readonly doubled: number;
-  /** Payload received for nothing, as a share of all payload received. */
-  readonly wastedShare: number;
-  readonly storedTwice: number;
-  readonly messagesPerPiece: number;
-  /** Writes that carried them: each wakes a process. */
-  readonly wakeUpsPerPiece: number;
-  readonly controlMessagesPerPeer: number;
-  readonly events: number;
-}
-
-const TASK_ID = "5".repeat(64) as TaskId;
+/** Once the faults are over, everything owed is here within this many times the bound, and a minute. */
+const PATIENCE_FACTOR = 10;
+const PATIENCE_US = 60e6;
+/** Time for what lingers (places kept, tasks remembered) to be given up, once all tasks are closed. */
+const LINGER_US = 600e6;
+/** Time for what was said last to arrive. */
+const SETTLE_US = 10e6;
+const INSPECT_US = 500_000;
 
 /**
- * Runs until every living peer holds the whole file.
+ * Runs until every peer that is owed something holds it; then closes everything and looks for what was left behind.
  *
- * @throws Error when an oracle is violated, or somebody waits beyond the deadline (40 × T* and a minute); the message
- *   says why each of those waits
+ * @throws Error when an oracle is violated, when somebody waits beyond the deadline (the message says why each of those
+ *   waits), or when something is left behind
  */
-export function simulate(options: SimOptions, recorder?: Recorder): SimReport {
-  const world = new World();
-  const prng = new Prng(options.seed);
-  const network = new Network(world, options);
-  const oracles = new Oracles();
-  const task: TaskShape = {
-    taskId: TASK_ID,
-    pieceCount: options.pieceCount,
-    pieceLengthBytes: options.pieceLengthBytes,
-    // A last piece shorter than the others.
-    lengthBytes: options.pieceCount * options.pieceLengthBytes - (options.pieceCount > 1 ? options.pieceLengthBytes >>> 2 : 0),
+export function simulate(options: SimOptions, parts: RunParts = {}): SimReport {
+  const { world, network, oracles, tasks, supernode, origin, prng, seedPeer, plain, find } = assemble(options, parts);
+  const begin = (peer: PeerModel): void => {
+    for (const task of tasks) {
+      peer.want(task);
+      supernode.join(peer, task);
+    }
+    supernode.connect(peer);
   };
-  const originBytesPerSecond = options.originBytesPerSecond ?? Number.POSITIVE_INFINITY;
-  const origin = new OriginModel(world, oracles, task, originBytesPerSecond);
-  const peers = new Map<string, PeerModel>();
-  const supernode = new SupernodeModel(
-    {
-      world,
-      task,
-      config: options.scheduler,
-      peers,
-      origin,
-      delayUs: options.delayUs,
-      record: recorder && ((seed, input, nowMs, effects) => recorder.scheduler(seed, input, nowMs, effects)),
-    },
-    prng.nextUint32() | 0,
-  );
-  let waitingCount = options.peerCount;
-  const deps = {
-    world,
-    network,
-    oracles,
-    task,
-    swarm: options.swarm,
-    verifyUs: (bytes: number) => (bytes * 1e6) / options.verifyBytesPerSecond,
-    needNeighbours: (peer: PeerModel, lost: readonly PeerId[]) => supernode.needNeighbours(peer, lost),
-    accuse: (peer: PeerModel, accused: PeerId, piece: number) => supernode.accuse(peer, accused, piece),
-    stored: (peer: PeerModel) => {
-      supernode.progressed(peer);
-      if (peer.complete && !peer.seed && peer.finishedUs === world.nowUs) waitingCount--;
-    },
-    record:
-      recorder &&
-      ((peer: PeerModel, input: SwarmInput, nowMs: number, effects: readonly SwarmEffect[]) =>
-        recorder.swarm(peer, input, nowMs, effects)),
-  };
-
-  const downBytesPerSecond = options.linkBytesPerSecond;
-  const add = (name: string, seed: boolean, upBytesPerSecond: number, have: PieceSet): PeerModel => {
-    const host = new Host(upBytesPerSecond, Math.max(downBytesPerSecond, upBytesPerSecond));
-    const peer = new PeerModel(deps, { peerId: name as PeerId, host, seed, have, swarmSeed: prng.nextUint32() | 0 });
-    peers.set(name, peer);
-    return peer;
-  };
-  const warm = options.originBytesPerSecond === undefined;
-  const seedPeer = add("seed", true, options.seedFactor * options.linkBytesPerSecond, warm ? PieceSet.full(task.pieceCount) : new PieceSet());
-  seedPeer.start();
+  const everybody = [seedPeer, ...plain];
   supernode.connect(seedPeer);
-  const plain: PeerModel[] = [];
-  for (let i = 0; i < options.peerCount; i++) {
-    const peer = add(`peer-${i}`, false, (options.uplinkShares[i] as number) * options.linkBytesPerSecond, new PieceSet());
-    plain.push(peer);
-    world.at((options.arrivalMs * 1000 * i) / options.peerCount, () => {
-      peer.start();
-      supernode.connect(peer);
-    });
-  }
+  plain.forEach((peer, i) => world.at((options.arrivalMs * 1000 * i) / options.peerCount, () => begin(peer)));
 
-  const boundUs = boundOf(options, task.lengthBytes, plain) * 1e6;
+  const honest = plain.filter((peer) => peer.lies === undefined);
+  const boundUs = boundUsOf(options, tasks, plain.map(({ host }) => host));
   const horizonUs = boundUs + options.arrivalMs * 1000;
-  const thaw = (peer: PeerModel): void => network.thaw(peer.host);
-  scheduleFaults({ world, supernode, peers: plain, thaw }, options, horizonUs, prng);
+  const faulty = Object.values(options.faults).some((count) => count > 0);
+  const targets = { world, network, supernode, origin, tasks, seedPeer, peers: honest, everybody, begin };
+  const calmUs = scheduleFaults(targets, options, horizonUs, prng);
+  const deadlineUs = calmUs + boundUs * PATIENCE_FACTOR + PATIENCE_US;
+  const inspect = (): void => oracles.inspect(everybody, options.swarm, supernode.snapshot(), options.scheduler);
 
-  const deadlineUs = horizonUs * 40 + 60e6;
-  const isDone = (): boolean => waitingCount <= 0 || (options.crashCount > 0 && plain.every((peer) => peer.gone || peer.complete));
-  world.run(deadlineUs, isDone);
-  const waiting = plain.filter((peer) => !peer.gone && !peer.complete);
-  if (waiting.length > 0) {
-    throw new Error(`${waiting.length} peers wait at ${world.nowMs} ms (T* ${Math.round(boundUs / 1000)} ms)\n${explainWaiting(waiting, peers)}`);
-  }
-  return reportOf(options, task, plain, seedPeer, { world, oracles, supernode, boundMs: boundUs / 1000 });
-}
-
-/** T* in seconds: the seed's uplink (or the origin), the slowest downlink, all uplinks together. Source: Kumar & Ross 2006. */
-function boundOf(options: SimOptions, lengthBytes: number, plain: readonly PeerModel[]): number {
-  const seedUp = options.seedFactor * options.linkBytesPerSecond;
-  const sourceUp = Math.min(seedUp, options.originBytesPerSecond ?? Number.POSITIVE_INFINITY);
-  const down = Math.min(...plain.map((peer) => peer.host.downBytesPerSecond));
-  const up = plain.reduce((sum, peer) => sum + peer.host.upBytesPerSecond, seedUp);
-  return Math.max(lengthBytes / sourceUp, lengthBytes / down, (plain.length * lengthBytes) / up);
-}
-
-function reportOf(
-  options: SimOptions,
-  task: TaskShape,
-  plain: readonly PeerModel[],
-  seedPeer: PeerModel,
-  run: { readonly world: World; readonly oracles: Oracles; readonly supernode: SupernodeModel; readonly boundMs: number },
-): SimReport {
-  const alive = plain.filter((peer) => !peer.gone);
-  const finishMs = alive.filter((peer) => !peer.wasFrozen).map((peer) => ((peer.finishedUs as number) - (peer.startedUs as number)) / 1000).sort((a, b) => a - b);
-  const lastMs = finishMs.at(-1) ?? 0;
-  let late = 0;
-  let doubled = 0;
-  let messages = 0;
-  let wakeUps = 0;
-  let wasted = 0;
-  let received = 0;
-  for (const peer of [...alive, seedPeer]) {
-    const snapshot = peer.snapshot().tasks[0];
-    late += snapshot?.late ?? 0;
-    doubled += snapshot?.doubled ?? 0;
-    messages += peer.counters.messages;
-    wakeUps += peer.counters.wakeUps;
-    wasted += peer.counters.wastedBytes;
-    received += peer.host.receivedPayloadBytes;
-  }
-  return {
-    boundMs: run.boundMs,
-    lastMs,
-    finishMs,
-    efficiency: run.boundMs / lastMs,
-    seedCopies: seedPeer.host.sentPayloadBytes / task.lengthBytes,
-    uplinkUse: uplinkUseOf([...plain, seedPeer], run.world.nowUs),
-    offers: run.oracles.offerCount,
-    declines: run.oracles.declines,
-    late,
-    doubled,
-    wastedShare: wasted / Math.max(1, received),
-    storedTwice: run.oracles.storedTwiceCount,
-    messagesPerPiece: messages / (options.peerCount * task.pieceCount),
-    wakeUpsPerPiece: wakeUps / (options.peerCount * task.pieceCount),
-    controlMessagesPerPeer: run.supernode.messageCount / options.peerCount,
-    events: run.world.eventCount,
+  const isOver = (peer: PeerModel): boolean => peer.complete || !peer.owed;
+  let over = 0;
+  const isDone = (): boolean => {
+    if (faulty && world.nowUs < calmUs) return false;
+    // Looked at from where the last look ended: without faults, who is done stays done.
+    while (over < honest.length && isOver(honest[over] as PeerModel)) over++;
+    return over >= honest.length && (!faulty || honest.every(isOver));
   };
+  for (let untilUs = INSPECT_US; !isDone() && untilUs < deadlineUs && world.pendingCount > 0; untilUs += INSPECT_US) {
+    world.run(untilUs, isDone);
+    if (faulty) inspect();
+  }
+  const waiting = honest.filter((peer) => peer.owed && !peer.complete);
+  if (waiting.length > 0) {
+    throw new Error(
+      `${waiting.length} peers wait at ${world.nowMs} ms (faults ended at ${Math.round(calmUs / 1000)}, T* ${Math.round(boundUs / 1000)} ms)\n${explainWaiting(waiting, tasks, find)}`,
+    );
+  }
+  const report = reportOf(options, { tasks, honest, seedPeer, world, network, oracles, supernode, boundUs });
+  if (faulty) leaveNothing(world, everybody, tasks, supernode);
+  return report;
 }
 
-function uplinkUseOf(peers: readonly PeerModel[], endUs: number): number[] {
-  const hundredths = Math.ceil(endUs / 1e4);
-  const partCount = Math.min(20, hundredths);
-  const used = Array.from({ length: partCount }, () => 0);
-  let capacity = 0;
-  for (const { host } of peers) {
-    capacity += host.upBytesPerSecond;
-    host.sentByHundredth.forEach((bytes, hundredth) => {
-      const part = Math.min(partCount - 1, Math.floor((hundredth * partCount) / hundredths));
-      used[part] = (used[part] as number) + bytes;
-    });
+/** Closes every task everywhere, lets what lingers run out, and looks for what is left: tasks, links, peers, timers. */
+export function leaveNothing(world: World, peers: readonly PeerModel[], tasks: readonly TaskShape[], supernode: SupernodeModel): void {
+  const everybody = peers.filter((peer) => !peer.gone);
+  const left: string[] = [];
+  const look = (peer: PeerModel): void => {
+    const { tasks: open, links } = peer.snapshot();
+    if (open.length > 0) left.push(`${peer.peerId} still has ${open.length} tasks`);
+    if (links.length > 0) left.push(`${peer.peerId} still has ${links.length} links`);
+    const dueMs = peer.nextDeadlineMs();
+    if (dueMs !== undefined) left.push(`${peer.peerId} still waits for ${dueMs} ms`);
+  };
+  for (const peer of everybody) {
+    if (peer.seed) continue;
+    for (const task of tasks) {
+      if (peer.isWanted(task)) supernode.leave(peer, task);
+      peer.closeTask(task);
+    }
   }
-  return used.map((bytes) => bytes / ((capacity * endUs) / 1e6 / partCount));
+  world.run(world.nowUs + SETTLE_US, () => false);
+  for (const peer of everybody) for (const other of peer.linkedPeers) peer.breakLink(other, 0);
+  world.run(world.nowUs + SETTLE_US, () => false);
+  for (const peer of everybody) {
+    if (peer.seed) continue;
+    look(peer);
+    supernode.disconnect(peer, 0);
+    peer.crash(0);
+  }
+  // A seed gives a task up when the supernode forgets it.
+  world.run(world.nowUs + LINGER_US, () => false);
+  for (const peer of everybody) if (peer.seed) look(peer);
+  const snapshot = supernode.snapshot();
+  for (const task of snapshot.tasks) left.push(`the supernode still knows task ${task.taskId}, with ${task.members.map(({ peerId }) => peerId).join(" ")}`);
+  for (const peer of snapshot.peers) if (!peer.seed) left.push(`the supernode still knows ${peer.peerId}`);
+  if (supernode.nextDeadlineMs() !== undefined) left.push(`the supernode still waits for ${supernode.nextDeadlineMs()} ms`);
+  if (world.pendingCount > 0) left.push(`${world.pendingCount} events are still due`);
+  if (left.length > 0) throw new Error(`left behind: ${left.join("; ")}`);
 }

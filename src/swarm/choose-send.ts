@@ -5,7 +5,7 @@
  * order: this is what makes a seed send each piece about once); then those its reader waits for; then the rarest.
  */
 import type { Prng } from "../base/prng.ts";
-import { expireAvoidances, holdsAll, PRIORITY_RANK, type Link, type Remote } from "./tables.ts";
+import { expireAvoidances, holdsAll, PRIORITY_RANK, type Link, type Remote, type Task } from "./tables.ts";
 
 export interface Choice {
   readonly remote: Remote;
@@ -19,19 +19,25 @@ const BEHIND_STEPS = 64;
 /** @returns the best offer to make now, or undefined when no neighbour could use anything we hold */
 export function chooseSend(links: Iterable<Link>, candidateCount: number, prng: Prng, nowMs: number): Choice | undefined {
   const candidates: { readonly remote: Remote; readonly key: number }[] = [];
+  const lots = new Map<Task, number>();
   for (const link of links) {
     if (nowMs < link.stalledUntilMs) continue;
     const busy = Math.max(link.incoming, link.outgoing);
     if (busy >= link.capacity) continue;
     for (const remote of link.remotes.values()) {
       if (remote.isolated || !remote.receives || remote.task.have.count === 0 || holdsAll(remote)) continue;
-      // Priority, how busy, our own share to it, how far behind, chance: one integer, so that the order is total.
+      // Priority, how busy, our own share to it, a file by lot, how far behind, chance: one integer, a total order.
+      // Shares of different files say nothing about each other: compared, they starved small files to the last moment.
+      const { task } = remote;
+      let lot = lots.get(task);
+      if (lot === undefined) lots.set(task, (lot = prng.nextUint32() >>> 26));
       const key =
-        PRIORITY_RANK[remote.task.priority] * 2 ** 48 +
-        Math.min(busy, 255) * 2 ** 40 +
-        Math.min(link.outgoing, 15) * 2 ** 36 +
-        Math.floor((remote.have.count / Math.max(1, remote.task.pieceCount ?? remote.have.count)) * BEHIND_STEPS) * 2 ** 28 +
-        (prng.nextUint32() >>> 4);
+        PRIORITY_RANK[task.priority] * 2 ** 45 +
+        Math.min(busy, 255) * 2 ** 37 +
+        Math.min(link.outgoing, 15) * 2 ** 33 +
+        lot * 2 ** 27 +
+        Math.floor((remote.have.count / Math.max(1, task.pieceCount ?? remote.have.count)) * BEHIND_STEPS) * 2 ** 20 +
+        (prng.nextUint32() >>> 12);
       candidates.push({ remote, key });
     }
   }

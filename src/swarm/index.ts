@@ -1,3 +1,4 @@
 /** The swarm's one door. See README.md for the loop that drives it. */
+export { brokenInvariants } from "./broken-invariants.ts";
 export * from "./contract.ts";
 export { Swarm } from "./swarm.ts";

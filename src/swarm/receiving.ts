@@ -2,6 +2,7 @@
 import type { DeclineReason } from "../protocol/link-frames.ts";
 import type { TaskId } from "../protocol/ids.ts";
 import type { LinkId, SwarmConfig, SwarmEffect } from "./contract.ts";
+import { Promises } from "./promises.ts";
 import { isComplete, type Link, type Receive, type Remote, STALLED_MS, type Task } from "./tables.ts";
 
 /** At most this many sources of one piece at a time. Source: swarm.md §4 (endgame). */
@@ -29,6 +30,7 @@ export class Receiving {
   /** All who could send know that nothing comes in here. */
   #idleTold = true;
   #transferMs = 0;
+  readonly #promises = new Promises();
 
   constructor(config: SwarmConfig, links: ReadonlyMap<LinkId, Link>, emit: (effect: SwarmEffect) => void) {
     this.#config = config;
@@ -78,9 +80,11 @@ export class Receiving {
     if (receive === undefined) return;
     receive.progressMs = nowMs;
     receive.link.stalledUntilMs = 0;
+    receive.link.paidMs = nowMs;
     if (receive.state === "agreed") {
       receive.state = "receiving";
       receive.sinceMs = nowMs;
+      this.#promises.kept(receive.link.peerId);
     }
   }
 
@@ -125,11 +129,13 @@ export class Receiving {
     if (!task.have.has(piece)) this.#orphan(task, piece);
   }
 
-  dropRemote(remote: Remote, tell: boolean): void {
+  /** @param leftMs when the other side ended it; undefined when we did */
+  dropRemote(remote: Remote, tell: boolean, leftMs?: number): void {
     const { task, link } = remote;
     for (const receives of [...task.incoming.values()]) {
       for (const receive of [...receives]) {
         if (receive.link !== link || receive.state === "verifying") continue;
+        if (leftMs !== undefined) this.#brokePromise(receive, leftMs);
         if (tell) this.#cancel(receive);
         else this.#remove(receive);
         this.#orphan(task, receive.piece);
@@ -147,6 +153,7 @@ export class Receiving {
     for (const receives of [...task.incoming.values()]) {
       for (const receive of receives) {
         if (receive.late && receive.state !== "verifying" && nowMs - receive.progressMs >= GIVE_UP_MS) {
+          this.#brokePromise(receive, nowMs);
           this.#cancel(receive);
           this.#orphan(task, receive.piece);
         }
@@ -234,7 +241,7 @@ export class Receiving {
   #choose(remote: Remote | undefined, pieces: readonly number[], nowMs: number): number | DeclineReason {
     if (remote === undefined || remote.isolated) return "unwanted";
     const { task } = remote;
-    if (nowMs < task.refusedUntilMs) return "unwanted";
+    if (nowMs < task.refusedUntilMs || this.#promises.isRefused(remote.link.peerId, nowMs)) return "unwanted";
     this.#invited.delete(remote.link);
     const acceptable = pieces.filter((piece) => refusalOf(remote, piece) === undefined);
     const [first] = acceptable;
@@ -278,6 +285,11 @@ export class Receiving {
     if (nowMs - receive.progressMs >= this.#config.silenceMs) return true;
     if (this.#transferMs === 0) return false;
     return nowMs - receive.sinceMs >= Math.max(this.#config.silenceMs / 2, this.#transferMs * this.#config.lateFactor);
+  }
+
+  /** Not begun is nothing to hold against one who sends other pieces meanwhile: its uplink may be crowded. */
+  #brokePromise({ link, state, sinceMs }: Receive, nowMs: number): void {
+    if (state === "agreed" && nowMs - link.paidMs >= GIVE_UP_MS) this.#promises.broke(link.peerId, sinceMs, nowMs);
   }
 
   #cancel(receive: Receive): void {

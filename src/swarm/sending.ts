@@ -20,6 +20,8 @@ export class Sending {
   readonly #sends = new Set<Send>();
   /** There was nobody to offer to, and nothing has changed since that could matter. */
   #dry = false;
+  /** The uplink has what it can have, and nothing has changed since that could matter. */
+  #settled = false;
   /** Moving averages in ms: offer to answer, and start to end of a transfer. */
   #answerMs = 0;
   #transferMs = 0;
@@ -48,10 +50,13 @@ export class Sending {
   /** Something has happened that may give us a neighbour to offer to. */
   stir(): void {
     this.#dry = false;
+    this.#settled = false;
   }
 
   /** Starts agreed pieces and makes offers until the uplink has enough to do, now and next. */
   fill(nowMs: number): void {
+    if (this.#settled) return;
+    this.#settled = true;
     let sending = 0;
     let pending = 0;
     for (const send of this.#sends) {
@@ -134,6 +139,7 @@ export class Sending {
     const send = this.#find(remote, piece);
     if (send === undefined) return;
     send.progressMs = nowMs;
+    if (send.stalled) this.#settled = false;
     send.stalled = false;
     remote.link.stalledUntilMs = 0;
   }
@@ -220,6 +226,7 @@ export class Sending {
 
   #remove(send: Send): void {
     this.#sends.delete(send);
+    this.#settled = false;
     send.remote.link.outgoing--;
     this.#narrow(send, []);
   }

@@ -135,6 +135,7 @@ export class Swarm {
           capacity: 1,
           toldLoad: 0,
           outgoing: 0,
+          paidMs: Number.NEGATIVE_INFINITY,
           stalledUntilMs: 0,
         });
         return;
@@ -323,7 +324,7 @@ export class Swarm {
   #forgetRemote(remote: Remote, linkGone: boolean): void {
     const { task, link } = remote;
     this.#sending.dropRemote(remote, !linkGone);
-    this.#receiving.dropRemote(remote, !linkGone);
+    this.#receiving.dropRemote(remote, !linkGone, this.#nowMs);
     for (const piece of remote.have) addCopies(task, piece, -1);
     for (const piece of remote.credited) addCopies(task, piece, -1);
     task.remotes.delete(link.linkId);

@@ -51,6 +51,8 @@ export interface Link {
   toldLoad: number;
   /** Transfers of ours towards it, offers included. */
   outgoing: number;
+  /** When payload last came over it. */
+  paidMs: number;
   /** It left an offer unanswered or a transfer without progress: nothing new for it until then, or its next sign of life. */
   stalledUntilMs: number;
 }
