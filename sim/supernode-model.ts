@@ -247,6 +247,10 @@ export class SupernodeModel {
           this.#deps.oracles.expelled(peer);
           peer.closeTask(task);
         });
+      case "grantSpan":
+      case "revokeSpan":
+      case "nobodyReads":
+        throw new Error("peers are asked to read, yet no seed gives up reading here");
       case "forgetTask":
         this.#deps.oracles.forgotten(task, [...this.#sessions.values()].filter(({ open, joined }) => open && joined.has(task)).map(({ peer }) => peer));
         this.#wanted.delete(task);
