@@ -1,7 +1,8 @@
 /**
  * A host with a peer process around the shipping Swarm: turns its effects into messages, transfers and stored pieces,
  * and what comes of them into inputs, the way the real driver does. Inputs that arise while effects run wait in a queue.
- * The process may die and come back: the disk stays, all else is another life.
+ * The process may die and come back: the disk stays, all else is another life. One class because one process: links,
+ * payload and tasks share its queue and its life (above 500 lines for that reason; links are the part to take out first).
  */
 import type { Prng } from "../src/base/prng.ts";
 import type { PeerId, TaskId } from "../src/protocol/ids.ts";

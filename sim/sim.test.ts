@@ -92,7 +92,7 @@ test("the oracles notice: a piece offered that is not held, one that never comes
   const mute = (effects: readonly SwarmEffect[]): readonly SwarmEffect[] => effects.filter((effect) => !(("piece" in effect && effect.piece === 7) || (effect.type === "sendOffer" && effect.pieces.includes(7))));
   assert.throws(withSpoilt(mute), /peers wait at[^]*lacks 7;/);
   const kept = { ...options, scheduler: { ...options.scheduler, emptyTaskMs: 10 ** 9 } };
-  assert.throws(() => simulate(kept), /left behind: the supernode still knows task/);
+  assert.throws(() => simulate(kept), /left behind:.*the supernode still knows task/);
 });
 
 test("options that were printed describe the same run", () => {
