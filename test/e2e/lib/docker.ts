@@ -48,17 +48,11 @@ export class Docker implements Engine {
   }
 
   /** BuildKit makes an image of a Dockerfile. Gives what the build printed. */
-  async build(dockerfile: string, tag: string, credentials?: Credentials): Promise<Finished> {
+  async build(dockerfile: string, tag: string): Promise<Finished> {
     const context = this.#lab.makeDir(`build-${tag}`);
     this.#lab.writeFile(`build-${tag}/Dockerfile`, dockerfile);
-    const reference = /^FROM (\S+)/m.exec(dockerfile)?.[1] ?? "";
     const args = ["build", "--no-cache", "--progress", "plain", "--network", "host", "--tag", tag, context];
-    return await this.#docker(args, credentials, reference, { DOCKER_BUILDKIT: "1" });
-  }
-
-  /** Layers are kept as long as something refers to them: BuildKit's cache does too. */
-  async prune(): Promise<Finished> {
-    return await this.#docker(["builder", "prune", "--all", "--force"]);
+    return await this.#docker(args, undefined, "", { DOCKER_BUILDKIT: "1" });
   }
 
   async #docker(

@@ -76,12 +76,13 @@ export async function startHostDaemon(
   host: Host,
   supernode: Supernode,
   registry: { readonly name: string; readonly url: string },
+  flags: readonly string[] = [],
 ): Promise<Dfdaemon> {
   return await startDaemon(lab, `dfdaemon-${host.name}`, supernode, {
     mirror: "127.0.0.1:65001",
     peerListen: "0.0.0.0:65002",
     peer: { host: host.address, port: 65_002 },
-    flags: ["--registry", `${registry.name}=${registry.url}`],
+    flags: ["--registry", `${registry.name}=${registry.url}`, ...flags],
     netns: host.netns,
   });
 }

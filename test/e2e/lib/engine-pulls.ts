@@ -40,8 +40,7 @@ export async function assertPulls(
     assert.equal(pulled.code, 0, `${engine.name}, ${what}: ${textOf(pulled)}\n${registry.log.toString()}`);
     t.diagnostic(`${engine.name}, ${what}: pulled in ${(pulled.ms / 1000).toFixed(1)} s`);
     if (credentials !== undefined && !trustsMirror) return;
-    const strangers = registry.log.entries.filter((entry) => !OURS.test(entry.userAgent));
-    assert.deepEqual(strangers, [], `${engine.name}, ${what}: went past dfdaemon`);
+    assertNothingWentPast(site, `${engine.name}, ${what}`);
   };
   const runs = async (what: string, reference: string, image: PushedImage): Promise<void> => {
     const ran = await engine.run(reference);
@@ -96,6 +95,12 @@ export async function assertPulls(
   } finally {
     await registry.resume();
   }
+}
+
+/** Since its log was last cleared the registry heard from nobody but dfdaemons and the supernode. */
+export function assertNothingWentPast({ registry }: Site, what = ""): void {
+  const strangers = registry.log.entries.filter((entry) => !OURS.test(entry.userAgent));
+  assert.deepEqual(strangers.map(({ method, path, userAgent }) => ({ method, path, userAgent })), [], `${what}: went past dfdaemon`);
 }
 
 function assertReadOnce({ registry }: Site, image: PushedImage): void {

@@ -56,10 +56,11 @@ export class Site {
   /**
    * @param name of the registry as the host's dfdaemon knows it
    * @param root files of another system for the host's engine; see {@link EngineHost}
+   * @param flags of its dfdaemon
    */
-  async addHost(name: string = REGISTRY_NAME, root?: string): Promise<{ engineHost: EngineHost; daemon: Dfdaemon }> {
+  async addHost(name: string = REGISTRY_NAME, root?: string, flags: readonly string[] = []): Promise<{ engineHost: EngineHost; daemon: Dfdaemon }> {
     const host = this.cluster.addHost();
-    const daemon = await startHostDaemon(this.#lab, host, this.supernode, { name, url: this.registry.url });
+    const daemon = await startHostDaemon(this.#lab, host, this.supernode, { name, url: this.registry.url }, flags);
     return { engineHost: await EngineHost.start(this.#lab, host, root), daemon };
   }
 }
