@@ -251,12 +251,18 @@ export class SupernodeModel {
       case "revokeSpan":
       case "nobodyReads":
         throw new Error("peers are asked to read, yet no seed gives up reading here");
+      case "restTask":
+        // The seeds join again with the next joiner, as the supernode opens the task for each join.
+        return this.#closeSeeds(task);
       case "forgetTask":
         this.#deps.oracles.forgotten(task, [...this.#sessions.values()].filter(({ open, joined }) => open && joined.has(task)).map(({ peer }) => peer));
-        this.#wanted.delete(task);
-        for (const { peer } of this.#sessions.values()) if (peer.seed) peer.closeTask(task);
-        return;
+        return this.#closeSeeds(task);
     }
+  }
+
+  #closeSeeds(task: TaskShape): void {
+    this.#wanted.delete(task);
+    for (const { peer } of this.#sessions.values()) if (peer.seed) peer.closeTask(task);
   }
 
   #taskOf(taskId: TaskId): TaskShape {

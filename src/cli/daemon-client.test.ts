@@ -6,6 +6,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
 import { AppError } from "../base/errors.ts";
+import { HostLimits } from "../peer/host-limits.ts";
+import { RateGate } from "../peer/rate-gate.ts";
 import { LocalApi } from "../dfdaemon/local/local-api.ts";
 import type { Content, ContentInfo, ContentOpener, ContentPart } from "../peer/content.ts";
 import { encodeLocalBytesHeader, encodeLocalFrame } from "../protocol/local-frames.ts";
@@ -61,6 +63,7 @@ async function serve(
     stat: () => Promise.resolve(INFO),
   };
   api = await LocalApi.listen({
+    limits: new HostLimits({ download: new RateGate(undefined), upload: new RateGate(undefined), origin: new RateGate(undefined) }),
     opener,
     socketPath,
     version: "1",

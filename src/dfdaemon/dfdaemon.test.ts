@@ -10,6 +10,8 @@ import { pino } from "pino";
 import { Gauge, Registry } from "prom-client";
 import { PLAIN_NETWORK } from "../origin/origin-clients.ts";
 import type { DfdaemonConfig } from "./config.ts";
+import { HostLimits } from "../peer/host-limits.ts";
+import { RateGate } from "../peer/rate-gate.ts";
 import { startDfdaemon, type Dfdaemon, type DfdaemonDeps } from "./dfdaemon.ts";
 import { eventually, fetchAnswer, LabOpener, LabRegistry, patterned } from "./mirror/lab.test.ts";
 import { HttpUpstreamAsker } from "./mirror/passthrough.ts";
@@ -37,7 +39,8 @@ interface Rig {
   readonly registry: LabRegistry;
   readonly opener: LabOpener;
   readonly deps: Partial<DfdaemonDeps>;
-  /** What was closed, and the limits set, in order. */
+  limits?: HostLimits;
+  /** What was closed, in order. */
   readonly told: string[];
   ready: boolean;
 }
@@ -60,11 +63,11 @@ function rig(): Rig {
       log: pino({ level: "silent" }),
       createPeer: () => {
         const close = (): Promise<void> => Promise.resolve(void told.push("peer closed"));
-        const setLimits: (limits: { readonly downloadBytesPerSecond: number | undefined }) => void = ({ downloadBytesPerSecond }) =>
-          void told.push(`limit ${downloadBytesPerSecond}`);
+        const limits = new HostLimits({ download: new RateGate(undefined), upload: new RateGate(undefined), origin: new RateGate(undefined) });
+        built.limits = limits;
         const open: LabOpener["open"] = (request, signal) => opener.open(request, signal);
         const stat: LabOpener["stat"] = (request) => opener.stat(request);
-        return Promise.resolve({ open, stat, metrics, setLimits, close, get ready() { return built.ready; } });
+        return Promise.resolve({ open, stat, metrics, limits, close, get ready() { return built.ready; } });
       },
       openLocalApi: () => Promise.resolve({ close: () => Promise.resolve(void told.push("local API closed")) }),
     },
@@ -101,7 +104,8 @@ void test("a reload puts new limits to work", async (t) => {
   const built = rig();
   const daemon = await start(t, built);
   daemon.reload({ ...CONFIG, limits: { ...CONFIG.limits, downloadBytesPerSecond: 1000 } });
-  assert.deepEqual(built.told, ["limit 1000"]);
+  assert.equal(built.limits?.view().download.limitBytesPerSecond, 1000);
+  assert.equal(built.limits.view().upload.limitBytesPerSecond, null);
 });
 
 void test("closing lets an answer that has begun end, takes no new one, then closes what is below", async (t) => {

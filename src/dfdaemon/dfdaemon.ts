@@ -1,8 +1,9 @@
 import { pino, stdTimeFunctions, type Logger } from "pino";
 import type { Registry } from "prom-client";
 import type { Origin } from "../origin/origin.ts";
-import type { ListenAddress, RateLimits, SupernodeAddress } from "../peer/config.ts";
+import type { ListenAddress, SupernodeAddress } from "../peer/config.ts";
 import type { ContentOpener } from "../peer/content.ts";
+import type { HostLimits } from "../peer/host-limits.ts";
 import { PeerNode } from "../peer/peer-node.ts";
 import { SELF_TEST_PATH, SELF_TEST_REGISTRY } from "../protocol/self-test.ts";
 import type { DfdaemonConfig, RegistryConfig } from "./config.ts";
@@ -28,7 +29,7 @@ interface DaemonPeer extends ContentOpener {
   /** A supernode knows this peer. */
   readonly ready: boolean;
   readonly metrics: Registry;
-  setLimits(limits: RateLimits): void;
+  readonly limits: Pick<HostLimits, "set" | "change" | "view">;
   close(): Promise<void>;
 }
 
@@ -37,7 +38,7 @@ export interface DfdaemonDeps {
   /** @param origin what the peer reads itself when the swarm cannot deliver */
   readonly createPeer: (config: DfdaemonConfig, origin: Origin, log: Logger) => Promise<DaemonPeer>;
   /** Serves dfget on `config.socketPath`. */
-  readonly openLocalApi: (config: DfdaemonConfig, opener: ContentOpener, log: Logger) => Promise<{ close(): Promise<void> }>;
+  readonly openLocalApi: (config: DfdaemonConfig, peer: DaemonPeer, log: Logger) => Promise<{ close(): Promise<void> }>;
   readonly asker: HttpUpstreamAsker;
   readonly log: Logger;
   readonly mirrorOptions: Partial<MirrorOptions>;
@@ -105,7 +106,7 @@ export async function startDfdaemon(config: DfdaemonConfig, given: Partial<Dfdae
       mirrorAddress: server.address,
       reload: (next) => {
         for (const each of logs) each.level = next.logLevel;
-        peer.setLimits(next.limits);
+        peer.limits.set(next.limits);
       },
       close: () => closeAll(closers),
     };
@@ -122,8 +123,8 @@ function defaultDeps(config: DfdaemonConfig): DfdaemonDeps {
         { program: "dfdaemon", version, supernodes, joinToken, peerListen, advertiseHost, cache, limits, labels },
         { origin, log },
       ),
-    openLocalApi: ({ socketPath, version, backToSource }, opener, log) =>
-      LocalApi.listen({ opener, socketPath, version, log, backToSource }),
+    openLocalApi: ({ socketPath, version, backToSource }, peer, log) =>
+      LocalApi.listen({ opener: peer, limits: peer.limits, socketPath, version, log, backToSource }),
     asker: new HttpUpstreamAsker({ userAgent: `dfdaemon/${config.version}`, ...config.network }),
     log: pino({ level: config.logLevel, timestamp: stdTimeFunctions.isoTime }),
     mirrorOptions: {},

@@ -21,6 +21,7 @@ import { SupernodeClock } from "./membership/supernode-clock.ts";
 import { parseTicket } from "./membership/tickets.ts";
 import { DirectOpener, type DirectOpenerDeps } from "./direct-content.ts";
 import { DiskStore } from "./store/disk-store.ts";
+import { HostLimits } from "./host-limits.ts";
 import { type KeptTask, KeptTasks } from "./kept-tasks.ts";
 import { type Lease, LeaseReader } from "./lease-reader.ts";
 import { Peer, type PeerLog } from "./peer.ts";
@@ -57,6 +58,8 @@ export class PeerNode implements ContentOpener {
   readonly #direct: DirectOpener;
   readonly #directDeps: DirectOpenerDeps;
   readonly #originLimit: RateGate;
+  /** To read and change while it runs. */
+  readonly limits: HostLimits;
   readonly #kept: KeptTasks;
   /** What became of tasks since they were last joined, while they may not be open here yet. The latest last. */
   readonly #failures = new Map<TaskId, TaskFailedMessage>();
@@ -70,6 +73,7 @@ export class PeerNode implements ContentOpener {
 
   /** @throws AppError LISTEN_FAILED, DISK_FAILED */
   static async start(config: PeerNodeConfig, deps: PeerNodeDeps): Promise<PeerNode> {
+    const started: { node?: PeerNode } = {};
     const directory = joinPath(config.cache.dataDirectory, "cache");
     await makePrivateFolder(directory, (message) => deps.log.warn(message));
     const kept = new KeptTasks();
@@ -81,7 +85,14 @@ export class PeerNode implements ContentOpener {
         scrubBytesPerSecond: config.cache.scrubBytesPerSecond,
         workerCount: 2,
       },
-      { log: (level, message, fields) => deps.log[level](fields, message), letGo: () => Promise.resolve(kept.dropIdle() > 0) },
+      {
+        log: (level, message, fields) => deps.log[level](fields, message),
+        letGo: () => Promise.resolve(kept.dropIdle() > 0),
+        // The supernode must not send others here for it, nor remember for ever that they could come.
+        onEvicted: (taskId) => {
+          if (started.node !== undefined) started.node.#evicted(taskId);
+        },
+      },
     );
     const server = createServer();
     try {
@@ -90,7 +101,8 @@ export class PeerNode implements ContentOpener {
       await store.close();
       throw thrown;
     }
-    return new PeerNode(config, deps, store, kept, server);
+    started.node = new PeerNode(config, deps, store, kept, server);
+    return started.node;
   }
 
   private constructor(config: PeerNodeConfig, deps: PeerNodeDeps, store: DiskStore, kept: KeptTasks, server: Server) {
@@ -128,7 +140,9 @@ export class PeerNode implements ContentOpener {
       random: Math.random,
       sleep: (delayMs, signal) => sleepFor(delayMs, undefined, { signal }),
     });
+    this.limits = new HostLimits({ ...this.#peer.limits, origin: this.#originLimit });
     this.metrics = peerMetrics(this.#peer, store, () => this.#control.connected);
+    this.limits.observe(this.metrics);
     server.on("request", (request, response) => {
       if (this.#peer.handleRequest(request, response)) return;
       response.writeHead(404, { "content-type": "application/json" });
@@ -222,11 +236,6 @@ export class PeerNode implements ContentOpener {
     }
   }
 
-  setLimits(limits: RateLimits): void {
-    this.#peer.setLimits(limits);
-    this.#originLimit.setRate(limits.originBytesPerSecond);
-  }
-
   async close(): Promise<void> {
     this.#closing.abort();
     this.#control.close();
@@ -283,6 +292,10 @@ export class PeerNode implements ContentOpener {
   #registered(publicKey: Uint8Array): void {
     this.#publicKey = publicKey;
     for (const kept of this.#kept) this.#rejoin(kept);
+  }
+
+  #evicted(taskId: TaskId): void {
+    this.#control.send({ type: "leave", taskId });
   }
 
   /** Tells the supernode what we hold of a task, and takes the neighbours it gives. */

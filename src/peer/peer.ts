@@ -159,9 +159,9 @@ export class Peer implements PeerService {
     return this.#driver.receivingBytes;
   }
 
-  /** What has moved over links and plain HTTP, as the limits count it. */
-  get passedBytes(): { readonly download: number; readonly upload: number } {
-    return { download: this.#download.passedBytes, upload: this.#upload.passedBytes };
+  /** The host's limits for what moves over links and plain HTTP. They stay the peer's. */
+  get limits(): { readonly download: RateGate; readonly upload: RateGate } {
+    return { download: this.#download, upload: this.#upload };
   }
 
   get linkCount(): number {

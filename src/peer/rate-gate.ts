@@ -2,6 +2,7 @@
 import { AppError } from "../base/errors.ts";
 import type { Priority } from "../base/priority.ts";
 import { RateBudget, type RateFlow, type RateRequest } from "../base/rate-budget.ts";
+import { RecentRate } from "../base/recent-rate.ts";
 
 export class RateGate {
   readonly #budget: RateBudget;
@@ -10,6 +11,7 @@ export class RateGate {
   #timerDueMs = Number.POSITIVE_INFINITY;
   #pumping = false;
   #passedBytes = 0;
+  readonly #recent = new RecentRate();
 
   /** @param bytesPerSecond > 0; undefined = no limit. `nowMs` is monotonic */
   constructor(bytesPerSecond: number | undefined, nowMs: () => number = () => performance.now()) {
@@ -24,6 +26,11 @@ export class RateGate {
   /** All that has passed, limited or not. */
   get passedBytes(): number {
     return this.#passedBytes;
+  }
+
+  /** Over the last second. */
+  get recentBytesPerSecond(): number {
+    return this.#recent.bytesPerSecond(this.#nowMs());
   }
 
   /** How many wait right now. */
@@ -69,7 +76,7 @@ export class RateGate {
    */
   pass(flow: RateFlow, bytes: number, go: () => void): RateRequest | undefined {
     if (!this.#budget.limits(flow)) {
-      this.#passedBytes += bytes;
+      this.#count(bytes);
       return undefined;
     }
     const request = this.#budget.request(flow, bytes, go, this.#nowMs());
@@ -82,7 +89,7 @@ export class RateGate {
 
   /** Counts what has moved and need not wait. */
   spend(bytes: number): void {
-    this.#passedBytes += bytes;
+    this.#count(bytes);
     this.#budget.spend(bytes, this.#nowMs());
   }
 
@@ -137,13 +144,18 @@ export class RateGate {
     const nowMs = this.#nowMs();
     let isThrough = false;
     for (let granted = this.#budget.grant(nowMs); granted !== undefined; granted = this.#budget.grant(nowMs)) {
-      this.#passedBytes += granted.bytes;
+      this.#count(granted.bytes);
       if (granted === own) isThrough = true;
       else granted.go();
     }
     this.#pumping = false;
     this.#arm();
     return isThrough;
+  }
+
+  #count(bytes: number): void {
+    this.#passedBytes += bytes;
+    this.#recent.add(bytes, this.#nowMs());
   }
 
   #arm(): void {

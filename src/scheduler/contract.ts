@@ -95,6 +95,8 @@ export type SchedulerEffect =
   | { readonly type: "revokeSpan"; readonly taskId: TaskId; readonly holder: PeerId; readonly leaseId: number }
   /** Peers are wanted to read, and none is left who could. They are no longer wanted. */
   | { readonly type: "nobodyReads"; readonly taskId: TaskId }
+  /** All who take part have had everything for a while: the seeds are no members any more, until they join again. */
+  | { readonly type: "restTask"; readonly taskId: TaskId }
   /** Nobody has been part of the task for a while: its soft state is gone. */
   | { readonly type: "forgetTask"; readonly taskId: TaskId }
   /** `peerId` gave bad pieces to several others: it takes part in nothing of this task any more. */
@@ -107,7 +109,7 @@ export interface SchedulerConfig {
   readonly neighbourCountMax: number;
   /** Links a seed may have per task. */
   readonly seedNeighbourCountMax: number;
-  /** A task with no member is forgotten after this. */
+  /** A task with no member is forgotten after this; one whose members all have everything rests. */
   readonly emptyTaskMs: number;
   /** A peer without a connection keeps its place for this long, so that a reconnect costs nothing. */
   readonly disconnectedPeerMs: number;

@@ -376,6 +376,23 @@ test("a task without members is forgotten, a seed alone does not keep it, a runn
   assert.equal(world.scheduler.nextDeadlineMs(), undefined);
 });
 
+test("a task whose members all have everything rests: the seed is let go of, the members stay, and a joiner finds them", () => {
+  const world = new World();
+  world.enter("seed", { seed: true });
+  world.step({ type: "originRead", taskId: TASK, holder: "seed" as PeerId, outcome: "complete" });
+  world.enter("a");
+  assert.deepEqual(world.wait(600_000), [], "not while somebody lacks something");
+  world.step({ type: "taskProgressed", peerId: "a" as PeerId, taskId: TASK, pieceCount: 10, complete: true });
+  assert.deepEqual(world.wait(119_999), []);
+  assert.deepEqual(world.wait(1), [{ type: "restTask", taskId: TASK }]);
+  assert.deepEqual(world.scheduler.snapshot().tasks[0]?.members.map(({ peerId }) => peerId), ["a"]);
+  assert.equal(world.scheduler.nextDeadlineMs(), undefined);
+  assert.deepEqual(assigned(world.enter("b")), ["a"]);
+  world.step({ type: "taskLeft", peerId: "b" as PeerId, taskId: TASK });
+  world.step({ type: "taskLeft", peerId: "a" as PeerId, taskId: TASK });
+  assert.deepEqual(world.wait(120_000), [{ type: "forgetTask", taskId: TASK }]);
+});
+
 // ── Properties ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 const NAMES = ["seed-1", "seed-2", "p1", "p2", "p3", "p4", "p5", "p6", "p7", "p8", "p9"] as PeerId[];

@@ -75,6 +75,7 @@ export class Scheduler {
         this.#withMember(input.peerId, input.taskId, (member) => {
           this.#showedLife(member);
           this.#progressed(member, input.pieceCount, input.complete);
+          this.#watchEmptiness(member.task);
         });
         break;
       case "neighboursLost":
@@ -314,6 +315,11 @@ export class Scheduler {
       if (dueMs > this.#nowMs) break;
       this.#emptyUntil.delete(task);
       this.#peerLeases.end(task, this.#effects);
+      if (task.plainCount > 0) {
+        for (const seed of [...task.seeds]) this.#dismiss(seed);
+        this.#effects.push({ type: "restTask", taskId: task.id });
+        continue;
+      }
       for (const member of [...task.members.values()]) this.#dismiss(member);
       this.#tables.tasks.delete(task.id);
       this.#effects.push({ type: "forgetTask", taskId: task.id });
@@ -371,9 +377,13 @@ export class Scheduler {
     }
   }
 
-  /** A task without plain members is forgotten after a while, but not while its origin is being read (preheat). */
+  /**
+   * A task without plain members is forgotten after a while, and one where nobody lacks anything rests; but neither
+   * while its origin is being read (preheat).
+   */
   #watchEmptiness(task: Task): void {
-    if (task.plainCount > 0 || task.leaseHolder !== undefined) this.#emptyUntil.delete(task);
+    const isIdle = task.plainCount === 0 || (task.seeds.length > 0 && completePlainCount(task) === task.plainCount);
+    if (!isIdle || task.leaseHolder !== undefined) this.#emptyUntil.delete(task);
     else if (!this.#emptyUntil.has(task)) this.#emptyUntil.set(task, this.#nowMs + this.#config.emptyTaskMs);
   }
 
@@ -386,4 +396,9 @@ export class Scheduler {
     const member = this.#tables.tasks.get(taskId)?.members.get(peerId);
     if (member !== undefined) apply(member);
   }
+}
+
+/** Connected ones. */
+function completePlainCount({ complete, seeds }: Task): number {
+  return complete.size - seeds.filter((seed) => complete.has(seed)).length;
 }

@@ -132,6 +132,9 @@ export class SiteEffects {
         return peers.send(effect.holder, { type: "leaseRevoked", taskId, leaseId: effect.leaseId });
       case "nobodyReads":
         return desk.nobodyReads(taskId);
+      case "restTask":
+        desk.end(taskId);
+        return seeds.forget(taskId);
       case "forgetTask":
         desk.end(taskId);
         joins.forget(taskId);

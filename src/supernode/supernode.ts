@@ -12,6 +12,7 @@ import { OriginClients } from "../origin/origin-clients.ts";
 import type { Origin } from "../origin/origin.ts";
 import { generatePeerId, loadOrCreateJoinToken, SigningKey } from "../peer/membership/credentials.ts";
 import { DiskStore } from "../peer/store/disk-store.ts";
+import { HostLimits } from "../peer/host-limits.ts";
 import { Peer } from "../peer/peer.ts";
 import { makePrivateFolder } from "../peer/private-folder.ts";
 import { RateGate } from "../peer/rate-gate.ts";
@@ -142,6 +143,9 @@ async function compose(
   });
   closers.push(() => desk.close());
   const leases = new LeaseHttp(desk, key);
+  const limits = new HostLimits({ ...peer.limits, origin: originLimit });
+  limits.observe(metrics.registry);
+
   const seeds: SeedCache = new SeedCache({
     origin,
     peer,
@@ -252,6 +256,7 @@ async function compose(
   const api = await createHttpApi({
     views,
     metrics,
+    limits,
     token,
     version,
     isReady: () => isReady,
@@ -274,8 +279,7 @@ async function compose(
     address,
     reload: (next) => {
       log.level = next.logLevel;
-      peer.setLimits(next.limits);
-      originLimit.setRate(next.limits.originBytesPerSecond);
+      limits.set(next.limits);
       resolver.setFreshness(next.freshness);
     },
     close: async () => {

@@ -61,7 +61,7 @@ for (const rate of [20_000, 2_000_000]) {
         set(rate);
         await load(pair, 64 * 1024 * 1024);
         await setTimeout(500);
-        const received = (): number => host.peer.passedBytes.download;
+        const received = (): number => host.peer.limits.download.passedBytes;
         // The sender counts the frames' headers, which are there at the receiver, too.
         assertNear(await rateOf(received, 2000), rate);
         set(rate * 2);
@@ -79,7 +79,7 @@ test("a limited receiver stops reading: what it has not read stays with the send
     await load(pair, 64 * 1024 * 1024);
     await setTimeout(2000);
     // Beside what was read: the two kernels' buffers.
-    const ahead = pair.seed.peer.passedBytes.upload - pair.host.peer.passedBytes.download;
+    const ahead = pair.seed.peer.limits.upload.passedBytes - pair.host.peer.limits.download.passedBytes;
     assert.ok(ahead < 8 * 1024 * 1024, `${ahead} bytes are under way`);
     assert.ok(pair.host.peer.receivingBytes <= 16 * 1024 * 1024);
   });
@@ -94,12 +94,12 @@ test("two tasks share an upload limit, and the more urgent one gets most of it",
       await load({ seed, host: others[0] }, 64 * 1024 * 1024, "normal");
       await load({ seed, host: others[1] }, 64 * 1024 * 1024, "normal");
       await setTimeout(700);
-      const rates = await Promise.all(others.map((other) => rateOf(() => other.peer.passedBytes.download, 2000)));
+      const rates = await Promise.all(others.map((other) => rateOf(() => other.peer.limits.download.passedBytes, 2000)));
       assertNear(rates[0] as number, 2_000_000, 0.25);
       assertNear(rates[1] as number, 2_000_000, 0.25);
       await load(pair, 64 * 1024 * 1024, "interactive");
       await setTimeout(700);
-      const urgent = await rateOf(() => pair.host.peer.passedBytes.download, 2000);
+      const urgent = await rateOf(() => pair.host.peer.limits.download.passedBytes, 2000);
       assert.ok(urgent > 2_800_000, `${urgent} of 4000000 bytes per second`);
     } finally {
       for (const other of others) await other.close();
@@ -113,9 +113,9 @@ test("a task's own limit holds on top of the host's, and only for that task", { 
     const slow = await load(pair, 32 * 1024 * 1024);
     slow.setDownloadLimit(400_000);
     await setTimeout(1500);
-    assertNear(await rateOf(() => pair.host.peer.passedBytes.download, 2000), 400_000);
+    assertNear(await rateOf(() => pair.host.peer.limits.download.passedBytes, 2000), 400_000);
     slow.setDownloadLimit(undefined);
     await setTimeout(300);
-    assertNear(await rateOf(() => pair.host.peer.passedBytes.download, 2000), 4_000_000);
+    assertNear(await rateOf(() => pair.host.peer.limits.download.passedBytes, 2000), 4_000_000);
   });
 });

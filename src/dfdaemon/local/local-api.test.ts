@@ -7,6 +7,8 @@ import { join } from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
 import { AppError } from "../../base/errors.ts";
 import type { Content, ContentInfo, ContentOpener, ContentRequest } from "../../peer/content.ts";
+import { HostLimits } from "../../peer/host-limits.ts";
+import { RateGate } from "../../peer/rate-gate.ts";
 import { LocalApi } from "./local-api.ts";
 import type { LocalRequestStatus } from "./local-requests.ts";
 
@@ -18,6 +20,9 @@ const INFO: ContentInfo = {
   digest: undefined,
   headers: { etag: '"é"' },
 };
+
+const gates = { download: new RateGate(1000), upload: new RateGate(undefined), origin: new RateGate(undefined) };
+const limits = new HostLimits(gates);
 
 let directory: string;
 let socketPath: string;
@@ -66,7 +71,7 @@ class FakeOpener implements ContentOpener {
 }
 
 async function start(opener: ContentOpener): Promise<void> {
-  api = await LocalApi.listen({ opener, socketPath, version: "1.2.3", log: LOG });
+  api = await LocalApi.listen({ opener, limits, socketPath, version: "1.2.3", log: LOG });
 }
 
 function send(method: string, path: string, body?: unknown): Promise<IncomingMessage> {
@@ -199,14 +204,14 @@ test("the socket is for owner and group; a dead one is taken over, a live one an
   const opener = new FakeOpener();
   await start(opener);
   assert.equal(statSync(socketPath).mode & 0o777, 0o660);
-  await assert.rejects(LocalApi.listen({ opener, socketPath, version: "1", log: LOG }), {
+  await assert.rejects(LocalApi.listen({ opener, limits, socketPath, version: "1", log: LOG }), {
     code: "LISTEN_FAILED",
     message: /another dfdaemon/,
   });
 
   const file = join(directory, "file");
   writeFileSync(file, "precious");
-  await assert.rejects(LocalApi.listen({ opener, socketPath: file, version: "1", log: LOG }), {
+  await assert.rejects(LocalApi.listen({ opener, limits, socketPath: file, version: "1", log: LOG }), {
     code: "LISTEN_FAILED",
     message: /no socket/,
   });
@@ -215,7 +220,7 @@ test("the socket is for owner and group; a dead one is taken over, a live one an
   const stale = join(directory, "stale.sock");
   const program = `require("net").createServer().listen(${JSON.stringify(stale)}, () => process.kill(process.pid, "SIGKILL"))`;
   assert.equal(spawnSync(process.execPath, ["-e", program]).signal, "SIGKILL");
-  const second = await LocalApi.listen({ opener, socketPath: stale, version: "1", log: LOG });
+  const second = await LocalApi.listen({ opener, limits, socketPath: stale, version: "1", log: LOG });
   await second.close();
 });
 
@@ -223,10 +228,27 @@ test("a folder that cannot be made is LISTEN_FAILED", async () => {
   const file = join(directory, "a-file");
   writeFileSync(file, "");
   const opener = new FakeOpener();
-  await assert.rejects(LocalApi.listen({ opener, socketPath: join(file, "d.sock"), version: "1", log: LOG }), {
+  await assert.rejects(LocalApi.listen({ opener, limits, socketPath: join(file, "d.sock"), version: "1", log: LOG }), {
     code: "LISTEN_FAILED",
   });
-  await assert.rejects(LocalApi.listen({ opener, socketPath: `/tmp/${"x".repeat(110)}`, version: "1", log: LOG }), {
+  await assert.rejects(LocalApi.listen({ opener, limits, socketPath: `/tmp/${"x".repeat(110)}`, version: "1", log: LOG }), {
     code: "LISTEN_FAILED",
   });
+});
+
+test("the host's limits are told and changed at once, only those that are named", async () => {
+  await start(new FakeOpener());
+  const told = JSON.parse(await text(await send("GET", "/v1/limits")));
+  assert.deepEqual(told.download, { limitBytesPerSecond: 1000, bytesPerSecond: 0, totalBytes: 0, waitingCount: 0 });
+  assert.equal(told.upload.limitBytesPerSecond, null);
+  const changed = await send("PUT", "/v1/limits", { downloadBytesPerSecond: null, originBytesPerSecond: 5000 });
+  assert.equal(changed.statusCode, 200);
+  assert.deepEqual([gates.download.bytesPerSecond, gates.upload.bytesPerSecond, gates.origin.bytesPerSecond], [undefined, undefined, 5000]);
+  assert.equal(JSON.parse(await text(changed)).origin.limitBytesPerSecond, 5000);
+  for (const wrong of [{ downloadBytesPerSecond: 0 }, { download: 5 }, { uploadBytesPerSecond: "10MiB" }, "nonsense"]) {
+    const refused = await send("PUT", "/v1/limits", wrong);
+    assert.equal(refused.statusCode, 400);
+    assert.equal(JSON.parse(await text(refused)).code, "USAGE");
+  }
+  assert.equal(gates.origin.bytesPerSecond, 5000);
 });

@@ -2,7 +2,9 @@
  * The local API of dfdaemon: HTTP over a unix socket, for dfget and other programs of this host.
  *
  * `GET /v1/version`; `GET /v1/content` with an upgrade gives a file in frames, as dfget takes it; `POST /v1/content`
- * streams it as a plain body, and `GET /v1/requests/{requestId}` tells how that is doing, and, once it has broken, why. Whoever may open the socket may use the daemon: access is the socket's mode (0660).
+ * streams it as a plain body, and `GET /v1/requests/{requestId}` tells how that is doing, and, once it has broken, why;
+ * `GET` and `PUT /v1/limits` tell and change the host's limits. Whoever may open the socket may use the daemon: access
+ * is the socket's mode (0660).
  */
 import { chmod } from "node:fs/promises";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
@@ -12,12 +14,14 @@ import { AppError, toAppError } from "../../base/errors.ts";
 import type { Content, ContentInfo, ContentOpener } from "../../peer/content.ts";
 import { sourceSchema } from "../../protocol/control-messages.ts";
 import { LOCAL_CONTENT_PROTOCOL } from "../../protocol/local-frames.ts";
+import { type HostLimits, type LimitsChange, limitsChangeSchema } from "../../peer/host-limits.ts";
 import { type ContentStreamAnswer, serveContentStream } from "./content-stream.ts";
 import { LocalRequests, type LocalRequest } from "./local-requests.ts";
 import { claimSocketPath } from "./local-socket.ts";
 
 export interface LocalApiOptions {
   readonly opener: ContentOpener;
+  readonly limits: Pick<HostLimits, "change" | "view">;
   /** Absolute; its folder is made when missing. */
   readonly socketPath: string;
   readonly version: string;
@@ -122,6 +126,9 @@ export class LocalApi {
         sendJson(response, 200, { version: this.#options.version, protocol: LOCAL_PROTOCOL });
       } else if (request.method === "GET" && requestId !== undefined) {
         this.#sendRequest(response, requestId);
+      } else if (path === "/v1/limits" && (request.method === "GET" || request.method === "PUT")) {
+        if (request.method === "PUT") this.#changeLimits(parseBody(limitsChangeSchema, await readBody(request)));
+        sendJson(response, 200, this.#options.limits.view());
       } else if (request.method === "POST" && path === "/v1/content") {
         await this.#stream(request, response);
       } else {
@@ -144,7 +151,7 @@ export class LocalApi {
   }
 
   async #open(body: string, signal: AbortSignal): Promise<ContentStreamAnswer> {
-    const { source, backToSource, limitBytesPerSecond, startByte = 0, endByte, unordered = false } = parseContentRequest(body);
+    const { source, backToSource, limitBytesPerSecond, startByte = 0, endByte, unordered = false } = parseBody(contentRequestSchema, body);
     const mayGoBack = backToSource && this.#options.backToSource !== false;
     const content = await this.#options.opener.open({ source, backToSource: mayGoBack, limitBytesPerSecond }, signal);
     try {
@@ -154,6 +161,11 @@ export class LocalApi {
       throw thrown;
     }
     return { content, startByte, endByte, unordered };
+  }
+
+  #changeLimits(change: LimitsChange): void {
+    this.#options.log.info({ ...change }, "limits changed over the local API");
+    this.#options.limits.change(change);
   }
 
   #sendRequest(response: ServerResponse, requestId: string): void {
@@ -170,7 +182,7 @@ export class LocalApi {
   }
 
   async #stream(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const wanted = parseContentRequest(await readBody(request));
+    const wanted = parseBody(contentRequestSchema, await readBody(request));
     const { requestId, startByte = 0, endByte } = wanted;
     const gone = new AbortController();
     response.on("close", () => gone.abort());
@@ -259,14 +271,14 @@ function fieldValue(text: string | undefined): string | undefined {
   return text !== undefined && /^[\x20-\x7e]+$/.test(text) ? text : undefined;
 }
 
-function parseContentRequest(body: string): z.infer<typeof contentRequestSchema> {
+function parseBody<T>(schema: z.ZodType<T>, body: string): T {
   let value: unknown;
   try {
     value = JSON.parse(body);
   } catch (thrown) {
     throw new AppError("USAGE", "the body is not JSON", { cause: thrown });
   }
-  const parsed = contentRequestSchema.safeParse(value);
+  const parsed = schema.safeParse(value);
   if (parsed.success) return parsed.data;
   const issue = parsed.error.issues[0];
   throw new AppError(

@@ -27,6 +27,8 @@ export interface DiskStoreDeps {
    * @returns whether there were any
    */
   readonly letGo?: () => Promise<boolean>;
+  /** A task that nobody used is gone from the disk. */
+  readonly onEvicted?: (taskId: TaskId) => void;
   /** Stand-ins for tests: threads, files, wall clock. */
   readonly runner?: StoreRunner;
   readonly disk?: StoreDisk;
@@ -44,6 +46,7 @@ export class DiskStore implements PieceStore {
   readonly #workerCount: number;
   readonly #space: StoreSpace;
   readonly #log: StoreLog;
+  readonly #onEvicted: (taskId: TaskId) => void;
   readonly #nowMs: () => number;
   readonly #catalog: Catalog;
   readonly #scrub: Scrub;
@@ -65,6 +68,7 @@ export class DiskStore implements PieceStore {
     this.#runner = deps.runner ?? new StorePool(config.workerCount);
     this.#workerCount = config.workerCount;
     this.#log = deps.log ?? (() => undefined);
+    this.#onEvicted = deps.onEvicted ?? (() => undefined);
     this.#nowMs = deps.nowMs ?? Date.now;
     this.#catalog = new Catalog(files, this.#disk);
     this.#space = new StoreSpace(config, {
@@ -345,6 +349,7 @@ export class DiskStore implements PieceStore {
       throw error;
     }
     const { taskId } = entry.summary;
+    this.#onEvicted(taskId);
     this.#evictedBytes += entry.heldBytes;
     this.#evictedTasks[reason]++;
     this.#log("info", `evicted a cached task of ${entry.heldBytes} bytes (${reason})`, { taskId, reason, bytes: entry.heldBytes });

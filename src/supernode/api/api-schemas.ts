@@ -117,3 +117,18 @@ export const verifiedSchema: Schema = object({
   checkedPieces: count,
   damagedPieces: { ...count, description: "dropped; fetched again when they are wanted next" },
 });
+
+const limitSchema: Schema = object({
+  limitBytesPerSecond: nullable({ type: "number", exclusiveMinimum: 0 }),
+  bytesPerSecond: { ...count, description: "over the last second" },
+  totalBytes: count,
+  waitingCount: { ...count, description: "links and readings that it makes wait right now" },
+});
+export const limitsSchema: Schema = object({ download: limitSchema, upload: limitSchema, origin: limitSchema });
+
+const change: Schema = nullable({ type: "number", exclusiveMinimum: 0 });
+export const limitsChange: Schema = {
+  type: "object",
+  properties: { downloadBytesPerSecond: change, uploadBytesPerSecond: change, originBytesPerSecond: change },
+  additionalProperties: false,
+};

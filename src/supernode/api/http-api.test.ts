@@ -4,6 +4,8 @@ import type { FastifyInstance } from "fastify";
 import type { PeerId, TaskId } from "../../protocol/ids.ts";
 import type { SchedulerSnapshot } from "../../scheduler/index.ts";
 import { ApiViews } from "./api-views.ts";
+import { HostLimits } from "../../peer/host-limits.ts";
+import { RateGate } from "../../peer/rate-gate.ts";
 import { createHttpApi } from "./http-api.ts";
 import { SupernodeMetrics } from "../metrics.ts";
 import { PeerTable } from "../peer-table.ts";
@@ -71,9 +73,11 @@ async function startApi(t: TestContext, token: string | undefined): Promise<{ ap
   });
   let ready = true;
   let isNeeded = true;
+  const limits = new HostLimits({ download: new RateGate(undefined), upload: new RateGate(2000), origin: new RateGate(undefined) });
   const app = await createHttpApi({
     views,
     metrics,
+    limits,
     token,
     version: "1.2.3",
     isReady: () => ready,
@@ -195,6 +199,24 @@ test("files are pinned, unpinned and verified; a pinned one is not removed", asy
   }
 });
 
+test("the supernode's limits are told, and changed at once, with the token", async (t) => {
+  const { app } = await startApi(t, "secret");
+  const put = async (payload: object, remoteAddress = "127.0.0.1") => {
+    const response = await app.inject({ method: "PUT", url: "/v1/limits", payload, remoteAddress });
+    return { status: response.statusCode, json: response.json() as Record<string, { limitBytesPerSecond: number | null }> };
+  };
+  const told = (await get(app, "/v1/limits")).json() as Record<string, unknown>;
+  assert.deepEqual(told["upload"], { limitBytesPerSecond: 2000, bytesPerSecond: 0, totalBytes: 0, waitingCount: 0 });
+  const changed = await put({ uploadBytesPerSecond: null, originBytesPerSecond: 1_000_000 });
+  assert.equal(changed.status, 200);
+  assert.equal(changed.json["upload"]?.limitBytesPerSecond, null);
+  assert.equal(changed.json["origin"]?.limitBytesPerSecond, 1_000_000);
+  assert.equal((await put({ originBytesPerSecond: 0 })).status, 400);
+  assert.equal((await put({ origin: 5 })).status, 400);
+  assert.equal((await put({ originBytesPerSecond: 5 }, "10.1.1.1")).status, 401);
+  assert.equal(((await get(app, "/v1/limits")).json()["origin"] as { limitBytesPerSecond: number }).limitBytesPerSecond, 1_000_000);
+});
+
 test("pieces go to the peer, whoever asks: they need a ticket", async (t) => {
   const { app, taskId } = await startApi(t, "secret");
   assert.equal((await get(app, `/v1/tasks/${taskId}/pieces/0`, { remoteAddress: "10.1.1.1" })).body, "a piece");
@@ -235,6 +257,7 @@ test("the OpenAPI document describes every route and each of its answers", async
     "/v1/cache/{id}",
     "/v1/cache/{id}/pin",
     "/v1/cache/{id}/verify",
+    "/v1/limits",
     "/v1/links",
     "/v1/peers",
     "/v1/tasks",

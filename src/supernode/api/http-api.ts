@@ -5,6 +5,7 @@ import swagger from "@fastify/swagger";
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from "fastify";
 import type { Logger } from "pino";
 import { AppError, toAppError } from "../../base/errors.ts";
+import { type HostLimits, limitsChangeSchema } from "../../peer/host-limits.ts";
 import { secretsEqual } from "../../peer/membership/credentials.ts";
 import * as schemas from "./api-schemas.ts";
 import { type ApiViews, isTrusted, type Page } from "./api-views.ts";
@@ -14,6 +15,7 @@ import type { SupernodeMetrics } from "../metrics.ts";
 export interface HttpApiDeps {
   readonly views: ApiViews;
   readonly metrics: SupernodeMetrics;
+  readonly limits: Pick<HostLimits, "change" | "view">;
   /** Undefined: everybody may use the API. */
   readonly token: string | undefined;
   readonly version: string;
@@ -54,6 +56,7 @@ export async function createHttpApi(deps: HttpApiDeps): Promise<FastifyInstance>
   addPublicRoutes(app, deps);
   addRestRoutes(app, deps);
   addCacheRoutes(app, deps);
+  addLimitRoutes(app, deps);
   addPieceRoutes(app, deps);
   addSelfTestRegistry(app);
   app.server.on("upgrade", (request: IncomingMessage, socket: Duplex, head: Buffer) => {
@@ -137,6 +140,29 @@ function addCacheRoutes(app: FastifyInstance, { views }: HttpApiDeps): void {
     "/v1/cache/:id/verify",
     { schema: described("Reads a file back from the supernode's disk and drops what is damaged.", { 200: schemas.verifiedSchema }) },
     async ({ params: { id } }) => await views.verifyInCache(id),
+  );
+}
+
+function addLimitRoutes(app: FastifyInstance, { limits }: HttpApiDeps): void {
+  const schema = (description: string): object => ({
+    description,
+    tags: ["state"],
+    response: { 200: schemas.limitsSchema, 400: schemas.errorSchema, 401: schemas.errorSchema },
+  });
+  app.get("/v1/limits", { schema: schema("The supernode's limits: set and reached.") }, () => limits.view());
+  app.put(
+    "/v1/limits",
+    {
+      schema: { ...schema("Changes limits at once, until the next reload; null = none, absent = as it is."), body: schemas.limitsChange },
+      // Checked below: the framework would make null of a 0, and drop what it does not know.
+      validatorCompiler: () => () => true,
+    },
+    (request) => {
+      const change = limitsChangeSchema.safeParse(request.body);
+      if (!change.success) throw new AppError("USAGE", `limits are bytes per second larger than 0, or null: ${change.error.issues[0]?.message ?? ""}`);
+      limits.change(change.data);
+      return limits.view();
+    },
   );
 }
 
