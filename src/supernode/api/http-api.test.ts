@@ -203,9 +203,9 @@ test("the supernode's limits are told, and changed at once, with the token", asy
   const { app } = await startApi(t, "secret");
   const put = async (payload: object, remoteAddress = "127.0.0.1") => {
     const response = await app.inject({ method: "PUT", url: "/v1/limits", payload, remoteAddress });
-    return { status: response.statusCode, json: response.json() as Record<string, { limitBytesPerSecond: number | null }> };
+    return { status: response.statusCode, json: response.json<Record<string, { limitBytesPerSecond: number | null }>>() };
   };
-  const told = (await get(app, "/v1/limits")).json() as Record<string, unknown>;
+  const told = (await get(app, "/v1/limits")).json();
   assert.deepEqual(told["upload"], { limitBytesPerSecond: 2000, bytesPerSecond: 0, totalBytes: 0, waitingCount: 0 });
   const changed = await put({ uploadBytesPerSecond: null, originBytesPerSecond: 1_000_000 });
   assert.equal(changed.status, 200);
