@@ -47,13 +47,13 @@ export class Programs {
 }
 
 /** Waits until `url` answers 200. @throws Error with the program's last words when it ends before, or never answers */
-export async function untilReady(what: string, url: string, program: Promise<Finished>): Promise<void> {
+export async function untilReady(what: string, url: string, program: Promise<Finished>, withinMs: number = READY_MS): Promise<void> {
   let ended: Finished | undefined;
   program.then(
     (finished) => (ended = finished),
     () => undefined,
   );
-  for (const deadline = performance.now() + READY_MS; performance.now() < deadline; await sleep(50)) {
+  for (const deadline = performance.now() + withinMs; performance.now() < deadline; await sleep(50)) {
     if (ended !== undefined)
       throw new Error(`${what} ended at its start (exit ${ended.code}):\n${ended.stdout}${ended.stderr}`);
     const response = await fetch(url, { signal: AbortSignal.timeout(1000) }).catch(() => undefined);

@@ -25,6 +25,8 @@ const WARM_UP_SHARE = 0.4;
 /** Over the rest. The heap of a program that does little is collected seldom: saw teeth of some MiB. */
 const RSS_GROWTH_BYTES_MAX = 12 * 1024 * 1024;
 const DESCRIPTOR_GROWTH_MAX = 3;
+/** The machine may be busy with other things. */
+const READY_MS = 120_000;
 /** After the load: longer than any task stays open (two minutes). */
 const SETTLE_MS = 135_000;
 
@@ -54,7 +56,7 @@ async function start(name: string, program: "supernode" | "dfdaemon", args: read
   const started = new Program(name, program, [...args, "--log-level", "warn"]);
   programs.add(started);
   void started.ended.then(() => programs.delete(started));
-  await untilReady(name, readyUrl, started.ended);
+  await untilReady(name, readyUrl, started.ended, READY_MS);
   return started;
 }
 
@@ -108,6 +110,7 @@ async function soak(): Promise<boolean> {
   };
   let nextChurnMs = CHURN_MS;
   let nextSampleMs = SAMPLE_MS;
+  let churnFailure: unknown;
   let churning: Promise<void> = Promise.resolve();
   for (let atMs = 0; atMs < forMs; atMs = performance.now() - startMs) {
     if (atMs >= nextSampleMs) {
@@ -120,7 +123,9 @@ async function soak(): Promise<boolean> {
     }
     if (atMs >= nextChurnMs) {
       await churning;
-      churning = churn();
+      if (churnFailure !== undefined) throw churnFailure;
+      // Heard of with the next one.
+      churning = churn().catch((thrown: unknown) => void (churnFailure = thrown));
       nextChurnMs += CHURN_MS;
     }
     await load.act();
