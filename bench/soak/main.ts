@@ -123,7 +123,7 @@ async function soak(): Promise<boolean> {
     }
     if (atMs >= nextChurnMs) {
       await churning;
-      if (churnFailure !== undefined) throw churnFailure;
+      if (churnFailure !== undefined) throw new Error("a daemon cannot be started again", { cause: churnFailure });
       // Heard of with the next one.
       churning = churn().catch((thrown: unknown) => void (churnFailure = thrown));
       nextChurnMs += CHURN_MS;

@@ -221,6 +221,13 @@ export const SUPERNODE_SETTINGS = {
   grantLife,
   outageGrant,
   ...limits,
+  originBudgets: setting(
+    kinds.originBudgets,
+    "--origin-budget",
+    [],
+    "What the whole site may burden an origin's host with, `HOST=RATE/REQUESTS`, either `none`; HOST may be `*.example` or `*`, the first that matches counts, each host for itself; the flag may be repeated.",
+    { env: "DRAGONFLY_ORIGIN_BUDGETS", reloads: true, defaultText: "none" },
+  ),
   ...cache,
   revalidateInterval: setting(
     kinds.duration,

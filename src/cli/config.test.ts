@@ -183,6 +183,27 @@ test("a registry's credentials are a user and a file, and go with own-credential
   assert.match(problems(registry(", password: hunter22")).join(), /unknown key/);
 });
 
+test("budgets for origins come from flags and files alike", () => {
+  const resolved = (text: string, texts: readonly string[]): unknown =>
+    resolveConfig(SUPERNODE, { flags: texts.length === 0 ? {} : { originBudgets: texts }, file: file(text) }, machine()).values.originBudgets;
+  const expected = [
+    { host: "*.docker.io", bytesPerSecond: 50 * 1024 ** 2, requestsPerSecond: 20 },
+    { host: "reg.example:5000", bytesPerSecond: undefined, requestsPerSecond: 0.5 },
+    { host: "*", bytesPerSecond: 1_000_000, requestsPerSecond: undefined },
+  ];
+  assert.deepEqual(resolved("", ["*.Docker.io=50MiB/20", "reg.example:5000=none/0.5,*=1MB/s/none"]), expected);
+  const yaml = [
+    "originBudgets:",
+    '  - { host: "*.docker.io", bytesPerSecond: 50MiB, requestsPerSecond: 20 }',
+    "  - { host: reg.example:5000, requestsPerSecond: 0.5 }",
+    '  - { host: "*", bytesPerSecond: 1MB, requestsPerSecond: none }',
+  ].join("\n");
+  assert.deepEqual(resolved(`${yaml}\n`, []), expected);
+  for (const wrong of ["a=0/1", "a=1MB/0", "a b=1MB/1", "a=1MB/x", "*.=1MB/1"]) {
+    assert.throws(() => resolved("", [wrong]), { code: "CONFIG_INVALID" }, wrong);
+  }
+});
+
 test("a switch that says no, from a flag and from a variable", () => {
   assert.equal(resolve("", { backToSource: [] }).values.backToSource, false);
   assert.equal(resolve("", {}, { DRAGONFLY_BACK_SOURCE: "false" }).values.backToSource, false);

@@ -45,6 +45,7 @@ export function supernodeConfig(config: ResolvedConfig<typeof SUPERNODE_SETTINGS
     freshness: { revalidateMs: values.revalidateInterval, staleMs: values.serveStale, staleTagMs: values.serveStaleTags },
     leasePeerCountMax: values.leasePeers,
     leaseBelowBytesPerSecond: values.leaseBelow,
+    originBudgets: values.originBudgets,
     labels: values.labels,
     logLevel: values.logLevel,
   });

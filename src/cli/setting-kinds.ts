@@ -7,6 +7,7 @@ import { z } from "zod";
 import type { HostLabels, ListenAddress, SupernodeAddress } from "../peer/config.ts";
 import type { OriginSetting } from "./network-kinds.ts";
 import type { RegistryAccess, RegistryConfig } from "../dfdaemon/config.ts";
+import type { OriginBudgetConfig } from "../supernode/config.ts";
 import {
   isHostName,
   parseListenAddress,
@@ -279,6 +280,52 @@ export const registries: Kind<readonly RegistrySetting[]> = {
           ...(access === "passthrough" ? {} : { access }),
         })),
   valueName: "HOST=URL",
+};
+
+const originBudget = z.strictObject(
+  {
+    host: z.string({ error: "host is missing" }).transform((text, context) => {
+      if (/^(\*|(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:\d{1,5})?)$/.test(text)) return text.toLowerCase();
+      context.addIssue({ code: "custom", message: `${quote(text)} is not a host, such as reg.example, reg.example:5000, *.example or *` });
+      return z.NEVER;
+    }),
+    bytesPerSecond: rateOrNone.schema.optional(),
+    requestsPerSecond: noneOr(
+      scalar(
+        "N",
+        "20",
+        "a number of requests per second, larger than 0 (none = no limit)",
+        (text) => (/^\d+(\.\d+)?$/.test(text) ? Number(text) || undefined : undefined),
+        (value) => value,
+      ),
+    ).schema.optional(),
+  },
+  {
+    error: (issue) =>
+      issue.code === "invalid_type" ? `${quote(issue.input)} is not a mapping with host, bytesPerSecond and requestsPerSecond` : undefined,
+  },
+);
+
+export const originBudgets: Kind<readonly OriginBudgetConfig[]> = {
+  example: '[{host: "*.example", bytesPerSecond: 50MiB, requestsPerSecond: 20}]',
+  schema: z
+    .array(originBudget, { error: (issue) => `${quote(issue.input)} is not a list of budgets` })
+    .transform((list) => list.map(({ host, bytesPerSecond, requestsPerSecond }) => ({ host, bytesPerSecond, requestsPerSecond }))),
+  fromTexts: (texts) =>
+    items(texts).map((text) => {
+      const [host, budget = ""] = splitAtEquals(text);
+      const slash = budget.lastIndexOf("/");
+      return { host, bytesPerSecond: slash < 0 ? budget : budget.slice(0, slash), requestsPerSecond: slash < 0 ? "none" : budget.slice(slash + 1) };
+    }),
+  print: (value) =>
+    value.length === 0
+      ? undefined
+      : value.map(({ host, bytesPerSecond, requestsPerSecond }) => ({
+          host,
+          bytesPerSecond: rateOrNone.print(bytesPerSecond),
+          requestsPerSecond: requestsPerSecond ?? "none",
+        })),
+  valueName: "HOST=RATE/REQUESTS",
 };
 
 export function noneOr<T>(kind: Kind<T>): Kind<T | undefined> {

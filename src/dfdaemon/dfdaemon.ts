@@ -1,6 +1,7 @@
 import { pino, stdTimeFunctions, type Logger } from "pino";
 import type { Registry } from "prom-client";
 import type { Origin } from "../origin/origin.ts";
+import type { OriginBudget } from "../origin/origin-budget.ts";
 import type { ListenAddress, SupernodeAddress } from "../peer/config.ts";
 import type { ContentOpener } from "../peer/content.ts";
 import type { HostLimits } from "../peer/host-limits.ts";
@@ -29,6 +30,8 @@ interface DaemonPeer extends ContentOpener {
   /** A supernode knows this peer. */
   readonly ready: boolean;
   readonly metrics: Registry;
+  /** Undefined: nobody keeps budgets for origins. */
+  readonly originBudget?: OriginBudget;
   readonly limits: Pick<HostLimits, "set" | "change" | "view">;
   close(): Promise<void>;
 }
@@ -68,6 +71,7 @@ export async function startDfdaemon(config: DfdaemonConfig, given: Partial<Dfdae
     }
     const peer = await deps.createPeer(config, asker.clients, child("peer"));
     closers.push(() => peer.close());
+    if (peer.originBudget !== undefined) asker.countAgainst(peer.originBudget);
     const localApi = await deps.openLocalApi(config, peer, child("local-api"));
     closers.push(() => localApi.close());
     const mirror = new Mirror({

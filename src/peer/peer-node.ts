@@ -9,6 +9,7 @@ import { setTimeout as sleepFor } from "node:timers/promises";
 import type { Registry } from "prom-client";
 import { AppError, isErrorCode, toAppError } from "../base/errors.ts";
 import type { Origin } from "../origin/origin.ts";
+import { BudgetedOrigin, type OriginBudget } from "../origin/origin-budget.ts";
 import { redactUrl } from "../origin/origin-url.ts";
 import type { HostInfo, Source, TaskInfo } from "../protocol/control-messages.ts";
 import type { TaskId } from "../protocol/ids.ts";
@@ -20,6 +21,7 @@ import { generatePeerId } from "./membership/credentials.ts";
 import { SupernodeClock } from "./membership/supernode-clock.ts";
 import { parseTicket } from "./membership/tickets.ts";
 import { DirectOpener, type DirectOpenerDeps } from "./direct-content.ts";
+import { LeasedBudget } from "./leased-budget.ts";
 import { DiskStore } from "./store/disk-store.ts";
 import { HostLimits } from "./host-limits.ts";
 import { type KeptTask, KeptTasks } from "./kept-tasks.ts";
@@ -58,6 +60,8 @@ export class PeerNode implements ContentOpener {
   readonly #direct: DirectOpener;
   readonly #directDeps: DirectOpenerDeps;
   readonly #originLimit: RateGate;
+  /** For what others on this host ask origins beside it: it counts against the site's budgets. */
+  readonly originBudget: OriginBudget;
   /** To read and change while it runs. */
   readonly limits: HostLimits;
   readonly #kept: KeptTasks;
@@ -112,7 +116,11 @@ export class PeerNode implements ContentOpener {
     this.#kept = kept;
     this.#server = server;
     this.#originLimit = new RateGate(config.limits.originBytesPerSecond);
-    this.#directDeps = { origin: deps.origin, limit: this.#originLimit };
+    this.originBudget = new LeasedBudget({
+      lease: (host, kind) => this.#control.leaseOrigin(host, kind),
+      nowMs: () => performance.now(),
+    });
+    this.#directDeps = { origin: new BudgetedOrigin(deps.origin, this.originBudget), limit: this.#originLimit };
     this.#direct = new DirectOpener(this.#directDeps);
     const peerId = generatePeerId(hostname());
     this.#peer = new Peer({
@@ -128,7 +136,7 @@ export class PeerNode implements ContentOpener {
       lost: (session) => this.#progressed(session.taskId, true),
     });
     this.#leases = new LeaseReader({
-      origin: deps.origin,
+      origin: this.#directDeps.origin,
       limit: this.#originLimit,
       bring: (lease, piece, bytes, ticket, signal) => {
         const { supernode } = this.#control;

@@ -105,6 +105,8 @@ export const peerToSupernodeSchema = z.discriminatedUnion("type", [
   z.object({ type: z.literal("accuse"), taskId: taskIdSchema, peerId: peerIdSchema, piece: z.number().int() }),
   /** The span lent cannot be read to its end from here. */
   z.object({ type: z.literal("leaseFailed"), taskId: taskIdSchema, leaseId: requestId }),
+  /** A slice, please, of the site's budget for this origin's host: I am about to ask or read it myself. */
+  z.object({ type: z.literal("originLease"), requestId, host: z.string().max(300), kind: z.enum(["requests", "bytes"]) }),
   /** No longer part of the task, and no pieces of it to give. */
   z.object({ type: z.literal("leave"), taskId: taskIdSchema }),
 ]);
@@ -137,6 +139,13 @@ export const supernodeToPeerSchema = z.discriminatedUnion("type", [
     message: z.string().max(4096),
     /** Values for the caller's answer, e.g. the origin's `wwwAuthenticate`, `status`, `retryAfterMs`. */
     details: z.record(z.string(), z.union([z.string(), z.number(), z.boolean()])),
+  }),
+  /** Answer to originLease, once the budget has it: so much, to be used within `forMs`. Null: nothing limits the host. */
+  z.object({
+    type: z.literal("originLeased"),
+    requestId,
+    amount: z.number().int().positive().nullable(),
+    forMs: z.number().int().positive(),
   }),
   /** The mesh changed. */
   z.object({

@@ -31,6 +31,15 @@ export interface FreshnessConfig {
   readonly staleTagMs: number | undefined;
 }
 
+/** What the site may burden a host with. The first that matches counts; each host it matches has a budget of its own. */
+export interface OriginBudgetConfig {
+  /** `registry.example`, `registry.example:5000`, `*.example`, or `*`. */
+  readonly host: string;
+  /** > 0; undefined = no limit. */
+  readonly bytesPerSecond: number | undefined;
+  readonly requestsPerSecond: number | undefined;
+}
+
 /** Everything that a supernode is told; parsed, checked and frozen by src/cli. */
 export interface SupernodeConfig {
   readonly version: string;
@@ -49,6 +58,7 @@ export interface SupernodeConfig {
   readonly leasePeerCountMax: number;
   /** A read slower than this for ten seconds is handed to them; undefined = never. */
   readonly leaseBelowBytesPerSecond: number | undefined;
+  readonly originBudgets: readonly OriginBudgetConfig[];
   readonly labels: HostLabels;
   readonly logLevel: LogLevel;
 }

@@ -1,13 +1,14 @@
 /** What happens at the site becomes inputs of the scheduler; what it decides becomes messages and reads. */
 import type { Logger } from "pino";
 import { assertNever } from "../base/assert.ts";
-import type { AppError } from "../base/errors.ts";
+import { AppError } from "../base/errors.ts";
 import type { SigningKey } from "../peer/membership/credentials.ts";
 import type { Neighbour } from "../protocol/control-messages.ts";
 import type { PeerId, TaskId } from "../protocol/ids.ts";
 import type { SchedulerEffect, SchedulerInput } from "../scheduler/index.ts";
 import type { PeerMessage } from "./control-server.ts";
 import type { SupernodeMetrics } from "./metrics.ts";
+import type { OriginBudgets } from "./origin-budgets.ts";
 import type { OriginMeter } from "./cache/origin-meter.ts";
 import type { ConnectedPeer, PeerTable } from "./peer-table.ts";
 import type { SeedCache } from "./cache/seed-cache.ts";
@@ -20,6 +21,7 @@ export interface SiteEffectsDeps {
   /** How peers dial the seed. Host undefined: as they reached us. The port is known once we listen. */
   readonly advertised: { readonly host: string | undefined; readonly port: number };
   readonly peers: PeerTable;
+  readonly budgets: Pick<OriginBudgets, "lease">;
   readonly seeds: Pick<SeedCache, "grantLease" | "connect" | "disconnect" | "forget">;
   readonly desk: Pick<LeaseDesk, "isActive" | "granted" | "revoked" | "failed" | "nobodyReads" | "end">;
   readonly joins: TaskJoins;
@@ -33,6 +35,8 @@ export interface SiteEffectsDeps {
 
 export class SiteEffects {
   readonly #deps: SiteEffectsDeps;
+  /** Slices of budgets that peers wait for. */
+  readonly #leasing = new Map<ConnectedPeer, Set<AbortController>>();
 
   constructor(deps: SiteEffectsDeps) {
     this.#deps = deps;
@@ -46,6 +50,8 @@ export class SiteEffects {
   peerDisconnected(peer: ConnectedPeer): void {
     this.#deps.log.info({ peerId: peer.peerId }, "a peer is gone");
     this.#deps.joins.disconnected(peer);
+    for (const ending of this.#leasing.get(peer) ?? []) ending.abort();
+    this.#leasing.delete(peer);
     this.#deps.push({ type: "peerDisconnected", peerId: peer.peerId });
   }
 
@@ -66,6 +72,8 @@ export class SiteEffects {
         return push({ type: "peerAccused", accuser: peerId, accused: message.peerId, taskId: message.taskId, piece: message.piece });
       case "leaseFailed":
         return this.#deps.desk.failed(message.taskId, message.leaseId, peerId);
+      case "originLease":
+        return this.#lease(peer, message);
       case "leave":
         joins.left(peerId, message.taskId);
         return push({ type: "taskLeft", peerId, taskId: message.taskId });
@@ -155,6 +163,26 @@ export class SiteEffects {
     }
   }
 
+  #lease(peer: ConnectedPeer, { requestId, host, kind }: Extract<PeerMessage, { type: "originLease" }>): void {
+    const { budgets, peers } = this.#deps;
+    const leasing = this.#leasing.get(peer) ?? new Set<AbortController>();
+    this.#leasing.set(peer, leasing);
+    // An honest peer has one question under way per host and kind.
+    if (leasing.size >= LEASES_PER_PEER_MAX) throw new AppError("PROTOCOL_VIOLATION", "the peer asks for too many slices at a time");
+    const ending = new AbortController();
+    leasing.add(ending);
+    budgets
+      .lease(host, kind, ending.signal)
+      .then(
+        (slice) => {
+          if (peers.get(peer.peerId) === peer) peer.channel.send({ type: "originLeased", requestId, ...slice });
+        },
+        // It went away.
+        () => undefined,
+      )
+      .finally(() => leasing.delete(ending));
+  }
+
   #seedDials(taskId: TaskId, peerIds: readonly PeerId[]): void {
     const { seeds, key, ownPeerId, unixMs } = this.#deps;
     const neighbours = peerIds.flatMap((peerId) => this.#describe(peerId, undefined) ?? []);
@@ -174,6 +202,7 @@ export class SiteEffects {
   }
 }
 
+const LEASES_PER_PEER_MAX = 256;
 /** The seed's own joins have nobody to be answered. */
 const SEED_REQUEST = 0;
 /** It signs its own: this limits nobody, and is renewed by nobody. */

@@ -65,6 +65,7 @@ async function start(t: TestContext, directory: string, changes: Partial<Superno
     freshness,
     leasePeerCountMax: 3,
     leaseBelowBytesPerSecond: undefined,
+    originBudgets: [],
     labels: {},
     logLevel: "silent",
     ...changes,
@@ -310,6 +311,7 @@ test("new limits take effect without a restart", async (t) => {
     freshness,
     leasePeerCountMax: 3,
     leaseBelowBytesPerSecond: undefined,
+    originBudgets: [],
     labels: {},
     logLevel: "silent",
   });

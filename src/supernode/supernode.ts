@@ -10,6 +10,7 @@ import { pino, stdTimeFunctions, type Logger } from "pino";
 import { AppError, toAppError } from "../base/errors.ts";
 import { OriginClients } from "../origin/origin-clients.ts";
 import type { Origin } from "../origin/origin.ts";
+import { BudgetedOrigin } from "../origin/origin-budget.ts";
 import { generatePeerId, loadOrCreateJoinToken, SigningKey } from "../peer/membership/credentials.ts";
 import { DiskStore } from "../peer/store/disk-store.ts";
 import { HostLimits } from "../peer/host-limits.ts";
@@ -27,6 +28,7 @@ import { SupernodeMetrics } from "./metrics.ts";
 import { OriginMeter } from "./cache/origin-meter.ts";
 import { LeaseDesk, strongDigestOf } from "./leases/lease-desk.ts";
 import { LeaseHttp } from "./leases/lease-http.ts";
+import { OriginBudgets } from "./origin-budgets.ts";
 import { PeerTable } from "./peer-table.ts";
 import { SchedulerDriver } from "./scheduler-driver.ts";
 import { SeedCache, type SlowReads } from "./cache/seed-cache.ts";
@@ -103,7 +105,9 @@ async function compose(
   closers.push(() => store.close());
   const versions = new VersionMemory(join(state, "versions.sqlite"));
   closers.push(() => versions.close());
-  const origin = given.origin ?? ownOrigin(config, closers);
+  const budgets = new OriginBudgets(config.originBudgets);
+  closers.push(() => budgets.close());
+  const origin = new BudgetedOrigin(given.origin ?? ownOrigin(config, closers), budgets);
   const originLimit = new RateGate(config.limits.originBytesPerSecond);
   closers.push(() => originLimit.close());
   const meter = new OriginMeter({
@@ -220,7 +224,7 @@ async function compose(
     return task?.members.some(({ peerId, complete }) => !complete && peers.get(peerId) !== undefined) === true;
   };
   const advertised = { host: config.advertiseHost, port: config.listen.port };
-  const effects = new SiteEffects({ ownPeerId, advertised, peers, seeds, desk, joins, meter, key, metrics, push: (input) => driver.push(input), log, unixMs: Date.now });
+  const effects = new SiteEffects({ ownPeerId, advertised, peers, budgets, seeds, desk, joins, meter, key, metrics, push: (input) => driver.push(input), log, unixMs: Date.now });
   const control = new ControlServer({
     token,
     ownPeerId,
@@ -257,6 +261,7 @@ async function compose(
     views,
     metrics,
     limits,
+    budgets,
     token,
     version,
     isReady: () => isReady,
@@ -281,6 +286,7 @@ async function compose(
       log.level = next.logLevel;
       limits.set(next.limits);
       resolver.setFreshness(next.freshness);
+      budgets.setConfigs(next.originBudgets);
     },
     close: async () => {
       isReady = false;

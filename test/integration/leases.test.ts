@@ -63,6 +63,7 @@ class Site {
       freshness: { revalidateMs: 1_000, staleMs: undefined, staleTagMs: undefined },
       leasePeerCountMax,
       leaseBelowBytesPerSecond,
+      originBudgets: [],
       labels: {},
       logLevel: "silent",
     };

@@ -51,7 +51,7 @@ async function openSite(t: TestContext, { supernodeTrusts = true }: { readonly s
       version: "1", listen: { host: "127.0.0.1", port: 0 }, advertiseHost: undefined, joinToken: { kind: "none" },
       grants: { grantMs: 300_000, outageGrantMs: 0 },
       network: supernodeTrusts ? network : { servers: [], proxies },
-      cache: { dataDirectory: directory, quotaBytes: undefined, reservedFreeBytes: 0, scrubBytesPerSecond: 0 }, limits, labels: {}, logLevel: "trace",
+      cache: { dataDirectory: directory, quotaBytes: undefined, reservedFreeBytes: 0, scrubBytesPerSecond: 0 }, originBudgets: [], limits, labels: {}, logLevel: "trace",
       freshness: { revalidateMs: 1_000, staleMs: undefined, staleTagMs: undefined }, leasePeerCountMax: 3, leaseBelowBytesPerSecond: undefined,
     },
     { log },

@@ -69,6 +69,7 @@ export async function startSite(t: TestContext, options: SiteOptions): Promise<T
       freshness: { revalidateMs: 1_000, staleMs: undefined, staleTagMs: undefined },
       leasePeerCountMax: 3,
       leaseBelowBytesPerSecond: undefined,
+      originBudgets: [],
     },
     { log, showToken: () => {} },
   );

@@ -96,6 +96,7 @@ async function supernode(token: string): Promise<{ readonly host: string; readon
       network: PLAIN_NETWORK,
       grants: { grantMs: 300_000, outageGrantMs: 0 },
       cache: { dataDirectory: mkdtempSync(join(directory, "supernode-")), quotaBytes: undefined, reservedFreeBytes: 0, scrubBytesPerSecond: 0 },
+      originBudgets: [],
       limits: { downloadBytesPerSecond: undefined, uploadBytesPerSecond: undefined, originBytesPerSecond: undefined },
       freshness: { revalidateMs: 1_000, staleMs: undefined, staleTagMs: undefined },
       leasePeerCountMax: 3,

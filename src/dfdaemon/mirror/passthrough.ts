@@ -1,6 +1,7 @@
 import type { Readable } from "node:stream";
 import { discard, exchange, type Answer } from "../../origin/http-exchange.ts";
 import { MANIFEST_ACCEPT } from "../../protocol/distribution.ts";
+import type { OriginBudget } from "../../origin/origin-budget.ts";
 import { OriginClients, type OriginNetwork } from "../../origin/origin-clients.ts";
 import type { Caller } from "./access.ts";
 import type { Upstream } from "./registries.ts";
@@ -53,13 +54,20 @@ export class HttpUpstreamAsker implements UpstreamAsker {
   readonly #userAgent: string;
   /** Any file's origin, as this asker reaches it; closed with it. */
   readonly clients: OriginClients;
+  #budget: OriginBudget | undefined;
 
   constructor(options: Partial<OriginNetwork> & { readonly userAgent: string }) {
     this.#userAgent = options.userAgent;
     this.clients = new OriginClients(options);
   }
 
+  /** From now on each question counts against the site's budget for its host. What {@link clients} give does not. */
+  countAgainst(budget: OriginBudget): void {
+    this.#budget = budget;
+  }
+
   async stat(upstream: Upstream, url: string, accept: string, caller: Caller, signal: AbortSignal): Promise<unknown> {
+    await this.#budget?.request(url, signal);
     return this.clients.clientFor(upstream.baseUrl).origin.stat({ url, headers: headersOf(accept, caller.authorization) }, signal);
   }
 
@@ -102,11 +110,12 @@ export class HttpUpstreamAsker implements UpstreamAsker {
     return origin.authorizationFor({ url, headers: headersOf(accept, caller.authorization) }, signal);
   }
 
-  #exchange(
+  async #exchange(
     upstream: Upstream,
     ask: Omit<DirectAsk, "caller"> & Pick<Caller, "authorization">,
     signal: AbortSignal,
   ): Promise<Answer> {
+    await this.#budget?.request(ask.url, signal);
     const { dispatcher } = this.clients.clientFor(upstream.baseUrl);
     const callerHeaders = { "user-agent": this.#userAgent, ...headersOf(ask.accept, ask.authorization || undefined) };
     return exchange(

@@ -14,6 +14,7 @@ import type {
 } from "../../protocol/control-messages.ts";
 import type { PeerId, TaskId } from "../../protocol/ids.ts";
 import type { Lease } from "../lease-reader.ts";
+import type { Slice } from "../leased-budget.ts";
 import { type ControlLog, type ControlSession, openControlSession, type RegisteredMessage } from "./control-session.ts";
 
 export type JoinedMessage = Extract<SupernodeToPeer, { type: "joined" }>;
@@ -83,6 +84,8 @@ export class ControlClient {
   readonly #refused = new Set<SupernodeChoice>();
   readonly #closing = new AbortController();
   readonly #joins = new Map<number, PendingJoin>();
+  /** Slices asked for, by request. */
+  readonly #leases = new Map<number, (slice: Slice | undefined) => void>();
   #session: ControlSession | undefined;
   #registeredAt: SupernodeChoice | undefined;
   #lastError: AppError | undefined;
@@ -147,6 +150,19 @@ export class ControlClient {
     });
   }
 
+  /**
+   * A slice of the site's budget for an origin's host, once the supernode has it to give. Undefined: no supernode is
+   * connected, or it went away meanwhile. Never rejects.
+   */
+  leaseOrigin(host: string, kind: "requests" | "bytes"): Promise<Slice | undefined> {
+    if (this.#session === undefined) return Promise.resolve(undefined);
+    const requestId = this.#nextRequestId++;
+    return new Promise((resolve) => {
+      this.#leases.set(requestId, resolve);
+      this.#session?.send({ type: "originLease", requestId, host, kind });
+    });
+  }
+
   /** Sends a message, or drops it when there is no connection: what it says is told again after the next join. */
   send(message: Exclude<PeerToSupernode, { type: "join" | "register" }>): void {
     this.#session?.send(message);
@@ -160,6 +176,7 @@ export class ControlClient {
     clearTimeout(this.#grace);
     this.#session?.close();
     this.#session = undefined;
+    this.#endLeases();
     this.#failJoins(new AppError("SHUTTING_DOWN", "this peer is shutting down"));
   }
 
@@ -225,6 +242,7 @@ export class ControlClient {
 
   #onSessionEnd(error: AppError | undefined): void {
     this.#session = undefined;
+    this.#endLeases();
     if (this.#closing.signal.aborted) return;
     this.#options.log.warn({ code: error?.code }, `connection to the supernode lost: ${error?.message ?? "it closed"}`);
     this.#startGrace();
@@ -252,6 +270,10 @@ export class ControlClient {
         this.#joins.get(message.requestId)?.reject(new AppError(code, message.message, { details: message.details }));
         return;
       }
+      case "originLeased":
+        this.#leases.get(message.requestId)?.({ amount: message.amount, forMs: message.forMs });
+        this.#leases.delete(message.requestId);
+        return;
       case "neighbours":
         return handlers.onNeighbours(message.taskId, message.add, message.drop);
       case "length":
@@ -310,6 +332,11 @@ export class ControlClient {
     const names = this.#supernodes.map(({ host, port }) => `${host}:${port}`).join(", ");
     const why = this.#lastError === undefined ? "" : `: ${this.#lastError.message}`;
     return new AppError("SUPERNODE_UNREACHABLE", `no supernode can be reached (${names})${why}`);
+  }
+
+  #endLeases(): void {
+    for (const resolve of this.#leases.values()) resolve(undefined);
+    this.#leases.clear();
   }
 
   #failJoins(error: AppError): void {

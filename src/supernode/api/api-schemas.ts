@@ -132,3 +132,13 @@ export const limitsChange: Schema = {
   properties: { downloadBytesPerSecond: change, uploadBytesPerSecond: change, originBytesPerSecond: change },
   additionalProperties: false,
 };
+
+const budgetSchema: Schema = object({
+  limitPerSecond: nullable({ type: "number", exclusiveMinimum: 0 }),
+  perSecond: { ...count, description: "over the last second, slices leased to peers included" },
+  total: count,
+  waitingCount: count,
+});
+export const originsSchema: Schema = object({
+  origins: list(object({ host: text, pattern: text, requests: budgetSchema, bytes: budgetSchema })),
+});

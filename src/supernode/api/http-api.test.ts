@@ -6,6 +6,7 @@ import type { SchedulerSnapshot } from "../../scheduler/index.ts";
 import { ApiViews } from "./api-views.ts";
 import { HostLimits } from "../../peer/host-limits.ts";
 import { RateGate } from "../../peer/rate-gate.ts";
+import { OriginBudgets } from "../origin-budgets.ts";
 import { createHttpApi } from "./http-api.ts";
 import { SupernodeMetrics } from "../metrics.ts";
 import { PeerTable } from "../peer-table.ts";
@@ -78,6 +79,7 @@ async function startApi(t: TestContext, token: string | undefined): Promise<{ ap
     views,
     metrics,
     limits,
+    budgets: new OriginBudgets([]),
     token,
     version: "1.2.3",
     isReady: () => ready,
@@ -259,6 +261,7 @@ test("the OpenAPI document describes every route and each of its answers", async
     "/v1/cache/{id}/verify",
     "/v1/limits",
     "/v1/links",
+    "/v1/origins",
     "/v1/peers",
     "/v1/tasks",
     "/v1/tasks/{id}",

@@ -11,11 +11,13 @@ import * as schemas from "./api-schemas.ts";
 import { type ApiViews, isTrusted, type Page } from "./api-views.ts";
 import { addSelfTestRegistry } from "./self-test-registry.ts";
 import type { SupernodeMetrics } from "../metrics.ts";
+import type { OriginBudgets } from "../origin-budgets.ts";
 
 export interface HttpApiDeps {
   readonly views: ApiViews;
   readonly metrics: SupernodeMetrics;
   readonly limits: Pick<HostLimits, "change" | "view">;
+  readonly budgets: Pick<OriginBudgets, "view">;
   /** Undefined: everybody may use the API. */
   readonly token: string | undefined;
   readonly version: string;
@@ -143,13 +145,18 @@ function addCacheRoutes(app: FastifyInstance, { views }: HttpApiDeps): void {
   );
 }
 
-function addLimitRoutes(app: FastifyInstance, { limits }: HttpApiDeps): void {
+function addLimitRoutes(app: FastifyInstance, { limits, budgets }: HttpApiDeps): void {
   const schema = (description: string): object => ({
     description,
     tags: ["state"],
     response: { 200: schemas.limitsSchema, 400: schemas.errorSchema, 401: schemas.errorSchema },
   });
   app.get("/v1/limits", { schema: schema("The supernode's limits: set and reached.") }, () => limits.view());
+  app.get(
+    "/v1/origins",
+    { schema: { description: "Origins that have a budget, with what the site asks and reads of them.", tags: ["state"], response: { 200: schemas.originsSchema, 401: schemas.errorSchema } } },
+    () => ({ origins: budgets.view() }),
+  );
   app.put(
     "/v1/limits",
     {

@@ -1,0 +1,120 @@
+import assert from "node:assert/strict";
+import { test, type TestContext } from "node:test";
+import { OriginBudgets } from "./origin-budgets.ts";
+
+const never = new AbortController().signal;
+
+interface Clock {
+  ms: number;
+  pass(ms: number): Promise<void>;
+}
+
+function clockOf({ mock }: TestContext): Clock {
+  mock.timers.enable({ apis: ["setTimeout"] });
+  const clock = {
+    ms: 0,
+    pass: async (ms: number): Promise<void> => {
+      for (let i = 0; i < ms; i++) {
+        clock.ms++;
+        mock.timers.tick(1);
+        for (let turn = 0; turn < 12; turn++) await Promise.resolve();
+      }
+    },
+  };
+  return clock;
+}
+
+/** Counts what many askers get done, each asking again at once. */
+function hammer(count: number, ask: () => Promise<number>): { done: number } {
+  const tally = { done: 0 };
+  for (let i = 0; i < count; i++) {
+    void (async () => {
+      for (;;) {
+        const done = await ask();
+        tally.done += done;
+      }
+    })();
+  }
+  return tally;
+}
+
+test("own requests and leased ones share a host's requests per second, however many ask", async (t) => {
+  const clock = clockOf(t);
+  const budgets = new OriginBudgets([{ host: "reg.example", bytesPerSecond: undefined, requestsPerSecond: 20 }], () => clock.ms);
+  const own = hammer(30, async () => {
+    await budgets.request("https://reg.example/v2/a/manifests/1", never);
+    return 1;
+  });
+  const leased = hammer(30, async () => (await budgets.lease("reg.example", "requests", never)).amount as number);
+  await clock.pass(10_000);
+  const all = own.done + leased.done;
+  assert.ok(Math.abs(all - 200) <= 10, `${all} requests in ten seconds`);
+  assert.ok(own.done > 20 && leased.done > 20, `${own.done} ${leased.done}`);
+});
+
+test("readings and leased bytes share a host's bytes per second", async (t) => {
+  const clock = clockOf(t);
+  const budgets = new OriginBudgets([{ host: "*", bytesPerSecond: 1_000_000, requestsPerSecond: undefined }], () => clock.ms);
+  const pay = budgets.reading("http://files.example/a");
+  const own = hammer(1, async () => {
+    await pay?.(65_536, never);
+    return 65_536;
+  });
+  const leased = hammer(3, async () => (await budgets.lease("files.example", "bytes", never)).amount as number);
+  await clock.pass(10_000);
+  const total = budgets.view()[0]?.bytes.total ?? 0;
+  assert.ok(Math.abs(total - 10_000_000) <= 500_000, `${total}`);
+  assert.ok(own.done + leased.done <= total);
+  assert.ok(own.done > 3_000_000, "the site's own reading has its share");
+  const [view] = budgets.view();
+  assert.equal(view?.host, "files.example");
+  assert.equal(view.bytes.limitPerSecond, 1_000_000);
+});
+
+test("the first pattern that matches counts, each host has a budget of its own, and others have none", async () => {
+  const budgets = new OriginBudgets([
+    { host: "free.example", bytesPerSecond: undefined, requestsPerSecond: undefined },
+    { host: "reg.example:5000", bytesPerSecond: 1, requestsPerSecond: undefined },
+    { host: "*.example", bytesPerSecond: 2_000_000, requestsPerSecond: undefined },
+  ]);
+  const amountFor = async (host: string): Promise<number | null> => (await budgets.lease(host, "bytes", never)).amount;
+  assert.equal(await amountFor("free.example"), null);
+  assert.equal(await amountFor("elsewhere.org"), null);
+  assert.equal(await amountFor("example"), null, "the pattern is for hosts below it");
+  assert.equal(await amountFor("a.example:8443"), 100_000);
+  assert.equal(await amountFor("b.example"), 100_000, "at once: another host's use is not its own");
+  assert.equal(budgets.reading("http://elsewhere.org/x"), undefined);
+  assert.notEqual(budgets.reading("http://reg.example:5000/x"), undefined);
+  budgets.close();
+});
+
+test("new budgets hold at once, for those who wait as well; no budget lets all go", async (t) => {
+  const clock = clockOf(t);
+  const budgets = new OriginBudgets([{ host: "*", bytesPerSecond: undefined, requestsPerSecond: 1 }], () => clock.ms);
+  const tally = hammer(5, async () => {
+    await budgets.request("http://a/", never);
+    await new Promise((resolve) => setTimeout(resolve, 10));
+    return 1;
+  });
+  await clock.pass(3000);
+  assert.ok(tally.done <= 4, `${tally.done}`);
+  budgets.setConfigs([{ host: "*", bytesPerSecond: undefined, requestsPerSecond: 50 }]);
+  const before = tally.done;
+  await clock.pass(2000);
+  assert.ok(Math.abs(tally.done - before - 100) <= 7, `${tally.done - before}`);
+  budgets.setConfigs([]);
+  const then = tally.done;
+  await clock.pass(1000);
+  assert.ok(tally.done - then > 300, `${tally.done - then}`);
+});
+
+test("who gives up takes nothing", async (t) => {
+  const clock = clockOf(t);
+  const budgets = new OriginBudgets([{ host: "*", bytesPerSecond: undefined, requestsPerSecond: 1 }], () => clock.ms);
+  await budgets.request("http://a/", never);
+  const stop = new AbortController();
+  const given = budgets.lease("a", "requests", stop.signal);
+  stop.abort();
+  await assert.rejects(given, { code: "ABORTED" });
+  assert.equal(budgets.view()[0]?.requests.waitingCount, 0);
+});
