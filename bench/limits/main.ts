@@ -1,7 +1,7 @@
 /**
  * Rate limits, set and reached, on loopback: the host under measurement in this process, everything it talks to in another.
  *
- *   node bench/limits/main.ts [--seconds 5] [--out FILE.json]
+ *   node bench/limits/main.ts [--seconds 5] [--only rates|tasks] [--out FILE.json]
  *
  * Counted are bytes of links (payload and frame headers) as this host reads them from its sockets, in each whole second.
  */
@@ -22,7 +22,9 @@ import { fairness, reachedPerSecond, worstDeviation } from "./windows.ts";
 const RATES = [10_000, 100_000, 1_000_000, 10_000_000, 50_000_000, 100_000_000];
 const MIB = 1024 * 1024;
 
-const { values } = parseArgs({ options: { seconds: { type: "string", default: "5" }, out: { type: "string" } } });
+const { values } = parseArgs({
+  options: { seconds: { type: "string", default: "5" }, only: { type: "string" }, out: { type: "string" } },
+});
 const seconds = Number(values.seconds);
 const folder = mkdtempSync("/dev/shm/dragonfly-limits-");
 const child = fork(join(import.meta.dirname, "seed.ts"), [folder]);
@@ -54,12 +56,15 @@ try {
 }
 
 async function measure(originPort: number): Promise<void> {
-  console.log("limit      set B/s        reached B/s (mean)   worst second");
-  const rows: object[] = [];
-  for (const limit of ["download", "upload", "origin"] as const) {
-    for (const rate of [...RATES, undefined]) rows.push(await (limit === "origin" ? originRow(originPort, rate) : linkRow(limit, rate)));
+  if (values.only !== "tasks") {
+    console.log("limit      set B/s        reached B/s (mean)   worst second");
+    const rows: object[] = [];
+    for (const limit of ["download", "upload", "origin"] as const) {
+      for (const rate of [...RATES, undefined]) rows.push(await (limit === "origin" ? originRow(originPort, rate) : linkRow(limit, rate)));
+    }
+    result["rates"] = rows;
   }
-  result["rates"] = rows;
+  if (values.only === "rates") return;
   result["tasks"] = [await tasksRow(200_000), await tasksRow(1_000_000), await tasksRow(10_000_000)];
   result["priorities"] = [await prioritiesRow(1_000_000), await prioritiesRow(10_000_000)];
   result["change"] = await changeRow();

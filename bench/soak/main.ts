@@ -143,18 +143,21 @@ async function soak(): Promise<boolean> {
 
   await sleep(SETTLE_MS);
   const left: string[] = [];
-  for (const { name, mirrorPort } of staying) {
+  let onDisk = 0;
+  for (const { name, mirrorPort } of [...staying, restless, guest].filter((each) => each !== undefined)) {
     const text = await (await fetch(`http://127.0.0.1:${mirrorPort}/metrics`)).text();
     for (const gauge of ["dragonfly_peer_open_tasks", "dragonfly_peer_receiving_bytes", "dragonfly_mirror_requests_in_flight"]) {
       const value = Number(new RegExp(`^${gauge} (\\S+)`, "m").exec(text)?.[1]);
       if (value !== 0) left.push(`${name}: ${gauge} is ${value}`);
     }
+    onDisk += Number(/^dragonfly_cache_tasks (\S+)/m.exec(text)?.[1]);
   }
   const { tasks } = (await (await fetch(`${base}/v1/tasks`)).json()) as { tasks: unknown[] };
   const { peers } = (await (await fetch(`${base}/v1/peers`)).json()) as { peers: unknown[] };
   // The supernode's own peer is one of them.
   const expectedPeers = 1 + staying.length + (restless === undefined ? 0 : 1) + (guest === undefined ? 0 : 1);
-  if (tasks.length > 0) left.push(`supernode: ${tasks.length} tasks`);
+  // It remembers who holds what, and nothing that nobody holds.
+  if (tasks.length > onDisk) left.push(`supernode: ${tasks.length} tasks, and hosts hold ${onDisk}`);
   if (peers.length !== expectedPeers) left.push(`supernode: ${peers.length} peers instead of ${expectedPeers}`);
   console.log(left.length === 0 ? "after the load nothing is left open" : `LEFT OPEN: ${left.join("; ")}`);
 

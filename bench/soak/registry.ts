@@ -43,7 +43,8 @@ export class SoakRegistry {
 
   /** The same for the same number: noise from a place of its own, behind the number. */
   #content(number: number): Buffer {
-    const length = LENGTH_BYTES_MIN + ((number * 7919) % (LENGTH_BYTES_MAX - LENGTH_BYTES_MIN));
+    // Knuth's multiplicative hash: small and large ones alternate, so that a full cache holds about as many at any time.
+    const length = LENGTH_BYTES_MIN + ((number * 2_654_435_761) % (LENGTH_BYTES_MAX - LENGTH_BYTES_MIN));
     const content = Buffer.from(this.#noise.subarray(0, length));
     content.writeUInt32BE(number, 0);
     return content;

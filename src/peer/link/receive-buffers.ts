@@ -1,4 +1,5 @@
 /** Memory for pieces on their way in: shared with the threads that verify and write, reused, bounded. */
+import { isPieceLength } from "../../protocol/geometry.ts";
 
 /** Pieces under way together may take this much; beyond it offers are declined as busy. Source: dataplane.md §6. */
 export const RECEIVE_BYTES_MAX: number = 64 * 1024 * 1024;
@@ -32,7 +33,9 @@ export class ReceiveBuffers {
   /** `reusable` false: somebody may still write into it, so it is left to the garbage collector. */
   release(bytes: Uint8Array, reusable: boolean): void {
     this.#usedBytes -= bytes.length;
-    if (!reusable || this.#spareBytes + bytes.length > SPARE_BYTES_MAX) return;
+    // A last piece's length hardly comes again: kept, such buffers would fill the room and never be of use.
+    const isWholePiece = isPieceLength(bytes.length);
+    if (!reusable || !isWholePiece || this.#spareBytes + bytes.length > SPARE_BYTES_MAX) return;
     const spares = this.#spares.get(bytes.length) ?? [];
     spares.push(bytes.buffer as SharedArrayBuffer);
     this.#spares.set(bytes.length, spares);
