@@ -143,6 +143,15 @@ test("a higher priority gets a multiple of a lower one's rate, whatever their nu
   assert.ok(preheat.every((who) => bytesIn(who, 0, 60_000) > 0));
 });
 
+test("a task that becomes more urgent is served as such from then on, with what it waits for", () => {
+  const budget = new RateBudget(1_000_000);
+  const raised = asker(budget, "preheat");
+  const other = asker(budget, "normal");
+  run(budget, [raised, other], { untilMs: 20_000, at: new Map([[10_000, () => budget.setFlowPriority(raised.flow, "interactive")]]) });
+  assertWithin(bytesIn(raised, 0, 10_000), 10_000_000 / (PRIORITY_STEP + 1), 0.05);
+  assertWithin(bytesIn(raised, 10_000, 20_000), (10_000_000 * PRIORITY_STEP) / (PRIORITY_STEP + 1), 0.05);
+});
+
 test("what a higher priority leaves, the lower ones get", () => {
   const budget = new RateBudget(1_000_000);
   const some = asker(budget, "interactive", { thinkMs: 100 });

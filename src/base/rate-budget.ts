@@ -30,7 +30,7 @@ interface Request extends RateRequest {
 }
 
 class Flow implements RateFlow {
-  readonly priority: Priority;
+  priority: Priority;
   limitBytesPerSecond: number | undefined;
   waitedMs = Number.NEGATIVE_INFINITY;
   /** Its own pace allows the next grant from then on. */
@@ -89,6 +89,17 @@ export class RateBudget {
     return new Flow(priority);
   }
 
+  /** Gives the flow another priority, what waits in it included. */
+  setFlowPriority(flow: RateFlow, priority: Priority): void {
+    const own = flow as Flow;
+    if (own.priority === priority) return;
+    if (own.queue.length > 0) this.#leave(own);
+    own.priority = priority;
+    // Tags of one priority mean nothing in another.
+    own.tag = 0;
+    if (own.queue.length > 0) this.#enter(own);
+  }
+
   setFlowLimit(flow: RateFlow, bytesPerSecond: number | undefined, nowMs: number): void {
     const own = flow as Flow;
     own.freeMs = repaidMs(own.freeMs, own.limitBytesPerSecond, bytesPerSecond, nowMs);
@@ -113,13 +124,7 @@ export class RateBudget {
   request(flow: RateFlow, bytes: number, go: () => void, nowMs: number): RateRequest {
     const own = flow as Flow;
     const request: Request = { flow: own, bytes, go, askedMs: nowMs };
-    if (own.queue.length === 0) {
-      const among = this.#classOf(own);
-      // Who was away has saved nothing up.
-      if (among.flows.length === 0) among.tag = Math.max(among.tag, this.#virtual);
-      own.tag = Math.max(own.tag, among.virtual);
-      among.flows.push(own);
-    }
+    if (own.queue.length === 0) this.#enter(own);
     own.queue.push(request);
     this.#waitingCount++;
     return request;
@@ -180,11 +185,22 @@ export class RateBudget {
     return this.#classes[PRIORITIES.indexOf(priority)] as PriorityClass;
   }
 
-  #removed(flow: Flow): void {
-    this.#waitingCount--;
-    if (flow.queue.length > 0) return;
+  /** Who was away has saved nothing up. */
+  #enter(flow: Flow): void {
+    const among = this.#classOf(flow);
+    if (among.flows.length === 0) among.tag = Math.max(among.tag, this.#virtual);
+    flow.tag = Math.max(flow.tag, among.virtual);
+    among.flows.push(flow);
+  }
+
+  #leave(flow: Flow): void {
     const { flows } = this.#classOf(flow);
     flows.splice(flows.indexOf(flow), 1);
+  }
+
+  #removed(flow: Flow): void {
+    this.#waitingCount--;
+    if (flow.queue.length === 0) this.#leave(flow);
   }
 }
 

@@ -179,3 +179,9 @@ test("what cannot be meant is refused", () => {
 test("a header that is none is not repeated in the message: it may hold a password", () => {
   assert.throws(parse("http://o/f", "-H", "Bearer secret").job, (error: Error) => !error.message.includes("secret"));
 });
+
+test("a priority is one of three words", () => {
+  assert.equal(parse("http://o/f", "--priority", "preheat").job().source.priority, "preheat");
+  assert.equal(parse("http://o/f").job().source.priority, undefined);
+  assert.throws(() => parse("http://o/f", "--priority", "urgent"), { code: "USAGE" });
+});

@@ -1,6 +1,7 @@
 /** dfget's own flags: what one download is, in today's names and in those of Dragonfly 1.0 and 2. */
 import { Option, type Command } from "commander";
 import { AppError } from "../base/errors.ts";
+import { PRIORITIES, type Priority } from "../base/priority.ts";
 import { parseOriginUrl } from "../origin/origin-url.ts";
 import type { Source } from "../protocol/control-messages.ts";
 import type { Digest } from "../protocol/ids.ts";
@@ -34,6 +35,9 @@ export function addDfgetFlags(command: Command): void {
     .option("--force", "overwrite FILE")
     .option("--tag <TEXT>", "keeps downloads of one URL apart that must not share")
     .option("--application <TEXT>", "who downloads, likewise")
+    .addOption(
+      new Option("--priority <WORD>", "its share where a limit is shared: interactive (default), normal or preheat").choices(PRIORITIES),
+    )
     .option(
       "-f, --filter <a&b>",
       "query parameters of the URL that do not tell files apart, such as signatures",
@@ -119,6 +123,7 @@ export function dfgetJob(command: Command): DfgetJob {
       ...optional("tag", given.tag ?? given.identifier),
       ...optional("application", given.application ?? given.callsystem),
       ...optional("filteredQueryParameters", filterOf(given)),
+      ...optional("priority", given.priority),
     },
     output,
     digests,
@@ -144,6 +149,7 @@ interface GivenFlags {
   readonly identifier?: string;
   readonly application?: string;
   readonly callsystem?: string;
+  readonly priority?: Priority;
   readonly filter?: readonly string[];
   readonly filteredQueryParam?: readonly string[];
   readonly pattern?: string;

@@ -268,6 +268,7 @@ export class PeerNode implements ContentOpener {
       this.#kept.use(present, backToSource);
       this.#store.used(taskId);
       present.source = source;
+      present.task.raise(source.priority ?? "interactive");
       this.#connect(present, joined);
       return present;
     }

@@ -42,6 +42,8 @@ export interface PeerTask {
   sources(): ByteSources & { readonly cacheBytes: number };
   /** This task's own download limit, below the host's; undefined = none. Effective at once. */
   setDownloadLimit(bytesPerSecond: number | undefined): void;
+  /** Somebody wants the task who is as urgent as told. */
+  raise(priority: Priority): void;
   /** A limit made its download wait within the last second: it is slow because it is told to be. */
   isHeldBack(): boolean;
   release(): void;
@@ -237,12 +239,14 @@ export class Peer implements PeerService {
   async #open(taskId: TaskId, priority: Priority, open: () => Promise<StoredTask>): Promise<TaskSession> {
     const present = this.#sessions.get(taskId);
     if (present !== undefined) {
+      this.#raise(present, priority);
       present.holders++;
       return present;
     }
     const opening = this.#opening.get(taskId);
     if (opening !== undefined) {
       const session = await opening;
+      this.#raise(session, priority);
       session.holders++;
       return session;
     }
@@ -261,6 +265,12 @@ export class Peer implements PeerService {
     } finally {
       this.#opening.delete(taskId);
     }
+  }
+
+  /** Of several who want a task, the most urgent counts. */
+  #raise(session: TaskSession, priority: Priority): void {
+    this.#upload.raise(session.uploadFlow, priority);
+    this.#download.raise(session.downloadFlow, priority);
   }
 
   /** A task that a neighbour or a tool asks for; it stays open for a while after. */
@@ -319,6 +329,7 @@ export class Peer implements PeerService {
         this.#driver.feed({ type: "readerMoved", taskId: session.taskId, readerId, piece }),
       sources: () => session.sources(),
       setDownloadLimit: (bytesPerSecond) => this.#download.setFlowLimit(session.downloadFlow, bytesPerSecond),
+      raise: (priority) => this.#raise(session, priority),
       isHeldBack: () => this.#download.heldBack(session.downloadFlow, 1000),
       release: () => {
         if (released) return;

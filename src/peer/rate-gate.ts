@@ -1,6 +1,6 @@
 /** Drives a RateBudget: who has to wait is called back; one timer, and only while somebody waits. */
 import { AppError } from "../base/errors.ts";
-import type { Priority } from "../base/priority.ts";
+import { PRIORITIES, type Priority } from "../base/priority.ts";
 import { RateBudget, type RateFlow, type RateRequest } from "../base/rate-budget.ts";
 import { RecentRate } from "../base/recent-rate.ts";
 
@@ -47,6 +47,11 @@ export class RateGate {
   /** A task's place; the caller's to keep for as long as the task lives. */
   flow(priority: Priority): RateFlow {
     return this.#budget.flow(priority);
+  }
+
+  /** Makes the flow as urgent as told, if it is less. */
+  raise(flow: RateFlow, priority: Priority): void {
+    if (PRIORITIES.indexOf(priority) < PRIORITIES.indexOf(flow.priority)) this.#budget.setFlowPriority(flow, priority);
   }
 
   setFlowLimit(flow: RateFlow, bytesPerSecond: number | undefined): void {
