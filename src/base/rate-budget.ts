@@ -233,6 +233,6 @@ export const PRIORITY_STEP = 8;
 /** A hundred grants a second at most: 1 % of a second each, and a load that no machine notices. */
 const CHUNK_MS = 10;
 /** Together with a chunk below 5 % of a second. */
-const IDLE_CREDIT_MS = 20;
+const IDLE_CREDIT_MS = 30;
 /** A timer that comes later than this has cost rate: caught up, the next second would have too much. */
 const LATE_CREDIT_MS = 50;
