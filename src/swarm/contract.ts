@@ -139,7 +139,7 @@ export const DEFAULT_SWARM_CONFIG: SwarmConfig = {
   uploadCount: 3,
   candidateCount: 4,
   lookaheadCount: 1,
-  downloadCountMax: 5,
+  downloadCountMax: 8,
   verifyCountMax: 4,
   answerMs: 2_000,
   silenceMs: 500,
