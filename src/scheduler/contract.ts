@@ -124,8 +124,8 @@ export interface SchedulerConfig {
 }
 
 export const DEFAULT_SCHEDULER_CONFIG: SchedulerConfig = {
-  neighbourCount: 10,
-  neighbourCountMax: 16,
+  neighbourCount: 16,
+  neighbourCountMax: 24,
   seedNeighbourCountMax: 48,
   emptyTaskMs: 120_000,
   disconnectedPeerMs: 10_000,
