@@ -1,6 +1,8 @@
 /**
  * Drives the swarm's brain: frames, payload and disk become inputs; effects become frames, transfers and calls.
  * Never re-entrant: inputs that arise while effects run wait in a queue.
+ *
+ * Over 500 lines, because each input and effect of the brain meets its frame here, and they share the never-re-entrant queue.
  */
 import { PieceSet } from "../protocol/piece-set.ts";
 import type { PeerId, TaskId } from "../protocol/ids.ts";
