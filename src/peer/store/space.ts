@@ -74,6 +74,10 @@ export class StoreSpace {
   async assertRoom(bytes: number): Promise<void> {
     await this.#refreshFreeBytes();
     for (let hasAsked = false; ; hasAsked = true) {
+      if (this.#missing(bytes).missingBytes <= this.#deps.evictableBytes()) return;
+      // Nobody is refused by what was true a moment ago: room may have been made by hand.
+      this.#freeReadAtMs = -Infinity;
+      await this.#refreshFreeBytes();
       const { missingBytes, reason } = this.#missing(bytes);
       if (missingBytes <= this.#deps.evictableBytes()) return;
       if (hasAsked || !(await this.#deps.letGo())) throw this.#refuse(bytes, reason);
@@ -101,7 +105,8 @@ export class StoreSpace {
       // Nothing is evicted in vain.
       const isPossible = missingBytes <= this.#deps.evictableBytes();
       if (!isPossible || !(await this.#deps.evictOne(reason))) {
-        if (hasAsked || !(await this.#deps.letGo())) throw this.#refuse(bytes, reason);
+        // As above: once more by what is true now.
+        if (hasAsked || (!(await this.#deps.letGo()) && this.#freeReadAtMs === this.#deps.nowMs())) throw this.#refuse(bytes, reason);
         hasAsked = true;
       }
       this.#freeReadAtMs = -Infinity;

@@ -108,7 +108,7 @@ export async function shakeHands(
 }
 
 export function upgradeRequest(kind: "link" | "control"): string {
-  return `GET /v1/${kind} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: dragonfly-${kind}/1\r\n\r\n`;
+  return `GET /v1/${kind} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: dragonfly-${kind}/${kind === "link" ? 2 : 1}\r\n\r\n`;
 }
 
 /** @param claimedBytes what the frame says of its length, when that is not the truth */
