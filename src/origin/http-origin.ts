@@ -203,16 +203,16 @@ export class HttpOrigin implements Origin {
     throw this.#statusError(answer, request);
   }
 
-  #ask(
+  async #ask(
     method: "HEAD" | "GET",
     { url, headers }: OriginRequest,
     conditions: Readonly<Record<string, string>>,
     signal: AbortSignal,
   ): Promise<Answer> {
-    this.#busy.check(parseOriginUrl(url), headers["authorization"]);
+    await this.#busy.pass(parseOriginUrl(url), headers["authorization"], signal);
     const callerHeaders = { "user-agent": this.#userAgent, ...headers };
     const ownHeaders = { "accept-encoding": "identity", ...conditions };
-    return exchange(this.#deps, { method, url, callerHeaders, ownHeaders, signal });
+    return await exchange(this.#deps, { method, url, callerHeaders, ownHeaders, signal });
   }
 
   #statusError(answer: Answer, { url, headers }: OriginRequest): AppError {
