@@ -24,8 +24,7 @@ const DATA_FRAME_HEADER_BYTES = FRAME_HEADER_BYTES + DATA_HEADER_BYTES;
 
 /**
  * Blocks grow while they leave within FAST_MS and shrink when they take longer than SLOW_MS; the kernel may hold half a block
- * unsent. So on slow links answers wait behind 32 KiB, and on fast ones a wake-up moves half a MiB. In the lab at 50 Mbit/s a
- * fixed 128 KiB cost a fifth of the efficiency: answers came after more than the time of a piece.
+ * unsent. So on slow links answers wait behind 32 KiB, and on fast ones a wake-up moves half a MiB.
  */
 const BLOCK_BYTES_MIN = 64 * 1024;
 const BLOCK_FAST_MS = 2;

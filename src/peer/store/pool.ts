@@ -139,7 +139,6 @@ export class StorePool implements StoreRunner {
 
 /**
  * BLAKE3 and write of 256 KiB take 0.1 ms into the page cache; a trip to a thread and back costs both threads' wake-ups.
- * On the 16 hosts of the lab, which share two cores, it was a tenth of all CPU.
  */
 const OWN_BYTES_MAX = 256 * 1024;
 /** A write that takes longer waits for the disk itself (dirty pages throttled): the event loop must not, for a while. */
