@@ -1,40 +1,18 @@
 /**
  * Drives the swarm's brain: frames, payload and disk become inputs; effects become frames, transfers and calls.
  * Never re-entrant: inputs that arise while effects run wait in a queue.
- *
- * Over 500 lines, because each input and effect of the brain meets its frame here, and they share the never-re-entrant queue.
  */
 import { PieceSet } from "../protocol/piece-set.ts";
 import type { PeerId, TaskId } from "../protocol/ids.ts";
 import type { LinkFrame } from "../protocol/link-frames.ts";
 import { DEFAULT_SWARM_CONFIG, type Priority, Swarm, type SwarmConfig, type SwarmEffect, type SwarmInput, type SwarmSnapshot } from "../swarm/index.ts";
-import { AppError, toAppError } from "../base/errors.ts";
+import { toAppError } from "../base/errors.ts";
 import type { Link } from "./link/link.ts";
 import type { LinkTable } from "./link/link-table.ts";
-import { ReceiveBuffers } from "./link/receive-buffers.ts";
 import type { Logger } from "pino";
 import { Admissions } from "./admissions.ts";
+import { PieceArrivals, type PieceCounters } from "./piece-arrivals.ts";
 import type { TaskSession } from "./task-session.ts";
-
-/** A piece on its way in: where its bytes go. */
-interface Arrival {
-  readonly session: TaskSession;
-  /** Undefined until the proof has come: an agreed piece that waits its turn takes no memory. */
-  bytes: Uint8Array | undefined;
-  filled: number;
-  /** Received, but not told to the brain yet. */
-  untoldBytes: number;
-  toldMs: number;
-  /** A payload frame is being copied in right now. */
-  writing: boolean;
-}
-
-/** The brain hears of progress in steps of this, not with every read: on a slow link a read is one packet. */
-const PROGRESS_BYTES = 64 * 1024;
-const PROGRESS_MS = 100;
-
-/** What a full disk cannot take is not sent to it again and again. */
-const REFUSE_MS = 5_000;
 
 export interface SwarmDriverDeps {
   readonly links: LinkTable;
@@ -57,9 +35,7 @@ export interface SwarmDriverDeps {
 export class SwarmDriver {
   readonly #deps: SwarmDriverDeps;
   readonly #swarm: Swarm;
-  readonly #buffers = new ReceiveBuffers();
-  /** By link, then by the sender's channel and the piece. */
-  readonly #arrivals = new Map<Link, Map<number, Arrival>>();
+  readonly #arrivals: PieceArrivals;
   /** Pieces to be sent that are being read back first. */
   readonly #checking = new Map<string, Promise<unknown>>();
   readonly #queue: SwarmInput[] = [];
@@ -72,16 +48,24 @@ export class SwarmDriver {
   });
   /** Own `have` as last told in a join, until the other side has joined too. */
   readonly #toldHave = new Map<string, PieceSet>();
-  readonly counters = { uploadedBytes: 0, downloadedBytes: 0, wastedBytes: 0, rejectedPieces: 0, forgedProofs: 0 };
+  readonly counters: PieceCounters = { uploadedBytes: 0, downloadedBytes: 0, wastedBytes: 0, rejectedPieces: 0, forgedProofs: 0 };
 
   constructor(deps: SwarmDriverDeps) {
     this.#deps = deps;
     this.#swarm = new Swarm({ ...DEFAULT_SWARM_CONFIG, ...deps.swarm }, deps.seed);
+    this.#arrivals = new PieceArrivals({
+      nowMs: deps.nowMs,
+      log: deps.log,
+      counters: this.counters,
+      isSeed: deps.isSeed,
+      feed: (input) => this.feed(input),
+      stored: (session, piece) => this.storedPiece(session, piece),
+    });
   }
 
   /** Memory taken by pieces that are being received or verified. */
   get receivingBytes(): number {
-    return this.#buffers.usedBytes;
+    return this.#arrivals.usedBytes;
   }
 
   snapshot(): SwarmSnapshot {
@@ -116,13 +100,7 @@ export class SwarmDriver {
     const { taskId } = session;
     this.feed({ type: "taskClosed", taskId });
     for (const link of this.#deps.links) this.#leave(link, taskId, true);
-    for (const arrivals of this.#arrivals.values()) {
-      for (const [key, arrival] of arrivals) {
-        if (arrival.session !== session) continue;
-        arrivals.delete(key);
-        this.#release(arrival);
-      }
-    }
+    this.#arrivals.taskClosed(session);
   }
 
   /** Takes part in the task on this link no longer: nothing more of it is sent from here. */
@@ -152,11 +130,7 @@ export class SwarmDriver {
   }
 
   linkClosed(link: Link): void {
-    for (const arrival of this.#arrivals.get(link)?.values() ?? []) {
-      arrival.writing = false;
-      this.#release(arrival);
-    }
-    this.#arrivals.delete(link);
+    this.#arrivals.linkClosed(link);
     this.#admissions.endLink(link.linkId);
     for (const key of this.#toldHave.keys()) if (key.startsWith(`${link.linkId}/`)) this.#toldHave.delete(key);
     for (const key of this.#checking.keys()) if (key.startsWith(`${link.linkId}/`)) this.#checking.delete(key);
@@ -245,7 +219,7 @@ export class SwarmDriver {
       case "want":
         return this.feed({ type: "remoteWants", linkId, taskId, pieces: frame.pieces.slice(0, 64) });
       case "withdraw":
-        this.#dropArrival(link, taskId, frame.piece);
+        this.#arrivals.drop(link, taskId, frame.piece);
         return this.feed({ type: "receiveCancelled", linkId, taskId, piece: frame.piece });
       case "length": {
         const session = this.#deps.session(taskId);
@@ -260,7 +234,7 @@ export class SwarmDriver {
       case "offer":
         return this.feed({ type: "offered", linkId, taskId, pieces: frame.pieces });
       case "proof":
-        return this.#proven(link, frame);
+        return this.#arrivals.proven(link, frame);
       case "ticket": {
         const session = this.#deps.session(taskId);
         if (session === undefined || !this.#admits(link, session, frame.ticket)) return;
@@ -333,111 +307,12 @@ export class SwarmDriver {
     this.feed({ type: "remoteJoined", linkId: link.linkId, taskId, have, seed, receives });
   }
 
-  #accept(link: Link, session: TaskSession, channel: number, piece: number): void {
-    const isFull = session.refusesUntilMs > this.#deps.nowMs();
-    if (isFull || !this.#buffers.hasRoom) {
-      link.send({ type: "decline", channel, piece, reason: isFull ? "unwanted" : "busy" });
-      return this.feed({ type: "receiveCancelled", linkId: link.linkId, taskId: session.taskId, piece });
-    }
-    const arrivals = this.#arrivals.get(link) ?? new Map<number, Arrival>();
-    this.#arrivals.set(link, arrivals);
-    const toldMs = this.#deps.nowMs();
-    arrivals.set(arrivalKey(channel, piece), { session, bytes: undefined, filled: 0, untoldBytes: 0, toldMs, writing: false });
-    link.send({ type: "accept", channel, piece });
-  }
-
-  /** What the supernode signed of a piece that was accepted; only then is there a place for its bytes. */
-  #proven(link: Link, proof: Extract<LinkFrame, { type: "proof" }>): void {
-    const { channel, piece, lengthBytes, digest, signature } = proof;
-    const arrivals = this.#arrivals.get(link);
-    const arrival = arrivals?.get(arrivalKey(channel, piece));
-    if (arrivals === undefined || arrival === undefined || arrival.bytes !== undefined) return;
-    const { session } = arrival;
-    const { taskId } = session;
-    const known = session.proofs.get(piece);
-    const isGood =
-      session.fits(piece, lengthBytes) &&
-      ((known !== undefined && Buffer.from(known.digest).equals(digest)) ||
-        session.verifier.verifyPiece(taskId, piece, lengthBytes, digest, signature));
-    if (isGood) {
-      if (known === undefined) session.proofs.set(piece, { digest, signature });
-      arrival.bytes = this.#buffers.take(lengthBytes);
-      return;
-    }
-    arrivals.delete(arrivalKey(channel, piece));
-    this.counters.forgedProofs++;
-    this.#deps.log.warn({ taskId, peerId: link.peerId, piece }, "a piece's proof is forged");
-    this.feed({ type: "pieceRejected", taskId, piece, linkId: link.linkId });
-  }
-
-  #release(arrival: Arrival): void {
-    if (arrival.bytes !== undefined) this.#buffers.release(arrival.bytes, !arrival.writing);
-  }
-
   payloadTarget(link: Link, channel: number, piece: number, offset: number, length: number): Uint8Array | undefined {
-    const arrival = this.#arrivals.get(link)?.get(arrivalKey(channel, piece));
-    if (arrival?.bytes === undefined || arrival.filled !== offset || offset + length > arrival.bytes.length) return undefined;
-    arrival.writing = true;
-    return arrival.bytes.subarray(offset, offset + length);
+    return this.#arrivals.payloadTarget(link, channel, piece, offset, length);
   }
 
   payload(link: Link, channel: number, piece: number, bytes: number, ended: boolean): void {
-    this.counters.downloadedBytes += bytes;
-    const arrivals = this.#arrivals.get(link);
-    const key = arrivalKey(channel, piece);
-    const arrival = arrivals?.get(key);
-    if (arrivals === undefined || arrival === undefined || !arrival.writing) {
-      this.counters.wastedBytes += bytes;
-      return;
-    }
-    arrival.filled += bytes;
-    arrival.untoldBytes += bytes;
-    if (ended) arrival.writing = false;
-    const { linkId } = link;
-    const { taskId } = arrival.session;
-    const nowMs = this.#deps.nowMs();
-    if (ended || arrival.untoldBytes >= PROGRESS_BYTES || nowMs - arrival.toldMs >= PROGRESS_MS) {
-      this.feed({ type: "receiveProgressed", linkId, taskId, piece, bytes: arrival.untoldBytes });
-      arrival.toldMs = nowMs;
-      arrival.untoldBytes = 0;
-    }
-    if (ended && arrival.filled === arrival.bytes?.length && arrivals.delete(key)) {
-      this.feed({ type: "receiveFinished", linkId, taskId, piece });
-      void this.#store(link, arrival.session, arrival.bytes, piece);
-    }
-  }
-
-  async #store(link: Link, session: TaskSession, bytes: Uint8Array, piece: number): Promise<void> {
-    const { taskId } = session;
-    const proof = session.proofs.get(piece);
-    try {
-      if (session.stored.have.has(piece) || proof === undefined) {
-        // Its twin was faster.
-        this.counters.wastedBytes += bytes.length;
-        this.feed({ type: "pieceStored", taskId, piece });
-        return;
-      }
-      const outcome = await session.stored.storeVerified(piece, bytes, proof);
-      if (outcome === "stored") {
-        session.proofs.delete(piece);
-        const seed = link.peerId !== undefined && this.#deps.isSeed(link.peerId);
-        session.count(seed ? "seedBytes" : "peerBytes", bytes.length);
-        this.storedPiece(session, piece);
-      } else {
-        this.counters.rejectedPieces++;
-        this.#deps.log.warn({ taskId, peerId: link.peerId, piece }, "a piece is not what its digest says");
-        this.feed({ type: "pieceRejected", taskId, piece, linkId: link.linkId });
-      }
-    } catch (thrown) {
-      const error = toAppError(thrown, "DISK_FAILED");
-      session.failure ??= new AppError(error.code, error.message, { cause: thrown });
-      session.refusesUntilMs = this.#deps.nowMs() + REFUSE_MS;
-      this.#deps.log.warn({ taskId, piece, error: error.message }, "a piece cannot be stored");
-      this.feed({ type: "pieceLost", taskId, piece });
-      session.wake();
-    } finally {
-      this.#buffers.release(bytes, true);
-    }
+    this.#arrivals.payload(link, channel, piece, bytes, ended);
   }
 
   /** Tells everybody who should know that the piece is here. */
@@ -456,18 +331,6 @@ export class SwarmDriver {
     session.wake();
   }
 
-  #dropArrival(link: Link, taskId: TaskId, piece: number): void {
-    const channel = link.remoteChannel(taskId);
-    const arrivals = this.#arrivals.get(link);
-    if (channel === undefined || arrivals === undefined) return;
-    const key = arrivalKey(channel, piece);
-    const arrival = arrivals.get(key);
-    if (arrival === undefined) return;
-    arrivals.delete(key);
-    this.counters.wastedBytes += arrival.filled;
-    this.#release(arrival);
-  }
-
   #execute(effect: SwarmEffect): void {
     if (effect.type === "needNeighbours") return this.#deps.needNeighbours(effect.taskId, effect.useless);
     const link = this.#deps.links.byId(effect.linkId);
@@ -480,7 +343,7 @@ export class SwarmDriver {
       if (link.peerId !== undefined) this.#deps.accuse(taskId, link.peerId, effect.piece);
       return;
     }
-    if (effect.type === "cancelReceive") this.#dropArrival(link, taskId, effect.piece);
+    if (effect.type === "cancelReceive") this.#arrivals.drop(link, taskId, effect.piece);
     const session = this.#deps.session(taskId);
     const own = link.ownChannel(taskId);
     const remote = link.remoteChannel(taskId);
@@ -495,7 +358,7 @@ export class SwarmDriver {
       case "sendOffer":
         return link.send({ type: "offer", channel: own, pieces: effect.pieces });
       case "sendAccept":
-        return this.#accept(link, session, remote, effect.piece);
+        return this.#arrivals.accept(link, session, remote, effect.piece);
       case "sendDecline":
         return link.send({ type: "decline", channel: remote, piece: effect.piece, reason: effect.reason });
       case "cancelReceive":
@@ -597,11 +460,6 @@ function sendLost(link: Link, channel: number, pieces: readonly number[]): void 
 }
 
 const LOST_COUNT_MAX = 65_536;
-
-/** Channel and piece in one number: a piece index has 24 bits, a channel 32; safe below 2⁵³ for channels below 2²⁹. */
-function arrivalKey(channel: number, piece: number): number {
-  return channel * 2 ** 24 + piece;
-}
 
 function keyOf(link: Link, taskId: TaskId): string {
   return `${link.linkId}/${taskId}`;

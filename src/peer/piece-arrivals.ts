@@ -1,0 +1,208 @@
+/** Pieces on their way in: a place for each once its proof has come, then digest and disk. */
+import type { Logger } from "pino";
+import { AppError, toAppError } from "../base/errors.ts";
+import type { PeerId, TaskId } from "../protocol/ids.ts";
+import type { LinkFrame } from "../protocol/link-frames.ts";
+import type { SwarmInput } from "../swarm/index.ts";
+import type { Link } from "./link/link.ts";
+import { ReceiveBuffers } from "./link/receive-buffers.ts";
+import type { TaskSession } from "./task-session.ts";
+
+/** A piece on its way in: where its bytes go. */
+interface Arrival {
+  readonly session: TaskSession;
+  /** Undefined until the proof has come: an agreed piece that waits its turn takes no memory. */
+  bytes: Uint8Array | undefined;
+  filled: number;
+  /** Received, but not told to the brain yet. */
+  untoldBytes: number;
+  toldMs: number;
+  /** A payload frame is being copied in right now. */
+  writing: boolean;
+}
+
+/** The brain hears of progress in steps of this, not with every read: on a slow link a read is one packet. */
+const PROGRESS_BYTES = 64 * 1024;
+const PROGRESS_MS = 100;
+
+/** What a full disk cannot take is not sent to it again and again. */
+const REFUSE_MS = 5_000;
+
+/** What moved, and what was worth nothing, since the start. */
+export interface PieceCounters {
+  uploadedBytes: number;
+  downloadedBytes: number;
+  wastedBytes: number;
+  rejectedPieces: number;
+  forgedProofs: number;
+}
+
+export interface PieceArrivalsDeps {
+  readonly nowMs: () => number;
+  readonly log: Pick<Logger, "warn">;
+  /** The owner's; counted up here. */
+  readonly counters: PieceCounters;
+  readonly isSeed: (peerId: PeerId) => boolean;
+  readonly feed: (input: SwarmInput) => void;
+  /** A piece is verified and on disk. */
+  readonly stored: (session: TaskSession, piece: number) => void;
+}
+
+export class PieceArrivals {
+  readonly #deps: PieceArrivalsDeps;
+  readonly #buffers = new ReceiveBuffers();
+  /** By link, then by the sender's channel and the piece. */
+  readonly #arrivals = new Map<Link, Map<number, Arrival>>();
+
+  constructor(deps: PieceArrivalsDeps) {
+    this.#deps = deps;
+  }
+
+  /** Memory taken by pieces that are being received or verified. */
+  get usedBytes(): number {
+    return this.#buffers.usedBytes;
+  }
+
+  linkClosed(link: Link): void {
+    for (const arrival of this.#arrivals.get(link)?.values() ?? []) {
+      arrival.writing = false;
+      this.#release(arrival);
+    }
+    this.#arrivals.delete(link);
+  }
+
+  taskClosed(session: TaskSession): void {
+    for (const arrivals of this.#arrivals.values()) {
+      for (const [key, arrival] of arrivals) {
+        if (arrival.session !== session) continue;
+        arrivals.delete(key);
+        this.#release(arrival);
+      }
+    }
+  }
+
+  accept(link: Link, session: TaskSession, channel: number, piece: number): void {
+    const isFull = session.refusesUntilMs > this.#deps.nowMs();
+    if (isFull || !this.#buffers.hasRoom) {
+      link.send({ type: "decline", channel, piece, reason: isFull ? "unwanted" : "busy" });
+      return this.#deps.feed({ type: "receiveCancelled", linkId: link.linkId, taskId: session.taskId, piece });
+    }
+    const arrivals = this.#arrivals.get(link) ?? new Map<number, Arrival>();
+    this.#arrivals.set(link, arrivals);
+    const toldMs = this.#deps.nowMs();
+    arrivals.set(arrivalKey(channel, piece), { session, bytes: undefined, filled: 0, untoldBytes: 0, toldMs, writing: false });
+    link.send({ type: "accept", channel, piece });
+  }
+
+  /** What the supernode signed of a piece that was accepted; only then is there a place for its bytes. */
+  proven(link: Link, proof: Extract<LinkFrame, { type: "proof" }>): void {
+    const { channel, piece, lengthBytes, digest, signature } = proof;
+    const arrivals = this.#arrivals.get(link);
+    const arrival = arrivals?.get(arrivalKey(channel, piece));
+    if (arrivals === undefined || arrival === undefined || arrival.bytes !== undefined) return;
+    const { session } = arrival;
+    const { taskId } = session;
+    const known = session.proofs.get(piece);
+    const isGood =
+      session.fits(piece, lengthBytes) &&
+      ((known !== undefined && Buffer.from(known.digest).equals(digest)) ||
+        session.verifier.verifyPiece(taskId, piece, lengthBytes, digest, signature));
+    if (isGood) {
+      if (known === undefined) session.proofs.set(piece, { digest, signature });
+      arrival.bytes = this.#buffers.take(lengthBytes);
+      return;
+    }
+    arrivals.delete(arrivalKey(channel, piece));
+    this.#deps.counters.forgedProofs++;
+    this.#deps.log.warn({ taskId, peerId: link.peerId, piece }, "a piece's proof is forged");
+    this.#deps.feed({ type: "pieceRejected", taskId, piece, linkId: link.linkId });
+  }
+
+  #release(arrival: Arrival): void {
+    if (arrival.bytes !== undefined) this.#buffers.release(arrival.bytes, !arrival.writing);
+  }
+
+  payloadTarget(link: Link, channel: number, piece: number, offset: number, length: number): Uint8Array | undefined {
+    const arrival = this.#arrivals.get(link)?.get(arrivalKey(channel, piece));
+    if (arrival?.bytes === undefined || arrival.filled !== offset || offset + length > arrival.bytes.length) return undefined;
+    arrival.writing = true;
+    return arrival.bytes.subarray(offset, offset + length);
+  }
+
+  payload(link: Link, channel: number, piece: number, bytes: number, ended: boolean): void {
+    this.#deps.counters.downloadedBytes += bytes;
+    const arrivals = this.#arrivals.get(link);
+    const key = arrivalKey(channel, piece);
+    const arrival = arrivals?.get(key);
+    if (arrivals === undefined || arrival === undefined || !arrival.writing) {
+      this.#deps.counters.wastedBytes += bytes;
+      return;
+    }
+    arrival.filled += bytes;
+    arrival.untoldBytes += bytes;
+    if (ended) arrival.writing = false;
+    const { linkId } = link;
+    const { taskId } = arrival.session;
+    const nowMs = this.#deps.nowMs();
+    if (ended || arrival.untoldBytes >= PROGRESS_BYTES || nowMs - arrival.toldMs >= PROGRESS_MS) {
+      this.#deps.feed({ type: "receiveProgressed", linkId, taskId, piece, bytes: arrival.untoldBytes });
+      arrival.toldMs = nowMs;
+      arrival.untoldBytes = 0;
+    }
+    if (ended && arrival.filled === arrival.bytes?.length && arrivals.delete(key)) {
+      this.#deps.feed({ type: "receiveFinished", linkId, taskId, piece });
+      void this.#store(link, arrival.session, arrival.bytes, piece);
+    }
+  }
+
+  async #store(link: Link, session: TaskSession, bytes: Uint8Array, piece: number): Promise<void> {
+    const { taskId } = session;
+    const proof = session.proofs.get(piece);
+    try {
+      if (session.stored.have.has(piece) || proof === undefined) {
+        // Its twin was faster.
+        this.#deps.counters.wastedBytes += bytes.length;
+        this.#deps.feed({ type: "pieceStored", taskId, piece });
+        return;
+      }
+      const outcome = await session.stored.storeVerified(piece, bytes, proof);
+      if (outcome === "stored") {
+        session.proofs.delete(piece);
+        const seed = link.peerId !== undefined && this.#deps.isSeed(link.peerId);
+        session.count(seed ? "seedBytes" : "peerBytes", bytes.length);
+        this.#deps.stored(session, piece);
+      } else {
+        this.#deps.counters.rejectedPieces++;
+        this.#deps.log.warn({ taskId, peerId: link.peerId, piece }, "a piece is not what its digest says");
+        this.#deps.feed({ type: "pieceRejected", taskId, piece, linkId: link.linkId });
+      }
+    } catch (thrown) {
+      const error = toAppError(thrown, "DISK_FAILED");
+      session.failure ??= new AppError(error.code, error.message, { cause: thrown });
+      session.refusesUntilMs = this.#deps.nowMs() + REFUSE_MS;
+      this.#deps.log.warn({ taskId, piece, error: error.message }, "a piece cannot be stored");
+      this.#deps.feed({ type: "pieceLost", taskId, piece });
+      session.wake();
+    } finally {
+      this.#buffers.release(bytes, true);
+    }
+  }
+
+  /** The transfer was given up: what came of it is worth nothing. */
+  drop(link: Link, taskId: TaskId, piece: number): void {
+    const channel = link.remoteChannel(taskId);
+    const arrivals = this.#arrivals.get(link);
+    if (channel === undefined || arrivals === undefined) return;
+    const key = arrivalKey(channel, piece);
+    const arrival = arrivals.get(key);
+    if (arrival === undefined) return;
+    arrivals.delete(key);
+    this.#deps.counters.wastedBytes += arrival.filled;
+    this.#release(arrival);
+  }
+}
+
+/** Channel and piece in one number: a piece index has 24 bits, a channel 32; safe below 2⁵³ for channels below 2²⁹. */
+function arrivalKey(channel: number, piece: number): number {
+  return channel * 2 ** 24 + piece;
+}
