@@ -100,6 +100,9 @@ export class Peer implements PeerService {
   readonly #seeds = new Set<PeerId>();
   readonly #upload: RateGate;
   readonly #download: RateGate;
+  /** Neighbours that could not be dialled, of whom the supernode is still to be told. */
+  readonly #gone = new Map<TaskId, PeerId[]>();
+  #goneTimer: NodeJS.Timeout | undefined;
   /** For what belongs to no task that is open here. */
   readonly #strayDownload: RateFlow;
 
@@ -224,6 +227,7 @@ export class Peer implements PeerService {
   async close(): Promise<void> {
     this.#links.close();
     this.#driver.close();
+    clearTimeout(this.#goneTimer);
     for (const session of this.#sessions.values()) session.release();
     this.#sessions.clear();
     this.#upload.close();
@@ -351,10 +355,21 @@ export class Peer implements PeerService {
     this.#options.log.debug({ peerId, why }, "a neighbour cannot be reached");
     for (const session of this.#sessions.values()) {
       if (!session.neighbours.delete(peerId)) continue;
-      this.#options.needNeighbours?.(session.taskId, [peerId]);
+      const gathered = this.#gone.get(session.taskId);
+      if (gathered !== undefined) gathered.push(peerId);
+      else this.#gone.set(session.taskId, [peerId]);
     }
+    if (this.#gone.size > 0) this.#goneTimer ??= setTimeout(() => this.#tellGone(), GATHER_GONE_MS).unref();
+  }
+
+  #tellGone(): void {
+    this.#goneTimer = undefined;
+    for (const [taskId, gone] of this.#gone) this.#options.needNeighbours?.(taskId, gone);
+    this.#gone.clear();
   }
 }
 
+/** Where one host is gone, others often are: one message for all of them. */
+const GATHER_GONE_MS = 50;
 /** A task opened because somebody asked for its pieces stays open this long. */
 const SERVED_TASK_MS = 60_000;

@@ -27,7 +27,7 @@ interface Site {
   close(): Promise<void>;
 }
 
-async function startSite(t: TestContext, token: string | undefined = "token", port = 0): Promise<Site> {
+async function startSite(t: TestContext, token: string | undefined = "token", port = 0, connectionCountMax = 100): Promise<Site> {
   const peers = new PeerTable(() => performance.now());
   const messages: PeerMessage[] = [];
   const events: string[] = [];
@@ -38,6 +38,7 @@ async function startSite(t: TestContext, token: string | undefined = "token", po
     peers,
     log: silentLog,
     handshakeMs: 300,
+    connectionCountMax,
     onConnected: ({ peerId }) => events.push(`+${peerId}`),
     onDisconnected: ({ peerId }) => events.push(`-${peerId}`),
     onMessage: (peer, message) => {
@@ -347,4 +348,18 @@ test("registered peers that break the rules lose their connection", async (t) =>
     await lost;
     client.close();
   }
+});
+
+test("a supernode that is full says so, and takes the next one when there is room", async (t) => {
+  const site = await startSite(t, "token", 0, 1);
+  const first = startClient(t, [site.port]);
+  await first.registered;
+  const second = startClient(t, [site.port], { peerId: "host-2" as PeerId });
+  await assert.rejects(joinWith(second.client), (error: AppError) => {
+    assert.equal(error.code, "SUPERNODE_UNREACHABLE");
+    assert.match(error.message, /takes no more peers/);
+    return true;
+  });
+  first.client.close();
+  await second.registered;
 });

@@ -34,6 +34,8 @@ export interface ControlServerDeps {
   readonly onDisconnected: (peer: ConnectedPeer) => void;
   /** May throw AppError: the connection ends. */
   readonly onMessage: (peer: ConnectedPeer, message: PeerMessage) => void;
+  /** Control connections at a time. */
+  readonly connectionCountMax: number;
   /** From the upgrade to `register`. Default 5,000. */
   readonly handshakeMs?: number;
 }
@@ -42,6 +44,8 @@ export class ControlServer {
   readonly #deps: ControlServerDeps;
   readonly #channels = new Set<ControlChannel>();
   #isClosed = false;
+  /** One line in the log when it begins, not one per peer. */
+  #isFullTold = false;
 
   constructor(deps: ControlServerDeps) {
     this.#deps = deps;
@@ -53,7 +57,7 @@ export class ControlServer {
     socket.on("error", () => undefined);
     if (request.headers.upgrade !== CONTROL_PROTOCOL) {
       socket.end(`HTTP/1.1 426 Upgrade Required\r\nUpgrade: ${CONTROL_PROTOCOL}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
-    } else if (this.#isClosed || this.#channels.size >= CONNECTION_COUNT_MAX) {
+    } else if (this.#isClosed || this.#isFull()) {
       socket.end("HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
     } else {
       socket.write(`HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: ${CONTROL_PROTOCOL}\r\n\r\n`);
@@ -66,6 +70,17 @@ export class ControlServer {
   close(): void {
     this.#isClosed = true;
     for (const channel of this.#channels) channel.close();
+  }
+
+  #isFull(): boolean {
+    const { connectionCountMax, log } = this.#deps;
+    if (this.#channels.size < connectionCountMax) {
+      this.#isFullTold &&= this.#channels.size > connectionCountMax * 0.9;
+      return false;
+    }
+    if (!this.#isFullTold) log.warn({ connectionCountMax }, "no more peers are taken: this many are connected; a higher limit of open files (LimitNOFILE, ulimit -n) lets up to 20,000 in");
+    this.#isFullTold = true;
+    return true;
   }
 
   #accept(socket: Socket, head: Buffer): void {
@@ -138,5 +153,3 @@ export class ControlServer {
 
 /** A handshake step and a registration are far smaller. */
 const STRANGER_FRAME_BYTES_MAX = 64 * 1024;
-/** Ten thousand peers, and as many that are about to be found dead. */
-const CONNECTION_COUNT_MAX = 20_000;

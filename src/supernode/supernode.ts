@@ -23,6 +23,7 @@ import { ApiViews } from "./api/api-views.ts";
 import { BufferPool } from "./cache/buffer-pool.ts";
 import type { SupernodeConfig } from "./config.ts";
 import { ControlServer } from "./control-server.ts";
+import { descriptorLimit, PEER_COUNT_MAX, peerCountWithin } from "./descriptor-limit.ts";
 import { createHttpApi } from "./api/http-api.ts";
 import { SupernodeMetrics } from "./metrics.ts";
 import { OriginMeter } from "./cache/origin-meter.ts";
@@ -231,6 +232,7 @@ async function compose(
     publicKey: key.publicKey,
     peers,
     log,
+    connectionCountMax: peerCountMax(log),
     onConnected: (connected) => effects.peerConnected(connected),
     onDisconnected: (gone) => effects.peerDisconnected(gone),
     onMessage: (from, message) => effects.peerSaid(from, message),
@@ -296,6 +298,13 @@ async function compose(
       log.info("supernode is down");
     },
   };
+}
+
+function peerCountMax(log: Logger): number {
+  const openFileCountMax = descriptorLimit();
+  const count = peerCountWithin(openFileCountMax);
+  if (count < PEER_COUNT_MAX / 2) log.warn({ openFileCountMax }, `at most ${count} peers can be connected: raise the limit of open files (LimitNOFILE, ulimit -n)`);
+  return count;
 }
 
 /** Peers read on where the seed was slow; it keeps what they bring, and goes on itself when nobody is there. */

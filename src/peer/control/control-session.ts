@@ -81,8 +81,12 @@ function upgrade(
     asked.on("upgrade", (_response, socket: Socket, head) => resolve({ socket, head }));
     asked.on("response", (response) => {
       response.destroy();
-      const message = `${supernode.host}:${supernode.port} answered ${response.statusCode}; is it a supernode of this version?`;
-      reject(new AppError("PROTOCOL_VIOLATION", message));
+      const { host, port } = supernode;
+      const isBusy = response.statusCode === 503;
+      const message = isBusy
+        ? `the supernode ${host}:${port} takes no more peers now; its log says why`
+        : `${host}:${port} answered ${response.statusCode}; is it a supernode of this version?`;
+      reject(new AppError(isBusy ? "SUPERNODE_UNREACHABLE" : "PROTOCOL_VIOLATION", message));
     });
     asked.on("error", reject);
     asked.end();

@@ -1,6 +1,6 @@
 /** Who shares what: places that hold the content do, places that only say so do not. */
 import assert from "node:assert/strict";
-import { createHash, randomBytes, randomInt } from "node:crypto";
+import { createHash, createSecretKey, randomBytes, randomInt } from "node:crypto";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -17,7 +17,7 @@ import { identifySource } from "./task-identity.ts";
 import { VersionMemory } from "./version-memory.ts";
 
 const key = SigningKey.generate();
-const secret = new Uint8Array(32);
+const secret = createSecretKey(new Uint8Array(32));
 const WEEK_MS = 7 * 24 * 3_600_000;
 
 /** Servers by host, one content, and whoever says that he has it. */

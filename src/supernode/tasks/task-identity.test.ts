@@ -1,10 +1,11 @@
+import { createSecretKey } from "node:crypto";
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { OriginInfo } from "../../origin/origin.ts";
 import type { Source } from "../../protocol/control-messages.ts";
 import { identifySource, versionTaskId } from "./task-identity.ts";
 
-const secret = new Uint8Array(32).fill(1);
+const secret = createSecretKey(new Uint8Array(32).fill(1));
 const hex = "ab".repeat(32);
 const info: OriginInfo = {
   lengthBytes: 1000,
@@ -121,7 +122,7 @@ test("what is shown of a source holds no secret, and what is stored is not its h
   const source = { url: "http://user:pass@h/f?X-Amz-Signature=s", headers: { authorization: "Bearer s3cret" } };
   const identity = identifySource(source, secret);
   assert.equal(identity.displayUrl, "http://h/f?…");
-  assert.notEqual(identity.accessKey, identifySource(source, new Uint8Array(32)).accessKey);
+  assert.notEqual(identity.accessKey, identifySource(source, createSecretKey(new Uint8Array(32))).accessKey);
 });
 
 for (const [url, code] of [["nonsense", "URL_INVALID"], ["gopher://h/f", "SCHEME_UNSUPPORTED"]] as const) {

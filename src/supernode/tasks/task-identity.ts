@@ -6,7 +6,7 @@
  * his place in his name (task-resolver.ts). Anything else is its URL and its version, and callers with credentials have tasks of their own, for the same URL may
  * mean another file to them.
  */
-import { createHash, createHmac, randomBytes } from "node:crypto";
+import { createHash, createHmac, type KeyObject, randomBytes } from "node:crypto";
 import { AppError } from "../../base/errors.ts";
 import { parseOriginUrl, redactUrl } from "../../origin/origin-url.ts";
 import type { OriginInfo } from "../../origin/origin.ts";
@@ -43,7 +43,7 @@ export interface ContentIdentity {
  * @param secret keys the hashes, so that neither a task id nor a stored key can be searched for a password
  * @throws AppError URL_INVALID, SCHEME_UNSUPPORTED, USAGE (a digest we do not know); none retriable
  */
-export function identifySource(source: Source, secret: Uint8Array): SourceIdentity {
+export function identifySource(source: Source, secret: KeyObject): SourceIdentity {
   const url = parseOriginUrl(source.url);
   const digest = source.digest === undefined ? digestInUrl(url) : requireDigest(source.digest);
   const separators = [source.tag ?? "", source.application ?? ""];
@@ -150,7 +150,7 @@ function hashTaskId(parts: readonly (string | number)[]): TaskId {
   return createHash("sha256").update(JSON.stringify(parts)).digest("hex") as TaskId;
 }
 
-function keyedHash(secret: Uint8Array, purpose: string, value: unknown): string {
+function keyedHash(secret: KeyObject, purpose: string, value: unknown): string {
   return createHmac("sha256", secret).update(`${purpose}\0${JSON.stringify(value)}`).digest("base64url");
 }
 

@@ -5,6 +5,7 @@
  * What is here is only confirmed: asked with its ETag and date, the origin answers 304. When the origin cannot be asked,
  * running downloads go on, and what it last said to the same question stands as far as the operator allows.
  */
+import type { KeyObject } from "node:crypto";
 import type { Logger } from "pino";
 import { type AppError, toAppError } from "../../base/errors.ts";
 import { isStrongEtag } from "../../origin/file-version.ts";
@@ -17,6 +18,7 @@ import type { TaskId } from "../../protocol/ids.ts";
 import type { FreshnessConfig, GrantConfig } from "../config.ts";
 import type { ContentPlaces } from "./content-places.ts";
 import { type KnownVersion, OriginQuestions, type OriginQuestionsDeps } from "./origin-questions.ts";
+import { LengthSignatures } from "./length-signatures.ts";
 import { isPrivateSource } from "./private-source.ts";
 import { identifySource, isVersioned, newVersionNonce, sourceByDigest, type SourceIdentity, versionTaskId } from "./task-identity.ts";
 import type { RememberedVersion, VersionMemory } from "./version-memory.ts";
@@ -47,7 +49,8 @@ export interface ResolvedTask {
 
 export class TaskResolver {
   readonly #deps: TaskResolverDeps;
-  readonly #secret: Uint8Array;
+  readonly #secret: KeyObject;
+  readonly #lengths: LengthSignatures;
   readonly #questions: OriginQuestions;
   #freshness: FreshnessConfig;
 
@@ -56,6 +59,7 @@ export class TaskResolver {
     this.#freshness = deps.freshness;
     this.#questions = new OriginQuestions(deps);
     this.#secret = deps.key.deriveSecret("task identity by place");
+    this.#lengths = new LengthSignatures(deps.key);
   }
 
   /** For questions from now on. */
@@ -162,7 +166,7 @@ export class TaskResolver {
       taskId,
       displayUrl: identity.displayUrl,
       lengthBytes,
-      lengthSignature: lengthBytes === undefined ? undefined : this.#deps.key.signLength(taskId, lengthBytes),
+      lengthSignature: lengthBytes === undefined ? undefined : this.#lengths.of(taskId, lengthBytes),
       pieceLengthBytes: pieceLengthFor(lengthBytes),
       contentType: info.contentType,
       digest: identity.digest,
