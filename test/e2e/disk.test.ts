@@ -5,6 +5,7 @@ import { createHash, randomFillSync } from "node:crypto";
 import { readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { basename } from "node:path";
 import { test } from "node:test";
+import { setTimeout } from "node:timers/promises";
 
 import { command, dfget, Supernode } from "./lib/dragonfly.ts";
 import { Origin } from "./lib/origin.ts";
@@ -39,6 +40,35 @@ class SmallDisk {
 
   get name(): string {
     return basename(this.#device);
+  }
+}
+
+/** Takes what room there is, and what the supernode makes by giving up files, until it is told to stop. */
+class Filler {
+  readonly #pathPrefix: string;
+  #written = 0;
+  #isStopped = false;
+
+  constructor(directory: string) {
+    this.#pathPrefix = `${directory}/filler`;
+  }
+
+  /** Never resolves: fails if a write fails for another reason than a full disk. */
+  async keepFull(): Promise<never> {
+    while (!this.#isStopped) {
+      try {
+        writeFileSync(`${this.#pathPrefix}${this.#written++}`, randomBytes(MIB));
+      } catch (error) {
+        assert.equal((error as NodeJS.ErrnoException).code, "ENOSPC");
+        await setTimeout(20);
+      }
+    }
+    return new Promise(() => {});
+  }
+
+  remove(): void {
+    this.#isStopped = true;
+    for (let at = 0; at < this.#written; at++) rmSync(`${this.#pathPrefix}${at}`, { force: true });
   }
 }
 
@@ -109,19 +139,15 @@ void test("a full disk: what cannot fit is refused before its first byte, what r
     const medium = randomBytes(24 * MIB);
     const mediumUrl = origin.put("/medium", medium);
     origin.bytesPerSecond = 4 * MIB;
-    const filler = `${lab.path("disk")}/filler`;
     const downloading = download(site, mediumUrl, "--no-back-source");
-    await waitFor("the read has begun", () => origin.log.bytes("/medium") >= 4 * MIB);
-    try {
-      for (let at = 0; ; at++) writeFileSync(`${filler}${at}`, randomBytes(MIB));
-    } catch (error) {
-      assert.equal((error as NodeJS.ErrnoException).code, "ENOSPC");
-    }
-    const interrupted = await downloading;
+    const early = await Promise.race([downloading, waitFor("the read has begun", () => origin.log.bytes("/medium") >= 4 * MIB)]);
+    assert.equal(early, undefined, early?.stderr);
+    const filler = new Filler(lab.path("disk"));
+    const interrupted = await Promise.race([downloading, filler.keepFull()]);
+    filler.remove();
     assert.deepEqual([interrupted.code, /\[DISK_FULL\]/.test(interrupted.stderr)], [3, true], interrupted.stderr);
 
     // Room again: the same file completes, and its first part is not read again.
-    execFileSync("sh", ["-c", `rm -f ${filler}*`]);
     origin.bytesPerSecond = Number.POSITIVE_INFINITY;
     assert.equal((await download(site, mediumUrl, "--no-back-source")).digest, sha256(medium));
     await assertServedFromCache(site, "/medium", mediumUrl, medium);

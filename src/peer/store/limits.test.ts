@@ -3,7 +3,7 @@ import { existsSync, statSync, truncateSync } from "node:fs";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import { AppError } from "../../base/errors.ts";
-import { systemDisk } from "./disk.ts";
+import { type StoreDisk, systemDisk } from "./disk.ts";
 import type { PieceStore } from "./piece-store.ts";
 import { assertSameBytes, openStore, PIECE_LENGTH_BYTES, pieceBytes, proofOf, recordOf, storeAll, storePiece, taskDirectory, taskId, temporaryDirectory } from "./fixture.test.ts";
 import { StorePool, type StoreRunner } from "./pool.ts";
@@ -148,6 +148,37 @@ describe("disk store at its limits", () => {
     assert.deepEqual(store.usage().evictedTasks, { quota: 0, "free-space": 1 });
     freeBytes = 6 * PIECE_LENGTH_BYTES;
     assert.equal(await storePiece(task, "a", 1), "stored");
+  });
+
+  test("a device that takes no more files: one that nobody uses makes way for a new one; when none may go, DISK_FULL", async (t) => {
+    let isFull = false;
+    let removed = 0;
+    const directory = temporaryDirectory(t);
+    const disk: StoreDisk = {
+      ...systemDisk,
+      makeDirectory: async (path) => {
+        if (isFull && !existsSync(path)) throw Object.assign(new Error("ENOSPC"), { code: "ENOSPC" });
+        await systemDisk.makeDirectory(path);
+      },
+      remove: async (path) => {
+        await systemDisk.remove(path);
+        // The first gives back too little.
+        if (++removed === 2) isFull = false;
+      },
+    };
+    const { store } = await openStore(t, directory, {}, { disk });
+    const pinned = await store.open(recordOf("pinned", PIECE_LENGTH_BYTES));
+    const old = await store.open(recordOf("old", PIECE_LENGTH_BYTES));
+    await storeAll(old, "old");
+    old.release();
+    (await store.open(recordOf("empty", PIECE_LENGTH_BYTES))).release();
+    isFull = true;
+    await storeAll(await store.open(recordOf("new", PIECE_LENGTH_BYTES)), "new");
+    assert.deepEqual(namesOf(store), new Set(["pinned", "new"]));
+    isFull = true;
+    await assert.rejects(store.open(recordOf("next", PIECE_LENGTH_BYTES)), { code: "DISK_FULL" });
+    assert.deepEqual(namesOf(store), new Set(["pinned", "new"]));
+    assert.equal(pinned.have.count, 0);
   });
 
   test("a write that fails is reported, stores nothing, and can be tried again", async (t) => {

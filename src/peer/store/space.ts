@@ -67,6 +67,24 @@ export class StoreSpace {
   }
 
   /**
+   * The device refused a new file for want of blocks or inodes: one task that may go goes, whatever the account says.
+   *
+   * @returns false when none may go
+   */
+  makeRoomForFile(): Promise<boolean> {
+    const request = this.#lastRequest.then(async () => {
+      const hasGone = (await this.#deps.evictOne("free-space")) || ((await this.#deps.letGo()) && (await this.#deps.evictOne("free-space")));
+      this.#freeReadAtMs = -Infinity;
+      return hasGone;
+    });
+    this.#lastRequest = request.then(
+      () => undefined,
+      () => undefined,
+    );
+    return request;
+  }
+
+  /**
    * Whether `bytes` more could be stored if all went that may go; nothing is reserved, nothing evicted.
    *
    * @throws AppError as {@link reserve}
