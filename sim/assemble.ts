@@ -63,7 +63,6 @@ export function assemble(options: SimOptions, parts: RunParts = {}): Assembled {
       config: options.scheduler,
       find,
       origin,
-      labelled: options.labelled,
       host: seedHost,
       record: recorder && ((seed, input, nowMs, effects) => recorder.scheduler(seed, input, nowMs, effects)),
     },
@@ -104,6 +103,8 @@ function hostsOf(options: SimOptions, prng: Prng): Host[] {
     if (rackSize > 0 && i % rackSize === 0) racks.push(new Rack(`rack-${racks.length}`, (rackSize * linkBytesPerSecond) / oversubscription));
     const any = [0.2, 0.5, 1, 1, 1, 4][prng.below(6)] as number;
     const share = { equal: 1, mixed: mixedShare(i), any }[options.uplinks];
-    return new Host(share * linkBytesPerSecond, Math.max(1, share) * linkBytesPerSecond, racks.at(-1));
+    const rack = racks.at(-1);
+    const topology = options.labelled && rack !== undefined ? { rack: rack.name } : {};
+    return new Host(share * linkBytesPerSecond, Math.max(1, share) * linkBytesPerSecond, rack, topology);
   });
 }

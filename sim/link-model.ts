@@ -1,6 +1,7 @@
 /** One end of a link, and what goes over it. */
 import type { PeerId } from "../src/protocol/ids.ts";
 import type { DeclineReason } from "../src/protocol/link-frames.ts";
+import type { Buckets } from "../src/protocol/topology.ts";
 import type { PieceSet } from "../src/protocol/piece-set.ts";
 import type { LinkId } from "../src/swarm/index.ts";
 import type { Connection } from "./network.ts";
@@ -10,6 +11,7 @@ export type LinkMessage =
   | { readonly type: "join"; readonly task: TaskShape; readonly have: Uint8Array; readonly seed: boolean }
   | { readonly type: "leave"; readonly task: TaskShape }
   | { readonly type: "have" | "lost" | "want" | "offer"; readonly task: TaskShape; readonly pieces: readonly number[] }
+  | { readonly type: "imports"; readonly task: TaskShape; readonly buckets: Buckets }
   | { readonly type: "status"; readonly incoming: number; readonly capacity: number }
   | { readonly type: "accept" | "cancel" | "withdraw"; readonly task: TaskShape; readonly piece: number }
   | { readonly type: "decline"; readonly task: TaskShape; readonly piece: number; readonly reason: DeclineReason };

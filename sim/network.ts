@@ -8,6 +8,7 @@
  * small again after an idle while. Loss and CPU are left out. Messages go before chunks but wait for the one on the
  * wire, and take bandwidth like everything else.
  */
+import type { Topology } from "../src/protocol/topology.ts";
 import { SimEvent, type World } from "./world.ts";
 
 export interface NetworkOptions {
@@ -64,6 +65,8 @@ export class Host {
   upBytesPerSecond: number;
   downBytesPerSecond: number;
   readonly rack: Rack | undefined;
+  /** What it tells the supernode and its neighbours of that. */
+  readonly topology: Topology;
   /** Hosts of different islands cannot reach each other. */
   island = 0;
   /** After a partition: nothing passes yet, so that what waited goes before what comes later. */
@@ -84,10 +87,11 @@ export class Host {
   sentPayloadBytes = 0;
   receivedPayloadBytes = 0;
 
-  constructor(upBytesPerSecond: number, downBytesPerSecond: number, rack?: Rack) {
+  constructor(upBytesPerSecond: number, downBytesPerSecond: number, rack?: Rack, topology: Topology = {}) {
     this.upBytesPerSecond = upBytesPerSecond;
     this.downBytesPerSecond = downBytesPerSecond;
     this.rack = rack;
+    this.topology = topology;
   }
 }
 

@@ -7,6 +7,7 @@
 import type { Prng } from "../src/base/prng.ts";
 import type { PeerId, TaskId } from "../src/protocol/ids.ts";
 import { PieceSet } from "../src/protocol/piece-set.ts";
+import { distanceOf, type Imports } from "../src/protocol/topology.ts";
 import { Swarm, type LinkId, type SwarmConfig, type SwarmEffect, type SwarmInput } from "../src/swarm/index.ts";
 import { type Lies, sendsNothing, sendsRubbish } from "./lies.ts";
 import { keyOf, type LinkMessage, messageBytes, SimLink, type TaskPart } from "./link-model.ts";
@@ -64,6 +65,7 @@ interface TaskHere {
   open: boolean;
   /** Whom the supernode gave: the task is joined on the link to each of them once it is there. */
   readonly neighbours: Set<PeerId>;
+  imports: readonly Imports[];
   startedUs: number | undefined;
   finishedUs: number | undefined;
   /** Pieces an in-order reader has had; undefined: nobody reads. */
@@ -120,6 +122,7 @@ export class PeerModel {
       wanted: false,
       open: false,
       neighbours: new Set<PeerId>(),
+      imports: [],
       startedUs: undefined,
       finishedUs: undefined,
       readCount: undefined,
@@ -189,8 +192,9 @@ export class PeerModel {
   }
 
   /** The supernode's answer to a join. */
-  assigned(task: TaskShape, neighbours: readonly PeerId[]): void {
+  assigned(task: TaskShape, neighbours: readonly PeerId[], imports: readonly Imports[]): void {
     const here = this.#at(task);
+    this.assignImports(task, imports);
     if (here.open) return this.connect(task, neighbours);
     this.soon(OPEN_US, () => {
       if (!here.wanted) return;
@@ -199,12 +203,19 @@ export class PeerModel {
     });
   }
 
+  assignImports(task: TaskShape, imports: readonly Imports[]): void {
+    const here = this.#at(task);
+    here.imports = imports;
+    if (here.open) this.#feed({ type: "importsAssigned", taskId: task.taskId, imports });
+  }
+
   #openTask(here: TaskHere): void {
     if (here.open) return;
     here.open = true;
     const { taskId, pieceCount, pieceLengthBytes, priority } = here.shape;
     const have = PieceSet.fromBytes(here.disk.toBytes());
     this.#feed({ type: "taskOpened", taskId, pieceCount, pieceLengthBytes, have, priority });
+    if (here.imports.length > 0) this.#feed({ type: "importsAssigned", taskId, imports: here.imports });
     if (!this.#deps.readers || this.seed) return;
     here.readCount = 0;
     this.#read(here);
@@ -404,6 +415,9 @@ export class PeerModel {
       closed: () => this.#closed(link),
     });
     this.#feed({ type: "linkOpened", linkId: link.linkId, peerId: link.peerId });
+    const other = this.#deps.find(link.peerId);
+    // Said right after the handshake, before any task is joined.
+    if (other !== undefined) this.#feed({ type: "remotePlaced", linkId: link.linkId, distance: distanceOf(this.host.topology, other.host.topology) });
     for (const { shape, neighbours } of this.#here) if (neighbours.has(link.peerId)) this.#join(link, shape);
   }
 
@@ -472,6 +486,8 @@ export class PeerModel {
         return this.#feed({ type: "remoteLost", linkId, taskId, pieces: message.pieces });
       case "want":
         return this.#feed({ type: "remoteWants", linkId, taskId, pieces: message.pieces });
+      case "imports":
+        return this.#feed({ type: "remoteImports", linkId, taskId, buckets: message.buckets });
       case "offer":
         return this.#feed({ type: "offered", linkId, taskId, pieces: message.pieces });
       case "accept":
@@ -610,6 +626,8 @@ export class PeerModel {
         return this.#send(link, { type: "lost", task, pieces: effect.pieces });
       case "sendWant":
         return this.#send(link, { type: "want", task, pieces: effect.pieces });
+      case "sendImports":
+        return this.#send(link, { type: "imports", task, buckets: effect.buckets });
       case "sendOffer":
         for (const piece of effect.pieces) this.#deps.oracles.offered(this, task, piece);
         return this.#send(link, { type: "offer", task, pieces: effect.pieces });

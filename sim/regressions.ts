@@ -21,4 +21,16 @@ export const REGRESSIONS: readonly Regression[] = [
     options:
       '{"seed":171,"peerCount":4,"tasks":[{"pieceCount":8,"pieceLengthBytes":65536,"priority":"interactive"}],"uplinks":"mixed","seedFactor":4,"originBytesPerSecond":25000000,"delayUs":10000,"windowBytes":4194304,"slowStart":true,"fairQueueing":true,"rackSize":4,"labelled":true,"faults":{"liars":2}}',
   },
+  {
+    story:
+      "A boaster in the rack: who is not designated to bring a piece in waits for those inside, and those said that they had everything. After two seconds without a piece anybody may take anything from outside, whatever those inside claim (swarm/importing.ts).",
+    options:
+      '{"seed":233,"peerCount":8,"uplinks":"any","delayUs":100,"windowBytes":1048576,"rackSize":4,"labelled":true,"readers":true,"faults":{"rebirths":2,"freezes":1,"restarts":2,"liars":2,"originCuts":2},"tasks":[{"pieceCount":29,"pieceLengthBytes":262144,"priority":"preheat"},{"pieceCount":6,"pieceLengthBytes":65536,"priority":"normal"}]}',
+  },
+  {
+    story:
+      "An importer that agrees and never sends: as long as relief lasts, what comes from outside is no reason to end it, or each piece would cost two seconds.",
+    options:
+      '{"seed":29,"peerCount":5,"seedFactor":2,"originBytesPerSecond":3125000,"delayUs":10000,"rackSize":4,"oversubscription":4,"labelled":true,"readers":true,"faults":{"leaves":1,"returns":2,"freezes":1,"resets":3,"liars":2,"originCuts":2},"tasks":[{"pieceCount":26,"pieceLengthBytes":65536,"priority":"interactive"},{"pieceCount":17,"pieceLengthBytes":65536,"priority":"preheat"},{"pieceCount":13,"pieceLengthBytes":1048576,"priority":"normal"},{"pieceCount":4,"pieceLengthBytes":262144,"priority":"preheat"}]}',
+  },
 ];

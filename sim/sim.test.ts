@@ -32,6 +32,19 @@ for (const { seed, floor, ...changes } of PLAIN) {
   });
 }
 
+test("four racks of four behind links no faster than one host: each piece crosses into a rack once, at 80 % of the bound", () => {
+  const racks = { peerCount: 16, rackSize: 4, oversubscription: 4, labelled: true };
+  const report = simulate(plainOptions(1, racks));
+  assert.ok(report.efficiency >= 0.8, `efficiency ${report.efficiency}`);
+  assert.ok(report.rackCopiesMax <= 1.15, `${report.rackCopiesMax} copies into a rack`);
+  const crashed = simulate(plainOptions(1, { ...racks, faults: { ...NO_FAULTS, crashes: 2 } }));
+  assert.ok(crashed.rackCopiesMax <= 1.15, `${crashed.rackCopiesMax} copies into a rack when importers die`);
+  assert.ok(crashed.lastMs < report.lastMs + 2_000, `${crashed.lastMs} ms instead of ${report.lastMs}`);
+  const frozen = simulate(plainOptions(1, { ...racks, faults: { ...NO_FAULTS, freezes: 2 } }));
+  assert.ok(frozen.rackCopiesMax <= 1.15, `${frozen.rackCopiesMax} copies into a rack when importers freeze`);
+  assert.ok(frozen.lastMs < report.lastMs + 2_000, `${frozen.lastMs} ms instead of ${report.lastMs}`);
+});
+
 test("of an image's layers the small ones are whole long before the large one", () => {
   const layers = [1, 2, 4, 4, 16, 40, 120].map((pieceCount) => ({ pieceCount, pieceLengthBytes: 256 * 1024, priority: "normal" as const }));
   const { taskLastMs, lastMs } = simulate(plainOptions(1, { peerCount: 16, tasks: layers }));

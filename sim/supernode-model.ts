@@ -22,8 +22,6 @@ export interface SupernodeModelDeps {
   /** The process of this id, while it runs. */
   readonly find: (peerId: PeerId) => PeerModel | undefined;
   readonly origin: OriginModel;
-  /** Whether peers say in which rack they stand. */
-  readonly labelled: boolean;
   /** Where it stands: the seed's host. */
   readonly host: Host;
   readonly record:
@@ -80,8 +78,7 @@ export class SupernodeModel {
     const session = { peer, peerId: peer.peerId, life: peer.life, open: true, joined: new Set<TaskShape>() };
     this.#sessions.set(peer, session);
     const { peerId, seed } = peer;
-    const rack = peer.host.rack?.name;
-    const topology = this.#deps.labelled && rack !== undefined ? { rack } : {};
+    const { topology } = peer.host;
     this.#say(session, { type: "peerConnected", peerId, seed, dialable: true, topology });
     for (const task of this.#deps.tasks) {
       if (seed && this.#wanted.has(task)) peer.want(task);
@@ -230,7 +227,9 @@ export class SupernodeModel {
     const task = this.#taskOf(effect.taskId);
     switch (effect.type) {
       case "assign":
-        return this.#tell(effect.peerId, (peer) => peer.assigned(task, effect.neighbours));
+        return this.#tell(effect.peerId, (peer) => peer.assigned(task, effect.neighbours, effect.imports));
+      case "assignImports":
+        return this.#tell(effect.peerId, (peer) => peer.assignImports(task, effect.imports));
       case "rewire":
         return this.#tell(effect.peerId, (peer) => {
           peer.disconnect(task, effect.drop);

@@ -90,7 +90,7 @@ const labels = setting(
   kinds.labels,
   "--label",
   {},
-  "Where this host stands (`region=eu`, `zone=a`, …); the flag may be repeated.",
+  "Where this host stands (`region=eu`, `zone=a`, `rack=…`, `switch=…`): pieces come from near, and once from far; the flag may be repeated.",
   {
     env: "DRAGONFLY_LABELS",
     defaultText: "none",

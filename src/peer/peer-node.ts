@@ -13,6 +13,7 @@ import { BudgetedOrigin, type OriginBudget } from "../origin/origin-budget.ts";
 import { redactUrl } from "../origin/origin-url.ts";
 import type { HostInfo, Source, TaskInfo } from "../protocol/control-messages.ts";
 import type { TaskId } from "../protocol/ids.ts";
+import { topologyOf } from "../protocol/topology.ts";
 import type { CacheConfig, HostLabels, ListenAddress, RateLimits, SupernodeAddress } from "./config.ts";
 import type { Content, ContentInfo, ContentOpener, ContentRequest } from "./content.ts";
 import { bringPiece } from "./control/lease-client.ts";
@@ -129,6 +130,7 @@ export class PeerNode implements ContentOpener {
       store,
       log: deps.log,
       limits: config.limits,
+      topology: topologyOf(config.labels),
       clock: this.#clock,
       needNeighbours: (taskId, lost) => this.#control.send({ type: "needNeighbours", taskId, lost: lost.slice(0, 256) }),
       accuse: (taskId, accused, piece) => this.#control.send({ type: "accuse", taskId, peerId: accused, piece }),
@@ -177,6 +179,7 @@ export class PeerNode implements ContentOpener {
           kept.task.disconnect(drop);
           kept.task.connect(add, kept.task.session.ticket);
         },
+        onImports: (taskId, imports) => this.#kept.get(taskId)?.task.assignImports(imports),
         onLength: (taskId, lengthBytes, signature) => {
           const kept = this.#kept.get(taskId);
           if (kept?.task.session.verifier.verifyLength(taskId, lengthBytes, signature)) {
@@ -335,7 +338,8 @@ export class PeerNode implements ContentOpener {
       );
   }
 
-  #connect(kept: KeptTask, { neighbours, ticket }: JoinedMessage): void {
+  #connect(kept: KeptTask, { neighbours, imports, ticket }: JoinedMessage): void {
+    kept.task.assignImports(imports);
     kept.task.connect(neighbours, ticket ?? kept.task.session.ticket);
     this.#renewLater(kept);
   }

@@ -10,6 +10,7 @@ import { AppError } from "../base/errors.ts";
 import type { RateFlow } from "../base/rate-budget.ts";
 import type { ByteSources, Neighbour } from "../protocol/control-messages.ts";
 import type { PeerId, TaskId } from "../protocol/ids.ts";
+import type { Imports, Topology } from "../protocol/topology.ts";
 import type { Priority, SwarmConfig, SwarmSnapshot } from "../swarm/index.ts";
 import type { Link } from "./link/link.ts";
 import { LinkTable } from "./link/link-table.ts";
@@ -28,6 +29,8 @@ export interface PeerTask {
   /** Dials neighbours (existing links are reused) and joins the task on the links, showing `ticket`; a new one to all. */
   connect(neighbours: readonly Neighbour[], ticket: string): void;
   disconnect(peerIds: readonly PeerId[]): void;
+  /** What the supernode lets this peer bring into its rack, zone, …; before that, everything. */
+  assignImports(imports: readonly Imports[]): void;
   /**
    * A piece read from the origin by this peer under a lease, with the supernode's proof: stored, then offered at once.
    * Buffer rules as StoredTask.storeVerified. One that is here already is left as it is.
@@ -77,6 +80,8 @@ export interface PeerOptions {
     readonly downloadBytesPerSecond: number | undefined;
     readonly uploadBytesPerSecond: number | undefined;
   };
+  /** Where this host stands; default: nobody knows. */
+  readonly topology?: Topology;
   /** The mesh of a task does not feed us. */
   readonly needNeighbours?: (taskId: TaskId, useless: readonly PeerId[]) => void;
   /** A neighbour sent a bad piece or a forged signature. */
@@ -142,6 +147,7 @@ export class Peer implements PeerService {
     this.#driver = new SwarmDriver({
       links: this.#links,
       nowMs,
+      topology: options.topology ?? {},
       seed: randomBytes(4).readInt32LE(),
       ...(options.swarm === undefined ? {} : { swarm: options.swarm }),
       session: (taskId) => this.#sessions.get(taskId),
@@ -305,6 +311,7 @@ export class Peer implements PeerService {
           else this.#links.dial(neighbour.peerId, neighbour.address, neighbour.port);
         }
       },
+      assignImports: (imports) => this.#driver.feed({ type: "importsAssigned", taskId: session.taskId, imports }),
       disconnect: (peerIds) => {
         for (const peerId of peerIds) {
           session.neighbours.delete(peerId);

@@ -4,6 +4,7 @@
  */
 import { PieceSet } from "../protocol/piece-set.ts";
 import type { PeerId, TaskId } from "../protocol/ids.ts";
+import { distanceOf, type Topology } from "../protocol/topology.ts";
 import type { LinkFrame } from "../protocol/link-frames.ts";
 import { DEFAULT_SWARM_CONFIG, type Priority, Swarm, type SwarmConfig, type SwarmEffect, type SwarmInput, type SwarmSnapshot } from "../swarm/index.ts";
 import { toAppError } from "../base/errors.ts";
@@ -17,6 +18,8 @@ import type { TaskSession } from "./task-session.ts";
 export interface SwarmDriverDeps {
   readonly links: LinkTable;
   readonly nowMs: () => number;
+  /** Where this host stands. */
+  readonly topology: Topology;
   readonly seed: number;
   readonly swarm?: Partial<SwarmConfig>;
   /** Finds the session of a task, opening it from disk when a neighbour asks for it. */
@@ -126,6 +129,7 @@ export class SwarmDriver {
   }
 
   linkOpened(link: Link, peerId: PeerId): void {
+    link.send({ type: "place", topology: this.#deps.topology });
     this.feed({ type: "linkOpened", linkId: link.linkId, peerId });
   }
 
@@ -188,6 +192,8 @@ export class SwarmDriver {
         }
         return;
       }
+      case "place":
+        return this.feed({ type: "remotePlaced", linkId: link.linkId, distance: distanceOf(this.#deps.topology, frame.topology) });
       case "ping":
       case "pong":
       case "handshake":
@@ -202,7 +208,7 @@ export class SwarmDriver {
   #taskFrame(
     link: Link,
     taskId: TaskId,
-    frame: Extract<LinkFrame, { type: "leave" | "have" | "lost" | "want" | "offer" | "proof" | "withdraw" | "length" | "ticket" }>,
+    frame: Extract<LinkFrame, { type: "leave" | "have" | "lost" | "want" | "imports" | "offer" | "proof" | "withdraw" | "length" | "ticket" }>,
   ): void {
     const { linkId } = link;
     switch (frame.type) {
@@ -218,6 +224,8 @@ export class SwarmDriver {
         return this.feed({ type: "remoteLost", linkId, taskId, pieces: frame.pieces });
       case "want":
         return this.feed({ type: "remoteWants", linkId, taskId, pieces: frame.pieces.slice(0, 64) });
+      case "imports":
+        return this.feed({ type: "remoteImports", linkId, taskId, buckets: frame.buckets });
       case "withdraw":
         this.#arrivals.drop(link, taskId, frame.piece);
         return this.feed({ type: "receiveCancelled", linkId, taskId, piece: frame.piece });
@@ -355,6 +363,8 @@ export class SwarmDriver {
         return sendLost(link, own, effect.pieces);
       case "sendWant":
         return link.send({ type: "want", channel: own, pieces: effect.pieces });
+      case "sendImports":
+        return link.send({ type: "imports", channel: own, buckets: effect.buckets });
       case "sendOffer":
         return link.send({ type: "offer", channel: own, pieces: effect.pieces });
       case "sendAccept":

@@ -8,7 +8,7 @@ const HOST = { address: "", port: 65_002, name: "host", program: "dfdaemon", ver
 const SOURCE = { url: "http://origin.test/f", headers: { authorization: "Bearer x" } };
 const NEIGHBOUR = { peerId: PEER, address: "10.0.0.1", port: 65_002, seed: true };
 const TASK_INFO = { taskId: TASK, lengthBytes: 1, pieceLengthBytes: 65_536, contentType: null, digest: null, headers: {} };
-const JOINED = { type: "joined", requestId: 1, task: TASK_INFO, inline: null, ticket: "t.s", neighbours: [NEIGHBOUR], lengthSignature: "AA==" };
+const JOINED = { type: "joined", requestId: 1, task: TASK_INFO, inline: null, ticket: "t.s", neighbours: [NEIGHBOUR], imports: [{ distance: 2, own: -1, backup: 0 }], lengthSignature: "AA==" };
 const SOURCES = { seedBytes: 1, peerBytes: 2, originBytes: 0 };
 
 type Message = Readonly<Record<string, unknown>>;
@@ -29,6 +29,7 @@ const FROM_SUPERNODE: Readonly<Record<string, Message>> = {
   "joined, length unknown": { ...JOINED, task: { ...TASK_INFO, lengthBytes: null }, lengthSignature: null },
   "joined, content inline": { ...JOINED, inline: "AAAA", ticket: null, neighbours: [] },
   joinFailed: { type: "joinFailed", requestId: 1, code: "ORIGIN_NOT_FOUND", message: "no such file", details: { status: 404 } },
+  imports: { type: "imports", taskId: TASK, imports: [{ distance: 1, own: 5, backup: -8 }] },
   neighbours: { type: "neighbours", taskId: TASK, add: [NEIGHBOUR], drop: [PEER] },
   length: { type: "length", taskId: TASK, lengthBytes: 0, signature: "AA==" },
   taskFailed: { type: "taskFailed", taskId: TASK, code: "ORIGIN_CHANGED", message: "changed", details: {}, discard: true },

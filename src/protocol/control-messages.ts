@@ -5,6 +5,7 @@
 import { z } from "zod";
 import { isTaskId, type PeerId, type TaskId } from "./ids.ts";
 import { peerIdSchema } from "./handshake.ts";
+import { BUCKET_COUNT, type Distance } from "./topology.ts";
 import { isFileLength, isPieceLength } from "./geometry.ts";
 
 export const CONTROL_PROTOCOL = "dragonfly-control/1";
@@ -60,6 +61,12 @@ const neighbourSchema = z.object({
   seed: z.boolean(),
 });
 export type Neighbour = z.infer<typeof neighbourSchema>;
+
+const buckets = z.number().int().min(-(2 ** (BUCKET_COUNT - 1))).max(2 ** (BUCKET_COUNT - 1) - 1);
+/** What a peer may bring into its rack, zone, …: see `Imports`. */
+const importsSchema = z
+  .array(z.object({ distance: z.number().int().min(1).max(4).transform((distance) => distance as Distance), own: buckets, backup: buckets }))
+  .max(4);
 
 /** A task as the supernode knows it. */
 export const taskInfoSchema = z.object({
@@ -129,6 +136,7 @@ export const supernodeToPeerSchema = z.discriminatedUnion("type", [
     inline: base64.nullable(),
     ticket: z.string().max(4096).nullable(),
     neighbours: z.array(neighbourSchema).max(256),
+    imports: importsSchema,
     /** Signature of the length statement, when the length is known. */
     lengthSignature: base64.nullable(),
   }),
@@ -154,6 +162,8 @@ export const supernodeToPeerSchema = z.discriminatedUnion("type", [
     add: z.array(neighbourSchema).max(256),
     drop: z.array(peerIdSchema).max(256),
   }),
+  /** What the peer may bring in is now this. */
+  z.object({ type: z.literal("imports"), taskId: taskIdSchema, imports: importsSchema }),
   /** The length, once the origin has been read to its end. */
   z.object({
     type: z.literal("length"),

@@ -42,6 +42,8 @@ const anyFrame: fc.Arbitrary<LinkFrame> = fc.oneof(
   fc.record({ type: fc.constant("decline" as const), channel: uint32, piece, reason: fc.constantFrom(...DECLINE_REASONS) }),
   fc.record({ type: fc.constant("length" as const), channel: uint32, lengthBytes: fc.maxSafeNat(), signature }),
   fc.record({ type: fc.constant("ticket" as const), channel: uint32, ticket }),
+  fc.record({ type: fc.constant("place" as const), topology: fc.dictionary(fc.constantFrom("region", "zone", "rack", "switch"), fc.string({ minLength: 1, maxLength: 64 }), { noNullPrototype: true }) }),
+  fc.record({ type: fc.constant("imports" as const), channel: uint32, buckets: fc.integer() }),
   fc.constantFrom<LinkFrame>({ type: "ping" }, { type: "pong" }),
 ).map((frame) => ({ ...frame }));
 

@@ -7,6 +7,7 @@
  */
 import { AppError } from "../base/errors.ts";
 import { isTaskId, type TaskId } from "./ids.ts";
+import { type Buckets, type Topology, topologyOf } from "./topology.ts";
 
 export const LINK_PROTOCOL = "dragonfly-link/2";
 /** The longest frame body but for payload frames: a have-set of 2²⁴ pieces and a ticket. */
@@ -71,6 +72,10 @@ export type LinkFrame =
   | { readonly type: "length"; readonly channel: number; readonly lengthBytes: number; readonly signature: Uint8Array }
   /** A newer ticket than the one shown at `join`; its sender's channel. */
   | { readonly type: "ticket"; readonly channel: number; readonly ticket: string }
+  /** Where I stand: once, before any join. */
+  | { readonly type: "place"; readonly topology: Topology }
+  /** Of this task I take over this link only what is in these buckets; before I say so, everything. */
+  | { readonly type: "imports"; readonly channel: number; readonly buckets: Buckets }
   | { readonly type: "ping" }
   | { readonly type: "pong" };
 
@@ -94,6 +99,8 @@ const TYPE_CODES = {
   proof: 16,
   lost: 17,
   ticket: 18,
+  place: 19,
+  imports: 20,
 } as const;
 
 /** Frames whose body is a channel and pieces. */
@@ -180,6 +187,19 @@ export function encodeFrame(frame: LinkFrame): Uint8Array {
       out.view.setUint32(5, frame.channel);
       out.view.setUint16(9, ticket.length);
       out.bytes.set(ticket, 11);
+      return out.bytes;
+    }
+    case "place": {
+      const json = encodeAscii(JSON.stringify(frame.topology).replace(/[\u0080-\uffff]/g, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`));
+      const out = start(TYPE_CODES.place, 2 + json.length);
+      out.view.setUint16(5, json.length);
+      out.bytes.set(json, 7);
+      return out.bytes;
+    }
+    case "imports": {
+      const out = start(TYPE_CODES.imports, 8);
+      out.view.setUint32(5, frame.channel);
+      out.view.setInt32(9, frame.buckets);
       return out.bytes;
     }
     case "ping":
@@ -289,6 +309,15 @@ export function decodeFrame(typeCode: number, body: Uint8Array): LinkFrame | und
       need(6 + ticketBytes);
       return { type: "ticket", channel: view.getUint32(0), ticket: decodeAscii(body.subarray(6, 6 + ticketBytes)) };
     }
+    case TYPE_CODES.place: {
+      need(2);
+      const jsonBytes = view.getUint16(0);
+      need(2 + jsonBytes);
+      return { type: "place", topology: topologyIn(body.subarray(2, 2 + jsonBytes)) };
+    }
+    case TYPE_CODES.imports:
+      need(8);
+      return { type: "imports", channel: view.getUint32(0), buckets: view.getInt32(4) };
     case TYPE_CODES.ping:
       return { type: "ping" };
     case TYPE_CODES.pong:
@@ -331,6 +360,21 @@ function start(typeCode: number, bodyBytes: number): { readonly bytes: Uint8Arra
 function copyOf(bytes: Uint8Array, start: number, end: number): Uint8Array {
   return new Uint8Array(bytes.subarray(start, end));
 }
+
+/** A label that is no short text is left out, as one of a later version. */
+function topologyIn(json: Uint8Array): Topology {
+  let value: unknown;
+  try {
+    value = JSON.parse(decodeAscii(json));
+  } catch {
+    throw new AppError("PROTOCOL_VIOLATION", "link frame place carries no JSON");
+  }
+  const labels = Object.entries(value ?? {}).filter(([, label]) => typeof label === "string" && label.length <= LABEL_LENGTH_MAX);
+  return topologyOf(Object.fromEntries(labels) as Record<string, string>);
+}
+
+/** As in `register`. */
+const LABEL_LENGTH_MAX = 256;
 
 function checkedPiece(index: number): number {
   if (index >= 2 ** 24) throw new AppError("PROTOCOL_VIOLATION", `piece index ${index} is beyond the largest file`);

@@ -2,13 +2,9 @@
  * What the world tells the supernode's brain, and what the brain asks of the world. The door is index.ts.
  */
 import type { PeerId, TaskId } from "../protocol/ids.ts";
+import type { Imports, Topology } from "../protocol/topology.ts";
 
-/** Where a peer stands, from far to near; equal labels are near. Any may be absent. */
-export interface Topology {
-  readonly region?: string;
-  readonly zone?: string;
-  readonly rack?: string;
-}
+export type { Imports, Topology } from "../protocol/topology.ts";
 
 /** Pieces [firstPiece, endPiece) of a task. */
 export interface PieceSpan {
@@ -78,7 +74,10 @@ export type SchedulerEffect =
       readonly taskId: TaskId;
       readonly requestId: number;
       readonly neighbours: readonly PeerId[];
+      readonly imports: readonly Imports[];
     }
+  /** What it may bring into its rack, zone, … is now this. */
+  | { readonly type: "assignImports"; readonly peerId: PeerId; readonly taskId: TaskId; readonly imports: readonly Imports[] }
   /** Later changes of the mesh; `add` are dialled by `peerId`. */
   | {
       readonly type: "rewire";
@@ -109,6 +108,8 @@ export interface SchedulerConfig {
   readonly neighbourCountMax: number;
   /** Links a seed may have per task. */
   readonly seedNeighbourCountMax: number;
+  /** Members of a rack, zone, … that bring pieces into it, in [1, 32]; each has its share of the pieces. */
+  readonly importerCountMax: number;
   /** A task with no member is forgotten after this; one whose members all have everything rests. */
   readonly emptyTaskMs: number;
   /** A peer without a connection keeps its place for this long, so that a reconnect costs nothing. */
@@ -127,6 +128,7 @@ export const DEFAULT_SCHEDULER_CONFIG: SchedulerConfig = {
   neighbourCount: 16,
   neighbourCountMax: 24,
   seedNeighbourCountMax: 48,
+  importerCountMax: 16,
   emptyTaskMs: 120_000,
   disconnectedPeerMs: 10_000,
   accuserCountMax: 2,

@@ -3,8 +3,10 @@
  */
 import { assert, assertNever } from "../base/assert.ts";
 import { Prng } from "../base/prng.ts";
+import { BUCKET_COUNT } from "../protocol/topology.ts";
 import type { PeerId, TaskId } from "../protocol/ids.ts";
 import type { SchedulerConfig, SchedulerEffect, SchedulerInput, SchedulerSnapshot } from "./contract.ts";
+import { Importers } from "./importers.ts";
 import { grantLeaseIfNeeded, releaseLease } from "./origin-lease.ts";
 import { PeerLeases } from "./peer-leases.ts";
 import { NeighbourSelector } from "./select-neighbours.ts";
@@ -19,6 +21,8 @@ const AVOID_MS = 30_000;
 const AVOIDED_COUNT_MAX = 64;
 /** Members that must have lost a peer before nobody is given it: one may be the broken one itself. */
 const SUSPECT_LOST_BY_COUNT = 2;
+/** Changes of who imports what are gathered for this long: when many join at once, each is told once. */
+const TELL_IMPORTS_MS = 50;
 /** Short members looked at when a newcomer has degree to spare; bounds the cost of a join. */
 const SHORT_LOOKED_AT_MAX = 32;
 
@@ -28,6 +32,8 @@ export class Scheduler {
   readonly #tables: Tables;
   readonly #selector: NeighbourSelector;
   readonly #peerLeases: PeerLeases;
+  readonly #importers: Importers;
+  #tellImportsAtMs: number | undefined;
   // Each delay is a constant and time does not decrease, so insertion order is the order of the deadlines.
   readonly #disconnectedUntil = new Map<Peer, number>();
   readonly #emptyUntil = new Map<Task, number>();
@@ -42,10 +48,12 @@ export class Scheduler {
     assert(config.seedNeighbourCountMax >= 1, "a seed has at least one neighbour");
     assert(config.accuserCountMax >= 1, "somebody must accuse before a peer is expelled");
     assert(config.spanHolderCountMax >= 0 && config.spanPieceCount >= 1 && config.spanMs >= 1, "spans have pieces and time");
+    assert(config.importerCountMax >= 1 && config.importerCountMax <= BUCKET_COUNT, `importerCountMax ${config.importerCountMax}`);
     this.#config = config;
+    this.#importers = new Importers(config.importerCountMax);
     this.#peerLeases = new PeerLeases(config);
     this.#tables = new Tables(config);
-    this.#selector = new NeighbourSelector(this.#tables, new Prng(seed));
+    this.#selector = new NeighbourSelector(this.#tables, this.#importers, new Prng(seed));
   }
 
   /**
@@ -60,7 +68,7 @@ export class Scheduler {
     this.#effects = [];
     switch (input.type) {
       case "peerConnected":
-        this.#disconnectedUntil.delete(this.#tables.connect(input.peerId, input));
+        this.#peerConnected(input);
         break;
       case "peerDisconnected":
         this.#peerDisconnected(input.peerId);
@@ -102,12 +110,14 @@ export class Scheduler {
       default:
         assertNever(input);
     }
+    if (this.#importers.hasNews) this.#tellImportsAtMs ??= nowMs + TELL_IMPORTS_MS;
     return this.#effects;
   }
 
   /** The earliest time at which `deadlineReached` is owed, or undefined. */
   nextDeadlineMs(): number | undefined {
     let earliest = this.#peerLeases.nextDeadlineMs;
+    if (this.#tellImportsAtMs !== undefined) earliest = Math.min(this.#tellImportsAtMs, earliest ?? this.#tellImportsAtMs);
     for (const deadlines of [this.#disconnectedUntil, this.#emptyUntil, this.#suspectUntil]) {
       for (const dueMs of deadlines.values()) {
         if (earliest === undefined || dueMs < earliest) earliest = dueMs;
@@ -122,13 +132,20 @@ export class Scheduler {
     return snapshotOf(this.#tables);
   }
 
+  #peerConnected(input: InputOf<"peerConnected">): void {
+    const peer = this.#tables.connect(input.peerId, input);
+    this.#disconnectedUntil.delete(peer);
+    for (const member of peer.memberships.values()) this.#importers.refresh(member);
+  }
+
   #peerDisconnected(peerId: PeerId): void {
     const peer = this.#tables.peers.get(peerId);
     if (peer === undefined || !peer.connected) return;
     this.#tables.disconnect(peer);
     this.#disconnectedUntil.set(peer, this.#nowMs + this.#config.disconnectedPeerMs);
     for (const member of peer.memberships.values()) {
-      // Reading goes on at once elsewhere; the place in the mesh is kept for a while.
+      // Reading and bringing in go on at once elsewhere; the place in the mesh is kept for a while.
+      this.#importers.refresh(member);
       if (releaseLease(member) || member.complete) grantLeaseIfNeeded(member.task, false, this.#effects);
       this.#peerLeases.release(member, this.#effects);
       this.#fillSpans(member.task);
@@ -141,7 +158,7 @@ export class Scheduler {
     if (peer === undefined || !peer.connected) return;
     const task = this.#tables.task(taskId);
     if (task.expelled.has(peerId)) {
-      this.#effects.push({ type: "assign", peerId, taskId, requestId, neighbours: [] });
+      this.#effects.push({ type: "assign", peerId, taskId, requestId, neighbours: [], imports: [] });
       this.#effects.push({ type: "expel", peerId, taskId });
       return;
     }
@@ -150,11 +167,12 @@ export class Scheduler {
     member.pieceCount = pieceCount;
     member.complete = totalCount !== undefined && pieceCount >= totalCount;
     this.#tables.refresh(member);
+    this.#importers.refresh(member);
 
     const kept = [...member.neighbours].filter((neighbour) => neighbour.peer.dialable);
     const added = this.#giveNeighbours(member, this.#joinDegree(member) - member.degree);
     const neighbours = [...kept, ...added].map((neighbour) => neighbour.peer.id);
-    this.#effects.push({ type: "assign", peerId, taskId, requestId, neighbours });
+    this.#effects.push({ type: "assign", peerId, taskId, requestId, neighbours, imports: this.#importers.tell(member) });
     this.#giveToShort(member);
     this.#watchEmptiness(task);
     task.failedSeeds.clear();
@@ -248,6 +266,7 @@ export class Scheduler {
     neighbour.suspect = true;
     this.#suspectUntil.set(neighbour, this.#nowMs + AVOID_MS);
     this.#tables.refresh(neighbour);
+    this.#importers.refresh(neighbour);
   }
 
   #showedLife(member: Member): void {
@@ -256,6 +275,7 @@ export class Scheduler {
     member.suspect = false;
     this.#suspectUntil.delete(member);
     this.#tables.refresh(member);
+    this.#importers.refresh(member);
   }
 
   #peerAccused({ accuser: accuserId, accused: accusedId, taskId }: InputOf<"peerAccused">): void {
@@ -300,6 +320,7 @@ export class Scheduler {
   }
 
   #deadlineReached(): void {
+    if (this.#tellImportsAtMs !== undefined && this.#tellImportsAtMs <= this.#nowMs) this.#tellImports();
     for (const task of this.#peerLeases.expire(this.#nowMs, this.#effects)) this.#fillSpans(task);
     for (const [member, dueMs] of this.#suspectUntil) {
       if (dueMs > this.#nowMs) break;
@@ -345,7 +366,15 @@ export class Scheduler {
   #dismiss(member: Member): Member[] {
     this.#peerLeases.release(member, this.#effects);
     this.#suspectUntil.delete(member);
+    this.#importers.remove(member);
     return this.#tables.removeMember(member);
+  }
+
+  #tellImports(): void {
+    this.#tellImportsAtMs = undefined;
+    for (const { member, imports } of this.#importers.news()) {
+      if (member.peer.connected) this.#effects.push({ type: "assignImports", peerId: member.peer.id, taskId: member.task.id, imports });
+    }
   }
 
   /** Brings an incomplete member back to a joiner's degree, by at least one, and tells it whom it lost. */

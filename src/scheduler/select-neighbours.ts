@@ -5,9 +5,11 @@
  * there is hardly a choice, the least loaded first, ties by id. Preferring the least loaded of a large sample was
  * measured and rejected: those are the latest joiners, so the mesh becomes a chain of generations (10,000 peers: 8
  * hops from end to end instead of 5). With topology labels three quarters come from the nearest group that has them,
- * a quarter from anywhere (5–6 of 8 in the rack, 2–3 outside, in the reference design).
+ * a quarter from anywhere (5–6 of 8 in the rack, 2–3 outside, in the reference design); for those who bring nothing into
+ * any group one is enough, for the case that nobody does.
  */
 import type { Prng } from "../base/prng.ts";
+import type { Importers } from "./importers.ts";
 import type { Member, Tables } from "./state.ts";
 import { EVERYBODY } from "./state.ts";
 
@@ -16,11 +18,13 @@ const DRAWS_PER_CHOICE = 3;
 
 export class NeighbourSelector {
   readonly #tables: Tables;
+  readonly #importers: Importers;
   readonly #prng: Prng;
   #selectionNumber = 0;
 
-  constructor(tables: Tables, prng: Prng) {
+  constructor(tables: Tables, importers: Importers, prng: Prng) {
     this.#tables = tables;
+    this.#importers = importers;
     this.#prng = prng;
   }
 
@@ -39,7 +43,7 @@ export class NeighbourSelector {
 
     if (!member.complete) this.#takeSeeds(member, Math.max(1, wanted >>> 1), chosen, nowMs);
     const { poolKeys } = member.peer;
-    const farCount = poolKeys.length > 1 ? (wanted - chosen.length) >>> 2 : 0;
+    const farCount = poolKeys.length > 1 ? Math.min((wanted - chosen.length) >>> 2, this.#importers.isImporter(member) ? wanted : 1) : 0;
     for (let level = poolKeys.length - 1; level > 0; level--) {
       this.#takeFrom(poolKeys[level] as string, member, wanted - farCount, chosen, nowMs);
     }

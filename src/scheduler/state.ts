@@ -7,7 +7,9 @@
  */
 import { assert } from "../base/assert.ts";
 import type { PeerId, TaskId } from "../protocol/ids.ts";
-import type { PieceSpan, SchedulerConfig, Topology } from "./contract.ts";
+import { TOPOLOGY_LEVELS, type Topology } from "../protocol/topology.ts";
+import type { PieceSpan, SchedulerConfig } from "./contract.ts";
+import type { ImportGroup } from "./importers.ts";
 
 /** A process with a control connection, or one that had it until a moment ago. */
 export class Peer {
@@ -43,6 +45,10 @@ export class Member {
   readonly slots: number[] = [];
   /** Number of the last selection that chose it: nobody is chosen twice in one. */
   chosenBy = 0;
+  /** The groups it is counted in, from far to near: those whose level it has a label for. */
+  importGroups: readonly ImportGroup[] = [];
+  /** As JSON: what it was last told that it may import. */
+  toldImports = "[]";
 
   constructor(peer: Peer, task: Task) {
     this.peer = peer;
@@ -75,6 +81,8 @@ export class Task {
   /** Members that hold everything and are connected. */
   readonly complete = new Set<Member>();
   readonly pools = new Map<string, Member[]>();
+  /** By the key of the pool with the same members. */
+  readonly importGroups = new Map<string, ImportGroup>();
   /** Incomplete connected members below half the wanted degree, longest waiting first. */
   readonly short = new Set<Member>();
   leaseHolder: Member | undefined;
@@ -243,11 +251,11 @@ export class Tables {
 export const EVERYBODY = "";
 
 // A key names its level by the length of the array, so that a rack never meets a zone of the same name.
-function poolKeysOf({ region, zone, rack }: Topology): string[] {
+function poolKeysOf(topology: Topology): string[] {
   const keys = [EVERYBODY];
-  if (region !== undefined) keys.push(JSON.stringify([region]));
-  if (zone !== undefined) keys.push(JSON.stringify([region ?? null, zone]));
-  if (rack !== undefined) keys.push(JSON.stringify([region ?? null, zone ?? null, rack]));
+  TOPOLOGY_LEVELS.forEach((level, at) => {
+    if (topology[level] !== undefined) keys.push(JSON.stringify(TOPOLOGY_LEVELS.slice(0, at + 1).map((outer) => topology[outer] ?? null)));
+  });
   return keys;
 }
 

@@ -85,6 +85,7 @@ function startClient(t: TestContext, ports: readonly number[], options: Partial<
         tell("registered");
       },
       onNeighbours: (_taskId, add, drop) => tell(`neighbours ${add.length} ${drop.length}`),
+      onImports: () => {},
       onLength: (_taskId, lengthBytes) => tell(`length ${lengthBytes}`),
       onTaskFailed: ({ code }) => tell(`failed ${code}`),
       onLease: ({ leaseId }) => tell(`lease ${leaseId}`),
@@ -107,7 +108,7 @@ function answerJoins(site: Site): void {
   site.onMessage = (peer, message) => {
     if (message.type !== "join") return;
     const { requestId } = message;
-    peer.channel.send({ type: "joined", requestId, task, inline: null, ticket: "t.t", neighbours: [], lengthSignature: null });
+    peer.channel.send({ type: "joined", requestId, task, inline: null, ticket: "t.t", neighbours: [], imports: [], lengthSignature: null });
   };
 }
 
@@ -234,7 +235,7 @@ test("a join that is given up is left when its answer comes", async (t) => {
     site.onMessage = (peer, { type, ...message }) => {
       if (type !== "join" || !("requestId" in message)) return;
       const { requestId } = message;
-      answer = () => peer.channel.send({ type: "joined", requestId, task, inline: null, ticket: "t.t", neighbours: [], lengthSignature: null });
+      answer = () => peer.channel.send({ type: "joined", requestId, task, inline: null, ticket: "t.t", neighbours: [], imports: [], lengthSignature: null });
       resolve();
     };
   });

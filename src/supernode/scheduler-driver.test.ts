@@ -25,7 +25,7 @@ class EchoScheduler {
     this.times.push(nowMs);
     if (input.type === "deadlineReached") this.deadlineMs = undefined;
     if (input.type !== "taskJoined") return [];
-    const effect = { type: "assign", peerId: input.peerId, taskId, requestId: input.requestId, neighbours: [] } as const;
+    const effect = { type: "assign", peerId: input.peerId, taskId, requestId: input.requestId, neighbours: [], imports: [] } as const;
     return [effect, { type: "forgetTask", taskId }];
   }
 

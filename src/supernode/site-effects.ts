@@ -5,6 +5,7 @@ import { AppError } from "../base/errors.ts";
 import type { SigningKey } from "../peer/membership/credentials.ts";
 import type { Neighbour } from "../protocol/control-messages.ts";
 import type { PeerId, TaskId } from "../protocol/ids.ts";
+import { topologyOf } from "../protocol/topology.ts";
 import type { SchedulerEffect, SchedulerInput } from "../scheduler/index.ts";
 import type { PeerMessage } from "./control-server.ts";
 import type { SupernodeMetrics } from "./metrics.ts";
@@ -14,7 +15,6 @@ import type { ConnectedPeer, PeerTable } from "./peer-table.ts";
 import type { SeedCache } from "./cache/seed-cache.ts";
 import type { LeaseDesk } from "./leases/lease-desk.ts";
 import type { TaskJoins } from "./task-joins.ts";
-import { topologyOf } from "./topology.ts";
 
 export interface SiteEffectsDeps {
   readonly ownPeerId: PeerId;
@@ -112,8 +112,10 @@ export class SiteEffects {
     switch (effect.type) {
       case "assign":
         if (effect.peerId === ownPeerId) this.#seedDials(taskId, effect.neighbours);
-        else joins.assigned(effect.requestId, effect.neighbours, (peerId) => this.#describe(peerId, peers.get(effect.peerId)));
+        else joins.assigned(effect.requestId, effect, (peerId) => this.#describe(peerId, peers.get(effect.peerId)));
         return;
+      case "assignImports":
+        return peers.send(effect.peerId, { type: "imports", taskId, imports: [...effect.imports] });
       case "rewire": {
         const { peerId, add, drop } = effect;
         if (peerId === ownPeerId) {

@@ -92,6 +92,7 @@ async function connectPeer(t: TestContext, { address }: Supernode, token: string
       handlers: {
         onRegistered: resolve,
         onNeighbours: () => {},
+        onImports: () => {},
         onLength: (_taskId, lengthBytes) => lengths.push(lengthBytes),
         onTaskFailed: ({ code, discard }) => failures.push({ code, discard }),
         onLease: () => {},
@@ -276,7 +277,7 @@ test("the join token is made at the first start, shown once, and needed", async 
     host: { address: "", port: 0, name: "", program: "dfget", version: "0", labels: {} },
     log,
     random: Math.random,
-    handlers: { onRegistered: unwanted, onNeighbours: unwanted, onLength: unwanted, onTaskFailed: unwanted, onLease: unwanted, onLeaseRevoked: unwanted, onDisconnected: unwanted },
+    handlers: { onRegistered: unwanted, onNeighbours: unwanted, onImports: unwanted, onLength: unwanted, onTaskFailed: unwanted, onLease: unwanted, onLeaseRevoked: unwanted, onDisconnected: unwanted },
   });
   t.after(() => stranger.close());
   const { signal } = new AbortController();

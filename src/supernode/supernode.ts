@@ -18,6 +18,7 @@ import { Peer } from "../peer/peer.ts";
 import { makePrivateFolder } from "../peer/private-folder.ts";
 import { RateGate } from "../peer/rate-gate.ts";
 import type { TaskId } from "../protocol/ids.ts";
+import { topologyOf } from "../protocol/topology.ts";
 import { DEFAULT_SCHEDULER_CONFIG, Scheduler } from "../scheduler/index.ts";
 import { ApiViews } from "./api/api-views.ts";
 import { BufferPool } from "./cache/buffer-pool.ts";
@@ -39,7 +40,6 @@ import { TaskJoins } from "./task-joins.ts";
 import { ContentPlaces } from "./tasks/content-places.ts";
 import { PlaceProver } from "./tasks/place-proof.ts";
 import { TaskResolver } from "./tasks/task-resolver.ts";
-import { topologyOf } from "./topology.ts";
 import { VersionMemory } from "./tasks/version-memory.ts";
 
 /** What a test may replace. */
@@ -125,6 +125,7 @@ async function compose(
     store,
     log,
     limits: config.limits,
+    topology: topologyOf(config.labels),
     needNeighbours: (taskId, lost) => driver.push({ type: "neighboursLost", peerId: ownPeerId, taskId, lost }),
     accuse: (taskId, accused, piece) => driver.push({ type: "peerAccused", accuser: ownPeerId, accused, taskId, piece }),
     // The scheduler may have counted on our having all of it: it gives the lease when nobody else has.

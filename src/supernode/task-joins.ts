@@ -11,7 +11,7 @@ import type { ByteSources, Neighbour, SupernodeToPeer, TaskInfo } from "../proto
 import { INLINE_LENGTH_BYTES_MAX, pieceCountOf } from "../protocol/geometry.ts";
 import type { PeerId, TaskId } from "../protocol/ids.ts";
 import { PieceSet } from "../protocol/piece-set.ts";
-import type { SchedulerInput } from "../scheduler/index.ts";
+import type { SchedulerEffect, SchedulerInput } from "../scheduler/index.ts";
 import type { PeerMessage } from "./control-server.ts";
 import type { SupernodeMetrics } from "./metrics.ts";
 import type { ConnectedPeer, PeerTable } from "./peer-table.ts";
@@ -20,6 +20,7 @@ import { isPrivateSource, mayHaveRunOut } from "./tasks/private-source.ts";
 import type { ResolvedTask } from "./tasks/task-resolver.ts";
 
 type JoinMessage = Extract<PeerMessage, { type: "join" }>;
+type Assigned = Pick<Extract<SchedulerEffect, { type: "assign" }>, "neighbours" | "imports">;
 type Joined = Extract<SupernodeToPeer, { type: "joined" }>;
 type Described = Pick<Joined, "task" | "lengthSignature">;
 
@@ -96,7 +97,7 @@ export class TaskJoins {
   }
 
   /** The scheduler's answer to a join. */
-  assigned(requestId: number, neighbours: readonly PeerId[], describe: (peerId: PeerId) => Neighbour | undefined): void {
+  assigned(requestId: number, { neighbours, imports }: Assigned, describe: (peerId: PeerId) => Neighbour | undefined): void {
     const pending = this.#pending.get(requestId);
     if (pending === undefined) return;
     this.#pending.delete(requestId);
@@ -111,6 +112,7 @@ export class TaskJoins {
       inline: null,
       ticket: this.#deps.key.signTicket({ taskId, peerId: peer.peerId, expiresUnixMs, outageUnixMs }),
       neighbours: neighbours.flatMap((neighbour) => describe(neighbour) ?? []),
+      imports: [...imports],
     });
     pending.done("OK");
   }
@@ -150,7 +152,7 @@ export class TaskJoins {
     if (!message.download || isInline(record)) {
       const content = message.download ? await this.#deps.inline(resolved) : undefined;
       const inline = content === undefined ? null : Buffer.from(content).toString("base64");
-      this.#send(peer, { type: "joined", requestId, ...this.#described(record, resolved), inline, ticket: null, neighbours: [] });
+      this.#send(peer, { type: "joined", requestId, ...this.#described(record, resolved), inline, ticket: null, neighbours: [], imports: [] });
       done(message.download ? "INLINE" : "STAT");
       return;
     }

@@ -5,6 +5,7 @@
  * order: this is what makes a seed send each piece about once); then those its reader waits for; then the rarest.
  */
 import type { Prng } from "../base/prng.ts";
+import { hasBucketOf } from "../protocol/topology.ts";
 import { expireAvoidances, holdsAll, PRIORITY_RANK, type Link, type Remote, type Task } from "./tables.ts";
 
 export interface Choice {
@@ -72,7 +73,9 @@ export function choosePieces(remote: Remote, count: number, prng: Prng): readonl
     chosen.splice(at, 0, piece);
     ranks.splice(at, 0, rank);
   };
+  const { imports } = remote;
   remote.wants.forEach((piece, at) => {
+    if (!hasBucketOf(imports, piece)) return;
     if (chosen.includes(piece) || !task.have.has(piece) || remote.have.has(piece)) return;
     if (remote.underWay.has(piece) || remote.avoided.has(piece)) return;
     consider(piece, (copies[piece] ?? 0) === 0 ? at : WANTED_RANK + at);
@@ -86,7 +89,7 @@ export function choosePieces(remote: Remote, count: number, prng: Prng): readonl
   const startWord = wordCount > 1 ? prng.below(wordCount) : 0;
   for (let step = 0; step < wordCount; step++) {
     const at = step + startWord < wordCount ? step + startWord : step + startWord - wordCount;
-    let word = (mine[at] as number) & ~(theirs[at] ?? 0) & ~(underWay[at] ?? 0) & ~(avoided[at] ?? 0);
+    let word = imports & (mine[at] as number) & ~(theirs[at] ?? 0) & ~(underWay[at] ?? 0) & ~(avoided[at] ?? 0);
     if (word === 0) continue;
     const rotation = prng.nextUint32() & 31;
     word = rotation === 0 ? word : (word >>> rotation) | (word << (32 - rotation));

@@ -6,6 +6,7 @@
  */
 import type { Priority } from "../base/priority.ts";
 import type { PeerId, TaskId } from "../protocol/ids.ts";
+import type { Buckets, Distance, Imports } from "../protocol/topology.ts";
 import type { PieceSet } from "../protocol/piece-set.ts";
 import type { DeclineReason } from "../protocol/link-frames.ts";
 
@@ -37,6 +38,12 @@ export type SwarmInput =
   | { readonly type: "piecesLost"; readonly taskId: TaskId; readonly pieces: readonly number[] }
   | { readonly type: "linkOpened"; readonly linkId: LinkId; readonly peerId: PeerId }
   | { readonly type: "linkClosed"; readonly linkId: LinkId }
+  /** How far the other end is, once it has said where it stands; before that, near. */
+  | { readonly type: "remotePlaced"; readonly linkId: LinkId; readonly distance: Distance }
+  /** What we may bring in from outside is now this. */
+  | { readonly type: "importsAssigned"; readonly taskId: TaskId; readonly imports: readonly Imports[] }
+  /** Of this task the other side takes only what is in these buckets over this link. */
+  | { readonly type: "remoteImports"; readonly linkId: LinkId; readonly taskId: TaskId; readonly buckets: Buckets }
   /**
    * The other side takes part in the task and holds `have` (taken over). `receives`: it has shown a ticket, so that
    * it may be given pieces; without, it can only give.
@@ -88,6 +95,8 @@ export type SwarmEffect =
   | { readonly type: "sendLost"; readonly linkId: LinkId; readonly taskId: TaskId; readonly pieces: readonly number[] }
   | { readonly type: "sendStatus"; readonly linkId: LinkId; readonly incoming: number; readonly capacity: number }
   | { readonly type: "sendWant"; readonly linkId: LinkId; readonly taskId: TaskId; readonly pieces: readonly number[] }
+  /** Over this link we take only what is in these buckets. */
+  | { readonly type: "sendImports"; readonly linkId: LinkId; readonly taskId: TaskId; readonly buckets: Buckets }
   /** One of these pieces, best first; the receiver chooses. */
   | { readonly type: "sendOffer"; readonly linkId: LinkId; readonly taskId: TaskId; readonly pieces: readonly number[] }
   | { readonly type: "sendAccept"; readonly linkId: LinkId; readonly taskId: TaskId; readonly piece: number }
@@ -121,6 +130,8 @@ export interface SwarmConfig {
   readonly lookaheadCount: number;
   /** Transfers received or agreed at a time, over all tasks. */
   readonly downloadCountMax: number;
+  /** Of those, from outside of our rack, zone or region. */
+  readonly farDownloadCountMax: number;
   /** Pieces whole but not yet verified and written, over all tasks; more are declined: disk and digest set the pace. */
   readonly verifyCountMax: number;
   /** An offer nobody answered, or an agreed piece that never starts, is given up after this. */
@@ -140,6 +151,7 @@ export const DEFAULT_SWARM_CONFIG: SwarmConfig = {
   candidateCount: 4,
   lookaheadCount: 1,
   downloadCountMax: 8,
+  farDownloadCountMax: 2,
   verifyCountMax: 4,
   answerMs: 2_000,
   silenceMs: 500,

@@ -2,6 +2,7 @@
 import type { DeclineReason } from "../protocol/link-frames.ts";
 import type { TaskId } from "../protocol/ids.ts";
 import type { LinkId, SwarmConfig, SwarmEffect } from "./contract.ts";
+import { mayImport } from "./importing.ts";
 import { Promises } from "./promises.ts";
 import { isComplete, type Link, type Receive, type Remote, STALLED_MS, type Task } from "./tables.ts";
 
@@ -21,6 +22,8 @@ export class Receiving {
   readonly #emit: (effect: SwarmEffect) => void;
   /** Receives that take up room: agreed or receiving, and not late. */
   #incoming = 0;
+  /** Of those, from outside of our rack, zone or region. */
+  #farIncoming = 0;
   /** Whole, but not verified and written yet. */
   #verifying = 0;
   /** Declined as busy: they wait to hear that there is room, in this order. */
@@ -48,6 +51,11 @@ export class Receiving {
     return Math.min(this.#incoming, 1);
   }
 
+  /** As {@link load}, for one neighbour: to those outside we are full sooner. */
+  loadFor(link: Link): number {
+    return link.distance > 0 && this.#farIncoming >= this.#config.farDownloadCountMax ? this.#config.downloadCountMax : this.load;
+  }
+
   /** Usual time from the first byte of a piece to its last, in ms; 0 while unknown. */
   get transferMs(): number {
     return this.#transferMs;
@@ -55,7 +63,9 @@ export class Receiving {
 
   /** Somebody waits for room, and there is some. */
   get hasNews(): boolean {
-    return this.#waiting.size > 0 && this.load < this.#config.downloadCountMax;
+    if (this.#waiting.size === 0 || this.load >= this.#config.downloadCountMax) return false;
+    for (const link of this.#waiting) if (this.loadFor(link) < this.#config.downloadCountMax) return true;
+    return false;
   }
 
   offered(remote: Remote | undefined, linkId: LinkId, taskId: TaskId, pieces: readonly number[], nowMs: number): void {
@@ -69,9 +79,9 @@ export class Receiving {
     const { task, link } = remote as Remote;
     const receives = task.incoming.get(piece) ?? [];
     if (receives.length > 0) task.doubledCount++;
-    receives.push({ link, task, piece, state: "agreed", sinceMs: nowMs, progressMs: nowMs, late: false });
+    receives.push({ link, task, piece, state: "agreed", sinceMs: nowMs, progressMs: nowMs, late: false, far: link.distance > 0 });
     task.incoming.set(piece, receives);
-    this.#incoming++;
+    this.#count(receives.at(-1) as Receive, 1);
     this.#emit({ type: "sendAccept", linkId, taskId, piece });
   }
 
@@ -95,7 +105,7 @@ export class Receiving {
     this.#transferMs = this.#transferMs === 0 ? tookMs : this.#transferMs * 0.8 + tookMs * 0.2;
     receive.state = "verifying";
     this.#verifying++;
-    if (!receive.late) this.#incoming--;
+    if (!receive.late) this.#count(receive, -1);
     // Its slower twin is of no more use, unless verification fails; then it will be offered anew.
     for (const other of task.incoming.get(piece) ?? []) {
       if (other !== receive && other.state !== "verifying") this.#cancel(other);
@@ -103,10 +113,12 @@ export class Receiving {
   }
 
   /** The piece is here, from whatever source. */
-  stored(task: Task, piece: number, _nowMs: number): void {
+  stored(task: Task, piece: number, nowMs: number): void {
     for (const receive of task.incoming.get(piece) ?? []) {
-      if (receive.state === "verifying") this.#remove(receive);
-      else this.#cancel(receive);
+      if (receive.state === "verifying") {
+        if (!receive.far) task.lastInsideGainMs = nowMs;
+        this.#remove(receive);
+      } else this.#cancel(receive);
     }
     task.orphans.delete(piece);
     if (task.wanted.includes(piece)) task.wantedStale = true;
@@ -164,7 +176,7 @@ export class Receiving {
         }
         task.lateCount++;
         task.wantedStale = true;
-        this.#incoming--;
+        this.#count(receive, -1);
       }
     }
   }
@@ -194,7 +206,7 @@ export class Receiving {
   }
 
   tellStatus(link: Link): void {
-    link.toldLoad = this.load;
+    link.toldLoad = this.loadFor(link);
     if (link.toldLoad > 0) this.#idleTold = false;
     // Who hears that we are full must hear when we are not.
     if (link.toldLoad < this.#config.downloadCountMax) this.#waiting.delete(link);
@@ -211,6 +223,7 @@ export class Receiving {
     const { downloadCountMax } = this.#config;
     for (const link of this.#waiting) {
       if (this.load >= downloadCountMax || this.#incoming + this.#invited.size >= downloadCountMax) break;
+      if (this.loadFor(link) >= downloadCountMax) continue;
       this.#invited.add(link);
       this.tellStatus(link);
     }
@@ -250,7 +263,7 @@ export class Receiving {
     }
     // What a reader waits for comes first, even if the sender has not heard of it yet.
     const chosen = task.wanted.find((piece) => acceptable.includes(piece)) ?? first;
-    return this.load >= this.#config.downloadCountMax ? "busy" : chosen;
+    return this.loadFor(remote.link) >= this.#config.downloadCountMax ? "busy" : chosen;
   }
 
   #wanted(task: Task): readonly number[] {
@@ -308,7 +321,12 @@ export class Receiving {
     if (left.length === 0) incoming.delete(receive.piece);
     else incoming.set(receive.piece, left);
     if (receive.state === "verifying") this.#verifying--;
-    else if (!receive.late) this.#incoming--;
+    else if (!receive.late) this.#count(receive, -1);
+  }
+
+  #count({ far }: Receive, change: 1 | -1): void {
+    this.#incoming += change;
+    if (far) this.#farIncoming += change;
   }
 }
 
@@ -318,6 +336,7 @@ function refusalOf(remote: Remote, piece: number): DeclineReason | undefined {
   if (task.have.has(piece)) return "have";
   if (task.pieceCount !== undefined && piece >= task.pieceCount) return "unwanted";
   const receives = task.incoming.get(piece) ?? [];
+  if (!mayImport(remote, piece)) return "unwanted";
   const taking = receives.some((receive) => !receive.late || receive.link === link);
   return taking || receives.length >= COPIES_IN_FLIGHT_MAX ? "taking" : undefined;
 }

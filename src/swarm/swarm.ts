@@ -2,6 +2,7 @@ import { assert, assertNever } from "../base/assert.ts";
 import { Prng } from "../base/prng.ts";
 import type { TaskId } from "../protocol/ids.ts";
 import type { LinkId, SwarmConfig, SwarmEffect, SwarmInput, SwarmSnapshot } from "./contract.ts";
+import { importable, reconsiderRelief } from "./importing.ts";
 import { Receiving } from "./receiving.ts";
 import { firstOf, Sending } from "./sending.ts";
 import { addCopies, addHave, dropHave, isComplete, isNeeded, newRemote, type Link, type Remote, type Task } from "./tables.ts";
@@ -20,6 +21,7 @@ const STIRRING: ReadonlySet<SwarmInput["type"]> = new Set([
   "remoteAdmitted",
   "remoteStatus",
   "remoteWants",
+  "remoteImports",
   "offerAccepted",
   "offerDeclined",
   "sendCancelled",
@@ -131,6 +133,7 @@ export class Swarm {
           linkId: input.linkId,
           peerId: input.peerId,
           remotes: new Map(),
+          distance: 0,
           incoming: 0,
           capacity: 1,
           toldLoad: 0,
@@ -146,6 +149,25 @@ export class Swarm {
         for (const remote of link.remotes.values()) this.#forgetRemote(remote, true);
         this.#receiving.forget(link);
         this.#links.delete(input.linkId);
+        return;
+      }
+      case "remotePlaced": {
+        const link = this.#links.get(input.linkId);
+        if (link === undefined) return;
+        link.distance = input.distance;
+        for (const remote of link.remotes.values()) this.#tellImports(remote);
+        return;
+      }
+      case "importsAssigned": {
+        const task = this.#tasks.get(input.taskId);
+        if (task === undefined) return;
+        task.imports = input.imports;
+        for (const remote of task.remotes.values()) this.#tellImports(remote);
+        return;
+      }
+      case "remoteImports": {
+        const remote = this.#heard(input.linkId, input.taskId);
+        if (remote !== undefined) remote.imports = input.buckets;
         return;
       }
       case "remoteJoined":
@@ -269,6 +291,10 @@ export class Swarm {
       orphans: new Set(),
       gained: [],
       gainedStale: false,
+      imports: [],
+      relief: "none",
+      reliefUntilMs: 0,
+      lastInsideGainMs: nowMs,
       sentPieces: 0,
       lastGainMs: nowMs,
       lastAskMs: nowMs,
@@ -318,7 +344,16 @@ export class Swarm {
     link.stalledUntilMs = 0;
     for (const piece of have) addCopies(task, piece, 1);
     this.#receiving.tellStatus(link);
+    this.#tellImports(remote);
     if (task.wanted.length > 0) this.#effects.push({ type: "sendWant", linkId, taskId, pieces: task.wanted });
+  }
+
+  #tellImports(remote: Remote): void {
+    const { task, link } = remote;
+    const buckets = importable(task, link.distance);
+    if (buckets === remote.toldImports) return;
+    remote.toldImports = buckets;
+    this.#effects.push({ type: "sendImports", linkId: link.linkId, taskId: task.taskId, buckets });
   }
 
   #forgetRemote(remote: Remote, linkGone: boolean): void {
@@ -352,6 +387,7 @@ export class Swarm {
     this.#sending.check(nowMs);
     for (const task of this.#tasks.values()) {
       this.#receiving.check(task, nowMs);
+      if (reconsiderRelief(task, nowMs)) for (const remote of task.remotes.values()) this.#tellImports(remote);
       this.#askForNeighbours(task, nowMs);
     }
     // What became late is wanted from others at once.
@@ -364,7 +400,7 @@ export class Swarm {
       const remote = this.#remote(effect.linkId, effect.taskId);
       if (remote !== undefined) {
         this.#tellGained(remote);
-        if (!isComplete(remote.task) && remote.link.toldLoad !== this.#receiving.load) this.#receiving.tellStatus(remote.link);
+        if (!isComplete(remote.task) && remote.link.toldLoad !== this.#receiving.loadFor(remote.link)) this.#receiving.tellStatus(remote.link);
       }
     }
     this.#effects.push(effect);

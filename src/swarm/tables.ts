@@ -1,6 +1,7 @@
 /** The swarm's tables: what this peer knows of its tasks, its links, and what moves between them. */
 import { assert } from "../base/assert.ts";
 import type { PeerId, TaskId } from "../protocol/ids.ts";
+import { ALL_BUCKETS, type Buckets, type Distance, type Imports } from "../protocol/topology.ts";
 import { PieceSet } from "../protocol/piece-set.ts";
 import type { LinkId, Priority } from "./contract.ts";
 
@@ -29,6 +30,13 @@ export interface Task {
   readonly gained: number[];
   /** Not all of them have been told to all. */
   gainedStale: boolean;
+  /** What we may bring in from outside; empty: everything. */
+  imports: readonly Imports[];
+  /** Who may stand in for importers that bring nothing. */
+  relief: "none" | "backup" | "anybody";
+  reliefUntilMs: number;
+  /** When the last piece from inside came. */
+  lastInsideGainMs: number;
   sentPieces: number;
   lastGainMs: number;
   lastAskMs: number;
@@ -44,6 +52,7 @@ export interface Link {
   readonly linkId: LinkId;
   readonly peerId: PeerId;
   readonly remotes: Map<TaskId, Remote>;
+  distance: Distance;
   /** As it last told us: transfers it receives or has agreed to, and how many it takes. */
   incoming: number;
   capacity: number;
@@ -74,6 +83,10 @@ export interface Remote {
   /** False: it may give us pieces but has shown no ticket that is still good, so it gets none. */
   receives: boolean;
   wants: readonly number[];
+  /** What it takes over this link. */
+  imports: Buckets;
+  /** What it was told that we take. */
+  toldImports: Buckets;
   /** How many of the task's `gained` it has been told of. */
   toldCount: number;
 }
@@ -98,6 +111,8 @@ export interface Receive {
   sinceMs: number;
   progressMs: number;
   late: boolean;
+  /** From outside of our rack, zone or region. */
+  readonly far: boolean;
 }
 
 /** How long a stalled link gets nothing new before it is tried again. */
@@ -175,6 +190,8 @@ export function newRemote(link: Link, task: Task, have: PieceSet, seed: boolean,
     avoidances: [],
     credited: new PieceSet(),
     wants: [],
+    imports: ALL_BUCKETS,
+    toldImports: ALL_BUCKETS,
     toldCount: task.gained.length,
   };
 }

@@ -191,7 +191,7 @@ async function joinAsPeer(t: TestContext, port: number): Promise<Member> {
     host: { address: "", port: 0, name: "mallory", program: "dfget", version: "1", labels: {} },
     log: pino({ level: "silent" }),
     random: Math.random,
-    handlers: { onRegistered: registered.resolve, onNeighbours: ignore, onLength: ignore, onTaskFailed: ignore, onLease: ignore, onLeaseRevoked: ignore, onDisconnected: ignore },
+    handlers: { onRegistered: registered.resolve, onNeighbours: ignore, onImports: ignore, onLength: ignore, onTaskFailed: ignore, onLease: ignore, onLeaseRevoked: ignore, onDisconnected: ignore },
   });
   t.after(() => control.close());
   await registered.promise;

@@ -13,6 +13,7 @@ import type {
   SupernodeToPeer,
 } from "../../protocol/control-messages.ts";
 import type { PeerId, TaskId } from "../../protocol/ids.ts";
+import type { Imports } from "../../protocol/topology.ts";
 import type { Lease } from "../lease-reader.ts";
 import type { Slice } from "../leased-budget.ts";
 import { type ControlLog, type ControlSession, openControlSession, type RegisteredMessage } from "./control-session.ts";
@@ -26,6 +27,7 @@ export interface ControlHandlers {
   /** @param unixMs the supernode's wall clock */
   readonly onRegistered: (publicKey: Uint8Array, address: string, unixMs: number) => void;
   readonly onNeighbours: (taskId: TaskId, add: readonly Neighbour[], drop: readonly PeerId[]) => void;
+  readonly onImports: (taskId: TaskId, imports: readonly Imports[]) => void;
   readonly onLength: (taskId: TaskId, lengthBytes: number, signature: Uint8Array) => void;
   readonly onTaskFailed: (message: TaskFailedMessage) => void;
   /** Pieces to be read from the origin by this peer, for all. */
@@ -276,6 +278,8 @@ export class ControlClient {
         return;
       case "neighbours":
         return handlers.onNeighbours(message.taskId, message.add, message.drop);
+      case "imports":
+        return handlers.onImports(message.taskId, message.imports);
       case "length":
         return handlers.onLength(message.taskId, message.lengthBytes, Buffer.from(message.signature, "base64"));
       case "taskFailed":
