@@ -104,6 +104,7 @@ function newMember(): Member {
       handlers: {
         onRegistered: () => onRegistered(member),
         onNeighbours: count,
+        onImports: count,
         onLength: count,
         onTaskFailed: count,
         onLease: count,
