@@ -104,6 +104,23 @@ const insecureNoToken = setting(
   "Run without a join token although others than this machine can reach the listener: anybody may then join and read.",
 );
 
+/** The same for all programs of a site. */
+export const TLS_SETTINGS = {
+  tls: setting(
+    kinds.truth,
+    "--tls",
+    false,
+    "TLS between the programs of the site (control, links, pieces, REST), with keys that follow from the join token. All of a site's programs, or none.",
+  ),
+  tlsCa: setting(kinds.optionalPath, "--tls-ca", undefined, "With `tls`, instead of the join token's keys: PEM file of the authorities that sign this site's certificates and no others. Read again when it changes, as the next two.", {
+    defaultText: "none",
+  }),
+  tlsCert: setting(kinds.optionalPath, "--tls-cert", undefined, "This host's certificate and its chain, for servers and clients; a supernode's names the host that `supernodes` says.", {
+    defaultText: "none",
+  }),
+  tlsKey: setting(kinds.optionalPath, "--tls-key", undefined, "Its private key.", { defaultText: "none" }),
+};
+
 const limits = {
   downloadLimit: setting(
     kinds.rateOrNone,
@@ -212,6 +229,7 @@ export const SUPERNODE_SETTINGS = {
     doc: "File whose first line is the join token; made with a new token (mode 0600, shown once) when it is not there.",
     defaultText: "`join-token` in the data folder",
   },
+  ...TLS_SETTINGS,
   insecureNoToken: { ...insecureNoToken, doc: "Let anybody join: no token is asked for." },
   ...network,
   origins: {
@@ -325,6 +343,7 @@ export const DFDAEMON_SETTINGS = {
   joinToken,
   joinTokenFile: clientTokenFile,
   insecureNoToken,
+  ...TLS_SETTINGS,
   registries: setting(
     kinds.registries,
     "--registry",
@@ -370,6 +389,7 @@ export const DFGET_SETTINGS = {
   supernodes,
   joinToken,
   joinTokenFile: clientTokenFile,
+  ...TLS_SETTINGS,
   backToSource: setting(
     kinds.truth,
     "--no-back-source",

@@ -85,6 +85,7 @@ async function* ownPeer(job: DfgetJob, config: DfgetConfig, speaker: WaySpeaker)
         version: config.version,
         supernodes: config.supernodes,
         joinToken: config.joinToken,
+        tls: config.tls,
         peerListen: { host: "0.0.0.0", port: 0 },
         advertiseHost: config.advertiseHost,
         cache: { dataDirectory: directory, quotaBytes: undefined, reservedFreeBytes: 0, scrubBytesPerSecond: 0 },

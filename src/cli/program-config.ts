@@ -3,12 +3,13 @@ import { join } from "node:path";
 import { AppError } from "../base/errors.ts";
 import type { DfdaemonConfig } from "../dfdaemon/config.ts";
 import type { OriginNetwork } from "../origin/origin-clients.ts";
-import type { CacheConfig, RateLimits, SupernodeAddress } from "../peer/config.ts";
+import type { CacheConfig, RateLimits, SupernodeAddress, TlsConfig } from "../peer/config.ts";
 import type { JoinTokenConfig, SupernodeConfig } from "../supernode/config.ts";
 import { isLoopback, printAddress } from "./addresses.ts";
 import { invalidConfig, type ResolvedConfig } from "./config.ts";
 import type { DFDAEMON_SETTINGS, DFGET_SETTINGS, SUPERNODE_SETTINGS } from "./config-schema.ts";
 import { clientToken, defaultTokenFile } from "./join-token.ts";
+import { tlsConfig } from "./site-tls-config.ts";
 import { candidateSocketPaths, type Machine } from "./machine.ts";
 import { originNetwork, proxyCredentials, refuseOwnProxy } from "./origin-network.ts";
 
@@ -22,6 +23,7 @@ export interface DfgetConfig {
   readonly supernodes: readonly SupernodeAddress[];
   readonly areSupernodesGiven: boolean;
   readonly joinToken: string | undefined;
+  readonly tls: TlsConfig | undefined;
   readonly backToSource: boolean;
   readonly network: OriginNetwork;
   readonly limitBytesPerSecond: number | undefined;
@@ -38,6 +40,7 @@ export function supernodeConfig(config: ResolvedConfig<typeof SUPERNODE_SETTINGS
     listen: values.listen,
     advertiseHost: values.advertise,
     joinToken: supernodeToken(config),
+    tls: tlsConfig(config),
     network: originNetwork(values),
     grants: { grantMs: values.grantLife, outageGrantMs: values.outageGrant },
     cache: cacheConfig(values),
@@ -77,6 +80,7 @@ export function dfdaemonConfig(
     socketPath: values.socket,
     supernodes: values.supernodes,
     joinToken,
+    tls: tlsConfig(config),
     backToSource: values.backToSource,
     registries: values.registries.map(({ host, url, access }) => ({ host, url, access })),
     grants: {
@@ -113,6 +117,7 @@ export function dfgetConfig(
     supernodes: values.supernodes,
     areSupernodesGiven: config.sources.supernodes !== "default",
     joinToken: clientToken(config, machine),
+    tls: tlsConfig(config),
     backToSource: values.backToSource,
     network: originNetwork(values),
     limitBytesPerSecond: values.limitRate,

@@ -3,11 +3,13 @@ import type { Command } from "commander";
 import { z } from "zod";
 import { AppError, toAppError } from "../base/errors.ts";
 import { isTaskId, type TaskId } from "../protocol/ids.ts";
-import { parseListenAddress, printAddress } from "./addresses.ts";
+import { parseListenAddress } from "./addresses.ts";
 import type { SUPERNODE_SETTINGS } from "./config-schema.ts";
 import { readToken } from "./join-token.ts";
 import { supernodeToken } from "./program-config.ts";
 import type { Subcommand, SubcommandCall } from "./subcommand.ts";
+import { siteTls } from "./site-tls.ts";
+import { tlsConfig } from "./site-tls-config.ts";
 import { SupernodeApi } from "./supernode-api.ts";
 import { showBytes } from "./units.ts";
 
@@ -85,7 +87,7 @@ function common(name: string, summary: string, hasFiles = false): Omit<Subcomman
     name,
     summary,
     group: { name: "cache", summary: "look at and change the cache of a running supernode" },
-    takes: ["listen", "dataDir", "joinToken", "joinTokenFile"],
+    takes: ["listen", "dataDir", "joinToken", "joinTokenFile", "tls", "tlsCa", "tlsCert", "tlsKey"],
     declare: (command: Command) => {
       command.option("--supernode <HOST:PORT>", "ask this supernode instead of the one that --listen says");
       command.option("--json", "print JSON, one document");
@@ -176,7 +178,8 @@ function apiOf({ config, command }: SubcommandCall<Settings>): SupernodeApi {
   const host = ["0.0.0.0", "::"].includes(given.host) ? "127.0.0.1" : given.host;
   const token = supernodeToken(config);
   const secret = token.kind === "given" ? token.token : token.kind === "file" ? readToken(token.file) : undefined;
-  return new SupernodeApi(`http://${printAddress({ host, port: given.port })}`, secret);
+  const tls = siteTls(tlsConfig(config), secret);
+  return new SupernodeApi({ host, port: given.port }, secret, tls);
 }
 
 function parsed<T>(schema: z.ZodType<T>, value: unknown): T {

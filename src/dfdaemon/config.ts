@@ -1,5 +1,5 @@
 import type { OriginNetwork } from "../origin/origin-clients.ts";
-import type { CacheConfig, HostLabels, ListenAddress, LogLevel, RateLimits, SupernodeAddress } from "../peer/config.ts";
+import type { CacheConfig, HostLabels, ListenAddress, LogLevel, RateLimits, SupernodeAddress, TlsConfig } from "../peer/config.ts";
 
 /**
  * In whose name a registry is asked.
@@ -61,6 +61,8 @@ export interface DfdaemonConfig {
   readonly supernodes: readonly SupernodeAddress[];
   /** Secret; never logged. Undefined: the supernode runs without. */
   readonly joinToken: string | undefined;
+  /** Undefined: in the clear. */
+  readonly tls?: TlsConfig | undefined;
   /** May this host read an origin itself when the swarm cannot deliver? */
   readonly backToSource: boolean;
   readonly registries: readonly RegistryConfig[];

@@ -5,6 +5,7 @@ import type { OriginBudget } from "../origin/origin-budget.ts";
 import type { ListenAddress, SupernodeAddress } from "../peer/config.ts";
 import type { ContentOpener } from "../peer/content.ts";
 import type { HostLimits } from "../peer/host-limits.ts";
+import { SITE_ORIGIN, siteServer, SiteTls } from "../peer/membership/site-tls.ts";
 import { PeerNode } from "../peer/peer-node.ts";
 import { SELF_TEST_PATH, SELF_TEST_REGISTRY } from "../protocol/self-test.ts";
 import type { DfdaemonConfig, RegistryConfig } from "./config.ts";
@@ -54,17 +55,19 @@ export interface DfdaemonDeps {
  * @throws AppError LISTEN_FAILED, CONFIG_INVALID, and what the peer's start says; nothing is left running then
  */
 export async function startDfdaemon(config: DfdaemonConfig, given: Partial<DfdaemonDeps> = {}): Promise<Dfdaemon> {
-  const deps = { ...defaultDeps(config), ...given };
-  const { log, asker } = deps;
+  const log = given.log ?? pino({ level: config.logLevel, timestamp: stdTimeFunctions.isoTime });
+  const tls = config.tls === undefined ? undefined : new SiteTls({ config: config.tls, token: config.joinToken, log });
+  const deps = { ...defaultDeps(config, log, tls), ...given };
+  const { asker } = deps;
   const logs = [log];
   const child = (component: string): Logger => {
     const made = log.child({ component });
     logs.push(made);
     return made;
   };
-  const closers: (() => Promise<void>)[] = [() => asker.close()];
+  const closers: (() => Promise<void> | void)[] = [() => tls?.close(), () => asker.close()];
   try {
-    const registries = new Registries(config.registries, selfTestRegistry(config.supernodes));
+    const registries = new Registries(config.registries, selfTestRegistry(config.supernodes, tls));
     for (const { name, access } of registries.configured()) {
       if (access !== "own-credentials") continue;
       log.warn({ registry: name }, "whoever reaches this dfdaemon may read what its own credentials open at this registry");
@@ -120,31 +123,39 @@ export async function startDfdaemon(config: DfdaemonConfig, given: Partial<Dfdae
   }
 }
 
-function defaultDeps(config: DfdaemonConfig): DfdaemonDeps {
+function defaultDeps(config: DfdaemonConfig, log: Logger, tls: SiteTls | undefined): DfdaemonDeps {
+  const { network } = config;
+  const seed = heaviest(config.supernodes);
+  const servers = tls === undefined || seed === undefined ? network.servers : [...network.servers, siteServer(seed, tls)];
   return {
-    createPeer: ({ version, supernodes, joinToken, peerListen, advertiseHost, cache, limits, labels }, origin, log) =>
+    createPeer: ({ version, supernodes, joinToken, peerListen, advertiseHost, cache, limits, labels }, origin, peerLog) =>
       PeerNode.start(
         { program: "dfdaemon", version, supernodes, joinToken, peerListen, advertiseHost, cache, limits, labels },
-        { origin, log },
+        { origin, tls, log: peerLog },
       ),
-    openLocalApi: ({ socketPath, version, backToSource }, peer, log) =>
-      LocalApi.listen({ opener: peer, limits: peer.limits, socketPath, version, log, backToSource }),
-    asker: new HttpUpstreamAsker({ userAgent: `dfdaemon/${config.version}`, ...config.network }),
-    log: pino({ level: config.logLevel, timestamp: stdTimeFunctions.isoTime }),
+    openLocalApi: ({ socketPath, version, backToSource }, peer, apiLog) =>
+      LocalApi.listen({ opener: peer, limits: peer.limits, socketPath, version, log: apiLog, backToSource }),
+    asker: new HttpUpstreamAsker({ userAgent: `dfdaemon/${config.version}`, ...network, servers }),
+    log,
     mirrorOptions: {},
   };
 }
 
 /** The one that `dfdaemon doctor` pulls from: at the supernode that is taken when all answer. */
-function selfTestRegistry(supernodes: readonly SupernodeAddress[]): RegistryConfig | undefined {
-  const [first] = supernodes.toSorted((left, right) => right.weight - left.weight);
+function selfTestRegistry(supernodes: readonly SupernodeAddress[], tls: SiteTls | undefined): RegistryConfig | undefined {
+  const first = heaviest(supernodes);
+  if (tls !== undefined) return { host: SELF_TEST_REGISTRY, url: `${SITE_ORIGIN}${SELF_TEST_PATH}` };
   if (first === undefined) return undefined;
   const host = first.host.includes(":") ? `[${first.host}]` : first.host;
   return { host: SELF_TEST_REGISTRY, url: `http://${host}:${first.port}${SELF_TEST_PATH}` };
 }
 
+function heaviest(supernodes: readonly SupernodeAddress[]): SupernodeAddress | undefined {
+  return supernodes.toSorted((left, right) => right.weight - left.weight)[0];
+}
+
 /** The last opened first; one that fails does not keep the others open. @throws the first failure, at the end */
-async function closeAll(closers: readonly (() => Promise<void>)[]): Promise<void> {
+async function closeAll(closers: readonly (() => Promise<void> | void)[]): Promise<void> {
   const failures: unknown[] = [];
   for (const close of closers.toReversed()) {
     try {

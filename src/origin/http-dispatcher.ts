@@ -1,7 +1,15 @@
-import { getCACertificates } from "node:tls";
-import { Agent, Dispatcher, Pool, ProxyAgent } from "undici";
+import { type ConnectionOptions, getCACertificates } from "node:tls";
+import { Agent, buildConnector, Dispatcher, Pool, ProxyAgent } from "undici";
 import { NO_PROXIES, ProxyRoutes } from "./proxy-routes.ts";
 import type { ProxySettings } from "./proxy-routes.ts";
+
+/** A server that is not where its name says. */
+export interface OriginPlace {
+  readonly host: string;
+  readonly port: number;
+  /** Asked for each connection. */
+  readonly tls: () => Omit<ConnectionOptions, "port">;
+}
 
 /** What concerns the connections to origins. */
 export interface DispatcherOptions {
@@ -11,6 +19,8 @@ export interface DispatcherOptions {
   readonly connectTimeoutMs?: number;
   /** Further exchanges with the same host wait for their turn. Default 64. */
   readonly connectionsPerHostMax?: number;
+  /** Where the server really is, whatever its URL says, and how its TLS is checked; never through a proxy. */
+  readonly place?: OriginPlace | undefined;
   /** Default: none. */
   readonly proxies?: ProxySettings;
 }
@@ -21,6 +31,7 @@ export interface DispatcherOptions {
  * @returns owned by the caller, who destroys it
  */
 export function createDispatcher(options: DispatcherOptions): Dispatcher {
+  if (options.place !== undefined) return new Agent({ keepAliveTimeout: KEEP_ALIVE_MS, connect: connectorTo(options.place) });
   const connect = { timeout: options.connectTimeoutMs ?? 10_000, ...trusted(options.caCertificates ?? []) };
   const pool = { connections: options.connectionsPerHostMax ?? 64, keepAliveTimeout: KEEP_ALIVE_MS, connect };
   const { proxies = NO_PROXIES } = options;
@@ -37,6 +48,15 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
       clientFactory: (origin, given) => new Pool(origin, { ...given, headersTimeout: connect.timeout }),
     }),
   );
+}
+
+function connectorTo({ host, port, tls }: OriginPlace): buildConnector.connector {
+  return (asked, callback) => {
+    const connect = buildConnector({ ...tls(), timeout: PLACE_TIMEOUT_MS });
+    // undici names the server by the URL, unless the options have said how.
+    const { servername: _byUrl, ...rest } = asked;
+    connect({ ...rest, host, hostname: host, port: String(port) }, callback);
+  };
 }
 
 /** What TLS is told so that it trusts `caCertificates` beside the default authorities. */
@@ -88,3 +108,5 @@ class RoutedDispatcher extends Dispatcher {
 
 /** Shorter than what common servers keep (nginx 75 s, Go and Apache less or no limit), which may hint at less. */
 const KEEP_ALIVE_MS = 15_000;
+/** To a supernode: it is near. */
+const PLACE_TIMEOUT_MS = 5_000;

@@ -1,5 +1,5 @@
 import type { Dispatcher } from "undici";
-import { createDispatcher } from "./http-dispatcher.ts";
+import { createDispatcher, type OriginPlace } from "./http-dispatcher.ts";
 import { HttpOrigin } from "./http-origin.ts";
 import type { Origin, OriginBody, OriginInfo, OriginRequest } from "./origin.ts";
 import { NO_PROXIES } from "./proxy-routes.ts";
@@ -15,6 +15,8 @@ export interface OriginServer {
   readonly caCertificates: readonly string[];
   /** Secret. What we log in with when it asks for that, for callers without credentials of their own. */
   readonly credentials: RegistryCredentials | undefined;
+  /** Set for one that is not where its name says. */
+  readonly place?: OriginPlace;
 }
 
 /** How a program reaches origins. */
@@ -60,12 +62,13 @@ export class OriginClients implements Origin {
       const { userAgent, proxies } = this.#options;
       const caCertificates = server?.caCertificates ?? [];
       const credentials = server?.credentials;
-      const http = new HttpOrigin({ userAgent, caCertificates, proxies });
+      const place = server?.place;
+      const http = new HttpOrigin({ userAgent, caCertificates, proxies, place });
       const known = new Map(server === undefined || credentials === undefined ? [] : [[server.origin, credentials]]);
       client = {
         http,
         origin: new RegistryOrigin(http, { credentials: known }),
-        dispatcher: createDispatcher({ caCertificates, proxies }),
+        dispatcher: createDispatcher({ caCertificates, proxies, place }),
       };
       this.#clients.set(key, client);
     }

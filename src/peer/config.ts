@@ -3,6 +3,14 @@
  * sizes in bytes, times in milliseconds, rates in bytes per second. `undefined` means "no limit" or "not given".
  */
 
+/**
+ * What TLS between the site's programs stands on: keys that follow from the join token, or files of the operator's own
+ * authority (PEM), read again when they change.
+ */
+export type TlsConfig =
+  | { readonly kind: "token" }
+  | { readonly kind: "files"; readonly caFile: string; readonly certFile: string; readonly keyFile: string };
+
 /** Where to listen. `host` is an IP address or a name; `port` 0 asks the system for a free one. */
 export interface ListenAddress {
   readonly host: string;
@@ -48,6 +56,8 @@ export interface OwnPeerConfig {
   readonly supernodes: readonly SupernodeAddress[];
   /** Secret; never logged. Undefined: the supernode runs without. */
   readonly joinToken: string | undefined;
+  /** Undefined: in the clear. */
+  readonly tls?: TlsConfig | undefined;
   /** Peer port; port 0 while dfget runs. */
   readonly peerListen: ListenAddress;
   /** The address others dial; undefined = what the supernode sees. */

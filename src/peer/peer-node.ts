@@ -2,7 +2,7 @@
  * A host's peer as a whole: store, peer port, control connection, and content for whoever asks.
  * dfdaemon and dfget (as its own peer) are built on it; the supernode composes the parts in its own way.
  */
-import { createServer, type Server } from "node:http";
+import type { Server } from "node:http";
 import { hostname } from "node:os";
 import { join as joinPath } from "node:path";
 import { setTimeout as sleepFor } from "node:timers/promises";
@@ -19,6 +19,7 @@ import type { Content, ContentInfo, ContentOpener, ContentRequest } from "./cont
 import { bringPiece } from "./control/lease-client.ts";
 import { ControlClient, type JoinedMessage, type TaskFailedMessage } from "./control/control-client.ts";
 import { generatePeerId } from "./membership/credentials.ts";
+import type { SiteTls } from "./membership/site-tls.ts";
 import { SupernodeClock } from "./membership/supernode-clock.ts";
 import { parseTicket } from "./membership/tickets.ts";
 import { DirectOpener, type DirectOpenerDeps } from "./direct-content.ts";
@@ -29,6 +30,7 @@ import { type KeptTask, KeptTasks } from "./kept-tasks.ts";
 import { type Lease, LeaseReader } from "./lease-reader.ts";
 import { Peer, type PeerLog } from "./peer.ts";
 import { peerMetrics } from "./peer-metrics.ts";
+import { openPeerPort } from "./peer-port.ts";
 import { RateGate } from "./rate-gate.ts";
 import type { TaskRecord } from "./store/piece-store.ts";
 import { makePrivateFolder } from "./private-folder.ts";
@@ -48,6 +50,8 @@ export interface PeerNodeConfig {
 
 export interface PeerNodeDeps {
   readonly origin: Origin;
+  /** Stays the caller's. Undefined: in the clear. */
+  readonly tls?: SiteTls | undefined;
   readonly log: PeerLog;
 }
 
@@ -99,18 +103,18 @@ export class PeerNode implements ContentOpener {
         },
       },
     );
-    const server = createServer();
     try {
-      await listen(server, config.peerListen);
+      const server = await openPeerPort(config.peerListen, deps.tls);
+      started.node = new PeerNode(config, deps, store, kept, server);
     } catch (thrown) {
       await store.close();
       throw thrown;
     }
-    started.node = new PeerNode(config, deps, store, kept, server);
     return started.node;
   }
 
   private constructor(config: PeerNodeConfig, deps: PeerNodeDeps, store: DiskStore, kept: KeptTasks, server: Server) {
+    const { tls } = deps;
     this.#config = config;
     this.#log = deps.log;
     this.#store = store;
@@ -127,6 +131,7 @@ export class PeerNode implements ContentOpener {
     this.#peer = new Peer({
       peerId,
       token: config.joinToken,
+      tls,
       store,
       log: deps.log,
       limits: config.limits,
@@ -143,7 +148,7 @@ export class PeerNode implements ContentOpener {
       bring: (lease, piece, bytes, ticket, signal) => {
         const { supernode } = this.#control;
         if (supernode === undefined) return Promise.reject(new AppError("SUPERNODE_UNREACHABLE", "there is no supernode to bring a piece to"));
-        return bringPiece({ supernode, peerId, ticket, lease, piece, bytes, signal });
+        return bringPiece({ supernode, tls, peerId, ticket, lease, piece, bytes, signal });
       },
       failed: ({ taskId, leaseId }) => this.#control.send({ type: "leaseFailed", taskId, leaseId }),
       log: deps.log,
@@ -164,6 +169,7 @@ export class PeerNode implements ContentOpener {
     this.#control = new ControlClient({
       supernodes: config.supernodes,
       token: config.joinToken,
+      tls,
       peerId,
       host: this.#hostInfo(),
       log: deps.log,
@@ -498,17 +504,4 @@ function recordOf(joined: JoinedMessage, source: Source, publicKey: Uint8Array):
 function toTaskFailure(message: { readonly code: string; readonly message: string; readonly details: object }): AppError {
   const code = isErrorCode(message.code) ? message.code : "INTERNAL";
   return new AppError(code, message.message, { details: message.details as Record<string, string | number | boolean> });
-}
-
-async function listen(server: Server, address: ListenAddress): Promise<void> {
-  await new Promise<void>((resolve, reject) => {
-    server.once("error", (error: NodeJS.ErrnoException) =>
-      reject(
-        new AppError("LISTEN_FAILED", `cannot listen on ${address.host}:${address.port} for peers: ${error.message}`, {
-          cause: error,
-        }),
-      ),
-    );
-    server.listen(address.port, address.host, () => resolve());
-  });
 }

@@ -15,6 +15,7 @@ import type { Priority, SwarmConfig, SwarmSnapshot } from "../swarm/index.ts";
 import type { Link } from "./link/link.ts";
 import { LinkTable } from "./link/link-table.ts";
 import { OWN_CLOCK, type TicketClock } from "./membership/tickets.ts";
+import type { SiteTls } from "./membership/site-tls.ts";
 import { servePieces } from "./piece-http.ts";
 import { RateGate } from "./rate-gate.ts";
 import type { PieceProof, PieceStore, StoredTask, TaskRecord } from "./store/piece-store.ts";
@@ -74,6 +75,8 @@ export interface PeerOptions {
   readonly peerId: PeerId;
   /** The site's join token; undefined = insecure mode. */
   readonly token: string | undefined;
+  /** Undefined: links are in the clear. */
+  readonly tls?: SiteTls | undefined;
   readonly store: PieceStore;
   readonly log: PeerLog;
   readonly limits: {
@@ -119,6 +122,7 @@ export class Peer implements PeerService {
     this.#download = new RateGate(options.limits.downloadBytesPerSecond);
     this.#strayDownload = this.#download.flow("normal");
     this.#links = new LinkTable({
+      tls: options.tls,
       handshake: { token: options.token, ownPeerId: options.peerId, randomBytes },
       nowMs,
       uploadLimit: this.#upload,
@@ -228,6 +232,11 @@ export class Peer implements PeerService {
   setLimits(limits: PeerOptions["limits"]): void {
     this.#download.setRate(limits.downloadBytesPerSecond);
     this.#upload.setRate(limits.uploadBytesPerSecond);
+  }
+
+  /** Ends all links. What TLS has taken over a server counts among its connections, and its end waits for them. */
+  hangUp(): void {
+    this.#links.close();
   }
 
   async close(): Promise<void> {

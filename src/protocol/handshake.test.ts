@@ -46,10 +46,12 @@ test("anything else is refused", () => {
 test("the two proofs of one connection, and those of any other, are over different texts", () => {
   const [one, other] = ["a-1" as PeerId, "a-2" as PeerId];
   const texts = [
-    proofText("dial", NONCE, "B".repeat(22), one),
-    proofText("listen", NONCE, "B".repeat(22), one),
-    proofText("dial", "B".repeat(22), NONCE, one),
-    proofText("dial", NONCE, "B".repeat(22), other),
+    proofText("dial", NONCE, "B".repeat(22), one, ""),
+    proofText("listen", NONCE, "B".repeat(22), one, ""),
+    proofText("dial", "B".repeat(22), NONCE, one, ""),
+    proofText("dial", NONCE, "B".repeat(22), other, ""),
+    proofText("dial", NONCE, "B".repeat(22), one, "C".repeat(43)),
+    proofText("dial", NONCE, "B".repeat(22), one, "D".repeat(43)),
   ];
   assert.equal(new Set(texts).size, texts.length);
   assert.equal(texts[0], `dragonfly/1 dial ${NONCE} ${"B".repeat(22)} a-1`);

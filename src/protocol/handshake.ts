@@ -5,7 +5,8 @@
  *     dialer → listener   hello     { version, peerId, nonce, proof = HMAC(token, "dial" | both nonces | peerId) }
  *     listener → dialer   welcome   { peerId, proof = HMAC(token, "listen" | both nonces | peerId) }  or  refused
  *
- * HMAC is HMAC-SHA-256, base64url; nonces are 16 random bytes, base64url. The impure side computes them.
+ * HMAC is HMAC-SHA-256, base64url; nonces are 16 random bytes, base64url. The impure side computes them. Over TLS the proof
+ * covers the connection, too (RFC 9266): it is worth nothing on another one.
  */
 import { z } from "zod";
 import { isPeerId, type PeerId } from "./ids.ts";
@@ -35,12 +36,16 @@ export type HandshakeStep =
   | { readonly type: "welcome"; readonly peerId: PeerId; readonly proof: string }
   | { readonly type: "refused"; readonly code: string; readonly message: string };
 
-/** The text whose HMAC is the dialer's (`dial`) or the listener's (`listen`) proof. */
+/**
+ * The text whose HMAC is the dialer's (`dial`) or the listener's (`listen`) proof.
+ * @param binding of the TLS connection, base64url; empty for a plain one
+ */
 export function proofText(
   side: "dial" | "listen",
   listenerNonce: string,
   dialerNonce: string,
   peerId: PeerId,
+  binding: string,
 ): string {
-  return `dragonfly/1 ${side} ${listenerNonce} ${dialerNonce} ${peerId}`;
+  return `dragonfly/1 ${side} ${listenerNonce} ${dialerNonce} ${peerId}${binding === "" ? "" : ` ${binding}`}`;
 }

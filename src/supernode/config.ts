@@ -1,5 +1,5 @@
 import type { OriginNetwork } from "../origin/origin-clients.ts";
-import type { CacheConfig, HostLabels, ListenAddress, LogLevel, RateLimits } from "../peer/config.ts";
+import type { CacheConfig, HostLabels, ListenAddress, LogLevel, RateLimits, TlsConfig } from "../peer/config.ts";
 
 /**
  * How peers prove that they belong here.
@@ -48,6 +48,8 @@ export interface SupernodeConfig {
   /** The address peers dial for the seed's links; undefined = the one they reached the supernode by. */
   readonly advertiseHost: string | undefined;
   readonly joinToken: JoinTokenConfig;
+  /** Undefined: in the clear. */
+  readonly tls?: TlsConfig | undefined;
   /** How origins are reached: their authorities, credentials, proxies. */
   readonly network: OriginNetwork;
   readonly grants: GrantConfig;

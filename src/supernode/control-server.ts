@@ -11,6 +11,7 @@ import type { Logger } from "pino";
 import { AppError } from "../base/errors.ts";
 import { ControlChannel, parseMessage } from "../peer/control/control-channel.ts";
 import { ListenerHandshake, parseHandshakeStep } from "../peer/membership/handshake.ts";
+import { channelBinding, strangerAnswer, strangerReason } from "../peer/membership/tls-connection.ts";
 import {
   CONTROL_LENGTH_BYTES_MAX,
   CONTROL_PROTOCOL,
@@ -55,7 +56,11 @@ export class ControlServer {
   handleUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer): boolean {
     if (request.url !== "/v1/control") return false;
     socket.on("error", () => undefined);
-    if (request.headers.upgrade !== CONTROL_PROTOCOL) {
+    const stranger = strangerReason(socket);
+    if (stranger !== undefined) {
+      this.#deps.log.warn({ remoteAddress: request.socket.remoteAddress }, `refused a peer: its TLS certificate: ${stranger}`);
+      socket.end(strangerAnswer(stranger));
+    } else if (request.headers.upgrade !== CONTROL_PROTOCOL) {
       socket.end(`HTTP/1.1 426 Upgrade Required\r\nUpgrade: ${CONTROL_PROTOCOL}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
     } else if (this.#isClosed || this.#isFull()) {
       socket.end("HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
@@ -88,7 +93,7 @@ export class ControlServer {
     socket.setKeepAlive(true, 10_000);
     socket.setTimeout(0);
     const { token, ownPeerId, peers, log, onMessage, onDisconnected } = this.#deps;
-    const handshake = new ListenerHandshake({ token, ownPeerId, randomBytes });
+    const handshake = new ListenerHandshake({ token, ownPeerId, randomBytes, binding: channelBinding(socket) });
     let peerId: PeerId | undefined;
     let peer: ConnectedPeer | undefined;
     const remoteAddress = plainAddress(socket.remoteAddress);

@@ -1,6 +1,6 @@
 /** A supernode: its parts, and how they are connected. */
 import { randomBytes, randomInt } from "node:crypto";
-import { existsSync } from "node:fs";
+import { existsSync, writeFileSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import type { AddressInfo } from "node:net";
 import { hostname } from "node:os";
@@ -12,6 +12,7 @@ import { OriginClients } from "../origin/origin-clients.ts";
 import type { Origin } from "../origin/origin.ts";
 import { BudgetedOrigin } from "../origin/origin-budget.ts";
 import { generatePeerId, loadOrCreateJoinToken, SigningKey } from "../peer/membership/credentials.ts";
+import { siteServer, SiteTls } from "../peer/membership/site-tls.ts";
 import { DiskStore } from "../peer/store/disk-store.ts";
 import { HostLimits } from "../peer/host-limits.ts";
 import { Peer } from "../peer/peer.ts";
@@ -86,6 +87,9 @@ async function compose(
     throw new AppError("DISK_FAILED", `cannot make the data folder ${state}: ${toAppError(error).message}`, { cause: error });
   });
   const token = joinToken(config, given.showToken ?? showToken);
+  const tls = config.tls === undefined ? undefined : new SiteTls({ config: config.tls, token, log });
+  closers.push(() => tls?.close());
+  if (tls !== undefined) writeFileSync(join(state, "tls-ca.pem"), tls.ca);
   const key = SigningKey.loadOrCreate(join(state, "signing-key.pem"));
   const nowMs = (): number => performance.now();
   const random = Math.random;
@@ -108,7 +112,7 @@ async function compose(
   closers.push(() => versions.close());
   const budgets = new OriginBudgets(config.originBudgets);
   closers.push(() => budgets.close());
-  const origin = new BudgetedOrigin(given.origin ?? ownOrigin(config, closers), budgets);
+  const origin = new BudgetedOrigin(given.origin ?? ownOrigin(config, tls, closers), budgets);
   const originLimit = new RateGate(config.limits.originBytesPerSecond);
   closers.push(() => originLimit.close());
   const meter = new OriginMeter({
@@ -122,6 +126,7 @@ async function compose(
   const peer = new Peer({
     peerId: ownPeerId,
     token,
+    tls,
     store,
     log,
     limits: config.limits,
@@ -266,6 +271,7 @@ async function compose(
     limits,
     budgets,
     token,
+    tls,
     version,
     isReady: () => isReady,
     handlePieces: (request, response) => leases.handleRequest(request, response) || peer.handleRequest(request, response),
@@ -295,6 +301,7 @@ async function compose(
       isReady = false;
       // Peers first: they reconnect elsewhere while the disk is being flushed.
       control.close();
+      peer.hangUp();
       await closeAll(closers);
       log.info("supernode is down");
     },
@@ -330,8 +337,10 @@ function slowReadsOf({ leaseBelowBytesPerSecond, leasePeerCountMax }: SupernodeC
   return { bytesPerSecondMin: leaseBelowBytesPerSecond, mayBeLent: (record) => record.lengthBytes !== undefined && strongDigestOf(record) !== undefined };
 }
 
-function ownOrigin({ version, network }: SupernodeConfig, closers: (() => void | Promise<void>)[]): Origin {
-  const clients = new OriginClients({ userAgent: `dragonfly/${version}`, ...network });
+function ownOrigin({ version, network, listen: { host, port } }: SupernodeConfig, tls: SiteTls | undefined, closers: (() => void | Promise<void>)[]): Origin {
+  const here = { host: ANY_HOSTS.has(host) ? "127.0.0.1" : host, port };
+  const servers = tls === undefined ? network.servers : [...network.servers, siteServer(here, tls)];
+  const clients = new OriginClients({ userAgent: `dragonfly/${version}`, ...network, servers });
   closers.push(() => clients.close());
   return clients;
 }
@@ -376,6 +385,7 @@ async function closeAll(closers: readonly (() => void | Promise<void>)[]): Promi
   if (failures.length > 0) throw failures[0];
 }
 
+const ANY_HOSTS: ReadonlySet<string> = new Set(["0.0.0.0", "::"]);
 /** Failures of the seed's own that say nothing of the origin. */
 const OWN_FAILURES: ReadonlySet<string> = new Set(["DISK_FULL", "DISK_FAILED", "CACHE_QUOTA_EXCEEDED"]);
 /** Pieces between origins and the disk, all reads together: sixteen of the longest. */

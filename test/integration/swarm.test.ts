@@ -8,15 +8,20 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { setTimeout } from "node:timers/promises";
+import { connect as connectByTls } from "node:tls";
 import { pino } from "pino";
+import { Agent, fetch } from "undici";
 import { pieceCountOf, pieceLengthAt, pieceLengthFor } from "../../src/protocol/geometry.ts";
 import type { PeerId, TaskId } from "../../src/protocol/ids.ts";
 import { generatePeerId, SigningKey } from "../../src/peer/membership/credentials.ts";
+import { SiteTls } from "../../src/peer/membership/site-tls.ts";
 import { DiskStore } from "../../src/peer/store/disk-store.ts";
 import { Peer, type PeerTask } from "../../src/peer/peer.ts";
 import type { TaskRecord } from "../../src/peer/store/piece-store.ts";
 
-const TOKEN = "integration-token";
+/** With DRAGONFLY_TEST_TLS all of this is over TLS, with keys that follow from the token. */
+const IS_TLS = process.env["DRAGONFLY_TEST_TLS"] !== undefined;
+const TOKEN = "integration-token".repeat(2);
 const cleanups: (() => Promise<void> | void)[] = [];
 after(async () => {
   for (const cleanup of cleanups.reverse()) await cleanup();
@@ -26,20 +31,25 @@ interface TestPeer {
   readonly peer: Peer;
   readonly peerId: PeerId;
   readonly port: number;
+  readonly tls: SiteTls | undefined;
 }
 
 async function startPeer(name: string, token: string | undefined = TOKEN): Promise<TestPeer> {
   const directory = mkdtempSync(join(tmpdir(), "dragonfly-swarm-"));
   const store = await DiskStore.open({ directory, quotaBytes: undefined, reservedFreeBytes: 0, workerCount: 1, scrubBytesPerSecond: 0 });
   const peerId = generatePeerId(name);
+  const log = pino({ level: process.env["TEST_LOG"] ?? "silent", name });
+  const tls = IS_TLS ? new SiteTls({ config: { kind: "token" }, token, log }) : undefined;
   const peer = new Peer({
     peerId,
     token,
+    tls,
     store,
-    log: pino({ level: process.env["TEST_LOG"] ?? "silent", name }),
+    log,
     limits: { downloadBytesPerSecond: undefined, uploadBytesPerSecond: undefined },
   });
-  const server = createServer((request, response) => {
+  const server = tls?.createServer() ?? createServer();
+  server.on("request", (request, response) => {
     if (!peer.handleRequest(request, response)) response.writeHead(404).end();
   });
   server.on("upgrade", (request, socket, head) => {
@@ -48,12 +58,13 @@ async function startPeer(name: string, token: string | undefined = TOKEN): Promi
   await new Promise<void>((resolve) => void server.listen(0, "127.0.0.1", resolve));
   cleanups.push(async () => {
     await peer.close();
+    tls?.close();
     server.closeAllConnections();
     server.close();
     await store.close();
     rmSync(directory, { recursive: true, force: true });
   });
-  return { peer, peerId, port: (server.address() as AddressInfo).port };
+  return { peer, peerId, port: (server.address() as AddressInfo).port, tls };
 }
 
 function neighbour({ peerId, port }: TestPeer, seed: boolean) {
@@ -172,7 +183,7 @@ test("without the join token nobody gets a link, without a ticket nobody gets a 
   const seedTask = await seed.peer.openTask(record, "normal");
   await seedAll(seedTask, key, content);
 
-  const stranger = await startPeer("stranger", "another-token");
+  const stranger = await startPeer("stranger", "another-token".repeat(3));
   const strangerTask = await stranger.peer.openTask(record, "normal");
   strangerTask.connect([neighbour(seed, true)], ticketFor(key, record.taskId, stranger.peerId));
 
@@ -194,18 +205,21 @@ test("without the join token nobody gets a link, without a ticket nobody gets a 
   assert.equal(ticketlessTask.stored.have.count, 0);
   assert.equal(forgerTask.stored.have.count, 0);
 
-  const base = `http://127.0.0.1:${seed.port}/v1/tasks/${record.taskId}`;
-  assert.equal((await fetch(`${base}/pieces/0`)).status, 403);
-  assert.equal((await fetch(`${base}/content`, { headers: { authorization: "Bearer x.y" } })).status, 403);
+  const base = `http${IS_TLS ? "s" : ""}://127.0.0.1:${seed.port}/v1/tasks/${record.taskId}`;
+  const agent = new Agent({ connect: seed.tls?.toPeer() ?? {} });
+  cleanups.push(() => agent.close());
+  const ask = (path: string, headers: Record<string, string> = {}) => fetch(`${base}${path}`, { headers, dispatcher: agent });
+  assert.equal((await ask("/pieces/0")).status, 403);
+  assert.equal((await ask("/content", { authorization: "Bearer x.y" })).status, 403);
   const headers = {
     authorization: `Bearer ${ticketFor(key, record.taskId, honest.peerId)}`,
     "x-dragonfly-peer": honest.peerId,
   };
-  const piece = await fetch(`${base}/pieces/1`, { headers });
+  const piece = await ask("/pieces/1", headers);
   assert.equal(piece.status, 200);
   const { pieceLengthBytes } = record;
   assert.deepEqual(Buffer.from(await piece.arrayBuffer()), content.subarray(pieceLengthBytes, pieceLengthBytes * 2));
-  const part = await fetch(`${base}/content`, { headers: { ...headers, range: "bytes=100-299" } });
+  const part = await ask("/content", { ...headers, range: "bytes=100-299" });
   assert.equal(part.status, 206);
   assert.deepEqual(Buffer.from(await part.arrayBuffer()), content.subarray(100, 300));
 });
@@ -226,7 +240,8 @@ test("garbage on the peer port ends that connection and nothing else", { timeout
     Buffer.from(upgrade.replace("link/2", "link/99")),
   ];
   for (const attack of attacks) {
-    const socket = connect(seed.port, "127.0.0.1");
+    const where = { host: "127.0.0.1", port: seed.port };
+    const socket = seed.tls === undefined ? connect(where) : connectByTls({ ...where, ...seed.tls.toPeer() });
     socket.on("error", () => undefined);
     socket.write(attack);
     socket.resume();

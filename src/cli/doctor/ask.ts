@@ -1,5 +1,7 @@
 /** One HTTP question of the doctor's: bounded in time and size, an answer or the reason why there is none. */
-import { request, type IncomingHttpHeaders } from "node:http";
+import { type ClientRequest, type IncomingHttpHeaders, type IncomingMessage, request } from "node:http";
+import { request as requestByTls } from "node:https";
+import type { SiteConnectionOptions } from "../../peer/membership/site-tls.ts";
 
 export interface Answer {
   readonly status: number;
@@ -19,8 +21,11 @@ export class Unanswered extends Error {
 
 export type Place = { readonly host: string; readonly port: number } | { readonly socketPath: string };
 
-/** @throws Unanswered */
-export function ask(place: Place, path: string, timeoutMs = TIMEOUT_MS): Promise<Answer> {
+/**
+ * @param tls undefined: in the clear
+ * @throws Unanswered
+ */
+export function ask(place: Place, path: string, timeoutMs = TIMEOUT_MS, tls?: SiteConnectionOptions): Promise<Answer> {
   const { promise, resolve, reject } = Promise.withResolvers<Answer>();
   const signal = AbortSignal.timeout(timeoutMs);
   const fail = (thrown: unknown): void => {
@@ -28,7 +33,7 @@ export function ask(place: Place, path: string, timeoutMs = TIMEOUT_MS): Promise
     if (signal.aborted) reject(new Unanswered("TIMEOUT", `no answer within ${timeoutMs / 1000} s`));
     else reject(new Unanswered(code.startsWith("HPE_") || code === "ECONNRESET" ? "NOT_HTTP" : code, message));
   };
-  const sent = request({ ...place, path, agent: false, signal }, (response) => {
+  const take = (response: IncomingMessage): void => {
     const chunks: Buffer[] = [];
     let lengthBytes = 0;
     response.on("error", fail).on("end", () => {
@@ -39,7 +44,9 @@ export function ask(place: Place, path: string, timeoutMs = TIMEOUT_MS): Promise
       lengthBytes += chunk.length;
       if (lengthBytes > BODY_BYTES_MAX) response.destroy(new Error(`the answer is longer than ${BODY_BYTES_MAX} bytes`));
     });
-  });
+  };
+  const question = { ...place, path, agent: false, signal } as const;
+  const sent: ClientRequest = tls === undefined ? request(question, take) : requestByTls({ ...question, ...tls }, take);
   sent.on("error", fail).end();
   return promise;
 }

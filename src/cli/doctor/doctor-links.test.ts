@@ -9,12 +9,14 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { filesOf } from "../../engines/machine-fixture.test.ts";
 import { PLAIN_NETWORK } from "../../origin/origin-clients.ts";
+import type { TlsConfig } from "../../peer/config.ts";
 import { startSupernode } from "../../supernode/supernode.ts";
 import { pino } from "pino";
 import { checkDaemon, checkDisk, checkSocket } from "./daemon-links.ts";
 import { checkEngine } from "./engine-links.ts";
 import type { Finding } from "./finding.ts";
-import { checkSupernode } from "./supernode-links.ts";
+import { siteTls } from "../site-tls.ts";
+import { checkSupernode, type SupernodeQuestion } from "./supernode-links.ts";
 import { checkRegistration, checkSwarm } from "./swarm-link.ts";
 
 const directory = mkdtempSync(join(tmpdir(), "doctor-"));
@@ -86,13 +88,14 @@ test("a disk that is not there, and one without the space that is to be left", (
   assert.deepEqual(readdirSync(data), []);
 });
 
-async function supernode(token: string): Promise<{ readonly host: string; readonly port: number; readonly close: () => Promise<void> }> {
+async function supernode(token: string, tls?: TlsConfig): Promise<{ readonly host: string; readonly port: number; readonly close: () => Promise<void> }> {
   const started = await startSupernode(
     {
       version: "1",
       listen: { host: "127.0.0.1", port: 0 },
       advertiseHost: undefined,
       joinToken: { kind: "given", token },
+      tls,
       network: PLAIN_NETWORK,
       grants: { grantMs: 300_000, outageGrantMs: 0 },
       cache: { dataDirectory: mkdtempSync(join(directory, "supernode-")), quotaBytes: undefined, reservedFreeBytes: 0, scrubBytesPerSecond: 0 },
@@ -122,6 +125,27 @@ test("a supernode that is well; a wrong token, none, and a clock that is off", a
     isBroken((await look("right-token-0123456789", -3_600_000))[1], "clock", /clock is 3[56]\d\d s behind/);
   } finally {
     await close();
+  }
+});
+
+test("TLS: the chain is well, another authority, only one side speaks it, files that are not there", async () => {
+  const right = "right-token-0123456789-0123456789";
+  const encrypted = await supernode(right, { kind: "token" });
+  const plain = await supernode(right);
+  try {
+    const look = async (tls: SupernodeQuestion["tls"], { host, port } = encrypted): Promise<readonly Finding[]> =>
+      checkSupernode({ supernode: { host, port, weight: 1 }, version: "1", token: { value: right }, tls, unixMs: Date.now });
+    const own = siteTls({ kind: "token" }, right);
+    const well = await look(own);
+    assert.deepEqual(well.map(({ link, status }) => [link, status]), [["supernode", "ok"], ["clock", "ok"], ["token", "ok"]]);
+    assert.match(well[0]?.message ?? "", /over TLS; this host's certificate holds until 20/);
+    isBroken((await look(siteTls({ kind: "token" }, right.toUpperCase())))[0], "supernode", /is not of this site's authority .*; all programs of a site need the same tls setting/);
+    isBroken((await look(undefined))[0], "supernode", /speaks TLS, and this program does not/);
+    isBroken((await look(own, plain))[0], "supernode", /does not speak TLS, and this program does/);
+    isBroken((await look({ problem: "cannot read /x" }))[0], "supernode", /this host's TLS cannot be used: cannot read \/x; see tls, tlsCa/);
+  } finally {
+    await encrypted.close();
+    await plain.close();
   }
 });
 

@@ -7,7 +7,7 @@ import type { Subcommand } from "../subcommand.ts";
 export const DOCTOR: Subcommand<typeof DFDAEMON_SETTINGS> = {
   name: "doctor",
   summary: "tries each link from this host's container engines to the supernode, and names the broken ones",
-  takes: ["listen", "peerListen", "socket", "dataDir", "reservedFree", "supernodes", "joinToken", "joinTokenFile", "insecureNoToken"],
+  takes: ["listen", "peerListen", "socket", "dataDir", "reservedFree", "supernodes", "joinToken", "joinTokenFile", "insecureNoToken", "tls", "tlsCa", "tlsCert", "tlsKey"],
   declare: (command) => {
     command
       .addOption(engineOption("look at this engine only (containerd, docker, cri-o, podman); repeatable"))

@@ -7,6 +7,8 @@ import type { ListenAddress } from "../../peer/config.ts";
 import { printAddress } from "../addresses.ts";
 import type { ResolvedConfig } from "../config.ts";
 import type { DFDAEMON_SETTINGS } from "../config-schema.ts";
+import { siteTls } from "../site-tls.ts";
+import { tlsConfig } from "../site-tls-config.ts";
 import { clientToken } from "../join-token.ts";
 import type { Machine } from "../machine.ts";
 import { reachableFromHere } from "../setup/run-setup.ts";
@@ -39,7 +41,7 @@ async function examine({ config, machine, version }: SubcommandCall<Settings>, f
   const { values } = config;
   const mirror = reachableFromHere(values.listen);
   const token = tokenOf(config, machine);
-  const question = { version, token, unixMs: Date.now };
+  const question = { version, token, tls: tlsOf(config, token), unixMs: Date.now };
   const [daemon, socket, ...supernodes] = await Promise.all([
     checkDaemon(mirror, values.peerListen.port, version),
     checkSocket(values.socket),
@@ -69,6 +71,14 @@ async function examineWhole(mirror: ListenAddress, daemon: Finding, supernodes: 
 function tokenOf(config: ResolvedConfig<Settings>, machine: Machine): SupernodeQuestion["token"] {
   try {
     return { value: config.values.insecureNoToken ? undefined : clientToken(config, machine) };
+  } catch (thrown) {
+    return { problem: toAppError(thrown).message };
+  }
+}
+
+function tlsOf(config: ResolvedConfig<Settings>, token: SupernodeQuestion["token"]): SupernodeQuestion["tls"] {
+  try {
+    return siteTls(tlsConfig(config), "problem" in token ? undefined : token.value);
   } catch (thrown) {
     return { problem: toAppError(thrown).message };
   }

@@ -4,6 +4,9 @@ import { AppError, toAppError } from "../../base/errors.ts";
 import type { SupernodeAddress } from "../../peer/config.ts";
 import { openControlSession } from "../../peer/control/control-session.ts";
 import { generatePeerId } from "../../peer/membership/credentials.ts";
+import { isPlainRefusal } from "../../peer/membership/plain-refusal.ts";
+import type { SiteTls } from "../../peer/membership/site-tls.ts";
+import { plainRefused, tlsFailure } from "../../peer/membership/tls-connection.ts";
 import { printAddress } from "../addresses.ts";
 import { answerOrReason, ask, Unanswered } from "./ask.ts";
 import { broken, type Finding, ok, skipped } from "./finding.ts";
@@ -13,27 +16,36 @@ export interface SupernodeQuestion {
   readonly version: string;
   /** The token that this host would prove, or why there is none. */
   readonly token: { readonly value: string | undefined } | { readonly problem: string };
+  /** What this host's TLS stands on; undefined: none; or why that cannot be. */
+  readonly tls?: SiteTls | { readonly problem: string } | undefined;
   readonly unixMs: () => number;
 }
 
 /** The findings `supernode`, `clock` and `token`, in this order. */
-export async function checkSupernode({ supernode, version, token, unixMs }: SupernodeQuestion): Promise<readonly Finding[]> {
+export async function checkSupernode({ supernode, version, token, tls, unixMs }: SupernodeQuestion): Promise<readonly Finding[]> {
   const at = printAddress(supernode);
-  const answer = await answerOrReason(ask(supernode, "/readyz"));
-  const reached = reachedOf(answer, at);
+  if (tls !== undefined && "problem" in tls) {
+    const unasked = "TLS with it is not possible";
+    return [broken("supernode", `this host's TLS cannot be used: ${tls.problem}`, "see tls, tlsCa, tlsCert and tlsKey"), skipped("clock", unasked), skipped("token", unasked)];
+  }
+  const answer = await answerOrReason(ask(supernode, "/readyz", undefined, tls?.toSupernode(supernode.host)));
+  const reached = reachedOf(answer, at, tls);
   if (answer instanceof Unanswered || reached.status !== "ok") {
     return [reached, skipped("clock", `${at} did not say what time it is`), skipped("token", `${at} did not ask for it`)];
   }
-  return [reached, clockOf(answer.headers.date, unixMs(), at), await checkToken(supernode, version, token)];
+  return [reached, clockOf(answer.headers.date, unixMs(), at), await checkToken(supernode, version, token, tls)];
 }
 
-function reachedOf(answer: Awaited<ReturnType<typeof answerOrReason>>, at: string): Finding {
+function reachedOf(answer: Awaited<ReturnType<typeof answerOrReason>>, at: string, tls: SiteTls | undefined): Finding {
   const link = "supernode";
   if (answer instanceof Unanswered) {
+    const failure = tlsFailure(answer, `the supernode ${at}`);
+    if (failure !== undefined) return broken(link, failure.message, TLS_ADVICE);
     const advice = REACH_ADVICE[answer.code] ?? "check --supernode and the network";
     return broken(link, `the supernode ${at} cannot be reached: ${REACH_REASONS[answer.code] ?? answer.message}`, advice);
   }
-  if (answer.status === 200 && answer.body.includes('"ready"')) return ok(link, `the supernode ${at} is ready`);
+  if (isPlainRefusal(answer.status, answer.headers.upgrade)) return broken(link, plainRefused(`the supernode ${at}`).message, TLS_ADVICE);
+  if (answer.status === 200 && answer.body.includes('"ready"')) return ok(link, `the supernode ${at} is ready${tls === undefined ? "" : `, over TLS; this host's certificate holds until ${tls.validUntil.toISOString()}`}`);
   if (answer.status === 503) return broken(link, `the supernode ${at} is starting or shutting down`, "try again in a moment, and see its log");
   return broken(link, `what answers on ${at} is no supernode`, "check --supernode, and what listens there");
 }
@@ -47,7 +59,7 @@ function clockOf(date: string | undefined, nowMs: number, at: string): Finding {
   return broken("clock", `${said}: tickets, tokens and certificates expire too soon or too late`, "set both clocks, and keep them by NTP");
 }
 
-async function checkToken(supernode: SupernodeAddress, version: string, token: SupernodeQuestion["token"]): Promise<Finding> {
+async function checkToken(supernode: SupernodeAddress, version: string, token: SupernodeQuestion["token"], tls: SiteTls | undefined): Promise<Finding> {
   const link = "token";
   if ("problem" in token) return broken(link, token.problem, "give --join-token-file FILE or DRAGONFLY_JOIN_TOKEN");
   const at = printAddress(supernode);
@@ -55,6 +67,7 @@ async function checkToken(supernode: SupernodeAddress, version: string, token: S
     await openControlSession({
       supernode,
       token: token.value,
+      tls,
       peerId: generatePeerId(`doctor-${hostname()}`),
       // As one that cannot be dialled and takes part in nothing.
       host: { address: "", port: 0, name: hostname().slice(0, 255), program: "dfget", version, labels: {} },
@@ -75,6 +88,7 @@ async function checkToken(supernode: SupernodeAddress, version: string, token: S
 }
 
 function adviceFor(error: AppError): string {
+  if (error.code === "TLS_FAILED") return TLS_ADVICE;
   return error.code === "PROTOCOL_VIOLATION" ? "check what listens there, and that both are of one version" : "see the supernode's log";
 }
 
@@ -93,6 +107,7 @@ const REACH_ADVICE: Readonly<Record<string, string>> = {
   TIMEOUT: "check the network and firewalls between the two",
 };
 
+const TLS_ADVICE = "all programs of a site need the same tls setting, and the same join token or authority";
 /** As most token and signature checks allow (Kerberos' default clock skew). */
 const CLOCK_SKEW_SECONDS_MAX = 300;
 const SESSION_TIMEOUT_MS = 5_000;

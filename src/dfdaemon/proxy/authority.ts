@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { createSecureContext, type SecureContext } from "node:tls";
 import { AppError } from "../../base/errors.ts";
 import { loadOrCreateSecret } from "../../peer/membership/credentials.ts";
-import { authorityCertificate, hostCertificate, issuerOf, type Issuer } from "./certificate.ts";
+import { authorityCertificate, hostCertificate, issuerOf, type Issuer } from "../../peer/membership/certificate.ts";
 
 /**
  * This host's own certificate authority, which vouches to the engines of this host for the servers whose TLS is ended

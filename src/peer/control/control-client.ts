@@ -15,6 +15,7 @@ import type {
 import type { PeerId, TaskId } from "../../protocol/ids.ts";
 import type { Imports } from "../../protocol/topology.ts";
 import type { Lease } from "../lease-reader.ts";
+import type { SiteTls } from "../membership/site-tls.ts";
 import type { Slice } from "../leased-budget.ts";
 import { type ControlLog, type ControlSession, openControlSession, type RegisteredMessage } from "./control-session.ts";
 
@@ -41,6 +42,8 @@ export interface ControlClientOptions {
   readonly supernodes: readonly SupernodeChoice[];
   /** Undefined: insecure mode. */
   readonly token: string | undefined;
+  /** Undefined: in the clear. */
+  readonly tls?: SiteTls | undefined;
   readonly peerId: PeerId;
   readonly host: HostInfo;
   readonly log: ControlLog;
@@ -203,10 +206,11 @@ export class ControlClient {
   }
 
   #open(supernode: SupernodeChoice): Promise<void> {
-    const { token, peerId, host, log } = this.#options;
+    const { token, tls, peerId, host, log } = this.#options;
     return openControlSession({
       supernode,
       token,
+      tls,
       peerId,
       host,
       // Given up and dialled anew, it would begin at the end of a busy supernode's queue.

@@ -1,6 +1,7 @@
 /** One control connection as the peer opens it: HTTP upgrade, handshake, registration; then messages both ways. */
 import { randomBytes } from "node:crypto";
-import { request } from "node:http";
+import { type ClientRequest, request } from "node:http";
+import { request as requestByTls } from "node:https";
 import type { Socket } from "node:net";
 import type { Logger } from "pino";
 import { AppError } from "../../base/errors.ts";
@@ -14,6 +15,9 @@ import {
 import type { PeerId } from "../../protocol/ids.ts";
 import { ControlChannel, parseMessage } from "./control-channel.ts";
 import { DialerHandshake, parseHandshakeStep } from "../membership/handshake.ts";
+import { isPlainRefusal } from "../membership/plain-refusal.ts";
+import type { SiteTls } from "../membership/site-tls.ts";
+import { channelBinding, plainRefused, refusedCertificate, tlsFailure } from "../membership/tls-connection.ts";
 
 /** What the control connection logs with; pino's own shape. */
 export type ControlLog = Pick<Logger, "debug" | "info" | "warn" | "error">;
@@ -21,6 +25,8 @@ export type ControlLog = Pick<Logger, "debug" | "info" | "warn" | "error">;
 export interface ControlSessionOptions {
   readonly supernode: { readonly host: string; readonly port: number };
   readonly token: string | undefined;
+  /** Undefined: in the clear. */
+  readonly tls?: SiteTls | undefined;
   readonly peerId: PeerId;
   readonly host: HostInfo;
   /** From the first SYN to the answer to `register`. */
@@ -43,7 +49,7 @@ export type RegisteredMessage = Extract<SupernodeToPeer, { type: "registered" }>
 
 /**
  * Connects, proves the join token, registers.
- * @throws AppError SUPERNODE_UNREACHABLE, TIMEOUT, ABORTED (retriable), TOKEN_REFUSED, VERSION_UNSUPPORTED,
+ * @throws AppError SUPERNODE_UNREACHABLE, TIMEOUT, ABORTED (retriable), TLS_FAILED, TOKEN_REFUSED, VERSION_UNSUPPORTED,
  *   PROTOCOL_VIOLATION
  */
 export async function openControlSession(options: ControlSessionOptions): Promise<void> {
@@ -60,33 +66,31 @@ export async function openControlSession(options: ControlSessionOptions): Promis
       throw new AppError("TIMEOUT", message, { cause: error });
     }
     if (error instanceof AppError) throw error;
+    const failure = options.tls === undefined ? undefined : tlsFailure(error, `the supernode ${host}:${port}`);
+    if (failure !== undefined) throw failure;
     const why = error instanceof Error ? error.message : String(error);
     throw new AppError("SUPERNODE_UNREACHABLE", `cannot reach the supernode ${host}:${port}: ${why}`, { cause: error });
   }
 }
 
 function upgrade(
-  { supernode }: ControlSessionOptions,
+  { supernode, tls }: ControlSessionOptions,
   signal: AbortSignal,
 ): Promise<{ readonly socket: Socket; readonly head: Buffer }> {
   return new Promise((resolve, reject) => {
-    const asked = request({
-      host: supernode.host,
-      port: supernode.port,
-      path: "/v1/control",
-      headers: { connection: "Upgrade", upgrade: CONTROL_PROTOCOL },
-      agent: false,
-      signal,
-    });
+    const { host, port } = supernode;
+    const question = { host, port, path: "/v1/control", headers: { connection: "Upgrade", upgrade: CONTROL_PROTOCOL }, agent: false, signal } as const;
+    const asked: ClientRequest = tls === undefined ? request(question) : requestByTls({ ...question, ...tls.toSupernode(host) });
     asked.on("upgrade", (_response, socket: Socket, head) => resolve({ socket, head }));
     asked.on("response", (response) => {
       response.destroy();
-      const { host, port } = supernode;
+      if (isPlainRefusal(response.statusCode, response.headers.upgrade)) return reject(plainRefused(`the supernode ${host}:${port}`));
+      if (tls !== undefined && response.statusCode === 403) return reject(refusedCertificate(`the supernode ${host}:${port}`, response.statusMessage));
       const isBusy = response.statusCode === 503;
       const message = isBusy
         ? `the supernode ${host}:${port} takes no more peers now; its log says why`
         : `${host}:${port} answered ${response.statusCode}; is it a supernode of this version?`;
-      reject(new AppError(isBusy ? "SUPERNODE_UNREACHABLE" : "PROTOCOL_VIOLATION", message));
+      return reject(new AppError(isBusy ? "SUPERNODE_UNREACHABLE" : "PROTOCOL_VIOLATION", message));
     });
     asked.on("error", reject);
     asked.end();
@@ -104,7 +108,7 @@ function register(
   socket.setKeepAlive(true, 10_000);
   return new Promise((resolve, reject) => {
     const { token, peerId } = options;
-    const handshake = new DialerHandshake({ token, ownPeerId: peerId, randomBytes });
+    const handshake = new DialerHandshake({ token, ownPeerId: peerId, randomBytes, binding: channelBinding(socket) });
     let phase: "challenge" | "welcome" | "registering" | "open" = "challenge";
     const channel = new ControlChannel(socket, head, {
       onFrame: (value) => {

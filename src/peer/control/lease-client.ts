@@ -1,13 +1,16 @@
 /** Brings a piece that was read under a lease to the supernode. */
-import { request } from "node:http";
+import { type ClientRequest, request } from "node:http";
+import { request as requestByTls } from "node:https";
 import { z } from "zod";
 import { AppError, isErrorCode } from "../../base/errors.ts";
 import type { PeerId } from "../../protocol/ids.ts";
+import type { SiteTls } from "../membership/site-tls.ts";
 import type { Lease } from "../lease-reader.ts";
 import type { PieceProof } from "../store/piece-store.ts";
 
 export interface LeaseClientOptions {
   readonly supernode: { readonly host: string; readonly port: number };
+  readonly tls: SiteTls | undefined;
   readonly peerId: PeerId;
   /** For the task, of this peer. */
   readonly ticket: string;
@@ -24,9 +27,9 @@ const failureSchema = z.object({ code: z.string(), message: z.string() });
  * Resolves with the supernode's proof; the last piece's may take until the whole file is known to be right.
  * @throws AppError SUPERNODE_UNREACHABLE (retriable), ABORTED, PROTOCOL_VIOLATION, or what the supernode says
  */
-export async function bringPiece({ supernode, peerId, ticket, lease, piece, bytes, signal }: LeaseClientOptions): Promise<PieceProof> {
+export async function bringPiece({ supernode, tls, peerId, ticket, lease, piece, bytes, signal }: LeaseClientOptions): Promise<PieceProof> {
   const { status, body } = await new Promise<{ status: number; body: string }>((resolve, reject) => {
-    const asked = request({
+    const question = {
       host: supernode.host,
       port: supernode.port,
       method: "PUT",
@@ -38,7 +41,8 @@ export async function bringPiece({ supernode, peerId, ticket, lease, piece, byte
         "content-length": bytes.length,
       },
       signal,
-    });
+    };
+    const asked: ClientRequest = tls === undefined ? request(question) : requestByTls({ ...question, ...tls.toSupernode(supernode.host) });
     asked.on("response", (response) => {
       const chunks: Buffer[] = [];
       response.on("data", (chunk: Buffer) => chunks.push(chunk));

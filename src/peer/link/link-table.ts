@@ -1,11 +1,15 @@
 /** All links of a peer: dialled or accepted, at most one per other peer, silent ones ended. */
 import type { IncomingMessage } from "node:http";
 import { connect, type NetConnectOpts, type Socket } from "node:net";
+import { connect as connectByTls } from "node:tls";
 import { toAppError } from "../../base/errors.ts";
 import type { HandshakeStep } from "../../protocol/handshake.ts";
 import type { PeerId } from "../../protocol/ids.ts";
 import { LINK_PROTOCOL, type LinkFrame } from "../../protocol/link-frames.ts";
 import { DialerHandshake, type HandshakeConfig, ListenerHandshake, parseHandshakeStep } from "../membership/handshake.ts";
+import { isPlainRefusal } from "../membership/plain-refusal.ts";
+import type { SiteTls } from "../membership/site-tls.ts";
+import { channelBinding, plainRefused, strangerAnswer, strangerReason, tlsFailure } from "../membership/tls-connection.ts";
 import type { LinkId } from "../../swarm/index.ts";
 import { Link, type LinkDeps, type LinkEvents } from "./link.ts";
 
@@ -28,6 +32,8 @@ export interface LinkTableEvents extends Omit<LinkEvents, "closed"> {
 
 export interface LinkTableDeps extends Omit<LinkDeps, "events"> {
   readonly handshake: HandshakeConfig;
+  /** Undefined: in the clear. */
+  readonly tls?: SiteTls | undefined;
   readonly events: LinkTableEvents;
 }
 
@@ -81,9 +87,10 @@ export class LinkTable {
     const link = new Link(this.#nextLinkId++, true, this.#linkDeps);
     this.#all.add(link);
     link.peerId = peerId;
+    const at = `${host}:${port}`;
     let head: Uint8Array = new Uint8Array(0);
     let upgraded = false;
-    const socket = connect({
+    const options = {
       host,
       port,
       onread: link.onread((chunk) => {
@@ -95,15 +102,18 @@ export class LinkTable {
           if (head.length > HTTP_HEAD_BYTES_MAX) link.close("its answer is no HTTP");
           return;
         }
-        if (!text.toString("latin1", 0, 16).startsWith("HTTP/1.1 101 ")) {
-          return link.close(`it answered "${text.toString("latin1", 0, Math.min(end, 64)).split("\r\n")[0]}"`);
-        }
+        const refusal = refusalIn(text.toString("latin1", 0, end), at);
+        if (refusal !== undefined) return link.close(refusal);
         upgraded = true;
         if (text.length > end + 4) link.received(text.subarray(end + 4));
       }),
-    } as unknown as NetConnectOpts);
-    const dialer = new DialerHandshake(this.#deps.handshake);
+    };
+    const { tls } = this.#deps;
+    const socket = tls === undefined ? connect(options as unknown as NetConnectOpts) : connectByTls({ ...options, ...tls.toPeer() });
+    socket.once("error", (error) => link.close(tlsFailure(error, at)?.message ?? error.message));
+    let dialer: DialerHandshake | undefined;
     this.#await(link, CONNECT_MS + HANDSHAKE_MS, (step) => {
+      dialer ??= new DialerHandshake({ ...this.#deps.handshake, binding: channelBinding(socket) });
       if (step.type === "challenge") {
         this.#say(link, dialer.onChallenge(step));
         return;
@@ -113,12 +123,12 @@ export class LinkTable {
       this.#established(link, provenId);
     });
     socket.setTimeout(CONNECT_MS, () => {
-      if (socket.connecting) link.close(`no connection to ${host}:${port} within ${CONNECT_MS} ms`);
+      if (socket.connecting) link.close(`no connection to ${at} within ${CONNECT_MS} ms`);
     });
-    socket.once("connect", () => {
+    socket.once(tls === undefined ? "connect" : "secureConnect", () => {
       socket.setTimeout(0);
       socket.write(
-        `GET /v1/link HTTP/1.1\r\nHost: ${host}:${port}\r\nConnection: Upgrade\r\nUpgrade: ${LINK_PROTOCOL}\r\n\r\n`,
+        `GET /v1/link HTTP/1.1\r\nHost: ${at}\r\nConnection: Upgrade\r\nUpgrade: ${LINK_PROTOCOL}\r\n\r\n`,
       );
     });
     link.attach(socket);
@@ -126,6 +136,11 @@ export class LinkTable {
 
   /** Takes an upgrade request for a link over from the HTTP server. */
   accept(request: IncomingMessage, socket: Socket, head: Uint8Array): void {
+    const stranger = strangerReason(socket);
+    if (stranger !== undefined) {
+      socket.end(strangerAnswer(stranger));
+      return;
+    }
     if (request.headers.upgrade !== LINK_PROTOCOL || this.#all.size >= LINK_COUNT_MAX) {
       const status = request.headers.upgrade === LINK_PROTOCOL ? "503 Service Unavailable" : "426 Upgrade Required";
       socket.end(`HTTP/1.1 ${status}\r\nUpgrade: ${LINK_PROTOCOL}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
@@ -134,7 +149,7 @@ export class LinkTable {
     socket.write(`HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: ${LINK_PROTOCOL}\r\n\r\n`);
     const link = new Link(this.#nextLinkId++, false, this.#linkDeps);
     this.#all.add(link);
-    const listener = new ListenerHandshake(this.#deps.handshake);
+    const listener = new ListenerHandshake({ ...this.#deps.handshake, binding: channelBinding(socket) });
     this.#await(link, HANDSHAKE_MS, (step) => {
       const answer = listener.answer(step);
       this.#say(link, answer.reply);
@@ -238,4 +253,13 @@ export class LinkTable {
       else if (silentMs >= PING_AFTER_MS) link.send({ type: "ping" });
     }
   }
+}
+
+/** Why the other side does not go over to a link; undefined: it does. */
+function refusalIn(head: string, at: string): string | undefined {
+  const [status = "", ...headers] = head.split("\r\n");
+  if (status.startsWith("HTTP/1.1 101 ")) return undefined;
+  const upgrade = headers.find((line) => /^upgrade:/i.test(line))?.slice("upgrade:".length).trim();
+  if (isPlainRefusal(Number(status.slice(9, 12)), upgrade)) return plainRefused(at).message;
+  return `it answered "${status.slice(0, 64)}"`;
 }

@@ -7,6 +7,7 @@
  */
 import { read, readSync } from "node:fs";
 import type { Socket } from "node:net";
+import { TLSSocket } from "node:tls";
 import { PRIORITIES } from "../../base/priority.ts";
 import type { RateFlow, RateRequest } from "../../base/rate-budget.ts";
 import {
@@ -323,8 +324,9 @@ function readByte(fileFd: number, byte: Buffer, at: number): number {
   }
 }
 
-/** The descriptor of a plain TCP socket; undocumented, present in Node 20–26. Undefined once it is closed. */
+/** The descriptor of a plain TCP socket; undocumented, present in Node 20–26. Undefined once it is closed, and with TLS. */
 export function fdOf(socket: Socket): number | undefined {
+  if (socket instanceof TLSSocket) return undefined;
   const fd = (socket as unknown as { _handle?: { fd?: number } | null })._handle?.fd;
   return fd !== undefined && fd >= 0 ? fd : undefined;
 }

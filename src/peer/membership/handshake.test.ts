@@ -10,8 +10,8 @@ const dialerId = "host-0000000000000002" as PeerId;
 
 function pair(listenerToken: string | undefined, dialerToken: string | undefined): [ListenerHandshake, DialerHandshake] {
   return [
-    new ListenerHandshake({ token: listenerToken, ownPeerId: listenerId, randomBytes }),
-    new DialerHandshake({ token: dialerToken, ownPeerId: dialerId, randomBytes }),
+    new ListenerHandshake({ token: listenerToken, ownPeerId: listenerId, randomBytes, binding: "" }),
+    new DialerHandshake({ token: dialerToken, ownPeerId: dialerId, randomBytes, binding: "" }),
   ];
 }
 
@@ -41,7 +41,7 @@ for (const [listenerToken, dialerToken] of [["a", "b"], ["a", undefined], [undef
 
 test("a listener that does not know the token is found out by the dialer", () => {
   const [impostor] = pair("other", undefined);
-  const dialer = new DialerHandshake({ token: "secret", ownPeerId: dialerId, randomBytes });
+  const dialer = new DialerHandshake({ token: "secret", ownPeerId: dialerId, randomBytes, binding: "" });
   dialer.onChallenge(impostor.challenge());
   const proof = "A".repeat(43);
   assert.throws(() => dialer.onWelcome({ type: "welcome", peerId: listenerId, proof }), { code: "TOKEN_REFUSED" });
@@ -80,9 +80,16 @@ test("another protocol version is refused by name", () => {
   assert.ok(hello.type === "hello");
   const answer = listener.answer({ ...hello, version: 2 });
   assert.equal(answer.reply.type === "refused" && answer.reply.code, "VERSION_UNSUPPORTED");
-  const fresh = new DialerHandshake({ token: "secret", ownPeerId: dialerId, randomBytes });
+  const fresh = new DialerHandshake({ token: "secret", ownPeerId: dialerId, randomBytes, binding: "" });
   const challenge: HandshakeStep = { type: "challenge", version: 7, nonce: "A".repeat(22) };
   assert.throws(() => fresh.onChallenge(challenge), { code: "VERSION_UNSUPPORTED" });
+});
+
+test("a proof made on one TLS connection is worth nothing on another: who stands between the two cannot pass it on", () => {
+  const listener = new ListenerHandshake({ token: "secret", ownPeerId: listenerId, randomBytes, binding: "one" });
+  const dialer = new DialerHandshake({ token: "secret", ownPeerId: dialerId, randomBytes, binding: "other" });
+  const answer = listener.answer(dialer.onChallenge(listener.challenge()));
+  assert.equal(answer.reply.type === "refused" && answer.reply.code, "TOKEN_REFUSED");
 });
 
 test("steps out of turn end the handshake", () => {

@@ -17,6 +17,9 @@ export interface HandshakeConfig {
   readonly randomBytes: (count: number) => Uint8Array;
 }
 
+/** What a site's handshakes have in common, and the connection of this one (tls-connection.ts). */
+export type ConnectionHandshake = HandshakeConfig & { readonly binding: string };
+
 /** What the listener makes of a `hello`. `peerId` only when `reply` is a welcome. */
 export type ListenerAnswer =
   | { readonly reply: Extract<HandshakeStep, { type: "welcome" }>; readonly peerId: PeerId }
@@ -24,10 +27,10 @@ export type ListenerAnswer =
 
 /** The side that was dialled: `challenge()`, then `answer(hello)`, each once. */
 export class ListenerHandshake {
-  readonly #config: HandshakeConfig;
+  readonly #config: ConnectionHandshake;
   #nonce: string | undefined;
 
-  constructor(config: HandshakeConfig) {
+  constructor(config: ConnectionHandshake) {
     this.#config = config;
   }
 
@@ -47,22 +50,22 @@ export class ListenerHandshake {
     if (step.version !== PROTOCOL_VERSION) {
       return refusal("VERSION_UNSUPPORTED", `protocol version ${step.version} is not ${PROTOCOL_VERSION}`);
     }
-    const expected = tokenProof(this.#config.token, proofText("dial", ownNonce, step.nonce, step.peerId));
+    const expected = tokenProof(this.#config.token, proofText("dial", ownNonce, step.nonce, step.peerId, this.#config.binding));
     if (!secretsEqual(step.proof, expected)) {
       return refusal("TOKEN_REFUSED", "the join token is not this site's; give the one in the supernode's data folder");
     }
-    const { ownPeerId, token } = this.#config;
-    const proof = tokenProof(token, proofText("listen", ownNonce, step.nonce, ownPeerId));
+    const { ownPeerId, token, binding } = this.#config;
+    const proof = tokenProof(token, proofText("listen", ownNonce, step.nonce, ownPeerId, binding));
     return { reply: { type: "welcome", peerId: ownPeerId, proof }, peerId: step.peerId };
   }
 }
 
 /** The side that dialled: `onChallenge(step)`, send the result, then `onWelcome(step)`. */
 export class DialerHandshake {
-  readonly #config: HandshakeConfig;
+  readonly #config: ConnectionHandshake;
   #nonces: { readonly listener: string; readonly dialer: string } | undefined;
 
-  constructor(config: HandshakeConfig) {
+  constructor(config: ConnectionHandshake) {
     this.#config = config;
   }
 
@@ -74,8 +77,8 @@ export class DialerHandshake {
       throw new AppError("VERSION_UNSUPPORTED", `the other side speaks protocol ${step.version}, not ${PROTOCOL_VERSION}`);
     }
     this.#nonces = { listener: step.nonce, dialer: nonce(this.#config) };
-    const { ownPeerId, token } = this.#config;
-    const proof = tokenProof(token, proofText("dial", step.nonce, this.#nonces.dialer, ownPeerId));
+    const { ownPeerId, token, binding } = this.#config;
+    const proof = tokenProof(token, proofText("dial", step.nonce, this.#nonces.dialer, ownPeerId, binding));
     return { type: "hello", version: PROTOCOL_VERSION, peerId: ownPeerId, nonce: this.#nonces.dialer, proof };
   }
 
@@ -87,7 +90,7 @@ export class DialerHandshake {
     if (step.type === "refused") throw refusedError(step);
     if (step.type !== "welcome" || this.#nonces === undefined) throw outOfTurn(step);
     const { listener, dialer } = this.#nonces;
-    const expected = tokenProof(this.#config.token, proofText("listen", listener, dialer, step.peerId));
+    const expected = tokenProof(this.#config.token, proofText("listen", listener, dialer, step.peerId, this.#config.binding));
     if (!secretsEqual(step.proof, expected)) {
       throw new AppError("TOKEN_REFUSED", `${step.peerId} does not know this site's join token`);
     }

@@ -1,5 +1,6 @@
 /** The supernode's port: health, metrics, REST with its OpenAPI document, pieces; upgrades go to links and control. */
 import type { IncomingMessage, ServerResponse } from "node:http";
+import { Server as HttpsServer } from "node:https";
 import type { Duplex } from "node:stream";
 import swagger from "@fastify/swagger";
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from "fastify";
@@ -7,6 +8,7 @@ import type { Logger } from "pino";
 import { AppError, toAppError } from "../../base/errors.ts";
 import { type HostLimits, limitsChangeSchema } from "../../peer/host-limits.ts";
 import { secretsEqual } from "../../peer/membership/credentials.ts";
+import type { SiteTls } from "../../peer/membership/site-tls.ts";
 import * as schemas from "./api-schemas.ts";
 import { type ApiViews, isTrusted, type Page } from "./api-views.ts";
 import { addSelfTestRegistry } from "./self-test-registry.ts";
@@ -20,6 +22,8 @@ export interface HttpApiDeps {
   readonly budgets: Pick<OriginBudgets, "view">;
   /** Undefined: everybody may use the API. */
   readonly token: string | undefined;
+  /** Undefined: in the clear. */
+  readonly tls?: SiteTls | undefined;
   readonly version: string;
   readonly isReady: () => boolean;
   /** Serves pieces and content. @returns false when the request is not for it */
@@ -31,8 +35,11 @@ export interface HttpApiDeps {
 
 /** Makes the app; the caller listens and closes. Errors are `{code, message}` with the table's status. */
 export async function createHttpApi(deps: HttpApiDeps): Promise<FastifyInstance> {
-  const { version, log } = deps;
+  const { version, log, tls } = deps;
+  // Fastify's types tell an HTTPS server from an HTTP one by this; to all that is done with it here they are the same.
+  const secure: object = tls === undefined ? {} : { https: tls.serverOptions() };
   const app = fastify({
+    ...secure,
     logger: false,
     forceCloseConnections: true,
     bodyLimit: 64 * 1024,
@@ -61,6 +68,7 @@ export async function createHttpApi(deps: HttpApiDeps): Promise<FastifyInstance>
   addLimitRoutes(app, deps);
   addPieceRoutes(app, deps);
   addSelfTestRegistry(app);
+  if (app.server instanceof HttpsServer) tls?.serve(app.server);
   app.server.on("upgrade", (request: IncomingMessage, socket: Duplex, head: Buffer) => {
     for (const take of deps.upgrades) if (take(request, socket, head)) return;
     socket.on("error", () => undefined);

@@ -101,7 +101,7 @@ export async function shakeHands(
   wire.write(upgradeRequest(kind));
   const head = await wire.takeHead();
   if (!head.startsWith("HTTP/1.1 101 ")) throw new Error(`the ${kind} port answered ${head}`);
-  const handshake = new DialerHandshake({ token, ownPeerId: peerId, randomBytes });
+  const handshake = new DialerHandshake({ token, ownPeerId: peerId, randomBytes, binding: "" });
   const hello = handshake.onChallenge(parseHandshakeStep(await takeStep(kind, wire)));
   wire.write(kind === "link" ? linkFrame(HANDSHAKE_TYPE, json(hello)) : controlFrame(json(hello)));
   return { wire, answer: (await takeStep(kind, wire)) as Record<string, unknown> };

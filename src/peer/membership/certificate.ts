@@ -42,12 +42,30 @@ export function authorityCertificate(commonName: string, keys: { readonly privat
 
 /** @returns a server's certificate for `host`, a name or an address without brackets, PEM */
 export function hostCertificate(issuer: Issuer, host: string, publicKey: KeyObject, lifetime: Lifetime): string {
-  const san = new asn1.GeneralName(isIP(host) === 0 ? { dNSName: host } : { iPAddress: host });
-  return certificate(issuer, { name: named(host.slice(0, COMMON_NAME_CHARS_MAX)), publicKey, lifetime }, [
+  return endCertificate(issuer, [host], [asn1.id_kp_serverAuth], publicKey, lifetime);
+}
+
+/**
+ * @param names all that it is reached by, names or addresses without brackets; the first is its common name
+ * @returns a certificate for one that listens and dials, PEM
+ */
+export function memberCertificate(issuer: Issuer, names: readonly [string, ...string[]], publicKey: KeyObject, lifetime: Lifetime): string {
+  return endCertificate(issuer, names, [asn1.id_kp_serverAuth, asn1.id_kp_clientAuth], publicKey, lifetime);
+}
+
+function endCertificate(
+  issuer: Issuer,
+  names: readonly [string, ...string[]],
+  usages: string[],
+  publicKey: KeyObject,
+  lifetime: Lifetime,
+): string {
+  const sans = names.map((name) => new asn1.GeneralName(isIP(name) === 0 ? { dNSName: name } : { iPAddress: name }));
+  return certificate(issuer, { name: named(names[0].slice(0, COMMON_NAME_CHARS_MAX)), publicKey, lifetime }, [
     extension(asn1.id_ce_basicConstraints, new asn1.BasicConstraints({ cA: false }), true),
     extension(asn1.id_ce_keyUsage, new asn1.KeyUsage(asn1.KeyUsageFlags.digitalSignature), true),
-    extension(asn1.id_ce_extKeyUsage, new asn1.ExtendedKeyUsage([asn1.id_kp_serverAuth])),
-    extension(asn1.id_ce_subjectAltName, new asn1.SubjectAlternativeName([san])),
+    extension(asn1.id_ce_extKeyUsage, new asn1.ExtendedKeyUsage(usages)),
+    extension(asn1.id_ce_subjectAltName, new asn1.SubjectAlternativeName(sans)),
   ]);
 }
 
