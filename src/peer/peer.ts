@@ -294,7 +294,7 @@ export class Peer implements PeerService {
 
   /** A task that a neighbour or a tool asks for; it stays open for a while after. */
   async #openFromDisk(taskId: TaskId): Promise<TaskSession | undefined> {
-    if (!this.#options.store.has(taskId)) return undefined;
+    if (!(await this.#options.store.has(taskId))) return undefined;
     const session = await this.#open(taskId, "normal", async () => {
       const stored = await this.#options.store.find(taskId);
       if (stored === undefined) throw new Error("it has just been evicted");

@@ -1,11 +1,14 @@
-/** What a start takes from the index, and what it does not. */
+/** What a start takes from the index, and what is found out behind it. */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, test, type TestContext } from "node:test";
+import { DiskStore } from "./disk-store.ts";
 import { type StoreDisk, systemDisk } from "./disk.ts";
 import { openStore, PIECE_LENGTH_BYTES, recordOf, storeAll, storePiece, taskDirectory, taskId, temporaryDirectory } from "./fixture.test.ts";
+import { decodeIndex } from "./index-format.ts";
+import { MemoryDisk } from "./memory-disk.test.ts";
 
 const NAMES = ["a", "b", "c", "d", "e"];
 
@@ -33,22 +36,23 @@ function watchedDisk(): { readonly disk: StoreDisk; readonly opened: string[]; r
       if (path.endsWith("/journal")) opened.push(path);
       return systemDisk.open(path, mode);
     },
-    factsSync: (path) => {
+    facts: (path) => {
       looked.push(path);
-      return systemDisk.factsSync(path);
+      return systemDisk.facts(path);
     },
   };
   return { disk, opened, looked };
 }
 
 describe("the index", () => {
-  test("after an orderly end a start opens and looks at no journal", async (t) => {
+  test("after an orderly end no journal is opened or looked at", async (t) => {
     const directory = await makeStore(t);
     const { disk, opened, looked } = watchedDisk();
     const { store } = await openStore(t, directory, {}, { disk });
-    assert.deepEqual([opened, looked], [[], []]);
     assert.equal(store.usage().usedBytes, 10 * PIECE_LENGTH_BYTES);
     assert.deepEqual(new Set(store.list().map((task) => task.displayUrl)), new Set(NAMES.map((name) => `https://origin.test/${name}`)));
+    await store.surveyed;
+    assert.deepEqual([opened, looked], [[], []]);
   });
 
   test("after a kill each journal is looked at, and those that changed are read", async (t) => {
@@ -63,6 +67,7 @@ describe("the index", () => {
     execFileSync("cp", ["-a", directory, copy]);
     const { disk, opened, looked } = watchedDisk();
     const again = await openStore(t, copy, {}, { disk });
+    await again.store.surveyed;
     assert.equal(looked.length, 5);
     assert.deepEqual(new Set(opened), new Set(["b", "new"].map((name) => join(taskDirectory(copy, taskId(name)), "journal"))));
     assert.equal(again.store.usage().usedBytes, 12 * PIECE_LENGTH_BYTES);
@@ -74,7 +79,7 @@ describe("the index", () => {
     const path = join(directory, "index");
     const whole = readFileSync(path);
     const variants: (Buffer | undefined)[] = [undefined, Buffer.alloc(0), Buffer.from("something else\n"), whole.subarray(0, whole.length - 3)];
-    for (let at = 0; at < whole.length; at += 41) {
+    for (let at = 0; at < whole.length; at += 23) {
       const damaged = Buffer.from(whole);
       damaged[at] = (damaged[at] as number) ^ 0x10;
       variants.push(damaged);
@@ -83,6 +88,7 @@ describe("the index", () => {
       if (variant === undefined) rmSync(path);
       else writeFileSync(path, variant);
       const { store } = await openStore(t, directory);
+      await store.surveyed;
       assert.equal(store.list().length, 5, `variant ${at}`);
       assert.equal(store.usage().usedBytes, 10 * PIECE_LENGTH_BYTES, `variant ${at}`);
       await store.close();
@@ -101,6 +107,7 @@ describe("the index", () => {
     writeFileSync(join(directory, "index"), old);
 
     const again = await openStore(t, directory);
+    await again.store.surveyed;
     const names = new Set(again.store.list().map((task) => task.displayUrl.split("/").at(-1)));
     assert.deepEqual(names, new Set(["a", "b", "d", "e", "new"]), "which tasks there are, the directories say");
     assert.deepEqual([...((await again.store.find(taskId("a")))?.have ?? [])], []);
@@ -114,12 +121,75 @@ describe("the index", () => {
     let clockMs = Date.now();
     for (let round = 0; round < 30; round++) {
       const { store } = await openStore(t, directory, {}, { nowMs: () => (clockMs += 70_000) });
+      await store.surveyed;
       assert.equal(store.list().length, 4);
-      for (let use = 0; use < 20; use++) for (const name of ["a", "b"]) (await store.find(taskId(name)))?.release();
+      for (let use = 0; use < 40; use++) for (const name of ["a", "b"]) (await store.find(taskId(name)))?.release();
       await store.close();
     }
-    const lines = readFileSync(join(directory, "index"), "utf8").split("\n").length;
-    assert.ok(lines < 1_100 + 50, `${lines} lines for four tasks`);
+    const { frameCount } = decodeIndex(readFileSync(join(directory, "index")));
+    assert.ok(frameCount < 1_100, `${frameCount} frames for four tasks`);
     assert.equal(existsSync(join(directory, "index.new")), false);
   });
+
+  test("until all is found, a task that it does not know is found when it is wanted", async (t) => {
+    const directory = await makeStore(t);
+    rmSync(join(directory, "index"));
+    const { disk, release } = heldBackDisk();
+    // Room for something new is where a and e are.
+    const freeBytes = (): Promise<number> => Promise.resolve(["a", "e"].some((name) => existsSync(taskDirectory(directory, taskId(name)))) ? 0 : 1e9);
+    const { store } = await openStore(t, directory, {}, { disk: { ...disk, freeBytes } });
+    assert.deepEqual(store.list(), []);
+    assert.equal(await store.has(taskId("b")), true);
+    assert.equal(await store.has(taskId("nobody's")), false);
+    const [found, again] = await Promise.all([store.find(taskId("b")), store.open(recordOf("b", undefined))]);
+    assert.equal(found, again);
+    assert.deepEqual([...again.have], [0, 2]);
+    assert.equal(await store.remove(taskId("c")), true);
+    assert.equal(existsSync(taskDirectory(directory, taskId("c"))), false);
+    assert.equal(await store.pin(taskId("d"), true), true);
+    // Room is asked for that only those not found yet can give: all are found first.
+    const stored = storeAll(await store.open(recordOf("new", PIECE_LENGTH_BYTES)), "new");
+    release();
+    await stored;
+    await store.surveyed;
+    const left = store.list().map((task) => task.displayUrl.split("/").at(-1));
+    assert.deepEqual(new Set(left), new Set(["b", "d", "new"]));
+    assert.equal(store.usage().usedBytes, 5 * PIECE_LENGTH_BYTES);
+  });
+
+  test("makes a start cost the disk the same, however many tasks there are", async (t) => {
+    const counts: number[] = [];
+    for (const count of [10, 400]) {
+      const directory = temporaryDirectory(t);
+      const disk = new MemoryDisk(directory);
+      const config = { directory, quotaBytes: undefined, reservedFreeBytes: 0, workerCount: 1, scrubBytesPerSecond: 0 };
+      const before = await DiskStore.open(config, { disk, runner: disk.runner() });
+      for (let at = 0; at < count; at++) (await before.open(recordOf(`file ${at}`, PIECE_LENGTH_BYTES))).release();
+      await before.close();
+      let operations = 0;
+      const counting = new Proxy(disk, {
+        get: (target, name) => {
+          const value: unknown = Reflect.get(target, name, target);
+          if (typeof value === "function") operations++;
+          return typeof value === "function" ? (value.bind(target) as unknown) : value;
+        },
+      });
+      const store = await DiskStore.open(config, { disk: counting, runner: disk.runner() });
+      counts.push(operations);
+      assert.equal(store.list().length, count);
+      await store.close();
+    }
+    assert.equal(counts[1], counts[0], "a start asks as much of the disk for 400 tasks as for ten");
+    assert.ok((counts[0] as number) < 20, `${counts[0]} operations`);
+  });
 });
+
+/** The system's, whose directories of tasks cannot be read before `release`. */
+function heldBackDisk(): { readonly disk: StoreDisk; readonly release: () => void } {
+  const { promise, resolve } = Promise.withResolvers<undefined>();
+  const list: StoreDisk["list"] = async (path) => {
+    if (path.includes("/tasks")) await promise;
+    return await systemDisk.list(path);
+  };
+  return { disk: { ...systemDisk, list }, release: () => resolve(undefined) };
+}

@@ -2,13 +2,12 @@
  * Which tasks there are, what is pinned, and in which order they go when room is needed; kept over restarts.
  */
 import { join } from "node:path";
-import type { AppError } from "../../base/errors.ts";
-import { isTaskId, type TaskId } from "../../protocol/ids.ts";
+import type { TaskId } from "../../protocol/ids.ts";
 import type { StoreDisk } from "./disk.ts";
 import { newEntry, type StoreEntry, summaryOf } from "./entry.ts";
 import { EvictionQueue } from "./eviction.ts";
-import type { StoreFiles } from "./files.ts";
-import { IndexFile, type IndexEntry } from "./index-file.ts";
+import { IndexFile } from "./index-file.ts";
+import type { IndexEntry } from "./index-format.ts";
 import type { JournalHead } from "./journal.ts";
 import { Pins } from "./pins.ts";
 import type { CachedTask, TaskSummary } from "./piece-store.ts";
@@ -19,19 +18,15 @@ const USE_GAP_MS = 60_000;
 const NOTE_GAP_MS = 60_000;
 
 export class Catalog {
-  readonly #disk: StoreDisk;
-  readonly #files: StoreFiles;
   readonly #index: IndexFile;
   readonly #pins: Pins;
   readonly #entries = new Map<TaskId, StoreEntry>();
   readonly #queue = new EvictionQueue();
   readonly #notedAtUnixMs = new Map<TaskId, number>();
 
-  constructor(files: StoreFiles, disk: StoreDisk) {
-    this.#disk = disk;
-    this.#files = files;
-    this.#index = new IndexFile(disk, join(files.directory, "index"));
-    this.#pins = new Pins(disk, files.directory);
+  constructor(directory: string, disk: StoreDisk) {
+    this.#index = new IndexFile(disk, join(directory, "index"));
+    this.#pins = new Pins(disk, directory);
   }
 
   get size(): number {
@@ -43,32 +38,21 @@ export class Catalog {
   }
 
   /**
-   * Finds out what is on disk: from the index where it stands, from the journals else.
+   * Takes from the index what was there at the end of the last run; {@link Survey} compares it with the disk.
    *
-   * @param warn a task or a line that cannot be used
+   * @param warn a line that cannot be used
+   * @returns whether no journal has changed since, unless by other hands
    * @throws AppError DISK_FAILED, DISK_FULL
    */
-  async restore(warn: (message: string, taskId: TaskId | undefined) => void): Promise<void> {
-    const refused = (taskId: TaskId, error: AppError): void => warn(`a cached task is not used: ${error.message}`, taskId);
-    const [names, index, badPins] = await Promise.all([this.#files.names(), this.#index.load(), this.#pins.load()]);
-    for (const line of badPins) warn(`the file of pinned tasks has a line that is no task id: ${line.slice(0, 80)}`, undefined);
-    const noted: IndexEntry[] = [];
-    const rest = new Set(names);
-    // In the order of the file, which is nearly that of the turns.
-    for (const [taskId, entry] of index.entries) {
-      if (!rest.has(taskId) || !(index.isClean || this.#isAsNoted(entry))) continue;
-      rest.delete(taskId);
-      noted.push(entry);
+  async restore(warn: (message: string) => void): Promise<boolean> {
+    const [{ entries, isClean }, badPins] = await Promise.all([this.#index.load(), this.#pins.load()]);
+    for (const line of badPins) warn(`the file of pinned tasks has a line that is no task id: ${line.slice(0, 80)}`);
+    const noted = [...entries.values()].sort((a, b) => a.place.turn - b.place.turn);
+    for (const { summary, heldBytes, usedAtUnixMs, place, journal } of noted) {
+      this.#insert(newEntry(summary, { isOnDisk: true, isUnseen: true, heldBytes, usedAtUnixMs, journal }), place);
     }
-    const unsure = [...rest].filter((name) => isTaskId(name));
-    const heads = await this.#files.scan(unsure, refused);
-    noted.sort((a, b) => a.place.turn - b.place.turn);
-    for (const entry of noted) this.#addNoted(entry);
-    // Those of whom nothing else is known come last, in the order of their journals' last change.
-    const found = [...heads].sort(([, a], [, b]) => a.facts.modifiedUnixMs - b.facts.modifiedUnixMs);
-    for (const [taskId, head] of found) this.#addFound(head, index.entries.get(taskId));
-    await this.#index.begin(this.#lines(), this.#entries.size);
-    for (const [taskId] of found) this.note(this.#entries.get(taskId) as StoreEntry);
+    await this.#index.begin();
+    return isClean;
   }
 
   get(taskId: TaskId): StoreEntry | undefined {
@@ -93,9 +77,32 @@ export class Catalog {
 
   /** A task that is not on disk yet. */
   add(summary: TaskSummary, nowUnixMs: number): StoreEntry {
-    const entry = newEntry(summaryOf(summary), { isOnDisk: false, heldBytes: 0, usedAtUnixMs: nowUnixMs, journal: undefined });
+    const entry = newEntry(summaryOf(summary), { isOnDisk: false, isUnseen: false, heldBytes: 0, usedAtUnixMs: nowUnixMs, journal: undefined });
     this.#insert(entry);
     return entry;
+  }
+
+  /** A task on disk that the index did not know. Its last use was its last change. */
+  addFound({ record, heldBytesEstimate, facts }: JournalHead): StoreEntry {
+    const entry = newEntry(summaryOf(record), {
+      isOnDisk: true,
+      isUnseen: false,
+      heldBytes: heldBytesEstimate,
+      usedAtUnixMs: facts.modifiedUnixMs,
+      journal: facts,
+    });
+    this.#insert(entry);
+    this.note(entry);
+    return entry;
+  }
+
+  /** What the index said of a closed task is old: its journal is another now. Its uses are not. */
+  correct(entry: StoreEntry, { record, heldBytesEstimate, facts }: JournalHead): void {
+    entry.summary = summaryOf(record);
+    entry.heldBytes = heldBytesEstimate;
+    entry.journal = facts;
+    this.refresh(entry);
+    this.note(entry);
   }
 
   delete(entry: StoreEntry): void {
@@ -104,6 +111,7 @@ export class Catalog {
     this.#entries.delete(taskId);
     this.#queue.remove(taskId);
     this.#notedAtUnixMs.delete(taskId);
+    if (entry.journal !== undefined) this.#index.noteGone(taskId);
   }
 
   /** Somebody wants the task. */
@@ -152,6 +160,7 @@ export class Catalog {
     if (line === undefined) return this.#index.omit();
     this.#notedAtUnixMs.set(entry.summary.taskId, entry.usedAtUnixMs);
     this.#index.note(line);
+    this.#index.compact(this.size, () => this.#lines());
   }
 
   /** As {@link note}, of one whose files are as they were when it was noted, for its use: now and then. */
@@ -163,22 +172,6 @@ export class Catalog {
   /** @param isOrderly all tasks are closed and noted */
   async close(isOrderly: boolean): Promise<void> {
     await this.#index.close(isOrderly);
-  }
-
-  #isAsNoted({ summary, journal }: IndexEntry): boolean {
-    const facts = this.#disk.factsSync(this.#files.journalPath(summary.taskId));
-    return facts?.lengthBytes === journal.lengthBytes && facts.modifiedUnixMs === journal.modifiedUnixMs;
-  }
-
-  #addNoted({ summary, heldBytes, usedAtUnixMs, place, journal }: IndexEntry): void {
-    this.#insert(newEntry(summary, { isOnDisk: true, heldBytes, usedAtUnixMs, journal }), place);
-  }
-
-  /** @param before what the index said of it once: its journal is another now, its uses are not */
-  #addFound({ record, heldBytesEstimate, facts }: JournalHead, before: IndexEntry | undefined): void {
-    const usedAtUnixMs = before?.usedAtUnixMs ?? facts.modifiedUnixMs;
-    const entry = newEntry(summaryOf(record), { isOnDisk: true, heldBytes: heldBytesEstimate, usedAtUnixMs, journal: facts });
-    this.#insert(entry, before?.place);
   }
 
   #insert(entry: StoreEntry, place?: IndexEntry["place"]): void {

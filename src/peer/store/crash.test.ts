@@ -87,6 +87,7 @@ if (directory !== undefined) {
       mkdirSync(join(path, "trash", "some.task"), { recursive: true });
       writeFileSync(join(path, "trash", "some.task", "data"), "x");
       const { store } = await openStore(t, path);
+      await store.surveyed;
       assert.deepEqual(store.list(), []);
       await store.close();
       assert.equal(existsSync(half), false);
@@ -109,6 +110,7 @@ if (directory !== undefined) {
       child.kill("SIGKILL");
       await exited;
       const { store } = await openStore(t, path);
+      await store.surveyed;
       assert.equal(store.list().length, 1);
     });
 
@@ -194,6 +196,7 @@ if (directory !== undefined) {
       rmSync(join(path, "index"));
 
       const { store, logged } = await openStore(t, path);
+      await store.surveyed;
       assert.deepEqual(store.list(), []);
       assert.match(logged.join(), /not used: .* has journal format 99, this program reads format 1/);
       assert.equal(await store.find(record.taskId), undefined);
@@ -218,6 +221,7 @@ if (directory !== undefined) {
       writeFileSync(journalPath, journal);
       rmSync(join(path, "index"));
       const { store, logged } = await openStore(t, path);
+      await store.surveyed;
       assert.match(logged.join(), /the header of .* is damaged; the task's pieces are fetched again/);
       assert.equal(existsSync(journalPath), false);
       assert.equal((await store.open(record)).have.count, 0);

@@ -15,6 +15,7 @@ import { StoreLock } from "./lock.ts";
 import { StorePool, type StoreRunner } from "./pool.ts";
 import { Scrub } from "./scrub.ts";
 import { StoreSpace } from "./space.ts";
+import { Survey } from "./survey.ts";
 import { StoreTask } from "./task.ts";
 
 /** Something an operator should see. `fields` carry no secret. */
@@ -35,8 +36,9 @@ export interface DiskStoreDeps {
   readonly nowMs?: () => number;
 }
 
-/** Tasks kept open though nobody uses them: opening again is free then. Each holds two descriptors. */
-const IDLE_TASK_COUNT_MAX = 128;
+/** Tasks kept open though nobody uses them: opening again is free then. Each holds two descriptors, for a while. */
+const IDLE_TASK_COUNT_MAX = 32;
+const IDLE_MS = 20_000;
 
 export class DiskStore implements PieceStore {
   readonly #disk: StoreDisk;
@@ -50,11 +52,13 @@ export class DiskStore implements PieceStore {
   readonly #nowMs: () => number;
   readonly #catalog: Catalog;
   readonly #scrub: Scrub;
+  readonly #survey: Survey;
   readonly #evictedTasks: Record<EvictionReason, number> = { quota: 0, "free-space": 0 };
   /** Leftovers of the process before; nobody waits for it. */
   #emptying: Promise<void> = Promise.resolve();
-  /** Open though nobody uses them; the one released last, last. */
-  readonly #idle = new Set<StoreEntry>();
+  /** Open though nobody uses them, and since when; the one released last, last. */
+  readonly #idle = new Map<StoreEntry, number>();
+  #idleTimer: NodeJS.Timeout | undefined;
   #openTaskCount = 0;
   #evictedBytes = 0;
   #damagedPieces = 0;
@@ -70,13 +74,33 @@ export class DiskStore implements PieceStore {
     this.#log = deps.log ?? (() => undefined);
     this.#onEvicted = deps.onEvicted ?? (() => undefined);
     this.#nowMs = deps.nowMs ?? Date.now;
-    this.#catalog = new Catalog(files, this.#disk);
+    this.#catalog = new Catalog(files.directory, this.#disk);
     this.#space = new StoreSpace(config, {
       disk: this.#disk,
       evictableBytes: () => this.#catalog.evictableBytes,
       evictOne: (reason) => this.#evictOne(reason),
-      letGo: async () => (await deps.letGo?.()) === true,
+      letGo: async () => {
+        // What is on disk and not known yet may go, too.
+        const isLearning = !this.#survey.isThrough;
+        await this.#survey.ended;
+        return (await deps.letGo?.()) === true || isLearning;
+      },
       nowMs: this.#nowMs,
+    });
+    this.#survey = new Survey({
+      disk: this.#disk,
+      files,
+      get: (taskId) => this.#catalog.get(taskId),
+      onFound: (head) => this.#space.count(this.#catalog.addFound(head).heldBytes),
+      onChanged: (entry, head) => {
+        this.#space.count(head.heldBytesEstimate - entry.heldBytes);
+        this.#catalog.correct(entry, head);
+      },
+      onGone: (entry) => {
+        this.#catalog.delete(entry);
+        this.#space.giveBack(entry.heldBytes);
+      },
+      onRefused: (taskId, error) => this.#log("warn", `a cached task is not used: ${error.message}`, { taskId }),
     });
     this.#scrub = new Scrub(config.scrubBytesPerSecond, {
       taskIds: () => this.#catalog.list().map(({ taskId }) => taskId),
@@ -88,7 +112,8 @@ export class DiskStore implements PieceStore {
   }
 
   /**
-   * Opens the store on `config.directory`, creating it when new: takes its lock and finds out what is there.
+   * Opens the store on `config.directory`, creating it when new: takes its lock and reads from its index what is there; what the
+   * index does not know is found in the background (see {@link surveyed}).
    *
    * @throws AppError DISK_FAILED (another process has it, not writable, …), DISK_FULL
    */
@@ -107,11 +132,17 @@ export class DiskStore implements PieceStore {
     }
   }
 
+  /** Resolves when all that is on disk has been found, or cannot be. */
+  get surveyed(): Promise<void> {
+    return this.#survey.ended;
+  }
+
   list(): readonly CachedTask[] {
     return this.#catalog.list();
   }
 
-  has(taskId: TaskId): boolean {
+  async has(taskId: TaskId): Promise<boolean> {
+    if (!this.#survey.isThrough) await this.#survey.find(taskId);
     return this.#catalog.get(taskId)?.isOnDisk === true;
   }
 
@@ -138,6 +169,7 @@ export class DiskStore implements PieceStore {
   }
 
   async remove(taskId: TaskId): Promise<boolean> {
+    if (!this.#survey.isThrough) await this.#survey.find(taskId);
     const entry = this.#catalog.get(taskId);
     if (entry !== undefined && entry.refCount > 0) return false;
     if (entry !== undefined) await this.#remove(entry, true);
@@ -146,6 +178,7 @@ export class DiskStore implements PieceStore {
   }
 
   async pin(taskId: TaskId, isPinned: boolean): Promise<boolean> {
+    if (!this.#survey.isThrough) await this.#survey.find(taskId);
     const entry = this.#catalog.get(taskId);
     if (entry === undefined || !entry.isOnDisk || entry.removing !== undefined) return false;
     await this.#catalog.pin(entry, isPinned);
@@ -183,6 +216,8 @@ export class DiskStore implements PieceStore {
     if (this.#isClosed) return;
     this.#isClosed = true;
     this.#scrub.stop();
+    clearInterval(this.#idleTimer);
+    await this.#survey.stop();
     const entries = [...this.#catalog].filter((entry) => (entry.task ?? entry.opening ?? entry.closing ?? entry.removing) !== undefined);
     await Promise.all(entries.map(async ({ task }) => await task?.settleWrites()));
     // Digests and verifications under way are of no use any more; their jobs are rejected.
@@ -190,18 +225,21 @@ export class DiskStore implements PieceStore {
     await Promise.allSettled(entries.map(async ({ removing, opening }) => await (removing ?? opening)));
     await Promise.all(entries.map((entry) => this.#shut(entry, true)));
     await this.#emptying;
-    await this.#catalog.close(true);
+    await this.#catalog.close(this.#survey.isThrough);
     await this.#lock.release();
   }
 
   async #restore(): Promise<void> {
-    await this.#catalog.restore((message, taskId) => this.#log("warn", message, taskId === undefined ? {} : { taskId }));
+    const isClean = await this.#catalog.restore((message) => this.#log("warn", message, {}));
     for (const { heldBytes } of this.#catalog) this.#space.count(heldBytes);
+    this.#survey.start(this.#catalog, isClean, (error) => this.#log("warn", `what is in the cache is not all known: ${error.message}`, {}));
+    this.#idleTimer = setInterval(() => this.#shutIdle(), IDLE_MS / 4).unref();
     this.#emptying = this.#files.emptyTrash().catch((error: unknown) => this.#log("warn", toAppError(error).message, {}));
   }
 
   /** The task, kept open; undefined when it is not there and `record` is undefined. */
   async #acquire(taskId: TaskId, record: TaskRecord | undefined, isUse: boolean): Promise<StoreTask | undefined> {
+    if (!this.#survey.isThrough) await this.#survey.find(taskId);
     let entry = this.#catalog.get(taskId);
     while (entry?.removing !== undefined) {
       await entry.removing.catch(() => undefined);
@@ -263,6 +301,7 @@ export class DiskStore implements PieceStore {
     const { taskId } = state.record;
     if (cutBytes > 0) this.#log("info", `cut ${cutBytes} bytes of an unfinished entry off ${journal.path}`, { taskId, cutBytes });
     entry.isOnDisk = true;
+    entry.isUnseen = false;
     const task = new StoreTask({
       disk: this.#disk,
       files,
@@ -295,9 +334,15 @@ export class DiskStore implements PieceStore {
     if (this.#isClosed || entry.task === undefined) return;
     this.#catalog.noteUse(entry);
     this.#idle.delete(entry);
-    this.#idle.add(entry);
-    for (const oldest of this.#idle) {
-      if (this.#idle.size <= IDLE_TASK_COUNT_MAX) return;
+    this.#idle.set(entry, this.#nowMs());
+    this.#shutIdle();
+  }
+
+  /** Closes those that nobody has used for long, and those beyond what may be kept. */
+  #shutIdle(): void {
+    const beforeMs = this.#nowMs() - IDLE_MS;
+    for (const [oldest, sinceMs] of this.#idle) {
+      if (this.#idle.size <= IDLE_TASK_COUNT_MAX && sinceMs > beforeMs) return;
       this.#idle.delete(oldest);
       if (oldest.refCount === 0 && oldest.removing === undefined) void this.#shut(oldest, true);
     }

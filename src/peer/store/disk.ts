@@ -3,8 +3,8 @@
  * with one that records, tears or fails. Failures are the system's own errors; callers put them in our words.
  * Worker threads read and write pieces through {@link DiskFile.fd} (worker.ts); tests replace those by a StoreRunner.
  */
-import { constants, read, statSync, writeSync } from "node:fs";
-import { mkdir, open, readdir, rename, rm, statfs, type FileHandle } from "node:fs/promises";
+import { constants, read, writeSync } from "node:fs";
+import { mkdir, open, readdir, rename, rm, stat, statfs, type FileHandle } from "node:fs/promises";
 import { errnoOf } from "./errors.ts";
 
 /**
@@ -42,8 +42,8 @@ export interface StoreDisk {
   remove(path: string): Promise<void>;
   /** Resolves when names made, moved or removed in the directory are on the device. */
   syncDirectory(path: string): Promise<void>;
-  /** On this thread. @returns undefined when it is not there */
-  factsSync(path: string): FileFacts | undefined;
+  /** @returns undefined when it is not there */
+  facts(path: string): Promise<FileFacts | undefined>;
   /** Bytes free for us on the file system. */
   freeBytes(path: string): Promise<number>;
 }
@@ -66,9 +66,14 @@ export const systemDisk: StoreDisk = {
       await directory.close();
     }
   },
-  factsSync(path) {
-    const stat = statSync(path, { throwIfNoEntry: false });
-    return stat && { lengthBytes: stat.size, modifiedUnixMs: stat.mtimeMs };
+  async facts(path) {
+    try {
+      const { size, mtimeMs } = await stat(path);
+      return { lengthBytes: size, modifiedUnixMs: mtimeMs };
+    } catch (error) {
+      if (errnoOf(error) === "ENOENT") return undefined;
+      throw error;
+    }
   },
   async freeBytes(path) {
     const { bavail, bsize } = await statfs(path);

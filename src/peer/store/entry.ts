@@ -9,6 +9,8 @@ import type { StoreTask } from "./task.ts";
 export interface StoreEntry {
   summary: TaskSummary;
   isOnDisk: boolean;
+  /** Only the index says that it is there, and what it holds: nothing was compared with the disk since the start. */
+  isUnseen: boolean;
   /** What the account holds for it while closed; an estimate before the first open. */
   heldBytes: number;
   usedAtUnixMs: number;
@@ -29,10 +31,15 @@ export interface StoreEntry {
 }
 
 /** A task that nobody has open yet. */
-export function newEntry(summary: TaskSummary, facts: Pick<StoreEntry, "isOnDisk" | "heldBytes" | "usedAtUnixMs" | "journal">): StoreEntry {
+export function newEntry(summary: TaskSummary, facts: Pick<StoreEntry, "isOnDisk" | "isUnseen" | "heldBytes" | "usedAtUnixMs" | "journal">): StoreEntry {
+  const { isOnDisk, isUnseen, heldBytes, usedAtUnixMs, journal } = facts;
   return {
     summary,
-    ...facts,
+    isOnDisk,
+    isUnseen,
+    heldBytes,
+    usedAtUnixMs,
+    journal,
     countedUseAtUnixMs: facts.usedAtUnixMs,
     refCount: 0,
     trusted: undefined,

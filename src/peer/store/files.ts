@@ -2,8 +2,7 @@
  * Where the store keeps what: `tasks/<2 hex>/<task id>/{data,journal}`, and how task directories come and go.
  */
 import { dirname, join } from "node:path";
-import type { AppError } from "../../base/errors.ts";
-import type { TaskId } from "../../protocol/ids.ts";
+import { isTaskId, type TaskId } from "../../protocol/ids.ts";
 import { Journal, readJournalHead, type JournalHead, type JournalState } from "./journal.ts";
 import type { TaskRecord } from "./piece-store.ts";
 import type { DiskFile, StoreDisk } from "./disk.ts";
@@ -41,30 +40,13 @@ export class StoreFiles {
   }
 
   /**
-   * Reads the heads of these tasks' journals, a few at a time; nothing else of them is read.
+   * Reads the head of a task's journal; nothing else of it is read.
    *
-   * @param onRefused a task that cannot be used: of another format version, or for want of rights (left as it is), or
-   *   damaged beyond use (removed)
+   * @returns undefined when there is none
+   * @throws AppError CACHE_CORRUPT, DISK_FAILED
    */
-  async scan(taskIds: readonly TaskId[], onRefused: (taskId: TaskId, error: AppError) => void): Promise<Map<TaskId, JournalHead>> {
-    const heads = new Map<TaskId, JournalHead>();
-    const rest = taskIds.values();
-    const scanner = async (): Promise<void> => {
-      for (const taskId of rest) {
-        try {
-          const head = await readJournalHead(this.#disk, this.journalPath(taskId));
-          if (head !== undefined) heads.set(taskId, head);
-          // Without a journal nothing is known of the bytes: left behind by a kill while the task was created.
-          else await this.trash(taskId, false);
-        } catch (thrown) {
-          const error = diskError(thrown, "read", this.journalPath(taskId));
-          onRefused(taskId, error);
-          if (error.code === "CACHE_CORRUPT" && error.details["version"] === undefined) await this.trash(taskId, false);
-        }
-      }
-    };
-    await Promise.all(Array.from({ length: SCAN_CONCURRENCY }, scanner));
-    return heads;
+  async head(taskId: TaskId): Promise<JournalHead | undefined> {
+    return await readJournalHead(this.#disk, this.journalPath(taskId));
   }
 
   /**
@@ -141,22 +123,28 @@ export class StoreFiles {
     }
   }
 
-  /** The names of all task directories, and of what else may lie there. @throws AppError DISK_FAILED when it cannot be read */
-  async names(): Promise<string[]> {
-    const root = join(this.directory, "tasks");
-    try {
-      const prefixes = (await this.#disk.list(root)).filter((name) => /^[0-9a-f]{2}$/.test(name));
-      return (await Promise.all(prefixes.map((prefix) => this.#disk.list(join(root, prefix))))).flat();
-    } catch (error) {
-      throw diskError(error, "list", root);
-    }
+  /** First two digits of the ids of which there may be tasks. @throws AppError DISK_FAILED when they cannot be read */
+  async prefixes(): Promise<string[]> {
+    const names = await this.#list(join(this.directory, "tasks"));
+    return names.filter((name) => /^[0-9a-f]{2}$/.test(name));
+  }
+
+  /** The tasks whose ids begin so. @throws AppError DISK_FAILED */
+  async taskIds(prefix: string): Promise<TaskId[]> {
+    const names = await this.#list(join(this.directory, "tasks", prefix));
+    return names.filter((name) => isTaskId(name));
+  }
+
+  async #list(path: string): Promise<string[]> {
+    return await this.#disk.list(path).catch((error: unknown) => {
+      throw diskError(error, "list", path);
+    });
   }
 
   #taskDirectory(taskId: TaskId): string {
     return join(this.directory, "tasks", taskId.slice(0, 2), taskId);
   }
 
-  /** For {@link StoreDisk.factsSync}. */
   journalPath(taskId: TaskId): string {
     return join(this.#taskDirectory(taskId), "journal");
   }
@@ -184,6 +172,3 @@ export class StoreFiles {
     return `${taskId}.${Date.now()}.${this.#nextMove++}`;
   }
 }
-
-/** Enough to keep a disk busy; each holds one descriptor. */
-const SCAN_CONCURRENCY = 16;

@@ -1,33 +1,27 @@
 /**
- * The bytes of a task's journal. Integers are little-endian.
+ * The bytes of a task's journal: "DFPJ", format version u32, then frames (frame.ts) of the kinds
  *
- *     preamble  "DFPJ", format version u32
- *     frame     payload length u32, CRC-32 of the payload u32, payload
- *     payload   kind u8, then
  *       1 header   TaskRecord as JSON, byte fields in base64; the first frame, once
  *       2 piece    index u32, length u32, digest 32 bytes, signature (the rest)
  *       3 length   file length u64, signature (the rest)
  *       4 discard  index u32, or 0xffffffff for all
  *
- * A frame that does not parse ends the journal: whatever follows was never acknowledged, or is damaged.
+ * A frame that does not parse ends the journal. Integers are little-endian.
  */
-import { crc32 } from "node:zlib";
 import { z } from "zod";
 import { AppError } from "../../base/errors.ts";
 import { isFileLength } from "../../protocol/geometry.ts";
 import { isTaskId, type TaskId } from "../../protocol/ids.ts";
+import { encodeFrame, frameLengthOf, payloadAt } from "./frame.ts";
 import type { TaskRecord } from "./piece-store.ts";
 
 /** Raise it with any change that an older program would misread. */
 export const JOURNAL_VERSION = 1;
 export const PREAMBLE_LENGTH_BYTES = 8;
 /** A piece's frame with a 64-byte (Ed25519) signature. */
-export const PIECE_FRAME_LENGTH_BYTES: number = 8 + 1 + 4 + 4 + 32 + 64;
+export const PIECE_FRAME_LENGTH_BYTES: number = frameLengthOf(4 + 4 + 32 + 64);
 
 const MAGIC = Buffer.from("DFPJ", "latin1");
-const FRAME_HEAD_LENGTH_BYTES = 8;
-/** No header comes near it; a larger length is a torn or foreign frame. */
-const PAYLOAD_LENGTH_BYTES_MAX = 1024 * 1024;
 const DIGEST_LENGTH_BYTES = 32;
 const ALL_PIECES = 0xffffffff;
 const KIND = { header: 1, piece: 2, length: 3, discard: 4 } as const;
@@ -49,7 +43,7 @@ export function encodeHead(record: TaskRecord): Buffer {
     lengthSignature: record.lengthSignature && Buffer.from(record.lengthSignature).toString("base64"),
     publicKey: Buffer.from(record.publicKey).toString("base64"),
   });
-  return Buffer.concat([preamble, frame(KIND.header, Buffer.from(json))]);
+  return Buffer.concat([preamble, encodeFrame(KIND.header, Buffer.from(json))]);
 }
 
 export function encodeEntry(entry: JournalEntry): Buffer {
@@ -58,17 +52,17 @@ export function encodeEntry(entry: JournalEntry): Buffer {
       const head = Buffer.alloc(8);
       head.writeUInt32LE(entry.piece, 0);
       head.writeUInt32LE(entry.lengthBytes, 4);
-      return frame(KIND.piece, head, entry.digest, entry.signature);
+      return encodeFrame(KIND.piece, head, entry.digest, entry.signature);
     }
     case "length": {
       const head = Buffer.alloc(8);
       head.writeBigUInt64LE(BigInt(entry.lengthBytes));
-      return frame(KIND.length, head, entry.signature);
+      return encodeFrame(KIND.length, head, entry.signature);
     }
     case "discard": {
       const head = Buffer.alloc(4);
       head.writeUInt32LE(entry.piece === "all" ? ALL_PIECES : entry.piece);
-      return frame(KIND.discard, head);
+      return encodeFrame(KIND.discard, head);
     }
   }
 }
@@ -89,21 +83,12 @@ export function checkPreamble(bytes: Buffer, path: string): void {
   }
 }
 
-/** Length of the frame whose head starts at `at`, head included; undefined when the head is cut or impossible. */
-export function frameLengthAt(bytes: Buffer, at: number): number | undefined {
-  if (at + FRAME_HEAD_LENGTH_BYTES > bytes.length) return undefined;
-  const payloadLength = bytes.readUInt32LE(at);
-  return payloadLength === 0 || payloadLength > PAYLOAD_LENGTH_BYTES_MAX ? undefined : FRAME_HEAD_LENGTH_BYTES + payloadLength;
-}
-
 /**
  * The frame at `at`; undefined when it is cut, damaged, or says what cannot be. Byte fields are copies.
  */
 export function decodeFrame(bytes: Buffer, at: number): Frame | undefined {
-  const length = frameLengthAt(bytes, at);
-  if (length === undefined || at + length > bytes.length) return undefined;
-  const payload = bytes.subarray(at + FRAME_HEAD_LENGTH_BYTES, at + length);
-  if (crc32(payload) !== bytes.readUInt32LE(at + 4)) return undefined;
+  const payload = payloadAt(bytes, at);
+  if (payload === undefined) return undefined;
   const body = payload.subarray(1);
   switch (payload[0]) {
     case KIND.header:
@@ -133,14 +118,6 @@ export function decodeFrame(bytes: Buffer, at: number): Frame | undefined {
     default:
       return undefined;
   }
-}
-
-function frame(kind: number, ...parts: readonly Uint8Array[]): Buffer {
-  const bytes = Buffer.concat([Buffer.alloc(FRAME_HEAD_LENGTH_BYTES), Buffer.of(kind), ...parts]);
-  const payload = bytes.subarray(FRAME_HEAD_LENGTH_BYTES);
-  bytes.writeUInt32LE(payload.length, 0);
-  bytes.writeUInt32LE(crc32(payload), 4);
-  return bytes;
 }
 
 const base64 = z.string().transform((text): Uint8Array => Uint8Array.from(Buffer.from(text, "base64")));

@@ -7,12 +7,12 @@ import { AppError } from "../../base/errors.ts";
 import type { DiskFile, FileFacts, StoreDisk } from "./disk.ts";
 import type { TaskRecord } from "./piece-store.ts";
 import { diskError, errnoOf } from "./errors.ts";
+import { frameLengthAt } from "./frame.ts";
 import {
   checkPreamble,
   decodeFrame,
   encodeEntry,
   encodeHead,
-  frameLengthAt,
   PIECE_FRAME_LENGTH_BYTES,
   PREAMBLE_LENGTH_BYTES,
   type JournalEntry,

@@ -106,7 +106,8 @@ export class MemoryDisk implements StoreDisk {
     return attempt(() => this.#do({ kind: "sync", node: this.#directory(path) }));
   }
 
-  factsSync(path: string): FileFacts | undefined {
+  async facts(path: string): Promise<FileFacts | undefined> {
+    await Promise.resolve();
     try {
       const at = this.#place(path);
       const node = at.directory.names.get(at.name);

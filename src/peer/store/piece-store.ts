@@ -59,9 +59,9 @@ export interface PieceStoreConfig {
 }
 
 export interface PieceStore {
-  /** Tasks on disk, those being written included; in no order. */
+  /** Tasks on disk, those being written included; in no order. In the first seconds after a start those that are known yet. */
   list(): readonly CachedTask[];
-  has(taskId: TaskId): boolean;
+  has(taskId: TaskId): Promise<boolean>;
   /**
    * Opens a task's files, creating them when new; the same object for the same id while open, and kept till then.
    * What is on disk wins: compare `StoredTask.record` (public key, piece length) where it matters; only a length that

@@ -127,7 +127,7 @@ export class ApiViews {
    */
   async removeFromCache(id: string): Promise<string | undefined> {
     const { store, seeds, isNeeded } = this.#deps;
-    const taskId = this.#cached(id);
+    const taskId = await this.#cached(id);
     if (store.list().some((task) => task.taskId === taskId && task.isPinned)) return "it is pinned; unpin it first";
     await seeds.letGo((other) => other !== taskId || isNeeded(taskId));
     return seeds.get(taskId) === undefined && (await store.remove(taskId)) ? undefined : "it is in use; try again when it is done";
@@ -135,19 +135,19 @@ export class ApiViews {
 
   /** Durable. @throws AppError TASK_UNKNOWN, DISK_FULL, DISK_FAILED */
   async pinInCache(id: string, isPinned: boolean): Promise<void> {
-    if (!(await this.#deps.store.pin(this.#cached(id), isPinned))) throw unknownTask(id);
+    if (!(await this.#deps.store.pin(await this.#cached(id), isPinned))) throw unknownTask(id);
   }
 
   /** Reads all of a task back from the disk. @throws AppError TASK_UNKNOWN, DISK_FAILED */
   async verifyInCache(id: string): Promise<object> {
-    const taskId = this.#cached(id);
+    const taskId = await this.#cached(id);
     const verified = await this.#deps.store.verify(taskId);
     if (verified === undefined) throw unknownTask(id);
     return { taskId, ...verified };
   }
 
-  #cached(id: string): TaskId {
-    if (!isTaskId(id) || !this.#deps.store.has(id)) throw unknownTask(id);
+  async #cached(id: string): Promise<TaskId> {
+    if (!isTaskId(id) || !(await this.#deps.store.has(id))) throw unknownTask(id);
     return id;
   }
 

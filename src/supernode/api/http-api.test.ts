@@ -58,7 +58,7 @@ async function startApi(t: TestContext, token: string | undefined): Promise<{ ap
     isNeeded: () => isNeeded,
     store: {
       list: () => [...lab.store.tasks.values()].map(({ record }) => ({ ...record, heldBytes: 5, usedAtUnixMs: 0, isPinned: pinned.has(record.taskId), isInUse: false })),
-      has: (id) => lab.store.tasks.has(id),
+      has: (id) => Promise.resolve(lab.store.tasks.has(id)),
       usage: () => usage,
       remove: (id) => lab.store.remove(id),
       pin: (id, isPinned) => {
