@@ -56,6 +56,7 @@ async function serve(
     },
     ...(readUnordered === undefined ? {} : { readUnordered }),
     sources: () => SOURCES,
+    explanation: () => undefined,
     close: () => undefined,
   };
   const opener: ContentOpener = {
@@ -63,6 +64,7 @@ async function serve(
     stat: () => Promise.resolve(INFO),
   };
   api = await LocalApi.listen({
+    tasks: () => [],
     limits: new HostLimits({ download: new RateGate(undefined), upload: new RateGate(undefined), origin: new RateGate(undefined) }),
     opener,
     socketPath,

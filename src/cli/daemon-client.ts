@@ -76,6 +76,10 @@ class DaemonContent implements Content {
     return this.#stream.sources;
   }
 
+  explanation(): ReturnType<Content["explanation"]> {
+    return this.#stream.explanation;
+  }
+
   close(): void {
     this.#stream.close();
   }

@@ -4,6 +4,7 @@ import { z } from "zod";
 import { AppError, isErrorCode, toAppError } from "../base/errors.ts";
 import type { LocalContentRequest } from "../dfdaemon/local/local-api.ts";
 import type { Content, ContentInfo, ContentPart } from "../peer/content.ts";
+import { type Explanation, explanationSchema } from "../protocol/explanation.ts";
 import { isTaskId } from "../protocol/ids.ts";
 import { encodeLocalFrame, LOCAL_CONTENT_PROTOCOL, LocalFrameReader, type LocalFrameType } from "../protocol/local-frames.ts";
 
@@ -19,6 +20,8 @@ const infoSchema = z.object({
 });
 const endSchema = z.object({
   sources: sourcesSchema.optional(),
+  /** Of another version's form it is of no use, and nothing depends on it. */
+  explanation: explanationSchema.optional().catch(undefined),
   error: z
     .object({ code: z.string(), message: z.string(), details: z.record(z.string(), z.union([z.string(), z.number(), z.boolean()])).default({}) })
     .optional(),
@@ -38,6 +41,7 @@ export class DaemonStream {
   readonly #parts: ContentPart[] = [];
   #info: ContentInfo | undefined;
   #sources: Sources = { seedBytes: 0, peerBytes: 0, originBytes: 0, cacheBytes: 0 };
+  #explanation: Explanation | undefined;
   #end: { readonly error: AppError | undefined } | undefined;
   #wake: (() => void) | undefined;
 
@@ -83,6 +87,11 @@ export class DaemonStream {
   /** As the daemon last said. */
   get sources(): Sources {
     return this.#sources;
+  }
+
+  /** Once it has ended, where the daemon gives one. */
+  get explanation(): Explanation | undefined {
+    return this.#explanation;
   }
 
   /**
@@ -141,7 +150,8 @@ export class DaemonStream {
     } else if (type === "status") {
       this.#sources = z.object({ sources: sourcesSchema }).parse(value).sources;
     } else if (type === "end") {
-      const { sources, error } = endSchema.parse(value);
+      const { sources, explanation, error } = endSchema.parse(value);
+      this.#explanation = explanation;
       if (sources !== undefined) this.#sources = sources;
       const code = error !== undefined && isErrorCode(error.code) ? error.code : "INTERNAL";
       this.#ended(error && new AppError(code, error.message, { details: error.details }));

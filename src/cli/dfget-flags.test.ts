@@ -67,6 +67,7 @@ test("a download in today's names", () => {
     overwrite: true,
     resume: true,
     json: true,
+    explain: false,
     verbosity: "quiet",
     originOnly: false,
   });

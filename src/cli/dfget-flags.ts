@@ -18,6 +18,8 @@ export interface DfgetJob {
   readonly overwrite: boolean;
   readonly resume: boolean;
   readonly json: boolean;
+  /** Say what its time went by. */
+  readonly explain: boolean;
   readonly verbosity: "quiet" | "normal" | "verbose";
   /** Straight from the origin, without daemon or swarm. */
   readonly originOnly: boolean;
@@ -44,6 +46,7 @@ export function addDfgetFlags(command: Command): void {
       collect,
     )
     .option("--json", "at the end one JSON object on stdout (on stderr with -O -)")
+    .option("--explain", "at the end say on stderr what the download was bound by, with figures")
     .option("-q, --quiet", "no progress, only errors")
     .option("-v, --verbose", "say which way was taken, and why");
   const hidden = (flags: string, repeatable = false): void => {
@@ -130,6 +133,7 @@ export function dfgetJob(command: Command): DfgetJob {
     overwrite: given.force === true || given.overwrite === true,
     resume: given.continue === true,
     json: given.json === true,
+    explain: given.explain === true,
     verbosity: given.quiet === true ? "quiet" : given.verbose === true ? "verbose" : "normal",
     originOnly: given.pattern === "source",
   };
@@ -154,6 +158,7 @@ interface GivenFlags {
   readonly filteredQueryParam?: readonly string[];
   readonly pattern?: string;
   readonly json?: true;
+  readonly explain?: true;
   readonly quiet?: true;
   readonly verbose?: true;
 }

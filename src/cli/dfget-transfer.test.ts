@@ -42,6 +42,7 @@ function way({ name = "dfdaemon", info = INFO, failure, openError, hangs, log }:
       }
     },
     sources: () => ({ seedBytes: 1, peerBytes: 2, originBytes: 3, cacheBytes: 4 }),
+    explanation: () => undefined,
     close: () => void log?.push("closed"),
   };
   const open = (): Promise<Content> => (openError === undefined ? Promise.resolve(content) : Promise.reject(openError));

@@ -1,9 +1,11 @@
 /** Moves one file from the best way there is into its output. */
+import { mainBound } from "../base/bounds.ts";
 import { AppError, toAppError } from "../base/errors.ts";
 import type { RateFlow } from "../base/rate-budget.ts";
 import { type Content, type ContentInfo, numbered } from "../peer/content.ts";
 import { RateGate } from "../peer/rate-gate.ts";
 import type { Source } from "../protocol/control-messages.ts";
+import type { Explanation } from "../protocol/explanation.ts";
 import type { Digest } from "../protocol/ids.ts";
 import type { DfgetOutput } from "./dfget-output.ts";
 import { fileVersion } from "./dfget-resume.ts";
@@ -29,6 +31,9 @@ export class Transfer {
   readonly #limit: RateGate;
   readonly #flow: RateFlow;
   #content: Content | undefined;
+  #explanation: Explanation | undefined;
+  /** Waited for our own limit, ms. */
+  #limitedMs = 0;
   #info: ContentInfo | undefined;
   #via: Way["name"] | undefined;
   #doneBytes = 0;
@@ -69,6 +74,17 @@ export class Transfer {
       originBytes: this.#earlier.originBytes + now.originBytes,
       cacheBytes: this.#earlier.cacheBytes + now.cacheBytes,
     };
+  }
+
+  /** What the download's time went by; undefined: not over, or not known. */
+  get explanation(): Explanation | undefined {
+    if (this.#explanation === undefined) return undefined;
+    // The peer sees a slow reader; we know that it was told to be slow.
+    const movedMs = Math.min(Math.round(this.#limitedMs), this.#explanation.spentMs.reader);
+    const spentMs = { ...this.#explanation.spentMs };
+    spentMs.reader -= movedMs;
+    spentMs.downlink += movedMs;
+    return { ...this.#explanation, spentMs, boundBy: mainBound(spentMs) ?? null };
   }
 
   /**
@@ -137,10 +153,13 @@ export class Transfer {
           const next = await untilAborted(parts.next(), signal);
           if (next.done === true) break;
           let at = next.value.startByte;
+          let askedMs = performance.now();
           for await (const bytes of this.#limit.paced(this.#flow, next.value.bytes, signal)) {
+            this.#limitedMs += performance.now() - askedMs;
             await output.write(bytes, at);
             at += bytes.length;
             this.#doneBytes = output.takenBytes;
+            askedMs = performance.now();
           }
         }
       } finally {
@@ -155,6 +174,7 @@ export class Transfer {
       }
     } finally {
       this.#earlier = this.sources;
+      this.#explanation = content.explanation();
       this.#info = content.info;
       this.#content = undefined;
       content.close();

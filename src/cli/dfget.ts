@@ -9,6 +9,7 @@ import { addDfgetFlags, aliasedSettings, dfgetJob, ignoredFlags, type DfgetJob }
 import { openFileOutput, type DfgetOutput } from "./dfget-output.ts";
 import { waysTo } from "./dfget-ways.ts";
 import { Transfer } from "./dfget-transfer.ts";
+import { explanationText } from "./explanation-text.ts";
 import { DigestCheck } from "./digest-check.ts";
 import { Interruption } from "./interruption.ts";
 import { thisMachine } from "./machine.ts";
@@ -86,13 +87,19 @@ async function download(job: DfgetJob, config: DfgetConfig): Promise<number> {
     via: transfer.via ?? null,
     taskId: transfer.info?.taskId ?? null,
     sources: transfer.sources,
+    explanation: transfer.explanation ?? null,
   });
+  const explain = async (): Promise<void> => {
+    const { explanation } = transfer;
+    if (job.explain && explanation !== undefined) await say(process.stderr, explanationText(explanation));
+  };
   const json = async (value: object): Promise<void> => {
     if (job.json) await say(job.output === "-" ? process.stderr : process.stdout, `${JSON.stringify(value)}\n`);
   };
   try {
     const digests = await transfer.run();
     progress.finish();
+    await explain();
     const staleSeconds = staleSecondsOf(transfer.info);
     if (staleSeconds !== undefined) {
       warn(`the origin could not be asked whether the file has changed: this is what it had ${staleSeconds} s ago`);
@@ -105,6 +112,7 @@ async function download(job: DfgetJob, config: DfgetConfig): Promise<number> {
     const kept = await output.abandon(!WORTHLESS_AFTER.has(error.code));
     const exitCode = interruption.exitCode ?? error.exitCode;
     await report(error);
+    await explain();
     if (kept > 0 && job.verbosity !== "quiet")
       await say(process.stderr, `${job.output}.part keeps ${showBytes(kept)}; go on with -c\n`);
     await json({

@@ -67,7 +67,7 @@ function rig(): Rig {
         built.limits = limits;
         const open: LabOpener["open"] = (request, signal) => opener.open(request, signal);
         const stat: LabOpener["stat"] = (request) => opener.stat(request);
-        return Promise.resolve({ open, stat, metrics, limits, close, get ready() { return built.ready; } });
+        return Promise.resolve({ open, stat, metrics, limits, tasks: () => [], close, get ready() { return built.ready; } });
       },
       openLocalApi: () => Promise.resolve({ close: () => Promise.resolve(void told.push("local API closed")) }),
     },

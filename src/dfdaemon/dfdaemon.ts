@@ -4,6 +4,7 @@ import type { Origin } from "../origin/origin.ts";
 import type { OriginBudget } from "../origin/origin-budget.ts";
 import type { ListenAddress, SupernodeAddress } from "../peer/config.ts";
 import type { ContentOpener } from "../peer/content.ts";
+import type { TaskReport } from "../peer/explain.ts";
 import type { HostLimits } from "../peer/host-limits.ts";
 import { SITE_ORIGIN, siteServer, SiteTls } from "../peer/membership/site-tls.ts";
 import { PeerNode } from "../peer/peer-node.ts";
@@ -34,6 +35,7 @@ interface DaemonPeer extends ContentOpener {
   /** Undefined: nobody keeps budgets for origins. */
   readonly originBudget?: OriginBudget;
   readonly limits: Pick<HostLimits, "set" | "change" | "view">;
+  tasks(): readonly TaskReport[];
   close(): Promise<void>;
 }
 
@@ -134,7 +136,7 @@ function defaultDeps(config: DfdaemonConfig, log: Logger, tls: SiteTls | undefin
         { origin, tls, log: peerLog },
       ),
     openLocalApi: ({ socketPath, version, backToSource }, peer, apiLog) =>
-      LocalApi.listen({ opener: peer, limits: peer.limits, socketPath, version, log: apiLog, backToSource }),
+      LocalApi.listen({ opener: peer, limits: peer.limits, tasks: () => peer.tasks(), socketPath, version, log: apiLog, backToSource }),
     asker: new HttpUpstreamAsker({ userAgent: `dfdaemon/${config.version}`, ...network, servers }),
     log,
     mirrorOptions: {},

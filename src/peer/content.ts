@@ -2,6 +2,7 @@
  * The contract between those who want content (mirror, local API, dfget) and those who can get it (the peer).
  */
 import type { ByteSources, Source } from "../protocol/control-messages.ts";
+import type { Explanation } from "../protocol/explanation.ts";
 import type { TaskId } from "../protocol/ids.ts";
 
 export interface ContentRequest {
@@ -56,6 +57,8 @@ export interface Content {
   readUnordered?(range: { readonly startByte: number; readonly endByte: number | undefined }, signal: AbortSignal): AsyncIterable<ContentPart>;
   /** Bytes this host took in for the content so far, by source; `cacheBytes` were here before. */
   sources(): ByteSources & { readonly cacheBytes: number };
+  /** What its time went by so far, or, once closed, at all. Undefined: not known (yet). */
+  explanation(): Explanation | undefined;
   close(): void;
 }
 

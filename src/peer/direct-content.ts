@@ -3,9 +3,11 @@ import { AppError, toAppError } from "../base/errors.ts";
 import type { Priority } from "../base/priority.ts";
 import type { Origin, OriginBody, OriginInfo, OriginRequest } from "../origin/origin.ts";
 import { digestAlgorithm, digestHex, parseDigest } from "../protocol/ids.ts";
+import type { Explanation } from "../protocol/explanation.ts";
 import type { Content, ContentInfo, ContentOpener, ContentRequest } from "./content.ts";
 import { HandedOn } from "./handed-on.ts";
 import { RateGate } from "./rate-gate.ts";
+import { ReaderAccount } from "./reader-account.ts";
 
 /** A body that breaks is taken up again where it broke, this often without progress. */
 const RESUME_COUNT_MAX = 4;
@@ -28,8 +30,10 @@ export class DirectOpener implements ContentOpener {
   async open({ source, limitBytesPerSecond }: ContentRequest, signal: AbortSignal): Promise<Content> {
     const { url, headers, digest, priority } = source;
     const request = { url, headers };
+    const startedMs = performance.now();
     const first = await this.#deps.origin.open(request, { startByte: 0, endByte: undefined }, undefined, signal);
-    return new DirectContent({ ...this.#deps, request, digest, priority, limitBytesPerSecond }, first);
+    const account = new ReaderAccount(startedMs, undefined, "origin");
+    return new DirectContent({ ...this.#deps, account, request, digest, priority, limitBytesPerSecond }, first);
   }
 
   async stat({ source }: ContentRequest, signal: AbortSignal): Promise<ContentInfo> {
@@ -40,11 +44,11 @@ export class DirectOpener implements ContentOpener {
 
 class DirectContent implements Content {
   readonly info: ContentInfo;
-  readonly #reading: OriginReading;
+  readonly #reading: OriginReading & { readonly account: ReaderAccount };
   #first: OriginBody | undefined;
   #originBytes = 0;
 
-  constructor(reading: Omit<OriginReading, "expected">, first: OriginBody) {
+  constructor(reading: Omit<OriginReading, "expected"> & { readonly account: ReaderAccount }, first: OriginBody) {
     this.#reading = { ...reading, expected: first.info };
     this.#first = first;
     this.info = contentInfoOf(first.info, reading.digest);
@@ -65,11 +69,16 @@ class DirectContent implements Content {
     }
   }
 
+  explanation(): Explanation {
+    return this.#reading.account.explanation(this.sources());
+  }
+
   sources(): { seedBytes: number; peerBytes: number; originBytes: number; cacheBytes: number } {
     return { seedBytes: 0, peerBytes: 0, originBytes: this.#originBytes, cacheBytes: 0 };
   }
 
   close(): void {
+    this.#reading.account.end(this.sources());
     this.#first?.body.destroy();
     this.#first = undefined;
   }
@@ -86,6 +95,8 @@ export interface OriginReading extends DirectOpenerDeps {
   readonly digest: string | undefined;
   /** A body already open at the range's start. */
   readonly first?: OriginBody | undefined;
+  /** The reader's books. */
+  readonly account?: Pick<ReaderAccount, "does" | "gives"> | undefined;
   /** The bytes before the range's start, when they are here: the digest of the whole, or a reading from the start, is held against them. */
   readonly prefix?: (() => AsyncIterable<Uint8Array>) | undefined;
 }
@@ -102,7 +113,7 @@ export async function* readOrigin(
   range: { readonly startByte: number; readonly endByte: number | undefined },
   signal: AbortSignal,
 ): AsyncGenerator<Uint8Array> {
-  const { origin, request, prefix, limit = new RateGate(undefined) } = reading;
+  const { origin, request, prefix, account, limit = new RateGate(undefined) } = reading;
   const flow = limit.flow(reading.priority ?? "interactive");
   limit.setFlowLimit(flow, reading.limitBytesPerSecond);
   const { startByte, endByte } = range;
@@ -128,21 +139,28 @@ export async function* readOrigin(
       const isAgain = body === undefined && at > 0 && !ranges;
       const fresh = isAgain ? handedOn.skipping() : (chunk: Uint8Array) => chunk;
       let position = isAgain ? 0 : at;
+      account?.does("origin");
       body ??= await origin.open(request, { startByte: position, endByte }, expected, signal);
       expected ??= body.info;
       if (isAgain) restarts++;
       for await (const bytes of body.body as AsyncIterable<Uint8Array>) {
         if (signal.aborted) throw new AppError("ABORTED", "the reader has gone");
         const wanted = bytes.subarray(0, endByte === undefined ? bytes.length : Math.min(bytes.length, endByte - position));
+        account?.does("downlink");
         for await (const chunk of limit.paced(flow, wanted, signal)) {
           position += chunk.length;
           const news = await fresh(chunk);
           if (news.length === 0) continue;
           at += news.length;
           handedOn.add(news);
-          if (held !== undefined) yield held;
+          if (held !== undefined) {
+            account?.gives();
+            yield held;
+            account?.does("downlink");
+          }
           held = news;
         }
+        account?.does("origin");
         if (position === endByte) break;
       }
       if (position < at) throw new AppError("ORIGIN_CHANGED", "the origin's file is now shorter than what was handed on already; start again");
@@ -164,6 +182,7 @@ export async function* readOrigin(
   if (digest !== undefined && isChecked && whole && handedOn.digestHex() !== digestHex(digest)) {
     throw new AppError("DIGEST_MISMATCH", `the origin's content does not have the digest ${reading.digest}; nothing of it is to be trusted`);
   }
+  account?.gives();
   if (held !== undefined) yield held;
 }
 

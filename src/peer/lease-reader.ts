@@ -70,6 +70,8 @@ export class LeaseReader {
   async #run(lease: Lease, task: PeerTask, source: Source, signal: AbortSignal): Promise<void> {
     let piece = lease.firstPiece;
     const { random, sleep } = this.#deps;
+    const { account } = task.session;
+    account.readingOrigin(1);
     await withRetries(
       async () => {
         // oxlint-disable-next-line no-await-in-loop -- in order
@@ -80,7 +82,7 @@ export class LeaseReader {
         }
       },
       { attempts: ATTEMPTS, signal, random, sleep, maxDelayMs: RETRY_MS_MAX },
-    );
+    ).finally(() => account.readingOrigin(-1));
   }
 
   /** The pieces from `firstPiece` on, in memory that the store can take: from the disk as far as they are here, then from the origin. */
@@ -112,7 +114,8 @@ export class LeaseReader {
             const next = await chunks.next();
             if (next.done === true) throw new AppError("ORIGIN_CUT", `the origin's answer ended in piece ${piece}; try again`);
             rest = next.value;
-            await this.#deps.limit.passed(flow, rest.length, signal);
+            session.account.held(1);
+            await this.#deps.limit.passed(flow, rest.length, signal).finally(() => session.account.held(-1));
           }
           const part = rest.subarray(0, bytes.length - filled);
           bytes.set(part, filled);

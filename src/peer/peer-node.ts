@@ -22,6 +22,7 @@ import { generatePeerId } from "./membership/credentials.ts";
 import type { SiteTls } from "./membership/site-tls.ts";
 import { SupernodeClock } from "./membership/supernode-clock.ts";
 import { parseTicket } from "./membership/tickets.ts";
+import { backSourceError, mayGoDirect } from "./back-to-source.ts";
 import { DirectOpener, type DirectOpenerDeps } from "./direct-content.ts";
 import { LeasedBudget } from "./leased-budget.ts";
 import { DiskStore } from "./store/disk-store.ts";
@@ -34,6 +35,7 @@ import { openPeerPort } from "./peer-port.ts";
 import { RateGate } from "./rate-gate.ts";
 import type { TaskRecord } from "./store/piece-store.ts";
 import { makePrivateFolder } from "./private-folder.ts";
+import { explainTask, type TaskReport } from "./explain.ts";
 import { InlineContent, SwarmContent } from "./swarm-content.ts";
 
 export interface PeerNodeConfig {
@@ -158,6 +160,7 @@ export class PeerNode implements ContentOpener {
     this.limits = new HostLimits({ ...this.#peer.limits, origin: this.#originLimit });
     this.metrics = peerMetrics(this.#peer, store, () => this.#control.connected);
     this.limits.observe(this.metrics);
+    this.#peer.loopLoad.observe(this.metrics);
     server.on("request", (request, response) => {
       if (this.#peer.handleRequest(request, response)) return;
       response.writeHead(404, { "content-type": "application/json" });
@@ -210,10 +213,11 @@ export class PeerNode implements ContentOpener {
   }
 
   async open(request: ContentRequest, signal: AbortSignal): Promise<Content> {
+    const startedMs = performance.now();
     try {
       const joined = await this.#join(request.source, true, signal);
-      if (joined.inline !== null) return new InlineContent(joined.task, Buffer.from(joined.inline, "base64"));
-      const kept = await this.#take(joined, request);
+      if (joined.inline !== null) return new InlineContent(joined.task, Buffer.from(joined.inline, "base64"), startedMs);
+      const kept = await this.#take(joined, request, startedMs);
       const { limitBytesPerSecond } = request;
       kept.readerLimits.push(limitBytesPerSecond);
       kept.task.setDownloadLimit(largest(kept.readerLimits));
@@ -221,6 +225,7 @@ export class PeerNode implements ContentOpener {
         task: kept.task,
         info: joined.task,
         source: request.source,
+        startedMs,
         direct: request.backToSource ? this.#directDeps : undefined,
         limitBytesPerSecond,
         supernodeConnected: () => this.#control.connected,
@@ -253,6 +258,19 @@ export class PeerNode implements ContentOpener {
     }
   }
 
+  /** What this host takes part in, and what each task's time goes by. */
+  tasks(): readonly TaskReport[] {
+    return [...this.#kept].map(({ task: { session, stored }, readers }) => ({
+      taskId: session.taskId,
+      url: stored.record.displayUrl,
+      lengthBytes: session.lengthBytes ?? null,
+      heldBytes: session.heldBytes,
+      complete: stored.complete,
+      readerCount: readers,
+      explanation: explainTask(session, session.sources()),
+    }));
+  }
+
   async close(): Promise<void> {
     this.#closing.abort();
     this.#control.close();
@@ -270,7 +288,7 @@ export class PeerNode implements ContentOpener {
   }
 
   /** The task of a join's answer: opened, linked to its neighbours, one reader counted. */
-  async #take(joined: JoinedMessage, { source, backToSource }: ContentRequest): Promise<KeptTask> {
+  async #take(joined: JoinedMessage, { source, backToSource }: ContentRequest, startedMs: number): Promise<KeptTask> {
     const { taskId } = joined.task;
     const present = this.#kept.get(taskId);
     if (present !== undefined) {
@@ -283,11 +301,13 @@ export class PeerNode implements ContentOpener {
     }
     if (this.#publicKey === undefined) throw new AppError("SUPERNODE_UNREACHABLE", "no supernode has registered us yet");
     const record = recordOf(joined, source, this.#publicKey);
+    const waitedMs = performance.now() - startedMs;
     const task = await this.#peer.openTask(record, source.priority ?? "interactive");
     await task.stored.assertRoom().catch((thrown: unknown) => {
       task.release();
       throw thrown;
     });
+    task.session.account.preceded(waitedMs);
     const kept = this.#kept.hold(task, source, joined.task, backToSource);
     kept.task.session.failure = undefined;
     this.#connect(kept, joined);
@@ -428,12 +448,15 @@ export class PeerNode implements ContentOpener {
     if (!isLess && quarter <= kept.toldQuarter) return;
     kept.toldQuarter = quarter;
     const { seedBytes, peerBytes, originBytes } = session.sources();
+    const explanation = stored.complete && !isLess ? explainTask(session, session.sources()) : undefined;
+    if (explanation !== undefined) this.#log.info({ taskId, url: stored.record.displayUrl, ...explanation }, "a task is complete");
     this.#control.send({
       type: "progress",
       taskId,
       pieceCount: stored.have.count,
       complete: stored.complete,
       sources: { seedBytes, peerBytes, originBytes },
+      ...(explanation === undefined ? {} : { explanation }),
     });
   }
 
@@ -458,32 +481,9 @@ const RENEWAL_MS_MAX = 60 * 60_000;
 /** Of tasks that failed, whether open here or not. */
 const FAILURE_COUNT_MAX = 1_000;
 
-/** What the origin itself has said is final; everything else about the swarm may be got round. */
-function mayGoDirect(request: ContentRequest, error: AppError): boolean {
-  if (!request.backToSource) return false;
-  return !error.code.startsWith("ORIGIN_") && !FINAL_CODES.has(error.code);
-}
-
-const FINAL_CODES: ReadonlySet<string> = new Set([
-  "ABORTED",
-  "DIGEST_MISMATCH",
-  "HOST_UNRESOLVABLE",
-  "SCHEME_UNSUPPORTED",
-  "TLS_FAILED",
-  "URL_INVALID",
-]);
-
 /** Whoever wants no limit, or the most, has his way. */
 function largest(limits: readonly (number | undefined)[]): number | undefined {
   return limits.includes(undefined) ? undefined : Math.max(...(limits as readonly number[]));
-}
-
-function backSourceError(request: ContentRequest, error: AppError): AppError {
-  const swarmFailed = error.code === "SUPERNODE_UNREACHABLE";
-  if (request.backToSource || !swarmFailed) return error;
-  return new AppError("BACK_SOURCE_FORBIDDEN", `${error.message}; and reading the origin directly is not allowed`, {
-    cause: error,
-  });
 }
 
 function recordOf(joined: JoinedMessage, source: Source, publicKey: Uint8Array): TaskRecord {

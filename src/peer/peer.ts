@@ -13,13 +13,16 @@ import type { PeerId, TaskId } from "../protocol/ids.ts";
 import type { Imports, Topology } from "../protocol/topology.ts";
 import type { Priority, SwarmConfig, SwarmSnapshot } from "../swarm/index.ts";
 import type { Link } from "./link/link.ts";
+import { Downlink } from "./downlink.ts";
 import { LinkTable } from "./link/link-table.ts";
+import { LoopLoad } from "./loop-load.ts";
 import { OWN_CLOCK, type TicketClock } from "./membership/tickets.ts";
 import type { SiteTls } from "./membership/site-tls.ts";
 import { servePieces } from "./piece-http.ts";
 import { RateGate } from "./rate-gate.ts";
 import type { PieceProof, PieceStore, StoredTask, TaskRecord } from "./store/piece-store.ts";
 import { SwarmDriver } from "./swarm-driver.ts";
+import { TaskAccount } from "./task-account.ts";
 import { TaskSession } from "./task-session.ts";
 
 /** One task in which this peer takes part. Every `openTask` needs one `release`. */
@@ -113,14 +116,19 @@ export class Peer implements PeerService {
   #goneTimer: NodeJS.Timeout | undefined;
   /** For what belongs to no task that is open here. */
   readonly #strayDownload: RateFlow;
+  readonly #downlink: Downlink;
+  readonly #nowMs = (): number => Math.floor(performance.now());
+  /** How busy the process is; it stays the peer's. */
+  readonly loopLoad: LoopLoad = new LoopLoad();
 
   constructor(options: PeerOptions) {
     this.peerId = options.peerId;
     this.#options = options;
-    const nowMs = (): number => Math.floor(performance.now());
+    const nowMs = this.#nowMs;
     this.#upload = new RateGate(options.limits.uploadBytesPerSecond);
     this.#download = new RateGate(options.limits.downloadBytesPerSecond);
     this.#strayDownload = this.#download.flow("normal");
+    this.#downlink = new Downlink(() => this.#download.recentBytesPerSecond);
     this.#links = new LinkTable({
       tls: options.tls,
       handshake: { token: options.token, ownPeerId: options.peerId, randomBytes },
@@ -128,11 +136,12 @@ export class Peer implements PeerService {
       uploadLimit: this.#upload,
       downloadLimit: {
         readBytes: (link) => this.#download.readBytes(this.#downloadFlow(link)),
-        pay: (link, bytes, go) => this.#download.pass(this.#downloadFlow(link), bytes, go) === undefined,
+        pay: (link, bytes, go) => this.#payDownload(link, bytes, go),
         count: (bytes) => this.#download.spend(bytes),
       },
       events: {
         opened: (link, peerId) => {
+          this.#downlink.linkOpened(link.localAddress);
           this.#driver.linkOpened(link, peerId);
           for (const session of this.#sessions.values()) {
             if (session.neighbours.has(peerId)) this.#driver.join(link, session);
@@ -247,11 +256,27 @@ export class Peer implements PeerService {
     this.#sessions.clear();
     this.#upload.close();
     this.#download.close();
+    this.loopLoad.close();
     await Promise.resolve();
   }
 
-  #downloadFlow({ payloadTask }: Link): RateFlow {
-    return (payloadTask === undefined ? undefined : this.#sessions.get(payloadTask)?.downloadFlow) ?? this.#strayDownload;
+  #payingSession({ payloadTask }: Link): TaskSession | undefined {
+    return payloadTask === undefined ? undefined : this.#sessions.get(payloadTask);
+  }
+
+  #downloadFlow(link: Link): RateFlow {
+    return this.#payingSession(link)?.downloadFlow ?? this.#strayDownload;
+  }
+
+  /** @returns false when the link has to wait for `go` */
+  #payDownload(link: Link, bytes: number, go: () => void): boolean {
+    const session = this.#payingSession(link);
+    const request = this.#download.pass(session?.downloadFlow ?? this.#strayDownload, bytes, () => {
+      session?.account.held(-1);
+      go();
+    });
+    if (request !== undefined) session?.account.held(1);
+    return request === undefined;
   }
 
   /** One holder more on the session of this task, opened by `open` when there is none. */
@@ -271,7 +296,8 @@ export class Peer implements PeerService {
     }
     const promise = open().then((stored) => {
       const flows = { upload: this.#upload.flow(priority), download: this.#download.flow(priority) };
-      const session: TaskSession = new TaskSession(stored, flows, this.#options.clock ?? OWN_CLOCK, (pieces) =>
+      const account = new TaskAccount({ nowMs: this.#nowMs, isCpuBusy: () => this.loopLoad.isBusy(), isDownlinkFull: () => this.#downlink.isFull });
+      const session: TaskSession = new TaskSession(stored, flows, this.#options.clock ?? OWN_CLOCK, account, (pieces) =>
         this.#driver.lostPieces(session, pieces),
       );
       this.#sessions.set(taskId, session);

@@ -84,6 +84,7 @@ export class PieceArrivals {
   accept(link: Link, session: TaskSession, channel: number, piece: number): void {
     const isFull = session.refusesUntilMs > this.#deps.nowMs();
     if (isFull || !this.#buffers.hasRoom) {
+      session.account.declined();
       link.send({ type: "decline", channel, piece, reason: isFull ? "unwanted" : "busy" });
       return this.#deps.feed({ type: "receiveCancelled", linkId: link.linkId, taskId: session.taskId, piece });
     }
@@ -136,6 +137,7 @@ export class PieceArrivals {
     const arrival = arrivals?.get(key);
     if (arrivals === undefined || arrival === undefined || !arrival.writing) {
       this.#deps.counters.wastedBytes += bytes;
+      arrival?.session.account.wasted(bytes);
       return;
     }
     arrival.filled += bytes;
@@ -158,10 +160,12 @@ export class PieceArrivals {
   async #store(link: Link, session: TaskSession, bytes: Uint8Array, piece: number): Promise<void> {
     const { taskId } = session;
     const proof = session.proofs.get(piece);
+    session.account.storing(1);
     try {
       if (session.stored.have.has(piece) || proof === undefined) {
         // Its twin was faster.
         this.#deps.counters.wastedBytes += bytes.length;
+        session.account.wasted(bytes.length);
         this.#deps.feed({ type: "pieceStored", taskId, piece });
         return;
       }
@@ -170,9 +174,11 @@ export class PieceArrivals {
         session.proofs.delete(piece);
         const seed = link.peerId !== undefined && this.#deps.isSeed(link.peerId);
         session.count(seed ? "seedBytes" : "peerBytes", bytes.length);
+        if (link.peerId !== undefined) session.account.kept(link.peerId, seed, bytes.length);
         this.#deps.stored(session, piece);
       } else {
         this.#deps.counters.rejectedPieces++;
+        session.account.rejected();
         this.#deps.log.warn({ taskId, peerId: link.peerId, piece }, "a piece is not what its digest says");
         this.#deps.feed({ type: "pieceRejected", taskId, piece, linkId: link.linkId });
       }
@@ -184,6 +190,7 @@ export class PieceArrivals {
       this.#deps.feed({ type: "pieceLost", taskId, piece });
       session.wake();
     } finally {
+      session.account.storing(-1);
       this.#buffers.release(bytes, true);
     }
   }
@@ -198,6 +205,7 @@ export class PieceArrivals {
     if (arrival === undefined) return;
     arrivals.delete(key);
     this.#deps.counters.wastedBytes += arrival.filled;
+    arrival.session.account.wasted(arrival.filled);
     this.#release(arrival);
   }
 }

@@ -55,6 +55,7 @@ test("what the swarm could not finish is read from an origin without ranges, fro
     info: taskInfo,
     source: { url: "http://origin/file", headers: {} },
     direct: { origin },
+    startedMs: performance.now(),
     supernodeConnected: () => false,
     closed: () => undefined,
   });

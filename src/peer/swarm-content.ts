@@ -1,11 +1,13 @@
 /** Content through the swarm: pieces in order as they come, the origin when they do not. */
 import { AppError } from "../base/errors.ts";
 import type { ByteSources, Source, TaskInfo } from "../protocol/control-messages.ts";
+import type { Explanation } from "../protocol/explanation.ts";
 import { PieceSet } from "../protocol/piece-set.ts";
 import { ChunkPool } from "./chunk-pool.ts";
 import { type Content, type ContentInfo, type ContentPart, numbered, type ReadRange } from "./content.ts";
 import { type DirectOpenerDeps, readOrigin } from "./direct-content.ts";
 import type { PeerTask } from "./peer.ts";
+import { ReaderAccount } from "./reader-account.ts";
 import type { StoredTask } from "./store/piece-store.ts";
 
 /** Bytes handed on at a time where they are the consumer's to keep. */
@@ -22,6 +24,8 @@ export interface SwarmContentDeps {
   readonly task: PeerTask;
   readonly info: TaskInfo;
   readonly source: Source;
+  /** When it was asked for, by performance.now(). */
+  readonly startedMs: number;
   /** Reads the origin directly; undefined = not allowed. */
   readonly direct: DirectOpenerDeps | undefined;
   /** As ContentRequest's, where the origin is read. */
@@ -33,6 +37,7 @@ export interface SwarmContentDeps {
 export class SwarmContent implements Content {
   readonly #deps: SwarmContentDeps;
   readonly #startedWith: ByteSources;
+  readonly #account: ReaderAccount;
   #directBytes = 0;
   #closed = false;
 
@@ -40,6 +45,7 @@ export class SwarmContent implements Content {
     this.#deps = deps;
     const { seedBytes, peerBytes, originBytes } = deps.task.sources();
     this.#startedWith = { seedBytes, peerBytes, originBytes };
+    this.#account = new ReaderAccount(deps.startedMs, deps.task.session.account);
   }
 
   get info(): ContentInfo {
@@ -70,9 +76,11 @@ export class SwarmContent implements Content {
           const pieceEnd = Math.min((piece + 1) * session.pieceLengthBytes, endByte ?? Number.POSITIVE_INFINITY);
           const chunk = (lent ?? Buffer.allocUnsafe(Math.min(CHUNK_BYTES, pieceEnd - at))).subarray(0, pieceEnd - at);
           // Thrown away since: the task's failure says why, or the piece comes again.
+          this.#account.does("disk");
           if (!(await readHeld(stored, at, chunk))) continue;
           at += chunk.length;
           watch.moved();
+          this.#account.gives();
           yield chunk;
           continue;
         }
@@ -114,9 +122,11 @@ export class SwarmContent implements Content {
         if (given.has(piece) || !stored.have.has(piece)) continue;
         const startByte = Math.max(range.startByte, piece * pieceLengthBytes);
         const bytes = Buffer.allocUnsafe(Math.min(endByte, (piece + 1) * pieceLengthBytes) - startByte);
+        this.#account.does("disk");
         if (!(await readHeld(stored, startByte, bytes))) continue;
         given.add(piece);
         watch.moved();
+        this.#account.gives();
         yield { startByte, bytes };
       }
       while (firstMissing < endPiece && given.has(firstMissing)) firstMissing++;
@@ -141,9 +151,14 @@ export class SwarmContent implements Content {
     };
   }
 
+  explanation(): Explanation {
+    return this.#account.explanation(this.sources());
+  }
+
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
+    this.#account.end(this.sources());
     this.#deps.closed();
   }
 
@@ -166,7 +181,8 @@ export class SwarmContent implements Content {
     const digest = info.digest ?? source.digest;
     const prefixHeld = at > 0 && task.stored.have.firstMissing() * task.session.pieceLengthBytes >= at;
     const prefix = prefixHeld ? (): AsyncIterable<Uint8Array> => storedBytes(task, at) : undefined;
-    const reading = { ...direct, request, expected, digest, prefix, priority: source.priority, limitBytesPerSecond };
+    this.#account.turnsToOrigin();
+    const reading = { ...direct, account: this.#account, request, expected, digest, prefix, priority: source.priority, limitBytesPerSecond };
     for await (const chunk of readOrigin(reading, { startByte: at, endByte }, signal)) {
       this.#directBytes += chunk.length;
       yield chunk;
@@ -231,9 +247,12 @@ async function* storedBytes(task: PeerTask, endByte: number): AsyncGenerator<Uin
 export class InlineContent implements Content {
   readonly info: ContentInfo;
   readonly #bytes: Uint8Array;
+  readonly #account: ReaderAccount;
 
-  constructor(info: TaskInfo, bytes: Uint8Array) {
+  /** @param startedMs when it was asked for, by performance.now() */
+  constructor(info: TaskInfo, bytes: Uint8Array, startedMs: number) {
     this.#bytes = bytes;
+    this.#account = new ReaderAccount(startedMs, undefined, "waiting");
     this.info = {
       taskId: info.taskId,
       lengthBytes: bytes.length,
@@ -246,6 +265,7 @@ export class InlineContent implements Content {
   // oxlint-disable-next-line require-await -- an async iterable, like every content
   async *read(range: { readonly startByte: number; readonly endByte: number | undefined }): AsyncGenerator<Uint8Array> {
     const bytes = this.#bytes.subarray(range.startByte, range.endByte);
+    this.#account.gives();
     if (bytes.length > 0) yield bytes;
   }
 
@@ -253,7 +273,11 @@ export class InlineContent implements Content {
     return { seedBytes: this.#bytes.length, peerBytes: 0, originBytes: 0, cacheBytes: 0 };
   }
 
+  explanation(): Explanation {
+    return this.#account.explanation(this.sources());
+  }
+
   close(): void {
-    // Nothing is held open.
+    this.#account.end(this.sources());
   }
 }

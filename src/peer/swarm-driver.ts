@@ -42,6 +42,7 @@ export class SwarmDriver {
   /** Pieces to be sent that are being read back first. */
   readonly #checking = new Map<string, Promise<unknown>>();
   readonly #queue: SwarmInput[] = [];
+  readonly #open = new Set<TaskSession>();
   #running = false;
   #timer: NodeJS.Timeout | undefined;
   #timerDueMs = Number.POSITIVE_INFINITY;
@@ -81,13 +82,23 @@ export class SwarmDriver {
     this.#running = true;
     const nowMs = this.#deps.nowMs();
     for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) {
+      this.#account(next);
       for (const effect of this.#swarm.step(next, nowMs)) this.#execute(effect);
     }
     this.#running = false;
     this.#arm();
   }
 
+  /** What has been true till now goes into the books before it changes. */
+  #account(input: SwarmInput): void {
+    if (input.type === "deadlineReached" || input.type === "linkClosed") for (const session of this.#open) session.account.look();
+    else if ("taskId" in input) this.#deps.session(input.taskId)?.account.look();
+  }
+
   openTask(session: TaskSession, priority: Priority): void {
+    const { taskId, account } = session;
+    this.#open.add(session);
+    account.opened({ intake: () => this.#swarm.intake(taskId), isStoringFull: () => this.#swarm.isStoringFull }, session.stored.complete);
     this.feed({
       type: "taskOpened",
       taskId: session.taskId,
@@ -101,6 +112,7 @@ export class SwarmDriver {
   /** Ends everything about the task, on all links. Call it while the session can still be found. */
   closeTask(session: TaskSession): void {
     const { taskId } = session;
+    this.#open.delete(session);
     this.feed({ type: "taskClosed", taskId });
     for (const link of this.#deps.links) this.#leave(link, taskId, true);
     this.#arrivals.taskClosed(session);
@@ -240,6 +252,7 @@ export class SwarmDriver {
         return;
       }
       case "offer":
+        this.#deps.session(taskId)?.account.offered();
         return this.feed({ type: "offered", linkId, taskId, pieces: frame.pieces });
       case "proof":
         return this.#arrivals.proven(link, frame);
@@ -281,6 +294,7 @@ export class SwarmDriver {
         if (channel !== undefined) link.send({ type: "length", channel, lengthBytes, signature });
       }
     }
+    if (session.stored.complete) session.account.stored(true);
     session.wake();
   }
 
@@ -327,6 +341,7 @@ export class SwarmDriver {
   storedPiece(session: TaskSession, piece: number): void {
     // Thrown away again before the word of it came here.
     if (!session.stored.have.has(piece)) return this.feed({ type: "pieceLost", taskId: session.taskId, piece });
+    session.account.stored(session.stored.complete);
     this.feed({ type: "pieceStored", taskId: session.taskId, piece });
     this.#deps.stored(session, piece);
     session.wake();
@@ -334,6 +349,7 @@ export class SwarmDriver {
 
   /** Tells everybody who should know that these pieces are here no longer. */
   lostPieces(session: TaskSession, pieces: readonly number[]): void {
+    session.account.lost();
     this.feed({ type: "piecesLost", taskId: session.taskId, pieces });
     this.#deps.lost(session);
     session.wake();
@@ -370,6 +386,7 @@ export class SwarmDriver {
       case "sendAccept":
         return this.#arrivals.accept(link, session, remote, effect.piece);
       case "sendDecline":
+        session.account.declined();
         return link.send({ type: "decline", channel: remote, piece: effect.piece, reason: effect.reason });
       case "cancelReceive":
         return link.send({ type: "cancel", channel: remote, piece: effect.piece });

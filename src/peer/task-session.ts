@@ -4,6 +4,7 @@ import type { RateFlow } from "../base/rate-budget.ts";
 import type { ByteSources, Neighbour } from "../protocol/control-messages.ts";
 import { pieceCountOf, pieceLengthAt } from "../protocol/geometry.ts";
 import type { PeerId, TaskId } from "../protocol/ids.ts";
+import type { TaskAccount } from "./task-account.ts";
 import { SignatureVerifier } from "./membership/credentials.ts";
 import { type TicketClock, TicketVerifier } from "./membership/tickets.ts";
 import type { PieceProof, StoredTask } from "./store/piece-store.ts";
@@ -12,6 +13,8 @@ export class TaskSession {
   readonly stored: StoredTask;
   readonly verifier: SignatureVerifier;
   readonly tickets: TicketVerifier;
+  /** What its time goes by, and who gives what. */
+  readonly account: TaskAccount;
   /** Its places at the host's limits. */
   readonly uploadFlow: RateFlow;
   readonly downloadFlow: RateFlow;
@@ -39,9 +42,11 @@ export class TaskSession {
     stored: StoredTask,
     flows: { readonly upload: RateFlow; readonly download: RateFlow },
     clock: TicketClock,
+    account: TaskAccount,
     onLost: (pieces: readonly number[]) => void,
   ) {
     this.stored = stored;
+    this.account = account;
     this.uploadFlow = flows.upload;
     this.downloadFlow = flows.download;
     this.#stopListening = stored.onLost(onLost);

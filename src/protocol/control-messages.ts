@@ -4,6 +4,7 @@
  */
 import { z } from "zod";
 import { isTaskId, type PeerId, type TaskId } from "./ids.ts";
+import { explanationSchema } from "./explanation.ts";
 import { peerIdSchema } from "./handshake.ts";
 import { BUCKET_COUNT, type Distance } from "./topology.ts";
 import { isFileLength, isPieceLength } from "./geometry.ts";
@@ -101,6 +102,8 @@ export const peerToSupernodeSchema = z.discriminatedUnion("type", [
     pieceCount: z.number().int().nonnegative(),
     complete: z.boolean(),
     sources: byteSourcesSchema,
+    /** Once it is complete: what its time went by. */
+    explanation: explanationSchema.optional(),
   }),
   /** These neighbours are gone or useless; more, please. */
   z.object({

@@ -62,8 +62,8 @@ export class SiteEffects {
       case "join":
         return joins.join(peer, message);
       case "progress": {
-        const { taskId, pieceCount, complete, sources } = message;
-        joins.progressed(peerId, taskId, sources, complete);
+        const { taskId, pieceCount, complete } = message;
+        joins.progressed(peerId, taskId, message);
         return push({ type: "taskProgressed", peerId, taskId, pieceCount, complete });
       }
       case "needNeighbours":

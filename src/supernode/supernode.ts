@@ -156,6 +156,7 @@ async function compose(
   const leases = new LeaseHttp(desk, key);
   const limits = new HostLimits({ ...peer.limits, origin: originLimit });
   limits.observe(metrics.registry);
+  peer.loopLoad.observe(metrics.registry);
 
   const seeds: SeedCache = new SeedCache({
     origin,

@@ -8,6 +8,7 @@ import { type AppError, toAppError } from "../base/errors.ts";
 import type { SigningKey } from "../peer/membership/credentials.ts";
 import type { TaskRecord } from "../peer/store/piece-store.ts";
 import type { ByteSources, Neighbour, SupernodeToPeer, TaskInfo } from "../protocol/control-messages.ts";
+import type { Explanation } from "../protocol/explanation.ts";
 import { INLINE_LENGTH_BYTES_MAX, pieceCountOf } from "../protocol/geometry.ts";
 import type { PeerId, TaskId } from "../protocol/ids.ts";
 import { PieceSet } from "../protocol/piece-set.ts";
@@ -19,6 +20,7 @@ import type { SeedTask } from "./cache/seed-cache.ts";
 import { isPrivateSource, mayHaveRunOut } from "./tasks/private-source.ts";
 import type { ResolvedTask } from "./tasks/task-resolver.ts";
 
+type ProgressMessage = Extract<PeerMessage, { type: "progress" }>;
 type JoinMessage = Extract<PeerMessage, { type: "join" }>;
 type Assigned = Pick<Extract<SchedulerEffect, { type: "assign" }>, "neighbours" | "imports">;
 type Joined = Extract<SupernodeToPeer, { type: "joined" }>;
@@ -52,6 +54,8 @@ export interface Member {
   /** Bytes it took in by where they came from, as it last said. */
   sources: ByteSources | undefined;
   isComplete: boolean;
+  /** What its time went by, once it was complete. */
+  explanation: Explanation | undefined;
   /** When the origin last let it in. */
   grantedUnixMs: number;
 }
@@ -117,11 +121,12 @@ export class TaskJoins {
     pending.done("OK");
   }
 
-  progressed(peerId: PeerId, taskId: TaskId, sources: ByteSources, isComplete: boolean): void {
+  progressed(peerId: PeerId, taskId: TaskId, { sources, complete, explanation }: ProgressMessage): void {
     const member = this.#members.get(taskId)?.get(peerId);
     if (member === undefined) return;
     member.sources = sources;
-    member.isComplete = isComplete;
+    member.isComplete = complete;
+    member.explanation = explanation ?? member.explanation;
   }
 
   left(peerId: PeerId, taskId: TaskId): void {
@@ -204,7 +209,7 @@ export class TaskJoins {
   #memberOf(taskId: TaskId, peerId: PeerId): Member {
     const members = this.#members.get(taskId) ?? new Map<PeerId, Member>();
     this.#members.set(taskId, members);
-    const member = members.get(peerId) ?? { peerId, sources: undefined, isComplete: false, grantedUnixMs: 0 };
+    const member = members.get(peerId) ?? { peerId, sources: undefined, isComplete: false, explanation: undefined, grantedUnixMs: 0 };
     members.set(peerId, member);
     return member;
   }

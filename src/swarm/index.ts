@@ -1,4 +1,5 @@
 /** The swarm's one door. See README.md for the loop that drives it. */
 export { brokenInvariants } from "./broken-invariants.ts";
 export * from "./contract.ts";
+export type { TaskIntake } from "./intake.ts";
 export { Swarm } from "./swarm.ts";

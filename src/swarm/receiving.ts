@@ -46,14 +46,19 @@ export class Receiving {
    * Three levels are enough; senders tell equals apart by what they give themselves.
    */
   get load(): number {
-    const { downloadCountMax, verifyCountMax } = this.#config;
-    if (this.#incoming >= downloadCountMax || this.#verifying >= verifyCountMax) return downloadCountMax;
+    const { downloadCountMax } = this.#config;
+    if (this.#incoming >= downloadCountMax || this.isStoringFull) return downloadCountMax;
     return Math.min(this.#incoming, 1);
   }
 
   /** As {@link load}, for one neighbour: to those outside we are full sooner. */
   loadFor(link: Link): number {
     return link.distance > 0 && this.#farIncoming >= this.#config.farDownloadCountMax ? this.#config.downloadCountMax : this.load;
+  }
+
+  /** Pieces that wait for digest and disk keep others out. */
+  get isStoringFull(): boolean {
+    return this.#verifying >= this.#config.verifyCountMax;
   }
 
   /** Usual time from the first byte of a piece to its last, in ms; 0 while unknown. */

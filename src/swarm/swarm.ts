@@ -3,6 +3,7 @@ import { Prng } from "../base/prng.ts";
 import type { TaskId } from "../protocol/ids.ts";
 import type { LinkId, SwarmConfig, SwarmEffect, SwarmInput, SwarmSnapshot } from "./contract.ts";
 import { importable, reconsiderRelief } from "./importing.ts";
+import { intakeOf, type TaskIntake } from "./intake.ts";
 import { Receiving } from "./receiving.ts";
 import { firstOf, Sending } from "./sending.ts";
 import { addCopies, addHave, dropHave, isComplete, isNeeded, newRemote, type Link, type Remote, type Task } from "./tables.ts";
@@ -458,6 +459,17 @@ export class Swarm {
     if (dueMs < (this.#flushAtMs ?? Number.POSITIVE_INFINITY)) this.#flushAtMs = dueMs;
     if (!waiting) this.#checkAtMs = undefined;
     else if (this.#checkAtMs === undefined || this.#checkAtMs <= nowMs) this.#checkAtMs = nowMs + CHECK_MS;
+  }
+
+  /** Pieces whole but not on disk keep anything more from being taken in. */
+  get isStoringFull(): boolean {
+    return this.#receiving.isStoringFull;
+  }
+
+  /** Undefined: no such task. */
+  intake(taskId: TaskId): TaskIntake | undefined {
+    const task = this.#tasks.get(taskId);
+    return task === undefined ? undefined : intakeOf(task);
   }
 
   snapshot(): SwarmSnapshot {

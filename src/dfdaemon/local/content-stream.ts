@@ -41,13 +41,13 @@ export async function serveContentStream(socket: Socket, head: Uint8Array, deps:
     content = answer.content;
     say(socket, "info", infoOf(content));
     await copy(socket, answer, gone.signal);
-    say(socket, "end", { sources: content.sources() });
+    say(socket, "end", { sources: content.sources(), explanation: content.explanation() });
   } catch (thrown) {
     if (gone.signal.aborted) return;
     const { code, message, details } = toAppError(thrown);
     // Before any content a failure is the caller's answer, and the opener has said what there is to say.
     if (content !== undefined) deps.log.warn({ code, error: message }, "a stream broke");
-    say(socket, "end", { sources: content?.sources(), error: { code, message, details } });
+    say(socket, "end", { sources: content?.sources(), explanation: content?.explanation(), error: { code, message, details } });
   } finally {
     content?.close();
     socket.end();

@@ -61,6 +61,7 @@ class FakeOpener implements ContentOpener {
         return this.read(startByte, endByte, signal);
       },
       sources: () => ({ seedBytes: 1, peerBytes: 2, originBytes: 3, cacheBytes: 4 }),
+      explanation: () => undefined,
       close: () => void this.closed++,
     });
   }
@@ -71,7 +72,7 @@ class FakeOpener implements ContentOpener {
 }
 
 async function start(opener: ContentOpener): Promise<void> {
-  api = await LocalApi.listen({ opener, limits, socketPath, version: "1.2.3", log: LOG });
+  api = await LocalApi.listen({ opener, tasks: () => [], limits, socketPath, version: "1.2.3", log: LOG });
 }
 
 function send(method: string, path: string, body?: unknown): Promise<IncomingMessage> {
@@ -204,14 +205,14 @@ test("the socket is for owner and group; a dead one is taken over, a live one an
   const opener = new FakeOpener();
   await start(opener);
   assert.equal(statSync(socketPath).mode & 0o777, 0o660);
-  await assert.rejects(LocalApi.listen({ opener, limits, socketPath, version: "1", log: LOG }), {
+  await assert.rejects(LocalApi.listen({ opener, tasks: () => [], limits, socketPath, version: "1", log: LOG }), {
     code: "LISTEN_FAILED",
     message: /another dfdaemon/,
   });
 
   const file = join(directory, "file");
   writeFileSync(file, "precious");
-  await assert.rejects(LocalApi.listen({ opener, limits, socketPath: file, version: "1", log: LOG }), {
+  await assert.rejects(LocalApi.listen({ opener, tasks: () => [], limits, socketPath: file, version: "1", log: LOG }), {
     code: "LISTEN_FAILED",
     message: /no socket/,
   });
@@ -220,7 +221,7 @@ test("the socket is for owner and group; a dead one is taken over, a live one an
   const stale = join(directory, "stale.sock");
   const program = `require("net").createServer().listen(${JSON.stringify(stale)}, () => process.kill(process.pid, "SIGKILL"))`;
   assert.equal(spawnSync(process.execPath, ["-e", program]).signal, "SIGKILL");
-  const second = await LocalApi.listen({ opener, limits, socketPath: stale, version: "1", log: LOG });
+  const second = await LocalApi.listen({ opener, tasks: () => [], limits, socketPath: stale, version: "1", log: LOG });
   await second.close();
 });
 
@@ -228,10 +229,10 @@ test("a folder that cannot be made is LISTEN_FAILED", async () => {
   const file = join(directory, "a-file");
   writeFileSync(file, "");
   const opener = new FakeOpener();
-  await assert.rejects(LocalApi.listen({ opener, limits, socketPath: join(file, "d.sock"), version: "1", log: LOG }), {
+  await assert.rejects(LocalApi.listen({ opener, tasks: () => [], limits, socketPath: join(file, "d.sock"), version: "1", log: LOG }), {
     code: "LISTEN_FAILED",
   });
-  await assert.rejects(LocalApi.listen({ opener, limits, socketPath: `/tmp/${"x".repeat(110)}`, version: "1", log: LOG }), {
+  await assert.rejects(LocalApi.listen({ opener, tasks: () => [], limits, socketPath: `/tmp/${"x".repeat(110)}`, version: "1", log: LOG }), {
     code: "LISTEN_FAILED",
   });
 });

@@ -3,6 +3,7 @@
  *
  * `GET /v1/version`; `GET /v1/content` with an upgrade gives a file in frames, as dfget takes it; `POST /v1/content`
  * streams it as a plain body, and `GET /v1/requests/{requestId}` tells how that is doing, and, once it has broken, why;
+ * `GET /v1/tasks` tells what this host takes part in and what each task's time goes by;
  * `GET` and `PUT /v1/limits` tell and change the host's limits. Whoever may open the socket may use the daemon: access
  * is the socket's mode (0660).
  */
@@ -16,12 +17,14 @@ import { sourceSchema } from "../../protocol/control-messages.ts";
 import { LOCAL_CONTENT_PROTOCOL } from "../../protocol/local-frames.ts";
 import { type HostLimits, type LimitsChange, limitsChangeSchema } from "../../peer/host-limits.ts";
 import { type ContentStreamAnswer, serveContentStream } from "./content-stream.ts";
+import type { TaskReport } from "../../peer/explain.ts";
 import { LocalRequests, type LocalRequest } from "./local-requests.ts";
 import { claimSocketPath } from "./local-socket.ts";
 
 export interface LocalApiOptions {
   readonly opener: ContentOpener;
   readonly limits: Pick<HostLimits, "change" | "view">;
+  readonly tasks: () => readonly TaskReport[];
   /** Absolute; its folder is made when missing. */
   readonly socketPath: string;
   readonly version: string;
@@ -126,6 +129,8 @@ export class LocalApi {
         sendJson(response, 200, { version: this.#options.version, protocol: LOCAL_PROTOCOL });
       } else if (request.method === "GET" && requestId !== undefined) {
         this.#sendRequest(response, requestId);
+      } else if (request.method === "GET" && path === "/v1/tasks") {
+        sendJson(response, 200, { tasks: this.#options.tasks() });
       } else if (path === "/v1/limits" && (request.method === "GET" || request.method === "PUT")) {
         if (request.method === "PUT") this.#changeLimits(parseBody(limitsChangeSchema, await readBody(request)));
         sendJson(response, 200, this.#options.limits.view());

@@ -1,5 +1,6 @@
 import { AppError, type ErrorCode, type ErrorDetails } from "../../base/errors.ts";
 import type { Content } from "../../peer/content.ts";
+import type { Explanation } from "../../protocol/explanation.ts";
 import type { ByteSources } from "../../protocol/control-messages.ts";
 
 /** How a request of the local API is doing: the body of `GET /v1/requests/{requestId}`. */
@@ -8,6 +9,8 @@ export interface LocalRequestStatus {
   /** Bytes handed to the client. */
   readonly sentBytes: number;
   readonly sources: ByteSources & { readonly cacheBytes: number };
+  /** What its time goes by, or went by. */
+  readonly explanation?: Explanation | undefined;
   /** Why it failed. */
   readonly error?: { readonly code: ErrorCode; readonly message: string; readonly details: ErrorDetails };
 }
@@ -53,7 +56,7 @@ export class LocalRequest {
   sentBytes = 0;
   readonly #onEnd: () => void;
   #content: Content | undefined;
-  #end: { readonly sources: LocalRequestStatus["sources"]; readonly error: AppError | undefined } | undefined;
+  #end: { readonly sources: LocalRequestStatus["sources"]; readonly explanation: Explanation | undefined; readonly error: AppError | undefined } | undefined;
 
   constructor(onEnd: () => void) {
     this.#onEnd = onEnd;
@@ -69,7 +72,7 @@ export class LocalRequest {
 
   /** Keeps the final figures and lets go of the content. */
   ended(error: AppError | undefined): void {
-    this.#end = { sources: this.#sources(), error };
+    this.#end = { sources: this.#sources(), explanation: this.#content?.explanation(), error };
     this.#content = undefined;
     this.#onEnd();
   }
@@ -77,13 +80,14 @@ export class LocalRequest {
   status(): LocalRequestStatus {
     const { sentBytes } = this;
     if (this.#end === undefined)
-      return { state: this.#content === undefined ? "opening" : "running", sentBytes, sources: this.#sources() };
-    const { sources, error } = this.#end;
-    if (error === undefined) return { state: "done", sentBytes, sources };
+      return { state: this.#content === undefined ? "opening" : "running", sentBytes, sources: this.#sources(), explanation: this.#content?.explanation() };
+    const { sources, explanation, error } = this.#end;
+    if (error === undefined) return { state: "done", sentBytes, sources, explanation };
     return {
       state: "failed",
       sentBytes,
       sources,
+      explanation,
       error: { code: error.code, message: error.message, details: error.details },
     };
   }

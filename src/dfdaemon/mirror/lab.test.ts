@@ -131,6 +131,7 @@ export class LabOpener implements ContentOpener {
       sources: () => ({
         cacheBytes: heldBytes?.length ?? 0, seedBytes: 0, peerBytes: heldBytes === undefined ? arrivedBytes : 0, originBytes: 0,
       }),
+      explanation: () => undefined,
       close: () => this.openCount--,
     };
   }

@@ -108,6 +108,11 @@ export class Link {
     return this.#writer;
   }
 
+  /** Our own end's address. */
+  get localAddress(): string | undefined {
+    return this.#socket?.localAddress;
+  }
+
   get remoteAddress(): string {
     return this.#socket?.remoteAddress ?? "?";
   }

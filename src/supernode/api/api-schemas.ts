@@ -1,5 +1,7 @@
 /** JSON Schemas of the REST API: they serialise the answers and make the OpenAPI document. */
 
+import { BOUNDS } from "../../base/bounds.ts";
+
 type Schema = Readonly<Record<string, unknown>>;
 
 const text: Schema = { type: "string" };
@@ -52,12 +54,29 @@ const taskProperties: Readonly<Record<string, Schema>> = {
   memberCount: count,
 };
 
+const ms: Schema = { type: "number", minimum: 0 };
+const explanation: Schema = object(
+  {
+    boundBy: nullable({ type: "string", enum: [...BOUNDS] }),
+    tookMs: ms,
+    openedMs: { ...ms, description: "until it was known what the file is" },
+    firstByteMs: nullable(ms),
+    spentMs: object(Object.fromEntries(BOUNDS.map((bound) => [bound, ms])), "tookMs by what it is put down to"),
+    bytes: object({ seedBytes: count, peerBytes: count, originBytes: count, cacheBytes: count }),
+    neighbours: list(object({ peerId: text, seed: flag, bytes: count })),
+    pieces: object({ offered: count, declined: count, late: count, doubled: count, rejected: count }),
+    wastedBytes: { ...count, description: "received and dropped" },
+  },
+  "what the member's time went by, from its first question to its last piece; null until then",
+);
+
 const memberSchema: Schema = object({
   peerId: text,
   pieceCount: count,
   complete: flag,
   neighbours: list(text),
   sources: nullable(byteSources),
+  explanation: nullable(explanation),
 });
 
 export const tasksSchema: Schema = object({ tasks: list(object(taskProperties)) });

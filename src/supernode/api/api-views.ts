@@ -53,13 +53,14 @@ export class ApiViews {
     const task = this.#deps.snapshot().tasks.find((each) => each.taskId === taskId);
     const view = task === undefined ? undefined : this.#task(task);
     if (task === undefined || view === undefined) throw unknownTask(taskId);
-    const sources = new Map(this.#deps.joins.membersOf(task.taskId).map((member) => [member.peerId, member.sources]));
+    const known = new Map(this.#deps.joins.membersOf(task.taskId).map((member) => [member.peerId, member]));
     const members = task.members.map(({ peerId, pieceCount, complete, neighbours }) => ({
       peerId,
       pieceCount: peerId === this.#deps.seed.peerId ? view.heldPieces : pieceCount,
       complete,
       neighbours,
-      sources: sources.get(peerId) ?? null,
+      sources: known.get(peerId)?.sources ?? null,
+      explanation: known.get(peerId)?.explanation ?? null,
     }));
     return { ...view, members };
   }

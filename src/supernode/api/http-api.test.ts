@@ -52,7 +52,7 @@ async function startApi(t: TestContext, token: string | undefined): Promise<{ ap
   const views = new ApiViews({
     snapshot: () => snapshot,
     seeds: lab.seeds,
-    joins: { membersOf: () => [{ peerId: hostId, sources: { seedBytes: 1, peerBytes: 2, originBytes: 0 }, isComplete: false, grantedUnixMs: 0 }] },
+    joins: { membersOf: () => [{ peerId: hostId, sources: { seedBytes: 1, peerBytes: 2, originBytes: 0 }, isComplete: false, explanation: undefined, grantedUnixMs: 0 }] },
     meter: lab.meter,
     peers: new PeerTable(() => 0),
     isNeeded: () => isNeeded,
@@ -149,7 +149,7 @@ test("tasks, members, peers and links are shown", async (t) => {
   });
   const { members } = (await get(app, `/v1/tasks/${taskId}`)).json() as { members: unknown[] };
   const sources = { seedBytes: 1, peerBytes: 2, originBytes: 0 };
-  assert.deepEqual(members[0], { peerId: hostId, pieceCount: 1, complete: false, neighbours: [seedId], sources });
+  assert.deepEqual(members[0], { peerId: hostId, pieceCount: 1, complete: false, neighbours: [seedId], sources, explanation: null });
   assert.deepEqual((await get(app, "/v1/links")).json(), { links: [{ taskId, peers: [hostId, seedId] }] });
   const { peers } = (await get(app, `/v1/peers?after=${hostId}`)).json() as { peers: { peerId: string; port: number }[] };
   assert.deepEqual(peers.map(({ peerId, port }) => [peerId, port]), [[seedId, 8002]]);

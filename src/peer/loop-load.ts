@@ -1,0 +1,58 @@
+/** How busy this process's event loop is, and how late it comes to what is due. */
+import { monitorEventLoopDelay, performance } from "node:perf_hooks";
+import { Gauge, type Registry } from "prom-client";
+
+/** Long enough to mean something, short enough to tell phases of a download apart. */
+const WINDOW_MS = 50;
+/** Above this the loop has no time left: what comes in waits for it. */
+const BUSY_SHARE = 0.95;
+const RESOLUTION_MS = 1;
+
+export class LoopLoad {
+  readonly #delay = monitorEventLoopDelay({ resolution: RESOLUTION_MS });
+  #sample = performance.eventLoopUtilization();
+  #sampledMs = performance.now();
+  #isBusy = false;
+
+  constructor() {
+    this.#delay.enable();
+  }
+
+  /** Over the last window that has ended; looked at when asked. */
+  isBusy(): boolean {
+    const nowMs = performance.now();
+    if (nowMs - this.#sampledMs >= WINDOW_MS) {
+      const sample = performance.eventLoopUtilization();
+      this.#isBusy = performance.eventLoopUtilization(sample, this.#sample).utilization >= BUSY_SHARE;
+      this.#sample = sample;
+      this.#sampledMs = nowMs;
+    }
+    return this.#isBusy;
+  }
+
+  /** Seconds that a timer of {@link RESOLUTION_MS} came late, at most, in `percentile` of cases since the last scrape. */
+  delaySeconds(percentile: number): number {
+    return Math.max(0, this.#delay.percentile(percentile) / 1e9 - RESOLUTION_MS / 1000);
+  }
+
+  /** Tells the delay of the time since the last scrape. */
+  observe(registry: Registry): void {
+    const read = (): number => {
+      const seconds = this.delaySeconds(99);
+      this.#delay.reset();
+      return seconds;
+    };
+    new Gauge({
+      name: "dragonfly_event_loop_delay_p99_seconds",
+      help: "How late the event loop came to what was due, 99th percentile since the last scrape",
+      registers: [registry],
+      collect() {
+        this.set(read());
+      },
+    });
+  }
+
+  close(): void {
+    this.#delay.disable();
+  }
+}

@@ -1,0 +1,111 @@
+/** What downloads were bound by, where one thing is slow on purpose: supernode, dfdaemons and origin on real sockets. */
+import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
+import { createServer, request as httpRequest } from "node:http";
+import { text } from "node:stream/consumers";
+import type { AddressInfo } from "node:net";
+import { test, type TestContext } from "node:test";
+import { setTimeout as sleepFor } from "node:timers/promises";
+import { DaemonClient } from "../../src/cli/daemon-client.ts";
+import type { Explanation } from "../../src/protocol/explanation.ts";
+import { startSite, type TestHost, type TestSite } from "./site.test.ts";
+
+const CONTENT = randomBytes(6 * 1024 * 1024);
+const RATE = 2 * 1024 * 1024;
+
+/** @param bytesPerSecond undefined: as fast as it goes */
+async function startOrigin(t: TestContext, bytesPerSecond?: number): Promise<string> {
+  const server = createServer((request, response) => {
+    response.writeHead(200, { "content-length": CONTENT.length, etag: '"1"' });
+    if (request.method === "HEAD") return void response.end();
+    const send = async (): Promise<void> => {
+      const step = 256 * 1024;
+      for (let at = 0; at < CONTENT.length; at += step) {
+        if (bytesPerSecond !== undefined) await sleepFor((step * 1000) / bytesPerSecond);
+        response.write(CONTENT.subarray(at, at + step));
+      }
+      response.end();
+    };
+    void send();
+  });
+  await new Promise<void>((resolve) => void server.listen(0, "127.0.0.1", resolve));
+  t.after(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+  return `http://127.0.0.1:${(server.address() as AddressInfo).port}/file-${randomBytes(4).toString("hex")}`;
+}
+
+/** As dfget does. */
+async function download(host: TestHost, url: string, limitBytesPerSecond?: number): Promise<Explanation> {
+  const { signal } = new AbortController();
+  const content = await new DaemonClient(host.socketPath).open({ source: { url, headers: {} }, backToSource: false, limitBytesPerSecond }, signal);
+  let lengthBytes = 0;
+  for await (const chunk of content.read({ startByte: 0, endByte: undefined }, signal)) lengthBytes += chunk.length;
+  assert.equal(lengthBytes, CONTENT.length);
+  content.close();
+  const explanation = content.explanation();
+  assert.ok(explanation !== undefined, "the daemon explains every download");
+  return explanation;
+}
+
+function assertBound(explanation: Explanation, bound: string): void {
+  assert.equal(explanation.boundBy, bound, JSON.stringify(explanation));
+  const told = Object.values(explanation.spentMs).reduce((sum, each) => sum + each, 0);
+  // To a ms or so for each turn: nothing is left out, nothing counted twice.
+  assert.ok(Math.abs(told - explanation.tookMs) <= Math.max(30, explanation.tookMs * 0.05), JSON.stringify(explanation));
+}
+
+async function ask(host: TestHost | TestSite["supernode"], method: string, path: string, body?: object): Promise<unknown> {
+  const where = "socketPath" in host ? { socketPath: host.socketPath } : { host: "127.0.0.1", port: host.address.port };
+  const headers = body === undefined ? {} : { "content-type": "application/json" };
+  const answer = await new Promise<string>((resolve, reject) => {
+    const sent = httpRequest({ ...where, method, path, headers }, (response) => void text(response).then(resolve, reject));
+    sent.on("error", reject).end(body === undefined ? undefined : JSON.stringify(body));
+  });
+  return JSON.parse(answer);
+}
+
+test("a slow origin, then what is here already: said by daemon, supernode and log alike", { timeout: 60_000 }, async (t) => {
+  const site = await startSite(t, { hosts: 1 });
+  const [host] = site.hosts as readonly [TestHost];
+  const cold = await download(host, await startOrigin(t, RATE));
+  assertBound(cold, "origin");
+  assert.ok(cold.firstByteMs !== null && cold.firstByteMs < cold.tookMs && cold.firstByteMs >= cold.openedMs, JSON.stringify(cold));
+  assert.deepEqual([cold.bytes.seedBytes, cold.bytes.cacheBytes, cold.neighbours.length], [CONTENT.length, 0, 1]);
+  assert.ok(cold.pieces.offered > 0);
+
+  const { tasks } = (await ask(host, "GET", "/v1/tasks")) as { tasks: { taskId: string; complete: boolean; explanation: Explanation }[] };
+  const [task] = tasks;
+  assert.deepEqual([tasks.length, task?.complete, task?.explanation.boundBy], [1, true, "origin"]);
+  const told = (await ask(site.supernode, "GET", `/v1/tasks/${task?.taskId ?? ""}`)) as { members: { explanation: Explanation | null }[] };
+  assert.equal(told.members.find(({ explanation }) => explanation !== null)?.explanation?.boundBy, "origin");
+  const finished = site.lines.filter((line) => line.includes('"a task is complete"')).map((line) => JSON.parse(line) as Explanation & { url: string });
+  assert.deepEqual(finished.map(({ boundBy }) => boundBy), ["origin"], "one line for each task that has come");
+});
+
+test("--limit-rate is the download's own limit, not a slow neighbour", { timeout: 60_000 }, async (t) => {
+  const site = await startSite(t, { hosts: 1 });
+  const [host] = site.hosts as readonly [TestHost];
+  assertBound(await download(host, await startOrigin(t), RATE), "downlink");
+});
+
+test("a slow seed, and a slow neighbour, are told apart", { timeout: 60_000 }, async (t) => {
+  const site = await startSite(t, { hosts: 2 });
+  const [first, second] = site.hosts as readonly [TestHost, TestHost];
+  await ask(site.supernode, "PUT", "/v1/limits", { uploadBytesPerSecond: RATE });
+  const url = await startOrigin(t);
+  assertBound(await download(first, url), "seed");
+
+  await ask(site.supernode, "PUT", "/v1/limits", { uploadBytesPerSecond: 64 * 1024 });
+  await ask(first, "PUT", "/v1/limits", { uploadBytesPerSecond: RATE });
+  const fromNeighbour = await download(second, url);
+  assertBound(fromNeighbour, "neighbours");
+  assert.ok(fromNeighbour.bytes.peerBytes > CONTENT.length * 0.8, JSON.stringify(fromNeighbour));
+  const [most] = fromNeighbour.neighbours;
+  assert.ok(most !== undefined && !most.seed && most.bytes === fromNeighbour.bytes.peerBytes);
+
+  const again = await download(second, url);
+  assert.equal(again.bytes.cacheBytes, CONTENT.length);
+  assert.ok(["reader", "disk", "waiting"].includes(again.boundBy ?? ""), JSON.stringify(again));
+});
