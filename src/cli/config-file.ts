@@ -1,6 +1,7 @@
 /** A YAML file as raw values that remember their lines. */
 import { readFileSync } from "node:fs";
-import { isMap, isScalar, LineCounter, parseDocument, type Document } from "yaml";
+import type { Document } from "yaml";
+import { loadYaml } from "./on-demand.ts";
 
 export interface ConfigFile {
   readonly values: Readonly<Record<string, unknown>>;
@@ -19,6 +20,7 @@ export function readConfigFile(file: string, problems: string[]): ConfigFile | u
     problems.push(`${file}: cannot be read: ${(thrown as Error).message}`);
     return undefined;
   }
+  const { isMap, isScalar, LineCounter, parseDocument } = loadYaml();
   const lines = new LineCounter();
   const document = parseDocument(text, { lineCounter: lines, prettyErrors: false, uniqueKeys: true, merge: false });
   for (const error of document.errors) {
@@ -51,6 +53,7 @@ function valueOffset(document: Document.Parsed, path: readonly PropertyKey[]): n
 }
 
 function keyOffset(document: Document.Parsed, path: readonly PropertyKey[]): number | undefined {
+  const { isMap, isScalar } = loadYaml();
   const parent: unknown = path.length === 1 ? document.contents : document.getIn(path.slice(0, -1), true);
   if (!isMap(parent)) return undefined;
   const key = parent.items.find((pair) => isScalar(pair.key) && pair.key.value === path.at(-1))?.key;

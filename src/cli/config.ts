@@ -1,10 +1,10 @@
 /** Resolves a program's configuration: flag > environment > file > default; every problem reported at once. */
 import { existsSync } from "node:fs";
-import { stringify } from "yaml";
 import { AppError } from "../base/errors.ts";
 import { readConfigFile, type ConfigFile } from "./config-file.ts";
 import type { Program, Setting, Settings, Values } from "./config-schema.ts";
 import type { Machine } from "./machine.ts";
+import { loadYaml } from "./on-demand.ts";
 
 /** What the command line said, by setting: the text of each use of the flag. */
 export type FlagTexts = Readonly<Record<string, readonly string[]>>;
@@ -54,6 +54,7 @@ export function invalidConfig(problems: readonly string[]): AppError {
  * without a value, and those that no file may hold, are comments.
  */
 export function printConfig<S extends Settings>(program: Program<S>, config: ResolvedConfig<S>): string {
+  const { stringify } = loadYaml();
   const lines = [
     `# ${program.name}: the configuration in effect`,
     `# file: ${config.file ?? `none (${program.defaultFile} does not exist)`}`,
@@ -116,13 +117,13 @@ function resolveOne(
   if (result.success) return { value: result.data, source: found.source };
   for (const issue of result.error.issues) {
     if (issue.code === "unrecognized_keys") {
-      for (const unknown of issue.keys) {
+      for (const unknown of issue.keys ?? []) {
         const path = [...issue.path, unknown];
         problems.push(`${found.locateKey(path)}: unknown key "${[key, ...path].join(".")}"`);
       }
     } else {
       // Zod wraps what is wrong with a record's key.
-      const message = issue.code === "invalid_key" ? issue.issues[0]?.message : issue.message;
+      const message = issue.code === "invalid_key" ? issue.issues?.[0]?.message : issue.message;
       problems.push(`${found.locate(issue.path)}: ${message}`);
     }
   }

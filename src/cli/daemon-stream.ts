@@ -1,31 +1,11 @@
 /** One content from dfdaemon in frames: read into one buffer, handed on part by part, nothing copied on the way. */
 import { connect, type NetConnectOpts, type Socket } from "node:net";
-import { z } from "zod";
-import { AppError, isErrorCode, toAppError } from "../base/errors.ts";
+import { AppError, toAppError } from "../base/errors.ts";
 import type { LocalContentRequest } from "../dfdaemon/local/local-api.ts";
-import type { Content, ContentInfo, ContentPart } from "../peer/content.ts";
-import { type Explanation, explanationSchema } from "../protocol/explanation.ts";
-import { isTaskId } from "../protocol/ids.ts";
+import type { ContentInfo, ContentPart } from "../peer/content.ts";
+import type { Explanation } from "../protocol/explanation.ts";
 import { encodeLocalFrame, LOCAL_CONTENT_PROTOCOL, LocalFrameReader, type LocalFrameType } from "../protocol/local-frames.ts";
-
-type Sources = ReturnType<Content["sources"]>;
-
-const sourcesSchema = z.object({ seedBytes: z.number(), peerBytes: z.number(), originBytes: z.number(), cacheBytes: z.number() });
-const infoSchema = z.object({
-  taskId: z.string().optional(),
-  lengthBytes: z.number().optional(),
-  contentType: z.string().optional(),
-  digest: z.string().optional(),
-  headers: z.record(z.string(), z.string()),
-});
-const endSchema = z.object({
-  sources: sourcesSchema.optional(),
-  /** Of another version's form it is of no use, and nothing depends on it. */
-  explanation: explanationSchema.optional().catch(undefined),
-  error: z
-    .object({ code: z.string(), message: z.string(), details: z.record(z.string(), z.union([z.string(), z.number(), z.boolean()])).default({}) })
-    .optional(),
-});
+import { readExplanation, readFailure, readInfo, readSources, type Sources, STRANGE } from "./daemon-messages.ts";
 
 /** What one read takes at most; a unix socket holds about as much. */
 const BUFFER_BYTES = 256 * 1024;
@@ -145,16 +125,12 @@ export class DaemonStream {
 
   #json(type: Exclude<LocalFrameType, "bytes">, value: unknown): void {
     if (type === "info") {
-      const { taskId, lengthBytes, contentType, digest, headers } = infoSchema.parse(value);
-      this.#info = { taskId: taskId !== undefined && isTaskId(taskId) ? taskId : undefined, lengthBytes, contentType, digest, headers };
-    } else if (type === "status") {
-      this.#sources = z.object({ sources: sourcesSchema }).parse(value).sources;
-    } else if (type === "end") {
-      const { sources, explanation, error } = endSchema.parse(value);
-      this.#explanation = explanation;
-      if (sources !== undefined) this.#sources = sources;
-      const code = error !== undefined && isErrorCode(error.code) ? error.code : "INTERNAL";
-      this.#ended(error && new AppError(code, error.message, { details: error.details }));
+      this.#info = readInfo(value);
+    } else {
+      this.#sources = readSources(value) ?? this.#sources;
+      if (type !== "end") return;
+      this.#explanation = readExplanation(value);
+      this.#ended(readFailure(value));
     }
   }
 
@@ -181,8 +157,6 @@ export class DaemonStream {
     this.#wake = undefined;
   }
 }
-
-const STRANGE = "dfdaemon answered in no form we know; are dfget and dfdaemon of one version?";
 
 const UNREACHABLE_REASONS: Readonly<Record<string, string>> = {
   ENOENT: "there is no such socket",

@@ -1,9 +1,10 @@
 /** What a FILE.part belongs to: the state beside it, by which a later run decides whether to go on with it. */
 import { createHash } from "node:crypto";
 import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
-import { z } from "zod";
+import type { z } from "zod";
 import type { ContentInfo } from "../peer/content.ts";
 import type { Source } from "../protocol/control-messages.ts";
+import { loadZod, type Zod } from "./on-demand.ts";
 
 /** One version of one remote file, as far as dfget can tell. */
 export interface FileVersion {
@@ -15,7 +16,7 @@ export interface FileVersion {
   readonly lastModified: string | null;
 }
 
-const partStateSchema = z.object({
+const partStateSchema = (z: Zod) => z.object({
   version: z.literal(1),
   /** The process that writes, or wrote last. */
   pid: z.number().int(),
@@ -29,7 +30,7 @@ const partStateSchema = z.object({
   /** So many bytes were on the disk itself when this was written. */
   syncedBytes: z.number().int().nonnegative(),
 });
-export type PartState = z.infer<typeof partStateSchema>;
+export type PartState = z.infer<ReturnType<typeof partStateSchema>>;
 
 export function fileVersion(source: Source, info: ContentInfo): FileVersion {
   return {
@@ -60,7 +61,8 @@ export function isResumable(version: FileVersion): boolean {
 /** @returns undefined when there is none, or it is not ours to understand */
 export function readPartState(path: string): PartState | undefined {
   try {
-    const parsed = partStateSchema.safeParse(JSON.parse(readFileSync(path, "utf8")));
+    const text = readFileSync(path, "utf8");
+    const parsed = partStateSchema(loadZod()).safeParse(JSON.parse(text));
     return parsed.success ? parsed.data : undefined;
   } catch {
     return undefined;

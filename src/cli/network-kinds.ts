@@ -1,7 +1,7 @@
 /** The kinds of settings that say how origins are reached. */
-import { z } from "zod";
 import { isHostPattern, isNetwork } from "../dfdaemon/proxy/patterns.ts";
-import { items, last, noneOr, optionalPath, quote, scalar, splitAtEquals, type Kind } from "./setting-kinds.ts";
+import { fromZod, type Zod } from "./on-demand.ts";
+import { items, last, noneOr, optionalPath, quote, reader, scalar, splitAtEquals, within, type Kind } from "./setting-kinds.ts";
 
 /** Of a list that is looked through for every request. */
 const ENTRIES_MAX = 1024;
@@ -15,7 +15,7 @@ export interface OriginSetting {
   readonly passwordFile: string | undefined;
 }
 
-const originSetting = z
+const originSetting = (z: Zod) => z
   .strictObject(
     {
       url: z.string({ error: "url is missing" }).transform((text, context) => {
@@ -26,9 +26,9 @@ const originSetting = z
         context.addIssue({ code: "custom", message: "the url is not of the form https://host[:port], without path and user" });
         return z.NEVER;
       }),
-      caFile: optionalPath.schema.optional(),
+      caFile: within(z, optionalPath).optional(),
       username: z.string().min(1).max(255).optional(),
-      passwordFile: optionalPath.schema.optional(),
+      passwordFile: within(z, optionalPath).optional(),
     },
     {
       error: (issue) => (issue.code === "invalid_type" ? `${quote(issue.input)} is not a mapping with a url` : undefined),
@@ -41,8 +41,8 @@ const originSetting = z
 export const origins: Kind<readonly OriginSetting[]> = {
   example: "[{url: https://reg.example, caFile: /etc/ssl/own.pem, username: me, passwordFile: /etc/dragonfly/reg}]",
   valueName: "URL=FILE",
-  schema: z
-    .array(originSetting, { error: (issue) => `${quote(issue.input)} is not a list of servers` })
+  schema: fromZod((z) => z
+    .array(originSetting(z), { error: (issue) => `${quote(issue.input)} is not a list of servers` })
     .transform((list, context) => {
       const seen = new Set<string>();
       for (const [index, { url }] of list.entries()) {
@@ -50,7 +50,7 @@ export const origins: Kind<readonly OriginSetting[]> = {
         seen.add(url);
       }
       return list.map(({ url, caFile, username, passwordFile }) => ({ url, caFile, username, passwordFile }));
-    }),
+    })),
   fromTexts: (texts) =>
     items(texts).map((text) => {
       const [url, caFile] = splitAtEquals(text);
@@ -63,12 +63,10 @@ export const origins: Kind<readonly OriginSetting[]> = {
 export const proxyOrNone: Kind<string | undefined> = noneOr({
   example: "http://proxy.example:3128",
   valueName: "URL",
-  schema: z.any().transform((input: unknown, context): string => {
-    const proxy = typeof input === "string" ? parseProxy(input) : undefined;
-    if (proxy !== undefined) return proxy;
-    context.addIssue({ code: "custom", message: "a proxy is written http://[user:password@]host:port, or https:// (none = no proxy)" });
-    return z.NEVER;
-  }),
+  schema: reader(
+    (input) => (typeof input === "string" ? parseProxy(input) : undefined),
+    () => "a proxy is written http://[user:password@]host:port, or https:// (none = no proxy)",
+  ),
   fromTexts: last,
   print: (value) => value.replace(/\/\/.*@/, "//<secret>@"),
 });
@@ -84,7 +82,7 @@ export const hostExceptions: Kind<string> = scalar(
 /** A list of texts, each of which `isGood`; the word none is an empty list. */
 function texts(valueName: string, example: string, expected: string, isGood: (text: string) => boolean): Kind<readonly string[]> {
   const one = scalar(valueName, example, expected, (text) => (isGood(text) ? text : undefined), String);
-  const list = z.array(one.schema, { error: (issue) => `${quote(issue.input)} is not a list` }).max(ENTRIES_MAX, { error: `more than ${ENTRIES_MAX} entries` });
+  const list = fromZod((z) => z.array(within(z, one), { error: (issue) => `${quote(issue.input)} is not a list` }).max(ENTRIES_MAX, { error: `more than ${ENTRIES_MAX} entries` }));
   return {
     example: `[${example}]`,
     valueName,

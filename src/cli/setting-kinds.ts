@@ -3,7 +3,8 @@
  * what is wrong with it, and prints a value the way it would be written in a file.
  */
 import { isAbsolute, resolve } from "node:path";
-import { z } from "zod";
+import type { z } from "zod";
+import { fromZod, type Zod } from "./on-demand.ts";
 import type { HostLabels, ListenAddress, SupernodeAddress } from "../peer/config.ts";
 import type { OriginSetting } from "./network-kinds.ts";
 import type { RegistryAccess, RegistryConfig } from "../dfdaemon/config.ts";
@@ -17,6 +18,46 @@ import {
 } from "./addresses.ts";
 import { parseDuration, parseRate, parseSize, printDuration, printSize } from "./units.ts";
 
+/** The part of a zod schema that settings need. */
+export interface Reader<T> {
+  safeParse(input: unknown): Reading<T>;
+}
+
+export type Reading<T> =
+  | { readonly success: true; readonly data: T }
+  | { readonly success: false; readonly error: { readonly issues: readonly Issue[] } };
+
+export interface Issue {
+  readonly code?: string | undefined;
+  readonly path: readonly PropertyKey[];
+  readonly message: string;
+  /** Of the code `unrecognized_keys`. */
+  readonly keys?: readonly string[];
+  /** Of the code `invalid_key`. */
+  readonly issues?: readonly { readonly message: string }[];
+}
+
+/** A reader of single values that needs no library. @param refusal what is wrong with an input that `parse` turned down */
+export function reader<T>(parse: (input: unknown) => T | undefined, refusal: (input: unknown) => string): Reader<T> {
+  return {
+    safeParse(input) {
+      const data = parse(input);
+      if (data !== undefined) return { success: true, data };
+      return { success: false, error: { issues: [{ path: [], message: refusal(input) }] } };
+    },
+  };
+}
+
+/** A kind's reader as a part of a zod schema. */
+export function within<T>({ any, NEVER }: Zod, { schema }: Pick<Kind<T>, "schema">): z.ZodType<T> {
+  return any().transform((input: unknown, context): T => {
+    const reading = schema.safeParse(input);
+    if (reading.success) return reading.data;
+    for (const { message, path } of reading.error.issues) context.addIssue({ code: "custom", message, path: [...path] });
+    return NEVER;
+  });
+}
+
 /** One kind of value. `T` is what the program gets. */
 export interface Kind<T> {
   /** How a value is written, for the docs: `10MiB`. */
@@ -24,7 +65,7 @@ export interface Kind<T> {
   /** What a flag's value is called in the help; absent for a flag that takes none. */
   readonly valueName?: string;
   /** Reads what a YAML file holds. */
-  readonly schema: z.ZodType<T>;
+  readonly schema: Reader<T>;
   /** What a flag (once per use) or a variable says, in the form that `schema` reads. */
   readonly fromTexts: (texts: readonly string[]) => unknown;
   /** What a YAML file would hold; undefined when there is nothing to write. */
@@ -44,12 +85,10 @@ export function scalar<T>(
   parse: (text: string) => T | undefined,
   print: (value: T) => unknown,
 ): Kind<T> {
-  const schema = z.any().transform((input: unknown, context): T => {
-    const value = typeof input === "string" || typeof input === "number" ? parse(String(input)) : undefined;
-    if (value !== undefined) return value;
-    context.addIssue({ code: "custom", message: `${quote(input)} is not ${expected}` });
-    return z.NEVER;
-  });
+  const schema = reader(
+    (input) => (typeof input === "string" || typeof input === "number" ? parse(String(input)) : undefined),
+    (input) => `${quote(input)} is not ${expected}`,
+  );
   return { example, valueName, schema, fromTexts: last, print };
 }
 
@@ -123,9 +162,10 @@ export const name: Kind<string | undefined> = {
 export const secret: Kind<string | undefined> = {
   example: "…",
   valueName: "TOKEN",
-  schema: z
-    .string({ error: "a secret is a text" })
-    .regex(/^\S{8,1024}$/, { error: "a secret is one line of 8 to 1024 characters without spaces" }),
+  schema: reader(
+    (input) => (typeof input === "string" && /^\S{8,1024}$/.test(input) ? input : undefined),
+    () => "a secret is one line of 8 to 1024 characters without spaces",
+  ),
   fromTexts: last,
   print: (value) => (value === undefined ? undefined : "<secret>"),
 };
@@ -141,16 +181,17 @@ export const path: Kind<string> = scalar(
 
 export const optionalPath: Kind<string | undefined> = { ...path, schema: path.schema, print: (value) => value };
 
+const TRUTHS: ReadonlyMap<unknown, boolean> = new Map<unknown, boolean>([
+  ...[true, "true", "1", "yes"].map((word) => [word, true] as const),
+  ...[false, "false", "0", "no"].map((word) => [word, false] as const),
+]);
+
 /** A flag of this kind takes no value. */
 export const truth: Kind<boolean> = {
   example: "true",
-  schema: z.union(
-    [
-      z.boolean(),
-      z.enum(["true", "1", "yes"]).transform(() => true),
-      z.enum(["false", "0", "no"]).transform(() => false),
-    ],
-    { error: (issue) => `${quote(issue.input)} is neither true nor false` },
+  schema: reader(
+    (input) => TRUTHS.get(input),
+    (input) => `${quote(input)} is neither true nor false`,
   ),
   fromTexts: last,
   print: (value) => value,
@@ -170,11 +211,13 @@ export function word<const T extends string>(...words: readonly [T, ...T[]]): Ki
 
 export const supernodes: Kind<readonly SupernodeAddress[]> = {
   example: "[10.0.0.1:8002, 10.0.0.2=2]",
-  schema: z
-    .array(scalar("", "", "HOST[:PORT][=WEIGHT], port 1-65535, weight 1-9999", parseSupernodeAddress, String).schema, {
-      error: (issue) => `${quote(issue.input)} is not a list of supernodes`,
-    })
-    .min(1, { error: "at least one supernode is needed" }),
+  schema: fromZod((z) =>
+    z
+      .array(within(z, scalar("", "", "HOST[:PORT][=WEIGHT], port 1-65535, weight 1-9999", parseSupernodeAddress, String)), {
+        error: (issue) => `${quote(issue.input)} is not a list of supernodes`,
+      })
+      .min(1, { error: "at least one supernode is needed" }),
+  ),
   fromTexts: items,
   print: (value) => value.map(printSupernodeAddress),
   valueName: "HOST[:PORT][=WEIGHT]",
@@ -182,17 +225,19 @@ export const supernodes: Kind<readonly SupernodeAddress[]> = {
 
 export const labels: Kind<HostLabels> = {
   example: "{region: eu, zone: a}",
-  schema: z.record(
-    z
-      .string()
-      .regex(/^[A-Za-z0-9_.-]{1,64}$/, {
-        error: (issue) => `${quote(issue.input)} is not a label name (letters, digits, _ . -)`,
-      }),
-    z.string({ error: () => `a label needs a text: write NAME=VALUE, in a file NAME: "VALUE"` }).max(256),
-    {
-      error: (issue) =>
-        issue.code === "invalid_type" ? `${quote(issue.input)} is not a mapping of NAME: VALUE` : undefined,
-    },
+  schema: fromZod((z) =>
+    z.record(
+      z
+        .string()
+        .regex(/^[A-Za-z0-9_.-]{1,64}$/, {
+          error: (issue) => `${quote(issue.input)} is not a label name (letters, digits, _ . -)`,
+        }),
+      z.string({ error: () => `a label needs a text: write NAME=VALUE, in a file NAME: "VALUE"` }).max(256),
+      {
+        error: (issue) =>
+          issue.code === "invalid_type" ? `${quote(issue.input)} is not a mapping of NAME: VALUE` : undefined,
+      },
+    ),
   ),
   fromTexts: (texts) => Object.fromEntries(items(texts).map(splitAtEquals)),
   print: (value) => (Object.keys(value).length === 0 ? undefined : value),
@@ -201,7 +246,7 @@ export const labels: Kind<HostLabels> = {
 
 const REGISTRY_ACCESS = ["passthrough", "own-credentials", "public"] as const satisfies readonly RegistryAccess[];
 
-const registry = z.strictObject(
+const registry = (z: Zod) => z.strictObject(
   {
     host: z.string({ error: "host is missing" }).transform((text, context) => {
       if (/^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:\d{1,5})?$/.test(text)) return text.toLowerCase();
@@ -229,14 +274,14 @@ const registry = z.strictObject(
       });
       return z.NEVER;
     }),
-    caFile: optionalPath.schema.optional(),
+    caFile: within(z, optionalPath).optional(),
     access: z
       .enum(REGISTRY_ACCESS, {
         error: (issue) => `${quote(issue.input)} is not one of ${REGISTRY_ACCESS.join(", ")}`,
       })
       .optional(),
     username: z.string({ error: "a username is a text" }).min(1).max(256).optional(),
-    passwordFile: optionalPath.schema.optional(),
+    passwordFile: within(z, optionalPath).optional(),
   },
   {
     error: (issue) =>
@@ -249,8 +294,8 @@ export type RegistrySetting = RegistryConfig & Pick<OriginSetting, "caFile"> & P
 
 export const registries: Kind<readonly RegistrySetting[]> = {
   example: '[{host: reg.example, url: "http://10.0.0.5:5000"}]',
-  schema: z
-    .array(registry, { error: (issue) => `${quote(issue.input)} is not a list of registries` })
+  schema: fromZod((z) => z
+    .array(registry(z), { error: (issue) => `${quote(issue.input)} is not a list of registries` })
     .transform((list, context) => {
       const seen = new Set<string>();
       for (const [index, { host, access, username, passwordFile }] of list.entries()) {
@@ -266,7 +311,7 @@ export const registries: Kind<readonly RegistrySetting[]> = {
       return list.map(({ host, url, caFile, access = "passthrough", username, passwordFile }) => ({
         host, url, caFile, access, username, passwordFile,
       }));
-    }),
+    })),
   fromTexts: (texts) =>
     items(texts).map((text) => {
       const [host, url] = splitAtEquals(text);
@@ -282,15 +327,15 @@ export const registries: Kind<readonly RegistrySetting[]> = {
   valueName: "HOST=URL",
 };
 
-const originBudget = z.strictObject(
+const originBudget = (z: Zod) => z.strictObject(
   {
     host: z.string({ error: "host is missing" }).transform((text, context) => {
       if (/^(\*|(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:\d{1,5})?)$/.test(text)) return text.toLowerCase();
       context.addIssue({ code: "custom", message: `${quote(text)} is not a host, such as reg.example, reg.example:5000, *.example or *` });
       return z.NEVER;
     }),
-    bytesPerSecond: rateOrNone.schema.optional(),
-    requestsPerSecond: noneOr(
+    bytesPerSecond: within(z, rateOrNone).optional(),
+    requestsPerSecond: within(z, noneOr(
       scalar(
         "N",
         "20",
@@ -298,7 +343,7 @@ const originBudget = z.strictObject(
         (text) => (/^\d+(\.\d+)?$/.test(text) ? Number(text) || undefined : undefined),
         (value) => value,
       ),
-    ).schema.optional(),
+    )).optional(),
   },
   {
     error: (issue) =>
@@ -308,9 +353,9 @@ const originBudget = z.strictObject(
 
 export const originBudgets: Kind<readonly OriginBudgetConfig[]> = {
   example: '[{host: "*.example", bytesPerSecond: 50MiB, requestsPerSecond: 20}]',
-  schema: z
-    .array(originBudget, { error: (issue) => `${quote(issue.input)} is not a list of budgets` })
-    .transform((list) => list.map(({ host, bytesPerSecond, requestsPerSecond }) => ({ host, bytesPerSecond, requestsPerSecond }))),
+  schema: fromZod((z) => z
+    .array(originBudget(z), { error: (issue) => `${quote(issue.input)} is not a list of budgets` })
+    .transform((list) => list.map(({ host, bytesPerSecond, requestsPerSecond }) => ({ host, bytesPerSecond, requestsPerSecond })))),
   fromTexts: (texts) =>
     items(texts).map((text) => {
       const [host, budget = ""] = splitAtEquals(text);
@@ -331,13 +376,7 @@ export const originBudgets: Kind<readonly OriginBudgetConfig[]> = {
 export function noneOr<T>(kind: Kind<T>): Kind<T | undefined> {
   return {
     ...kind,
-    schema: z.any().transform((input: unknown, context): T | undefined => {
-      if (input === "none") return undefined;
-      const result = kind.schema.safeParse(input);
-      if (result.success) return result.data;
-      for (const issue of result.error.issues) context.addIssue({ code: "custom", message: issue.message });
-      return z.NEVER;
-    }),
+    schema: { safeParse: (input) => (input === "none" ? { success: true, data: undefined } : kind.schema.safeParse(input)) },
     print: (value) => (value === undefined ? "none" : kind.print(value)),
   };
 }
