@@ -8,6 +8,7 @@ import { pino } from "pino";
 import { toAppError } from "../../src/base/errors.ts";
 import { ControlClient } from "../../src/peer/control/control-client.ts";
 import { generatePeerId } from "../../src/peer/membership/credentials.ts";
+import { SiteTls } from "../../src/peer/membership/site-tls.ts";
 import type { TaskId } from "../../src/protocol/ids.ts";
 import { Distribution, type Spread } from "./distribution.ts";
 
@@ -51,6 +52,7 @@ interface Member {
 
 const [host, port, token] = [process.argv[2] as string, Number(process.argv[3]), process.argv[4] as string];
 const log = pino({ level: "silent" });
+const tls = process.argv[5] === "tls" ? new SiteTls({ config: { kind: "token" }, token, log }) : undefined;
 const members: Member[] = [];
 const forever = new AbortController().signal;
 /** What the seed dials: it accepts and says nothing, for the crowd has no links. */
@@ -87,6 +89,7 @@ function newMember(): Member {
     client: new ControlClient({
       supernodes: [{ host, port }],
       token,
+      tls,
       peerId: generatePeerId("crowd"),
       host: {
         address: "127.0.0.1",

@@ -1,7 +1,7 @@
 /**
  * The supernode's control plane with many real connections: one supernode on one core, a crowd of peers on another.
  *
- *   node bench/control/main.ts [--peers 10000] [--tasks 4] [--idle 30] [--out FILE.jsonl]
+ *   node bench/control/main.ts [--peers 10000] [--tasks 4] [--idle 30] [--tls] [--out FILE.jsonl]
  */
 import { fork, type ChildProcess } from "node:child_process";
 import { randomBytes } from "node:crypto";
@@ -28,6 +28,7 @@ const { values } = parseArgs({
     peers: { type: "string", default: "10000" },
     tasks: { type: "string", default: "4" },
     idle: { type: "string", default: "30" },
+    tls: { type: "boolean", default: false },
     out: { type: "string" },
   },
 });
@@ -50,13 +51,14 @@ try {
 async function measure(): Promise<void> {
   const bin = shippedBin();
   const port = await freePort();
-  let supernode = await PinnedSupernode.start(bin, SUPERNODE_CORE, port, folder);
+  const setup = { core: SUPERNODE_CORE, port, dataDirectory: folder, tls: values.tls };
+  let supernode = await PinnedSupernode.start(bin, setup);
   closers.push(() => supernode.stop("SIGKILL"));
   const crowd = startCrowd(port, readFileSync(join(folder, "join-token"), "utf8").trim());
   closers.push(() => void crowd.process.kill("SIGKILL"));
   await sleep(5_000);
   const machine = `${cpus()[0]?.model.trim()}, ${cpus().length} cores`;
-  console.log(`${machine}, Node ${process.version}; supernode on core ${SUPERNODE_CORE}, ${peerCount} peers on core ${CROWD_CORE}\n`);
+  console.log(`${machine}, Node ${process.version}; supernode on core ${SUPERNODE_CORE}, ${peerCount} peers on core ${CROWD_CORE}${values.tls ? ", TLS" : ""}\n`);
 
   const before = supernode.usage();
   const connected = await crowd.ask<Connected>({ type: "connect", count: peerCount });
@@ -94,7 +96,7 @@ async function measure(): Promise<void> {
   const returning = crowd.ask<Returned>({ type: "awaitReturn" });
   await supernode.stop("SIGKILL");
   const killedMs = Date.now();
-  supernode = await PinnedSupernode.start(bin, SUPERNODE_CORE, port, folder);
+  supernode = await PinnedSupernode.start(bin, setup);
   const readyMs = Date.now();
   const back = await returning;
   const since = (ms: number): string => ((ms - killedMs) / 1000).toFixed(2);
@@ -102,7 +104,7 @@ async function measure(): Promise<void> {
   if (supernode.words !== "") console.log(`\nthe supernode said:\n${supernode.words}`);
   if (values.out === undefined) return;
   const result = {
-    date: new Date().toISOString(), machine, node: process.version, peerCount,
+    date: new Date().toISOString(), machine, node: process.version, peerCount, tls: values.tls,
     registrationsPerSecond: peerCount / connected.seconds, connectCpu, bytesPerPeer, idleCpu, joins,
     loadedBytesPerPeer: (loaded.rssBytes - before.rssBytes) / peerCount,
     restart: { readyMs: readyMs - killedMs, firstRegisteredMs: back.firstRegisteredMs - killedMs, lastRegisteredMs: back.lastRegisteredMs - killedMs, lastJoinedMs: back.lastJoinedMs - killedMs, failed: back.failed },
@@ -111,7 +113,7 @@ async function measure(): Promise<void> {
 }
 
 function startCrowd(port: number, token: string): { readonly process: ChildProcess; ask: <T>(ask: CrowdAsk) => Promise<T>; cores: () => number } {
-  const child = fork(join(import.meta.dirname, "crowd.ts"), ["127.0.0.1", String(port), token], { execPath: "/usr/bin/taskset", execArgv: ["-c", String(CROWD_CORE), process.execPath] });
+  const child = fork(join(import.meta.dirname, "crowd.ts"), ["127.0.0.1", String(port), token, values.tls ? "tls" : "plain"], { execPath: "/usr/bin/taskset", execArgv: ["-c", String(CROWD_CORE), process.execPath] });
   let atMs = 0;
   let ticks = 0;
   return {

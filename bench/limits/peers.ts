@@ -6,6 +6,7 @@ import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { pino } from "pino";
 import { generatePeerId, SigningKey } from "../../src/peer/membership/credentials.ts";
+import type { SiteTls } from "../../src/peer/membership/site-tls.ts";
 import { Peer, type PeerTask } from "../../src/peer/peer.ts";
 import { DiskStore } from "../../src/peer/store/disk-store.ts";
 import type { TaskRecord } from "../../src/peer/store/piece-store.ts";
@@ -19,19 +20,21 @@ export interface LonePeer {
   close(): Promise<void>;
 }
 
-/** @param folder where its cache is made */
-export async function startPeer(name: string, folder: string): Promise<LonePeer> {
+/** @param folder where its cache is made; @param tls over which its links go */
+export async function startPeer(name: string, folder: string, tls?: SiteTls): Promise<LonePeer> {
   const directory = mkdtempSync(join(folder, "dragonfly-limits-"));
   const store = await DiskStore.open({ directory, quotaBytes: undefined, reservedFreeBytes: 0, workerCount: 1, scrubBytesPerSecond: 0 });
   const peerId = generatePeerId(name);
   const peer = new Peer({
     peerId,
     token: "limits-token",
+    tls,
     store,
     log: pino({ level: "silent" }),
     limits: { downloadBytesPerSecond: undefined, uploadBytesPerSecond: undefined },
   });
-  const server = createServer((request, response) => {
+  const server = tls?.createServer() ?? createServer();
+  server.on("request", (request, response) => {
     if (!peer.handleRequest(request, response)) response.writeHead(404).end();
   });
   server.on("upgrade", (request, socket, head) => {
