@@ -45,6 +45,20 @@ export class LinkReader {
   }
 
   /**
+   * Where the payload that comes next belongs, to be read straight into, and told by {@link placed}. Undefined between
+   * frames, and for payload that is dropped.
+   */
+  get payloadPlace(): Uint8Array | undefined {
+    const payload = this.#payload;
+    return payload?.target?.subarray(payload.fill);
+  }
+
+  /** So many of the stream's next bytes are in {@link payloadPlace} already. */
+  placed(bytes: number): void {
+    this.#advance(this.#payload as Payload, bytes);
+  }
+
+  /**
    * Takes the next bytes of the stream; keeps no reference to `chunk`.
    * @throws AppError PROTOCOL_VIOLATION, MESSAGE_TOO_LARGE: the link is of no more use
    */
@@ -111,12 +125,16 @@ export class LinkReader {
     const payload = this.#payload as Payload;
     const taken = Math.min(payload.left, chunk.length - start);
     payload.target?.set(chunk.subarray(start, start + taken), payload.fill);
-    payload.fill += taken;
-    payload.left -= taken;
+    this.#advance(payload, taken);
+    return start + taken;
+  }
+
+  #advance(payload: Payload, bytes: number): void {
+    payload.fill += bytes;
+    payload.left -= bytes;
     const ended = payload.left === 0;
     if (ended) this.#payload = undefined;
-    this.#handlers.payload(payload.channel, payload.piece, taken, ended);
-    return start + taken;
+    this.#handlers.payload(payload.channel, payload.piece, bytes, ended);
   }
 
   #deliver(body: Uint8Array): void {

@@ -30,7 +30,7 @@ const DATA_FRAME_HEADER_BYTES = FRAME_HEADER_BYTES + DATA_HEADER_BYTES;
 const BLOCK_BYTES_MIN = 64 * 1024;
 const BLOCK_FAST_MS = 2;
 const BLOCK_SLOW_MS = 40;
-const SENDFILE_STEP_BYTES = 256 * 1024;
+const SENDFILE_STEP_BYTES = 1024 * 1024;
 const POOLED_READ_BYTES = 256 * 1024;
 /** A neighbour that does not read its control frames is of no use, and must not cost memory. */
 export const CONTROL_QUEUE_BYTES_MAX: number = 8 * 1024 * 1024;

@@ -14,6 +14,8 @@ const RECEIVE_BUFFER = Buffer.allocUnsafeSlow(256 * 1024);
 /** Payload worth waiting for in one piece, and as much as one read takes. */
 const WAKE_BYTES_MIN = 16 * 1024;
 const WAKE_BYTES_MAX = 128 * 1024;
+/** Less than this of a payload left: what follows it is read along with it. */
+const PLACED_BYTES_MIN = 32 * 1024;
 /** Reads further apart than this: the link is slow, or we are; every byte is progress then. */
 const CRAWL_MS = 250;
 
@@ -117,13 +119,22 @@ export class Link {
     return this.#socket?.remoteAddress ?? "?";
   }
 
-  /** Options for `net.connect`/`new Socket` that read into the shared buffer and feed `received`. */
-  onread(received: (chunk: Uint8Array) => void): { buffer: () => Buffer; callback: (bytes: number) => boolean } {
+  /**
+   * Options for `net.connect`/`new Socket` that read into the shared buffer and feed `received`; in the middle of payload
+   * into the piece's own memory, which saves a copy.
+   */
+  onread(received: (chunk: Uint8Array) => void): { buffer: () => Uint8Array; callback: (bytes: number) => boolean } {
+    let isPlaced = false;
     return {
-      // Asked before the first read and after each one: how much the next one takes.
-      buffer: () => this.#readInto,
+      // Asked before the first read and after each one: where to, and how much the next one takes.
+      buffer: () => {
+        const place = this.#reader.payloadPlace;
+        isPlaced = place !== undefined && place.length >= PLACED_BYTES_MIN;
+        return isPlaced ? (place as Uint8Array).subarray(0, this.#readInto.length) : this.#readInto;
+      },
       callback: (bytes) => {
-        received(RECEIVE_BUFFER.subarray(0, bytes));
+        if (isPlaced) this.#took(bytes, () => this.#reader.placed(bytes));
+        else received(RECEIVE_BUFFER.subarray(0, bytes));
         return true;
       },
     };
@@ -170,17 +181,21 @@ export class Link {
   }
 
   received(chunk: Uint8Array): void {
+    this.#took(chunk.length, () => this.#reader.push(chunk));
+  }
+
+  #took(bytes: number, read: () => void): void {
     if (this.#closed) return;
     const nowMs = this.#deps.nowMs();
     const sinceLastMs = nowMs - this.#heardMs;
     this.#heardMs = nowMs;
     try {
-      this.#reader.push(chunk);
+      read();
     } catch (thrown) {
       this.close(toAppError(thrown).message);
       return;
     }
-    this.#pay(chunk.length);
+    this.#pay(bytes);
     this.#setWakeUp(sinceLastMs);
   }
 
