@@ -21,6 +21,8 @@ export interface Recorder {
 
 export interface RunParts {
   readonly recorder?: Recorder;
+  /** Called twice a second of virtual time. */
+  readonly look?: (nowMs: number, plain: readonly PeerModel[]) => void;
   readonly newBrain?: (config: SwarmConfig, seed: number) => Brain;
 }
 

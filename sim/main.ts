@@ -8,6 +8,7 @@
  *                                     ones) beside baseline.json; the same --set, --swarm and --scheduler change them
  *                  --update           writes their figures there
  *                  --repeat N         with N seeds, and only how the efficiency came out: one seed is luck by 1 to 2 points
+ *                  --uplinks          says twice a second what the uplinks are at
  *                  --brain asks       with receivers that ask (asking-swarm.ts) in place of the shipping brain
  */
 import { readFileSync, writeFileSync } from "node:fs";
@@ -15,6 +16,7 @@ import { parseArgs } from "node:util";
 import { AskingSwarm } from "./asking-swarm.ts";
 import type { RunParts } from "./assemble.ts";
 import { describeOptions, drawnOptions, parseOptions, plainOptions, type SimOptions } from "./options.ts";
+import { describeUplinks } from "./idle-uplinks.ts";
 import { type Baseline, differences, figuresOf, SCENARIOS } from "./performance.ts";
 import { describeReport, type SimReport } from "./report.ts";
 import { simulate } from "./simulation.ts";
@@ -27,6 +29,7 @@ const { values, positionals } = parseArgs({
     big: { type: "boolean", default: false },
     repeat: { type: "string" },
     brain: { type: "string" },
+    uplinks: { type: "boolean", default: false },
     update: { type: "boolean", default: false },
     options: { type: "string" },
     peers: { type: "string" },
@@ -39,7 +42,10 @@ const { values, positionals } = parseArgs({
 });
 
 const seed = Number(positionals[0] ?? 1);
-const parts: RunParts = values.brain === "asks" ? { newBrain: (config, brainSeed) => new AskingSwarm(config, brainSeed) } : {};
+const parts: RunParts = {
+  ...(values.brain === "asks" ? { newBrain: (config, brainSeed) => new AskingSwarm(config, brainSeed) } : {}),
+  ...(values.uplinks ? { look: (nowMs, peers) => console.log(describeUplinks(nowMs, peers)) } : {}),
+};
 if (values.seeds !== undefined) runSeeds(values.seeds);
 else if (values.perf) runScenarios(positionals);
 else if (values.options !== undefined) run(parseOptions(values.options));
@@ -86,7 +92,7 @@ function repeat(name: string, options: SimOptions, count: number): void {
   const mean = (of: (report: SimReport) => number): number => reports.reduce((sum, report) => sum + of(report), 0) / count;
   const percents = reports.map((report) => (report.efficiency * 100).toFixed(1));
   console.log(
-    `${name} ${values.set} ${values.swarm} ${values.scheduler} ${values.brain ?? ""}: efficiency ${(mean((report) => report.efficiency) * 100).toFixed(1)} % (${percents.join(" ")}), seed sent ${mean((report) => report.seedCopies).toFixed(2)}, ${mean((report) => report.wakeUpsPerPiece).toFixed(1)} wake-ups per piece, own bound × ${mean((report) => report.ownFactors[report.ownFactors.length >> 1] ?? 0).toFixed(3)} p50`,
+    `${name} ${values.set} ${values.swarm} ${values.scheduler} ${values.brain ?? ""}: efficiency ${(mean((report) => report.efficiency) * 100).toFixed(1)} % (${percents.join(" ")}), seed sent ${mean((report) => report.seedCopies).toFixed(2)}, ${mean((report) => report.wakeUpsPerPiece).toFixed(1)} wake-ups per piece, own bound × ${mean((report) => report.ownFactors[report.ownFactors.length >> 1] ?? 0).toFixed(3)} p50, × ${mean((report) => report.ownFactors.at(-1) ?? 0).toFixed(3)} max`,
   );
 }
 

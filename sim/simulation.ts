@@ -57,6 +57,7 @@ export function simulate(options: SimOptions, parts: RunParts = {}): SimReport {
   for (let untilUs = INSPECT_US; !isDone() && untilUs < deadlineUs && world.pendingCount > 0; untilUs += INSPECT_US) {
     world.run(untilUs, isDone);
     if (faulty) inspect();
+    parts.look?.(world.nowMs, plain);
   }
   const waiting = honest.filter((peer) => peer.owed && !peer.complete);
   if (waiting.length > 0) {
