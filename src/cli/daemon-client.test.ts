@@ -9,7 +9,7 @@ import { AppError } from "../base/errors.ts";
 import { HostLimits } from "../peer/host-limits.ts";
 import { RateGate } from "../peer/rate-gate.ts";
 import { LocalApi } from "../dfdaemon/local/local-api.ts";
-import type { Content, ContentInfo, ContentOpener, ContentPart } from "../peer/content.ts";
+import type { Content, ContentInfo, ContentOpener, ContentPart, ContentRequest } from "../peer/content.ts";
 import { encodeLocalBytesHeader, encodeLocalFrame } from "../protocol/local-frames.ts";
 import { DaemonClient } from "./daemon-client.ts";
 
@@ -28,6 +28,8 @@ let socketPath: string;
 let api: LocalApi | undefined;
 let server: Server | undefined;
 const never = new AbortController().signal;
+/** What the daemon was asked to open. */
+let opened: ContentRequest[] = [];
 
 beforeEach(() => {
   directory = mkdtempSync(join(tmpdir(), "daemon-client-"));
@@ -39,6 +41,7 @@ afterEach(async () => {
   server?.closeAllConnections();
   server?.close();
   api = server = undefined;
+  opened = [];
   rmSync(directory, { recursive: true });
 });
 
@@ -60,7 +63,10 @@ async function serve(
     close: () => undefined,
   };
   const opener: ContentOpener = {
-    open: () => (openError === undefined ? Promise.resolve(content) : Promise.reject(openError)),
+    open: (request) => {
+      opened.push(request);
+      return openError === undefined ? Promise.resolve(content) : Promise.reject(openError);
+    },
     stat: () => Promise.resolve(INFO),
   };
   api = await LocalApi.listen({
@@ -91,6 +97,14 @@ test("content, what it is, and where its bytes came from", async () => {
   assert.equal(await read(content, 0), "0123456789");
   assert.deepEqual(content.sources(), SOURCES);
   assert.deepEqual(starts, [0]);
+});
+
+test("a task's limit and priority reach the daemon", async () => {
+  await serve(digits);
+  const wanted = { ...REQUEST, source: { ...REQUEST.source, priority: "preheat" as const }, limitBytesPerSecond: 12_345 };
+  for (const request of [wanted, REQUEST]) assert.equal(await read(await new DaemonClient(socketPath).open(request, never), 0), "0123456789");
+  assert.deepEqual(opened.map(({ limitBytesPerSecond }) => limitBytesPerSecond), [12_345, undefined]);
+  assert.equal(opened[0]?.source.priority, "preheat");
 });
 
 test("a reading that begins where it was expected costs one request, elsewhere two", async () => {
