@@ -6,7 +6,8 @@ import { Gauge, type Registry } from "prom-client";
 const WINDOW_MS = 50;
 /** Above this the loop has no time left: what comes in waits for it. */
 const BUSY_SHARE = 0.95;
-const RESOLUTION_MS = 1;
+/** The timer that measures wakes an idle process so often: one of 1 ms cost the lab 24.9 CPU s/GB instead of 18.5. */
+const RESOLUTION_MS = 20;
 
 export class LoopLoad {
   readonly #delay = monitorEventLoopDelay({ resolution: RESOLUTION_MS });
