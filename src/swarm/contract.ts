@@ -147,7 +147,7 @@ export interface SwarmConfig {
 }
 
 export const DEFAULT_SWARM_CONFIG: SwarmConfig = {
-  uploadCount: 3,
+  uploadCount: 4,
   candidateCount: 4,
   lookaheadCount: 1,
   downloadCountMax: 8,
