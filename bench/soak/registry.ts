@@ -19,6 +19,8 @@ export class SoakRegistry {
   readonly #noise = randomBytes(LENGTH_BYTES_MAX);
   readonly #images = new Map<number, SoakImage>();
   readonly #numbers = new Map<string, number>();
+  /** By digest, of manifests that were asked for by tag. */
+  readonly #manifestNumbers = new Map<string, number>();
 
   async listen(): Promise<number> {
     await new Promise<void>((resolve) => this.#server.listen(0, "127.0.0.1", resolve));
@@ -56,18 +58,26 @@ export class SoakRegistry {
     const file = /^\/files\/(\d+)$/.exec(path)?.[1];
     if (path === "/v2/") return void response.writeHead(200, { "content-type": "application/json" }).end("{}");
     if (file !== undefined) return this.#send(request, response, this.#content(Number(file)), { etag: `"${file}"` });
-    if (kind === "manifests" && /^v\d+$/.test(name)) {
-      const { digest, lengthBytes } = this.image(Number(name.slice(1)));
-      const layer = { mediaType: "application/vnd.oci.image.layer.v1.tar+gzip", digest, size: lengthBytes };
-      const bytes = Buffer.from(JSON.stringify({ schemaVersion: 2, mediaType: MANIFEST_TYPE, config: layer, layers: [layer] }));
-      const own = `sha256:${createHash("sha256").update(bytes).digest("hex")}`;
-      return this.#send(request, response, bytes, { "content-type": MANIFEST_TYPE, "docker-content-digest": own, etag: `"${own}"` });
+    const tag = /^v(\d+)$/.exec(name)?.[1];
+    const image = tag === undefined ? this.#manifestNumbers.get(name) : Number(tag);
+    if (kind === "manifests" && image !== undefined) {
+      const { bytes, digest } = this.#manifest(image);
+      return this.#send(request, response, bytes, { "content-type": MANIFEST_TYPE, "docker-content-digest": digest, etag: `"${digest}"` });
     }
     const number = this.#numbers.get(name);
     if (kind === "blobs" && number !== undefined) {
       return this.#send(request, response, this.#content(number), { "docker-content-digest": name, etag: `"${name}"` });
     }
     response.writeHead(404, { "content-type": "application/json" }).end('{"errors":[{"code":"NAME_UNKNOWN","message":"?"}]}');
+  }
+
+  #manifest(number: number): { readonly bytes: Buffer; readonly digest: string } {
+    const { digest: layerDigest, lengthBytes } = this.image(number);
+    const layer = { mediaType: "application/vnd.oci.image.layer.v1.tar+gzip", digest: layerDigest, size: lengthBytes };
+    const bytes = Buffer.from(JSON.stringify({ schemaVersion: 2, mediaType: MANIFEST_TYPE, config: layer, layers: [layer] }));
+    const digest = `sha256:${createHash("sha256").update(bytes).digest("hex")}`;
+    this.#manifestNumbers.set(digest, number);
+    return { bytes, digest };
   }
 
   #send(request: IncomingMessage, response: ServerResponse, content: Buffer, headers: Record<string, string>): void {

@@ -60,6 +60,11 @@ export class BoundAccount {
     this.#atMs = startMs;
   }
 
+  /** Till when time has been put down. */
+  get atMs(): number {
+    return this.#atMs;
+  }
+
   /** Since the last call it was like this. `now` is asked only when time has passed. */
   charge(nowMs: number, now: () => Readonly<Partial<Record<Bound, number>>>): void {
     const tookMs = nowMs - this.#atMs;

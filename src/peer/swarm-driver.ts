@@ -91,8 +91,8 @@ export class SwarmDriver {
 
   /** What has been true till now goes into the books before it changes. */
   #account(input: SwarmInput): void {
-    if (input.type === "deadlineReached" || input.type === "linkClosed") for (const session of this.#open) session.account.look();
-    else if ("taskId" in input) this.#deps.session(input.taskId)?.account.look();
+    if (input.type === "deadlineReached" || input.type === "linkClosed") for (const session of this.#open) session.account.glance();
+    else if ("taskId" in input) this.#deps.session(input.taskId)?.account.glance();
   }
 
   openTask(session: TaskSession, priority: Priority): void {
