@@ -298,7 +298,8 @@ export class Receiving {
   #isLate(receive: Receive, nowMs: number): boolean {
     if (receive.state === "agreed") {
       // It waits behind what its sender has on the wire: large pieces on a slow uplink take their time.
-      return nowMs - receive.sinceMs >= Math.max(this.#config.answerMs, this.#transferMs * AGREED_FACTOR);
+      const patienceMs = isEndgame(receive.task) ? this.#config.silenceMs : this.#config.answerMs;
+      return nowMs - receive.sinceMs >= Math.max(patienceMs, this.#transferMs * AGREED_FACTOR);
     }
     if (nowMs - receive.progressMs >= this.#config.silenceMs) return true;
     if (this.#transferMs === 0) return false;
@@ -333,6 +334,11 @@ export class Receiving {
     this.#incoming += change;
     if (far) this.#farIncoming += change;
   }
+}
+
+/** All that is missing is under way: nothing comes sooner by waiting for who has not begun. */
+function isEndgame(task: Task): boolean {
+  return task.pieceCount !== undefined && task.pieceCount - task.have.count <= task.incoming.size;
 }
 
 /** @returns why this neighbour's offer of the piece is declined; undefined when it is welcome */
