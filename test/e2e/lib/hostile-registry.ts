@@ -163,7 +163,10 @@ async function perform(
   for (let sent = 0; sent < Math.min(stopAfter, body.length) && !response.destroyed; sent += CHUNK_BYTES) {
     const chunk = body.subarray(sent, Math.min(sent + CHUNK_BYTES, stopAfter, body.length));
     if (act.bytesPerSecond !== undefined) await delay((chunk.length / act.bytesPerSecond) * 1000);
-    if (!response.write(chunk)) await Promise.race([once(response, "drain"), once(response, "close")]);
+    if (response.write(chunk)) continue;
+    // Who loses the race takes its listeners with it.
+    const settled = new AbortController();
+    await Promise.race([once(response, "drain", settled), once(response, "close", settled)]).finally(() => settled.abort());
   }
   if (act.stallAfter !== undefined) return;
   if (act.cutAfter === undefined && (act.lengthOff ?? 0) <= 0) return void response.end();
