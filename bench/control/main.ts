@@ -15,7 +15,8 @@ import { parseArgs } from "node:util";
 import { freePort } from "../demo/programs.ts";
 import { shippedBin } from "../lab/package.ts";
 import type { Connected, CrowdAsk, Joined, Returned } from "./crowd.ts";
-import { PinnedSupernode, type Usage } from "./pinned-supernode.ts";
+import { type ProcessUsage, usageOf } from "../process-usage.ts";
+import { PinnedSupernode } from "./pinned-supernode.ts";
 
 const SUPERNODE_CORE = 0;
 const CROWD_CORE = 1;
@@ -115,7 +116,7 @@ async function measure(): Promise<void> {
 function startCrowd(port: number, token: string): { readonly process: ChildProcess; ask: <T>(ask: CrowdAsk) => Promise<T>; cores: () => number } {
   const child = fork(join(import.meta.dirname, "crowd.ts"), ["127.0.0.1", String(port), token, values.tls ? "tls" : "plain"], { execPath: "/usr/bin/taskset", execArgv: ["-c", String(CROWD_CORE), process.execPath] });
   let atMs = 0;
-  let ticks = 0;
+  let cpuSeconds = 0;
   return {
     process: child,
     ask: async <T>(ask: CrowdAsk): Promise<T> => {
@@ -131,12 +132,10 @@ function startCrowd(port: number, token: string): { readonly process: ChildProce
     },
     /** Its use of a core since the last call. */
     cores: () => {
-      const stat = readFileSync(`/proc/${child.pid}/stat`, "utf8");
-      const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ").map(Number);
-      const now = performance.now();
-      const sum = (fields[11] ?? 0) + (fields[12] ?? 0);
-      const share = ((sum - ticks) * 10) / (now - atMs);
-      [atMs, ticks] = [now, sum];
+      const nowMs = performance.now();
+      const used = usageOf(child.pid).cpuSeconds;
+      const share = ((used - cpuSeconds) * 1000) / (nowMs - atMs);
+      [atMs, cpuSeconds] = [nowMs, used];
       return share;
     },
   };
@@ -157,7 +156,7 @@ function answer(request: IncomingMessage, response: ServerResponse): void {
   response.end(request.method === "HEAD" ? undefined : content.subarray(start, end + 1));
 }
 
-function cpuShare(from: Usage, to: Usage, seconds: number): number {
+function cpuShare(from: ProcessUsage, to: ProcessUsage, seconds: number): number {
   return (to.cpuSeconds - from.cpuSeconds) / seconds;
 }
 

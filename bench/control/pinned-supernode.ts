@@ -1,19 +1,10 @@
 /** The supernode as it ships, on one core, and what the kernel says of it. */
 import { type ChildProcess, spawn } from "node:child_process";
-import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { untilReady } from "../demo/programs.ts";
+import { type ProcessUsage, usageOf } from "../process-usage.ts";
 
-const PAGE_BYTES = 4096;
-/** USER_HZ, which is 100 on every Linux that Node runs on. */
-const TICKS_PER_SECOND = 100;
-
-export interface Usage {
-  readonly rssBytes: number;
-  readonly descriptors: number;
-  readonly cpuSeconds: number;
-}
 
 export interface SupernodeSetup {
   /** The one that it has for itself. */
@@ -55,16 +46,8 @@ export class PinnedSupernode {
     return this.#words;
   }
 
-  usage(): Usage {
-    const directory = `/proc/${this.#child.pid}`;
-    const stat = readFileSync(`${directory}/stat`, "utf8");
-    // After the name, which may hold spaces: state is the third field of proc(5), utime and stime 14 and 15.
-    const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ").map(Number);
-    return {
-      rssBytes: Number(readFileSync(`${directory}/statm`, "utf8").split(" ")[1]) * PAGE_BYTES,
-      descriptors: readdirSync(`${directory}/fd`).length,
-      cpuSeconds: ((fields[11] ?? 0) + (fields[12] ?? 0)) / TICKS_PER_SECOND,
-    };
+  usage(): ProcessUsage {
+    return usageOf(this.#child.pid);
   }
 
   async stop(signal: "SIGTERM" | "SIGKILL"): Promise<void> {

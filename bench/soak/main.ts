@@ -15,7 +15,8 @@ import { Prng } from "../../src/base/prng.ts";
 import { freePort, untilReady } from "../demo/programs.ts";
 import { isFlat, type Sample, type Trend, trendOf } from "./flatness.ts";
 import { Load, type SoakHost } from "./load.ts";
-import { Program, type Usage } from "./programs.ts";
+import type { ProcessUsage } from "../process-usage.ts";
+import { Program } from "./programs.ts";
 import { SoakRegistry } from "./registry.ts";
 
 const SAMPLE_MS = 5000;
@@ -135,7 +136,7 @@ async function soak(): Promise<boolean> {
   }
   await churning;
   const cores = watched.map((program) => {
-    const used = program.usage().cpuSeconds - (before.get(program) as Usage).cpuSeconds;
+    const used = program.usage().cpuSeconds - (before.get(program) as ProcessUsage).cpuSeconds;
     return (used * 1000) / (performance.now() - startMs);
   });
   const rows = watched.map((program, i) => rowOf(program, samples.get(program) as { rss: Sample[]; descriptors: Sample[] }, cores[i] as number));
