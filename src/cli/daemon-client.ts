@@ -3,6 +3,7 @@ import { randomUUID } from "node:crypto";
 import { AppError } from "../base/errors.ts";
 import type { LocalContentRequest } from "../dfdaemon/local/local-api.ts";
 import type { Content, ContentInfo, ContentOpener, ContentPart, ContentRequest } from "../peer/content.ts";
+import type { Explanation } from "../protocol/explanation.ts";
 import { DaemonStream } from "./daemon-stream.ts";
 
 export interface DaemonReading {
@@ -10,6 +11,8 @@ export interface DaemonReading {
   readonly startByte: number;
   /** The first read will take parts in any order. */
   readonly unordered: boolean;
+  /** Of who wants to know what the time went by: understands what the daemon says of it. */
+  readonly readExplanation?: ((json: unknown) => Explanation | undefined) | undefined;
 }
 
 type OpenStream = (startByte: number, endByte: number | undefined, unordered: boolean, signal: AbortSignal) => Promise<DaemonStream>;
@@ -38,7 +41,7 @@ export class DaemonClient implements ContentOpener {
       throw thrown;
     });
     if (stream !== undefined) return new DaemonContent(stream, this.#first, request);
-    return new DaemonContent(await request(0, undefined, unordered, signal), { startByte: 0, unordered }, request);
+    return new DaemonContent(await request(0, undefined, unordered, signal), { ...this.#first, startByte: 0 }, request);
   }
 
   async stat(asked: ContentRequest, signal: AbortSignal): Promise<ContentInfo> {
@@ -76,8 +79,8 @@ class DaemonContent implements Content {
     return this.#stream.sources;
   }
 
-  explanation(): ReturnType<Content["explanation"]> {
-    return this.#stream.explanation;
+  explanation(): Explanation | undefined {
+    return this.#first.readExplanation?.(this.#stream.explanation);
   }
 
   close(): void {

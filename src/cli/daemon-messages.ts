@@ -1,8 +1,6 @@
 /** What dfdaemon says on a content's stream, checked by hand: a schema library takes longer to load than most files to come. */
-import { type Bound, BOUNDS } from "../base/bounds.ts";
 import { AppError, type ErrorCode, isErrorCode } from "../base/errors.ts";
 import type { Content, ContentInfo } from "../peer/content.ts";
-import type { Explanation } from "../protocol/explanation.ts";
 import { isTaskId } from "../protocol/ids.ts";
 
 export type Sources = ReturnType<Content["sources"]>;
@@ -34,26 +32,6 @@ export function readSources(json: unknown): Sources | undefined {
   return { seedBytes, peerBytes, originBytes, cacheBytes };
 }
 
-/** Of an `end`; undefined when there is none, or one of another version's form: nothing depends on it. */
-export function readExplanation(json: unknown): Explanation | undefined {
-  const { explanation } = fieldsOf(json);
-  if (explanation === undefined) return undefined;
-  try {
-    const { boundBy, firstByteMs, spentMs, bytes, neighbours, pieces, ...rest } = fieldsOf(explanation);
-    const times = [firstByteMs ?? 0, ...namesOf(rest, ["tookMs", "openedMs", "wastedBytes"]), ...namesOf(spentMs, BOUNDS)];
-    const counts = [...namesOf(bytes, ["seedBytes", "peerBytes", "originBytes", "cacheBytes"]), ...namesOf(pieces, ["offered", "declined", "late", "doubled", "rejected"])];
-    const isNeighbour = (one: unknown): boolean => {
-      const neighbour = fieldsOf(one);
-      return typeof neighbour["peerId"] === "string" && typeof neighbour["seed"] === "boolean" && isAmount(neighbour["bytes"]);
-    };
-    const isOurs =
-      [...times, ...counts].every(isAmount) && Array.isArray(neighbours) && neighbours.every(isNeighbour) && (boundBy === null || BOUNDS.includes(boundBy as Bound));
-    return isOurs ? (explanation as Explanation) : undefined;
-  } catch {
-    return undefined;
-  }
-}
-
 /** Of an `end`; undefined when all is well. */
 export function readFailure(json: unknown): AppError | undefined {
   const { error } = fieldsOf(json);
@@ -62,15 +40,6 @@ export function readFailure(json: unknown): AppError | undefined {
   if (typeof code !== "string" || typeof message !== "string") throw strange();
   const known: ErrorCode = isErrorCode(code) ? code : "INTERNAL";
   return new AppError(known, message, { details: everyField(details, isDetail) });
-}
-
-function namesOf(json: unknown, names: readonly string[]): unknown[] {
-  const fields = fieldsOf(json);
-  return names.map((name) => fields[name]);
-}
-
-function isAmount(value: unknown): value is number {
-  return typeof value === "number" && value >= 0;
 }
 
 function fieldsOf(json: unknown): Fields {

@@ -3,9 +3,8 @@ import { connect, type NetConnectOpts, type Socket } from "node:net";
 import { AppError, toAppError } from "../base/errors.ts";
 import type { LocalContentRequest } from "../dfdaemon/local/local-api.ts";
 import type { ContentInfo, ContentPart } from "../peer/content.ts";
-import type { Explanation } from "../protocol/explanation.ts";
 import { encodeLocalFrame, LOCAL_CONTENT_PROTOCOL, LocalFrameReader, type LocalFrameType } from "../protocol/local-frames.ts";
-import { readExplanation, readFailure, readInfo, readSources, type Sources, STRANGE } from "./daemon-messages.ts";
+import { readFailure, readInfo, readSources, type Sources, STRANGE } from "./daemon-messages.ts";
 
 /** What one read takes at most; a unix socket holds about as much. */
 const BUFFER_BYTES = 256 * 1024;
@@ -21,7 +20,7 @@ export class DaemonStream {
   readonly #parts: ContentPart[] = [];
   #info: ContentInfo | undefined;
   #sources: Sources = { seedBytes: 0, peerBytes: 0, originBytes: 0, cacheBytes: 0 };
-  #explanation: Explanation | undefined;
+  #explanation: unknown;
   #end: { readonly error: AppError | undefined } | undefined;
   #wake: (() => void) | undefined;
 
@@ -69,8 +68,8 @@ export class DaemonStream {
     return this.#sources;
   }
 
-  /** Once it has ended, where the daemon gives one. */
-  get explanation(): Explanation | undefined {
+  /** Once it has ended, where the daemon gives one; in whatever form. */
+  get explanation(): unknown {
     return this.#explanation;
   }
 
@@ -129,8 +128,8 @@ export class DaemonStream {
     } else {
       this.#sources = readSources(value) ?? this.#sources;
       if (type !== "end") return;
-      this.#explanation = readExplanation(value);
       this.#ended(readFailure(value));
+      this.#explanation = (value as { readonly explanation?: unknown }).explanation;
     }
   }
 

@@ -35,7 +35,8 @@ export async function* waysTo(job: DfgetJob, config: DfgetConfig, speaker: WaySp
     const sockets = config.socketPaths.filter((path) => existsSync(path));
     if (sockets.length > 0) {
       const { DaemonClient } = await import("./daemon-client.ts");
-      for (const path of sockets) yield { name: "dfdaemon", opener: (reading) => new DaemonClient(path, reading) };
+      const { readExplanation } = job.explain || job.json ? await import("../protocol/explanation.ts") : {};
+      for (const path of sockets) yield { name: "dfdaemon", opener: (reading) => new DaemonClient(path, { ...reading, readExplanation }) };
     } else {
       const line = `no dfdaemon: no socket at ${config.socketPaths.join(" or ")}`;
       if (config.isSocketGiven) speaker.warn(line);

@@ -1,6 +1,6 @@
 /**
- * Libraries that most runs of dfget can do without, loaded when they are first needed: on a laptop's core zod takes 67 ms
- * to load and yaml 38, of a dfget that else starts in 50.
+ * Libraries that most runs of dfget can do without, loaded when they are first needed. `dfget --version` of a built package took
+ * 154 ms of CPU with them and 72 without (2026-11-28, a core of a virtual machine).
  */
 import { createRequire } from "node:module";
 import type { z } from "zod";
