@@ -12,6 +12,8 @@ interface World {
   isCpuBusy: boolean;
   isInterfaceFull: boolean;
   isStoringFull: boolean;
+  /** Time passes, unnoticed; with `passes` the books are looked at. */
+  moves(ms: number): void;
   passes(ms: number): void;
   spent(): Partial<Record<Bound, number>>;
 }
@@ -25,8 +27,9 @@ function world(isComplete = false): World {
     isCpuBusy: false,
     isInterfaceFull: false,
     isStoringFull: false,
+    moves: (ms) => void (nowMs += ms),
     passes: (ms) => {
-      nowMs += ms;
+      it.moves(ms);
       account.look();
     },
     spent: () => {
@@ -114,4 +117,17 @@ test("a reader's figures are what came since it began", () => {
   assert.deepEqual([...since.neighbours], [[peers[0], { seed: true, bytes: 10 }], [peers[1], { seed: false, bytes: 20 }]]);
   assert.deepEqual(since.pieces, { offered: 1, declined: 1, rejected: 1, late: 3, doubled: 1 });
   assert.equal(since.wastedBytes, 5);
+});
+
+test("a glance puts nothing down before ten milliseconds have passed, and then all of them", () => {
+  const it = world();
+  it.intake = { fromSeedCount: 1 };
+  it.moves(9);
+  it.account.glance();
+  it.intake = { fromNeighboursCount: 1 };
+  it.moves(1);
+  it.account.glance();
+  it.intake = { fromSeedCount: 1 };
+  it.moves(3);
+  assert.deepEqual(it.spent(), { seed: 3, neighbours: 10 }, "a figure that is asked for has everything");
 });

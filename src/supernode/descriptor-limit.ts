@@ -21,5 +21,5 @@ export function peerCountWithin(limit: number | undefined): number {
 
 /** Ten thousand peers, and as many that are about to be found dead. */
 export const PEER_COUNT_MAX = 20_000;
-/** 4,096 links, 128 open tasks with two files each, readings of origins, requests. */
+/** 4,096 links, the files of open tasks, readings of origins, requests. */
 const RESERVE = 5_000;

@@ -194,4 +194,3 @@ const LOOK_MS = 10_000;
 const END_NEAR_MS = 7 * 24 * 60 * 60_000;
 /** What is quick to guess would be guessed from a certificate that anybody can ask for. */
 const TOKEN_CHARS_MIN = 32;
-
