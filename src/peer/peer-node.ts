@@ -7,11 +7,11 @@ import { hostname } from "node:os";
 import { join as joinPath } from "node:path";
 import { setTimeout as sleepFor } from "node:timers/promises";
 import type { Registry } from "prom-client";
-import { AppError, isErrorCode, toAppError } from "../base/errors.ts";
+import { AppError, toAppError } from "../base/errors.ts";
 import type { Origin } from "../origin/origin.ts";
 import { BudgetedOrigin, type OriginBudget } from "../origin/origin-budget.ts";
 import { redactUrl } from "../origin/origin-url.ts";
-import type { HostInfo, Source, TaskInfo } from "../protocol/control-messages.ts";
+import type { HostInfo, Source } from "../protocol/control-messages.ts";
 import type { TaskId } from "../protocol/ids.ts";
 import { topologyOf } from "../protocol/topology.ts";
 import type { CacheConfig, HostLabels, ListenAddress, RateLimits, SupernodeAddress } from "./config.ts";
@@ -24,6 +24,8 @@ import { SupernodeClock } from "./membership/supernode-clock.ts";
 import { parseTicket } from "./membership/tickets.ts";
 import { backSourceError, mayGoDirect } from "./back-to-source.ts";
 import { DirectOpener, type DirectOpenerDeps } from "./direct-content.ts";
+import { EarlyWords } from "./early-words.ts";
+import { failureOf, recordOf } from "./joined-task.ts";
 import { LeasedBudget } from "./leased-budget.ts";
 import { DiskStore } from "./store/disk-store.ts";
 import { HostLimits } from "./host-limits.ts";
@@ -33,7 +35,6 @@ import { Peer, type PeerLog } from "./peer.ts";
 import { peerMetrics } from "./peer-metrics.ts";
 import { openPeerPort } from "./peer-port.ts";
 import { RateGate } from "./rate-gate.ts";
-import type { TaskRecord } from "./store/piece-store.ts";
 import { makePrivateFolder } from "./private-folder.ts";
 import { explainTask, type TaskReport } from "./explain.ts";
 import { InlineContent, SwarmContent } from "./swarm-content.ts";
@@ -74,6 +75,8 @@ export class PeerNode implements ContentOpener {
   readonly #kept: KeptTasks;
   /** What became of tasks since they were last joined, while they may not be open here yet. The latest last. */
   readonly #failures = new Map<TaskId, TaskFailedMessage>();
+  /** Of the mesh, of what may be brought in, of the length. */
+  readonly #words = new EarlyWords<KeptTask>();
   readonly #clock = new SupernodeClock();
   readonly #closing = new AbortController();
   readonly #leases: LeaseReader;
@@ -182,19 +185,16 @@ export class PeerNode implements ContentOpener {
           this.#clock.registered(unixMs);
           this.#registered(publicKey);
         },
-        onNeighbours: (taskId, add, drop) => {
-          const kept = this.#kept.get(taskId);
-          if (kept === undefined) return;
-          kept.task.disconnect(drop);
-          kept.task.connect(add, kept.task.session.ticket);
-        },
-        onImports: (taskId, imports) => this.#kept.get(taskId)?.task.assignImports(imports),
-        onLength: (taskId, lengthBytes, signature) => {
-          const kept = this.#kept.get(taskId);
-          if (kept?.task.session.verifier.verifyLength(taskId, lengthBytes, signature)) {
-            void kept.task.setLength(lengthBytes, signature);
-          }
-        },
+        onNeighbours: (taskId, add, drop) =>
+          this.#tell(taskId, ({ task }) => {
+            task.disconnect(drop);
+            task.connect(add, task.session.ticket);
+          }),
+        onImports: (taskId, imports) => this.#tell(taskId, ({ task }) => task.assignImports(imports)),
+        onLength: (taskId, lengthBytes, signature) =>
+          this.#tell(taskId, ({ task }) => {
+            if (task.session.verifier.verifyLength(taskId, lengthBytes, signature)) void task.setLength(lengthBytes, signature);
+          }),
         onTaskFailed: (message) => this.#taskFailed(message),
         onLease: (lease) => this.#lent(lease),
         onLeaseRevoked: (leaseId) => this.#leaseRevoked(leaseId),
@@ -311,6 +311,7 @@ export class PeerNode implements ContentOpener {
     const kept = this.#kept.hold(task, source, joined.task, backToSource);
     kept.task.session.failure = undefined;
     this.#connect(kept, joined);
+    this.#words.opened(taskId, kept);
     const failed = this.#failures.get(taskId);
     if (failed !== undefined) this.#fail(kept, failed);
     const early = this.#early.get(taskId);
@@ -409,7 +410,15 @@ export class PeerNode implements ContentOpener {
   #joined(taskId: TaskId): void {
     this.#failures.delete(taskId);
     const kept = this.#kept.get(taskId);
-    if (kept !== undefined) kept.task.session.failure = undefined;
+    if (kept === undefined) this.#words.joined(taskId);
+    else kept.task.session.failure = undefined;
+  }
+
+  /** The supernode has a word for a task, which may still be on its way to being open. */
+  #tell(taskId: TaskId, word: (kept: KeptTask) => void): void {
+    const kept = this.#kept.get(taskId);
+    if (kept === undefined) this.#words.keep(taskId, word);
+    else word(kept);
   }
 
   #taskFailed(message: TaskFailedMessage): void {
@@ -424,7 +433,7 @@ export class PeerNode implements ContentOpener {
 
   #fail(kept: KeptTask, message: TaskFailedMessage): void {
     const { session, stored } = kept.task;
-    const failure = toTaskFailure(message);
+    const failure = failureOf(message);
     this.#log.warn({ taskId: session.taskId, code: failure.code, why: failure.message }, "the supernode gave a task up");
     session.failure = failure;
     if (message.discard) {
@@ -484,24 +493,4 @@ const FAILURE_COUNT_MAX = 1_000;
 /** Whoever wants no limit, or the most, has his way. */
 function largest(limits: readonly (number | undefined)[]): number | undefined {
   return limits.includes(undefined) ? undefined : Math.max(...(limits as readonly number[]));
-}
-
-function recordOf(joined: JoinedMessage, source: Source, publicKey: Uint8Array): TaskRecord {
-  const info: TaskInfo = joined.task;
-  return {
-    taskId: info.taskId,
-    displayUrl: redactUrl(source.url),
-    lengthBytes: info.lengthBytes ?? undefined,
-    lengthSignature: joined.lengthSignature === null ? undefined : Buffer.from(joined.lengthSignature, "base64"),
-    pieceLengthBytes: info.pieceLengthBytes,
-    contentType: info.contentType ?? undefined,
-    digest: info.digest ?? undefined,
-    headers: info.headers,
-    publicKey,
-  };
-}
-
-function toTaskFailure(message: { readonly code: string; readonly message: string; readonly details: object }): AppError {
-  const code = isErrorCode(message.code) ? message.code : "INTERNAL";
-  return new AppError(code, message.message, { details: message.details as Record<string, string | number | boolean> });
 }

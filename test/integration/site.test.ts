@@ -10,6 +10,7 @@ import { pino } from "pino";
 import { PLAIN_NETWORK } from "../../src/origin/origin-clients.ts";
 import type { RegistryCredentials } from "../../src/origin/registry-tokens.ts";
 import type { RegistryAccess } from "../../src/dfdaemon/config.ts";
+import type { HostLabels } from "../../src/peer/config.ts";
 import { startDfdaemon } from "../../src/dfdaemon/dfdaemon.ts";
 import { fetchAnswer, type Answer } from "../../src/dfdaemon/mirror/lab.test.ts";
 import type { Source } from "../../src/protocol/control-messages.ts";
@@ -49,6 +50,8 @@ export interface SiteOptions {
   readonly credentials?: RegistryCredentials;
   /** Of each program. */
   readonly uploadBytesPerSecond?: number;
+  /** Where each host stands; default: nobody says. */
+  readonly labelsOf?: (host: number) => HostLabels;
 }
 
 export async function startSite(t: TestContext, options: SiteOptions): Promise<TestSite> {
@@ -86,7 +89,7 @@ export async function startSite(t: TestContext, options: SiteOptions): Promise<T
       const socketPath = join(directory, `${name}.sock`);
       const daemon = await startDfdaemon(
         {
-          ...common, listen: { host: "127.0.0.1", port: 0 }, peerListen: { host: "127.0.0.1", port: peerPort }, advertiseHost: "127.0.0.1",
+          ...common, labels: options.labelsOf?.(index) ?? {}, listen: { host: "127.0.0.1", port: 0 }, peerListen: { host: "127.0.0.1", port: peerPort }, advertiseHost: "127.0.0.1",
           socketPath, supernodes: [{ host: "127.0.0.1", port: supernode.address.port, weight: 1 }], joinToken: JOIN_TOKEN, backToSource: true,
           registries: [{ host: "reg.test", url: registry.url, access: options.access }], network,
           proxy: { clientNetworks: ["127.0.0.1"], credentials: undefined, interceptedHosts: [], authorityDirectory: join(directory, name, "proxy-ca"), swarmUrls: [] },
