@@ -10,12 +10,16 @@ const BUSY_SHARE = 0.95;
 const RESOLUTION_MS = 20;
 
 export class LoopLoad {
-  readonly #delay = monitorEventLoopDelay({ resolution: RESOLUTION_MS });
+  readonly #resolutionMs: number;
+  readonly #delay: ReturnType<typeof monitorEventLoopDelay>;
   #sample = performance.eventLoopUtilization();
   #sampledMs = performance.now();
   #isBusy = false;
 
-  constructor() {
+  /** @param resolutionMs between two looks at the delay; shorter for a measurement of seconds */
+  constructor(resolutionMs = RESOLUTION_MS) {
+    this.#resolutionMs = resolutionMs;
+    this.#delay = monitorEventLoopDelay({ resolution: resolutionMs });
     this.#delay.enable();
   }
 
@@ -31,9 +35,9 @@ export class LoopLoad {
     return this.#isBusy;
   }
 
-  /** Seconds that a timer of {@link RESOLUTION_MS} came late, at most, in `percentile` of cases since the last scrape. */
+  /** Seconds that the timer came late, at most, in `percentile` of cases since the last scrape. */
   delaySeconds(percentile: number): number {
-    return Math.max(0, this.#delay.percentile(percentile) / 1e9 - RESOLUTION_MS / 1000);
+    return Math.max(0, this.#delay.percentile(percentile) / 1e9 - this.#resolutionMs / 1000);
   }
 
   /** Tells the delay of the time since the last scrape. */
