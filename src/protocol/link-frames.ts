@@ -41,9 +41,9 @@ export type LinkFrame =
       readonly have: Uint8Array;
     }
   | { readonly type: "leave"; readonly channel: number }
-  /** I hold these pieces now. */
+  /** I hold these pieces, or have agreed to take them: they need not be offered to me. */
   | { readonly type: "have"; readonly channel: number; readonly pieces: readonly number[] }
-  /** I hold these pieces no longer. */
+  /** I hold these pieces no longer, or they come late or not at all: they may be offered to me. */
   | { readonly type: "lost"; readonly channel: number; readonly pieces: readonly number[] }
   /** How many transfers I am receiving or have agreed to, and how many I can take, over all tasks and links. */
   | { readonly type: "status"; readonly incoming: number; readonly capacity: number }

@@ -4,7 +4,7 @@ import type { TaskId } from "../protocol/ids.ts";
 import type { LinkId, SwarmConfig, SwarmEffect } from "./contract.ts";
 import { mayImport } from "./importing.ts";
 import { Promises } from "./promises.ts";
-import { isComplete, type Link, type Receive, type Remote, STALLED_MS, type Task } from "./tables.ts";
+import { claim, isComplete, type Link, type Receive, type Remote, STALLED_MS, type Task } from "./tables.ts";
 
 /** At most this many sources of one piece at a time. Source: swarm.md §4 (endgame). */
 const COPIES_IN_FLIGHT_MAX = 2;
@@ -87,6 +87,7 @@ export class Receiving {
     receives.push({ link, task, piece, state: "agreed", sinceMs: nowMs, progressMs: nowMs, late: false, far: link.distance > 0 });
     task.incoming.set(piece, receives);
     this.#count(receives.at(-1) as Receive, 1);
+    claim(task, piece);
     this.#emit({ type: "sendAccept", linkId, taskId, piece });
   }
 
@@ -182,6 +183,7 @@ export class Receiving {
         task.lateCount++;
         task.wantedStale = true;
         this.#count(receive, -1);
+        this.#disclaim(task, receive.piece);
       }
     }
   }
@@ -293,6 +295,16 @@ export class Receiving {
   #orphan(task: Task, piece: number): void {
     task.orphans.add(piece);
     task.wantedStale = true;
+    this.#disclaim(task, piece);
+  }
+
+  /** Unless it is coming from elsewhere, others may offer it again. */
+  #disclaim(task: Task, piece: number): void {
+    if (task.have.has(piece) || task.incoming.get(piece)?.some(({ late, state }) => !late || state === "verifying") === true) return;
+    if (!task.claims.delete(piece)) return;
+    for (const { isolated, link } of task.remotes.values()) {
+      if (!isolated) this.#emit({ type: "sendLost", linkId: link.linkId, taskId: task.taskId, pieces: [piece] });
+    }
   }
 
   #isLate(receive: Receive, nowMs: number): boolean {

@@ -1,12 +1,13 @@
 import { assert, assertNever } from "../base/assert.ts";
 import { Prng } from "../base/prng.ts";
 import type { TaskId } from "../protocol/ids.ts";
+import { PieceSet } from "../protocol/piece-set.ts";
 import type { LinkId, SwarmConfig, SwarmEffect, SwarmInput, SwarmSnapshot } from "./contract.ts";
 import { importable, reconsiderRelief } from "./importing.ts";
 import { intakeOf, type TaskIntake } from "./intake.ts";
 import { Receiving } from "./receiving.ts";
 import { firstOf, Sending } from "./sending.ts";
-import { addCopies, addHave, dropHave, isComplete, isNeeded, newRemote, type Link, type Remote, type Task } from "./tables.ts";
+import { addCopies, addHave, claim, dropHave, isComplete, isNeeded, newRemote, type Link, type Remote, type Task } from "./tables.ts";
 
 /** Inputs after which there may be somebody to offer to who was not there before. */
 const STIRRING: ReadonlySet<SwarmInput["type"]> = new Set([
@@ -32,13 +33,12 @@ const STIRRING: ReadonlySet<SwarmInput["type"]> = new Set([
 
 /** While anything moves or is owed, time is looked at this often. */
 const CHECK_MS = 100;
-/**
- * Announcements, status and wants are gathered, so that one write carries many: for half a piece's time: about half the
- * messages of gathering for an eighth, at 0 to 3 points of efficiency (docs/decisions.md §10).
- */
-const FLUSH_MS_MIN = 1;
-const FLUSH_MS_MAX = 50;
-const FLUSH_SHARE = 1 / 2;
+/** Room and wants, for which others wait, are gathered for half a piece's time at most, so that one write carries many. */
+const GATHER_MS_MIN = 1;
+const NEWS_MS_MAX = 50;
+/** What is claimed rides on what is said anyway, and is told by itself after so many times a piece's time (docs/policy.md). */
+const CLAIMS_SHARE = 2;
+const CLAIMS_MS_MAX = 400;
 /** Neighbours that are well but have nothing for us: after this many times starvedMs, others are asked for, too. */
 const BARREN_FACTOR = 10;
 
@@ -55,7 +55,8 @@ export class Swarm {
   readonly #receiving: Receiving;
   #effects: SwarmEffect[] = [];
   #nowMs = 0;
-  #flushAtMs: number | undefined;
+  #newsAtMs: number | undefined;
+  #claimsAtMs: number | undefined;
   #checkAtMs: number | undefined;
 
   /** @param seed any 32-bit integer; breaks ties */
@@ -85,8 +86,8 @@ export class Swarm {
 
   /** When `deadlineReached` is owed, or undefined while there is nothing to wait for. */
   nextDeadlineMs(): number | undefined {
-    if (this.#flushAtMs === undefined) return this.#checkAtMs;
-    return this.#checkAtMs === undefined ? this.#flushAtMs : Math.min(this.#flushAtMs, this.#checkAtMs);
+    const dueMs = Math.min(this.#newsAtMs ?? Infinity, this.#claimsAtMs ?? Infinity, this.#checkAtMs ?? Infinity);
+    return dueMs === Infinity ? undefined : dueMs;
   }
 
   #apply(input: SwarmInput, nowMs: number): void {
@@ -105,8 +106,7 @@ export class Swarm {
         if (task === undefined) return;
         this.#receiving.stored(task, input.piece, nowMs);
         if (task.have.add(input.piece)) {
-          task.gained.push(input.piece);
-          task.gainedStale = true;
+          claim(task, input.piece);
           task.lastGainMs = nowMs;
         }
         return;
@@ -290,8 +290,9 @@ export class Swarm {
       wantedToldMs: Number.NEGATIVE_INFINITY,
       refusedUntilMs: 0,
       orphans: new Set(),
-      gained: [],
-      gainedStale: false,
+      claims: new PieceSet(),
+      claimed: [],
+      claimsStale: false,
       imports: [],
       relief: "none",
       reliefUntilMs: 0,
@@ -313,6 +314,7 @@ export class Swarm {
     const lost = pieces.filter((piece) => task?.have.delete(piece));
     if (task === undefined || lost.length === 0) return;
     this.#sending.dropPieces(task, new Set(lost));
+    for (const piece of lost) task.claims.delete(piece);
     task.wantedStale = true;
     task.lastGainMs = nowMs;
     for (const { isolated, link } of task.remotes.values()) {
@@ -346,6 +348,9 @@ export class Swarm {
     for (const piece of have) addCopies(task, piece, 1);
     this.#receiving.tellStatus(link);
     this.#tellImports(remote);
+    // What is held it knows from the join.
+    const coming = [...task.claims].filter((piece) => !task.have.has(piece));
+    if (coming.length > 0) this.#effects.push({ type: "sendHave", linkId, taskId, pieces: coming });
     if (task.wanted.length > 0) this.#effects.push({ type: "sendWant", linkId, taskId, pieces: task.wanted });
   }
 
@@ -383,7 +388,8 @@ export class Swarm {
   }
 
   #look(nowMs: number): void {
-    if (this.#flushAtMs !== undefined && nowMs >= this.#flushAtMs) this.#flush();
+    if (this.#newsAtMs !== undefined && nowMs >= this.#newsAtMs) this.#tellNews();
+    if (this.#claimsAtMs !== undefined && nowMs >= this.#claimsAtMs) this.#tellAllClaims();
     if (this.#checkAtMs === undefined || nowMs < this.#checkAtMs) return;
     this.#sending.check(nowMs);
     for (const task of this.#tasks.values()) {
@@ -392,7 +398,7 @@ export class Swarm {
       this.#askForNeighbours(task, nowMs);
     }
     // What became late is wanted from others at once.
-    this.#flush();
+    this.#tellNews();
   }
 
   /** What a neighbour has not been told yet rides on what is said to it anyway: a frame of its own would wake it. */
@@ -400,33 +406,37 @@ export class Swarm {
     if (effect.type === "sendOffer" || effect.type === "sendAccept" || effect.type === "sendDecline" || effect.type === "sendWant") {
       const remote = this.#remote(effect.linkId, effect.taskId);
       if (remote !== undefined) {
-        this.#tellGained(remote);
+        this.#tellClaims(remote);
         if (!isComplete(remote.task) && remote.link.toldLoad !== this.#receiving.loadFor(remote.link)) this.#receiving.tellStatus(remote.link);
       }
     }
     this.#effects.push(effect);
   }
 
-  #tellGained(remote: Remote): void {
+  #tellClaims(remote: Remote): void {
     const { task, link } = remote;
-    if (remote.toldCount === task.gained.length || remote.isolated) return;
-    // What is lost since is not here to be had.
-    const pieces = task.gained.slice(remote.toldCount).filter((piece) => task.have.has(piece));
-    remote.toldCount = task.gained.length;
+    if (remote.toldCount === task.claimed.length || remote.isolated) return;
+    // Some have been taken back since, and claimed anew perhaps.
+    const pieces = [...new Set(task.claimed.slice(remote.toldCount))].filter((piece) => task.claims.has(piece));
+    remote.toldCount = task.claimed.length;
     if (pieces.length === 0) return;
     this.#effects.push({ type: "sendHave", linkId: link.linkId, taskId: task.taskId, pieces });
   }
 
-  #flush(): void {
-    this.#flushAtMs = undefined;
-    for (const task of this.#tasks.values()) {
-      if (task.gainedStale) {
-        task.gainedStale = false;
-        for (const remote of task.remotes.values()) this.#tellGained(remote);
-      }
-      if (task.wantedStale) this.#receiving.tellWanted(task, this.#nowMs);
-    }
+  /** What others wait for: that there is room, and what is wanted. */
+  #tellNews(): void {
+    this.#newsAtMs = undefined;
+    for (const task of this.#tasks.values()) if (task.wantedStale) this.#receiving.tellWanted(task, this.#nowMs);
     this.#receiving.inviteOthers();
+  }
+
+  #tellAllClaims(): void {
+    this.#claimsAtMs = undefined;
+    for (const task of this.#tasks.values()) {
+      if (!task.claimsStale) continue;
+      task.claimsStale = false;
+      for (const remote of task.remotes.values()) this.#tellClaims(remote);
+    }
   }
 
   #askForNeighbours(task: Task, nowMs: number): void {
@@ -445,18 +455,18 @@ export class Swarm {
   }
 
   #schedule(nowMs: number): void {
-    const gatherMs = Math.min(
-      FLUSH_MS_MAX,
-      Math.max(FLUSH_MS_MIN, Math.floor(this.#receiving.transferMs * FLUSH_SHARE)),
-    );
-    let dueMs = this.#receiving.hasNews ? nowMs + gatherMs : Number.POSITIVE_INFINITY;
+    const { transferMs } = this.#receiving;
+    const gatherMs = clamp(Math.floor(transferMs / 2), GATHER_MS_MIN, NEWS_MS_MAX);
+    let newsAtMs = this.#receiving.hasNews ? nowMs + gatherMs : Infinity;
+    let claimsAtMs = Infinity;
     let waiting = this.#sending.active;
     for (const task of this.#tasks.values()) {
-      if (task.gainedStale) dueMs = Math.min(dueMs, nowMs + gatherMs);
-      if (task.wantedStale) dueMs = Math.min(dueMs, Math.max(nowMs + gatherMs, this.#receiving.wantDueMs(task)));
+      if (task.claimsStale) claimsAtMs = nowMs + clamp(Math.floor(transferMs * CLAIMS_SHARE), GATHER_MS_MIN, CLAIMS_MS_MAX);
+      if (task.wantedStale) newsAtMs = Math.min(newsAtMs, Math.max(nowMs + gatherMs, this.#receiving.wantDueMs(task)));
       if (!isComplete(task) || (!waiting && isNeeded(task))) waiting = true;
     }
-    if (dueMs < (this.#flushAtMs ?? Number.POSITIVE_INFINITY)) this.#flushAtMs = dueMs;
+    if (newsAtMs < (this.#newsAtMs ?? Infinity)) this.#newsAtMs = newsAtMs;
+    if (claimsAtMs < (this.#claimsAtMs ?? Infinity)) this.#claimsAtMs = claimsAtMs;
     if (!waiting) this.#checkAtMs = undefined;
     else if (this.#checkAtMs === undefined || this.#checkAtMs <= nowMs) this.#checkAtMs = nowMs + CHECK_MS;
   }
@@ -498,4 +508,8 @@ export class Swarm {
       })),
     };
   }
+}
+
+function clamp(value: number, min: number, max: number): number {
+  return Math.min(max, Math.max(min, value));
 }

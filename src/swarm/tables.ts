@@ -26,10 +26,12 @@ export interface Task {
   refusedUntilMs: number;
   /** Pieces whose transfer ended without a piece: others may think they are on their way, so they are wanted aloud. */
   readonly orphans: Set<number>;
-  /** Pieces gained since the task was opened, in their order; each neighbour has been told of a part of them. */
-  readonly gained: number[];
+  /** Pieces nobody needs to offer us: stored since the task was opened, or agreed and on their way in time. */
+  readonly claims: PieceSet;
+  /** The same in the order in which they became so, taken back ones left in; each neighbour has been told of a part of them. */
+  readonly claimed: number[];
   /** Not all of them have been told to all. */
-  gainedStale: boolean;
+  claimsStale: boolean;
   /** What we may bring in from outside; empty: everything. */
   imports: readonly Imports[];
   /** Who may stand in for importers that bring nothing. */
@@ -70,6 +72,7 @@ export interface Link {
 export interface Remote {
   readonly link: Link;
   readonly task: Task;
+  /** What it holds, or has on its way. */
   readonly have: PieceSet;
   readonly seed: boolean;
   isolated: boolean;
@@ -87,7 +90,7 @@ export interface Remote {
   imports: Buckets;
   /** What it was told that we take. */
   toldImports: Buckets;
-  /** How many of the task's `gained` it has been told of. */
+  /** How many of the task's `claimed` it has been told of. */
   toldCount: number;
 }
 
@@ -136,6 +139,13 @@ export function isNeeded(task: Task): boolean {
     if (remote.receives && !remote.isolated && !holdsAll(remote)) return true;
   }
   return false;
+}
+
+/** Neighbours will be told that they need not offer this piece. */
+export function claim(task: Task, piece: number): void {
+  if (!task.claims.add(piece)) return;
+  task.claimed.push(piece);
+  task.claimsStale = true;
 }
 
 export function addCopies(task: Task, piece: number, delta: 1 | -1): void {
@@ -192,6 +202,6 @@ export function newRemote(link: Link, task: Task, have: PieceSet, seed: boolean,
     wants: [],
     imports: ALL_BUCKETS,
     toldImports: ALL_BUCKETS,
-    toldCount: task.gained.length,
+    toldCount: task.claimed.length,
   };
 }
