@@ -103,7 +103,7 @@ function plug(name: string, address: string, speed: Speed, congestion: string | 
   shape(SWITCH, port, speed.down);
 }
 
-function shape(namespace: string, device: string, bitsPerSecond: number): void {
+export function shape(namespace: string, device: string, bitsPerSecond: number): void {
   // The bucket must cover a couple of milliseconds, or timer slack eats into fast links.
   const burst = Math.max(BURST_BYTES, Math.ceil((bitsPerSecond / 8) * 0.002));
   run("tc", ["-n", namespace, "qdisc", "add", "dev", device, "root", "tbf",
