@@ -55,6 +55,24 @@ test("a token that runs out in mid-download does not end it: what began may end"
   assert.equal((await site.pull(host)).status, 401, "but nothing new begins");
 });
 
+test("a registry so slow that the token runs out while it is read does not fail the download: all is asked for in the beginning", { timeout: 60_000 }, async (t) => {
+  const { hosts, registry } = await startSite(t, { hosts: 1 });
+  // Long enough to be read by several streams, which share it in more portions than there are streams when they may.
+  const image = registry.putImage("alice/app", "v1", [82 * MIB]);
+  registry.rights.set("alice", new Set(["alice/app"]));
+  const [, layer] = image.layers;
+  const rest = `blobs/${layer?.digest}`;
+  registry.tokenLifeMs = 1_500;
+  registry.bytesPerSecond = 7 * MIB;
+  const startMs = performance.now();
+  const answer = await (hosts[0] as TestHost).get(`/v2/alice/app/${rest}?ns=reg.test`, registry.bearer("alice"));
+  assert.ok(performance.now() - startMs > 1_500, "it took longer than the token was good");
+  assert.equal(answer.status, 200);
+  assert.ok(answer.body.equals(layer?.bytes as Buffer));
+  const sent = registry.seen.filter(({ method, path }) => method === "GET" && path.endsWith(rest)).reduce((sum, { sentBytes }) => sum + sentBytes, 0);
+  assert.equal(sent, layer?.bytes.length, "and no byte is read twice");
+});
+
 test("nor does a signed address that runs out", { timeout: 60_000 }, async (t) => {
   const site = await slowSite(t);
   const [host] = site.hosts as [TestHost];

@@ -48,6 +48,12 @@ export class TokenRegistry {
   readonly #signatures = new Map<string, number>();
   /** Bodies of the store and the registry break off after so many bytes; undefined: they do not. */
   cutAfterBytes: number | undefined;
+  /** Tokens are good for so long from their first use; undefined: for ever. */
+  tokenLifeMs: number | undefined;
+  /** Token → when it was first used, by performance.now(). */
+  readonly #usedSince = new Map<string, number>();
+  /** Of each body of the registry; undefined: at once. */
+  bytesPerSecond: number | undefined;
   /** Answers instead, when it returns true. */
   intercept: ((request: IncomingMessage, response: ServerResponse) => boolean) | undefined;
   isDown = false;
@@ -118,7 +124,7 @@ export class TokenRegistry {
     if (this.intercept?.(request, response) === true) return;
     if (url.pathname === "/token") return this.#giveToken(authorization, response);
     const repository = /^\/v2\/(.+)\/(?:manifests|blobs|tags|referrers)\//.exec(url.pathname)?.[1];
-    const user = /^Bearer token-(\w+)-\d+$/.exec(authorization ?? "")?.[1];
+    const user = this.#isOver(authorization) ? undefined : /^Bearer token-(\w+)-\d+$/.exec(authorization ?? "")?.[1];
     const mayRead = repository === undefined ? user !== undefined : this.open.has(repository) || (user !== undefined && this.rights.get(user)?.has(repository) === true);
     if (!mayRead) {
       const scope = repository === undefined ? "" : `,scope="repository:${repository}:pull"`;
@@ -163,12 +169,20 @@ export class TokenRegistry {
     });
     if (request.method === "HEAD") return void response.end();
     const body = bytes.subarray(startByte, endByte);
+    if (this.bytesPerSecond !== undefined) return drip(body, this.bytesPerSecond, response, seen);
     if (this.cutAfterBytes === undefined || body.length <= this.cutAfterBytes) {
       seen.sentBytes += body.length;
       return void response.end(body);
     }
     seen.sentBytes += this.cutAfterBytes;
     response.write(body.subarray(0, this.cutAfterBytes), () => response.destroy());
+  }
+
+  #isOver(authorization: string | undefined): boolean {
+    if (authorization === undefined || this.tokenLifeMs === undefined) return false;
+    const sinceMs = this.#usedSince.get(authorization) ?? performance.now();
+    this.#usedSince.set(authorization, sinceMs);
+    return performance.now() - sinceMs > this.tokenLifeMs;
   }
 
   #giveToken(authorization: string | undefined, response: ServerResponse): void {
@@ -179,6 +193,19 @@ export class TokenRegistry {
     response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify({ token, expires_in: 300 }));
   }
 }
+
+function drip(body: Buffer, bytesPerSecond: number, response: ServerResponse, seen: Seen): void {
+  const startMs = performance.now();
+  const timer = setInterval(() => {
+    const dueBytes = Math.min(body.length, Math.floor(((performance.now() - startMs) / 1000) * bytesPerSecond));
+    response.write(body.subarray(seen.sentBytes, dueBytes));
+    seen.sentBytes = dueBytes;
+    if (dueBytes === body.length) response.end();
+  }, DRIP_MS);
+  response.on("close", () => clearInterval(timer));
+}
+
+const DRIP_MS = 20;
 
 function urlOf(server: Server): string {
   return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;

@@ -118,7 +118,7 @@ export class OriginRead {
    * @returns false when the origin does not keep to its promise of ranges
    */
   async #readSpans(lengthBytes: number): Promise<boolean> {
-    const spans = [...planSpans(this.#job.stored.have, lengthBytes, this.#pieceLengthBytes)];
+    const spans = [...planSpans(this.#job.stored.have, lengthBytes, this.#pieceLengthBytes, isBorrowed(this.#job.source()))];
     const streamCount = streamCountFor(lengthBytes);
     const streams: Promise<void>[] = [];
     let failure: AppError | undefined;
@@ -311,6 +311,14 @@ export class OriginRead {
   #pieceCount(lengthBytes: number): number {
     return pieceCountOf(lengthBytes, this.#pieceLengthBytes);
   }
+}
+
+/**
+ * Read with a token that somebody else fetched: when it is over nobody here can fetch another, and a registry lets a
+ * request go on that it has let begin.
+ */
+function isBorrowed({ headers }: Source): boolean {
+  return /^bearer /i.test(headers["authorization"] ?? "");
 }
 
 const BUDGET_EXTRA_BYTES = 64 * 1024 * 1024;

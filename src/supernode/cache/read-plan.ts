@@ -16,10 +16,16 @@ const SPAN_LENGTH_BYTES_MIN = 16 * 1024 * 1024;
 const SPAN_COUNT_WANTED = 64;
 const STREAM_COUNT_MAX = 4;
 
-/** The missing pieces, lowest first, in spans that several streams can share. */
-export function planSpans(have: PieceSet, lengthBytes: number, pieceLengthBytes: number): readonly Span[] {
+/**
+ * The missing pieces, lowest first, in spans that several streams can share.
+ *
+ * @param asksEarly true: as few as there are streams, so that all are asked for in the beginning. For rights that may end
+ *   before the read does
+ */
+export function planSpans(have: PieceSet, lengthBytes: number, pieceLengthBytes: number, asksEarly: boolean): readonly Span[] {
   const pieceCount = pieceCountOf(lengthBytes, pieceLengthBytes);
-  const wantedBytes = Math.max(SPAN_LENGTH_BYTES_MIN, Math.ceil(lengthBytes / SPAN_COUNT_WANTED));
+  const spanCountWanted = asksEarly ? STREAM_COUNT_MAX : SPAN_COUNT_WANTED;
+  const wantedBytes = Math.max(SPAN_LENGTH_BYTES_MIN, Math.ceil(lengthBytes / spanCountWanted));
   const spanPieces =
     lengthBytes < PARALLEL_LENGTH_BYTES_MIN ? pieceCount : Math.max(1, Math.ceil(wantedBytes / pieceLengthBytes));
   const spans: Span[] = [];
