@@ -6,13 +6,15 @@ import type { LinkFrame } from "../protocol/link-frames.ts";
 import type { SwarmInput } from "../swarm/index.ts";
 import type { Link } from "./link/link.ts";
 import { ReceiveBuffers } from "./link/receive-buffers.ts";
+import type { PieceProof } from "./store/piece-store.ts";
 import type { TaskSession } from "./task-session.ts";
 
 /** A piece on its way in: where its bytes go. */
 interface Arrival {
   readonly session: TaskSession;
-  /** Undefined until the proof has come: an agreed piece that waits its turn takes no memory. */
+  /** Both undefined until the proof has come: an agreed piece that waits its turn takes no memory. */
   bytes: Uint8Array | undefined;
+  proof: PieceProof | undefined;
   filled: number;
   /** Received, but not told to the brain yet. */
   untoldBytes: number;
@@ -21,8 +23,7 @@ interface Arrival {
   writing: boolean;
 }
 
-/** The brain hears of progress in steps of this, not with every read: on a slow link a read is one packet. */
-const PROGRESS_BYTES = 64 * 1024;
+/** The brain hears that a piece has begun, and then as often as it matters to know that it moves; not of every read. */
 const PROGRESS_MS = 100;
 
 /** What a full disk cannot take is not sent to it again and again. */
@@ -91,31 +92,33 @@ export class PieceArrivals {
     const arrivals = this.#arrivals.get(link) ?? new Map<number, Arrival>();
     this.#arrivals.set(link, arrivals);
     const toldMs = this.#deps.nowMs();
-    arrivals.set(arrivalKey(channel, piece), { session, bytes: undefined, filled: 0, untoldBytes: 0, toldMs, writing: false });
+    arrivals.set(arrivalKey(channel, piece), { session, bytes: undefined, proof: undefined, filled: 0, untoldBytes: 0, toldMs, writing: false });
     link.send({ type: "accept", channel, piece });
   }
 
-  /** What the supernode signed of a piece that was accepted; only then is there a place for its bytes. */
+  /**
+   * What the supernode signed of a piece that was accepted; only then is there a place for its bytes. Its signature is verified
+   * along with them: that takes as long as digest or disk, and this thread is for all links.
+   */
   proven(link: Link, proof: Extract<LinkFrame, { type: "proof" }>): void {
     const { channel, piece, lengthBytes, digest, signature } = proof;
     const arrivals = this.#arrivals.get(link);
     const arrival = arrivals?.get(arrivalKey(channel, piece));
     if (arrivals === undefined || arrival === undefined || arrival.bytes !== undefined) return;
-    const { session } = arrival;
-    const { taskId } = session;
-    const known = session.proofs.get(piece);
-    const isGood =
-      session.fits(piece, lengthBytes) &&
-      ((known !== undefined && Buffer.from(known.digest).equals(digest)) ||
-        session.verifier.verifyPiece(taskId, piece, lengthBytes, digest, signature));
-    if (isGood) {
-      if (known === undefined) session.proofs.set(piece, { digest, signature });
+    if (arrival.session.fits(piece, lengthBytes)) {
       arrival.bytes = this.#buffers.take(lengthBytes);
+      arrival.proof = { digest, signature };
       return;
     }
     arrivals.delete(arrivalKey(channel, piece));
-    this.#deps.counters.forgedProofs++;
-    this.#deps.log.warn({ taskId, peerId: link.peerId, piece }, "a piece's proof is forged");
+    this.#rejected(link, arrival.session, piece, "forged");
+  }
+
+  /** Its sender lied, about the piece or about what is signed of it. */
+  #rejected(link: Link, session: TaskSession, piece: number, how: "forged" | "mismatch"): void {
+    const { taskId } = session;
+    this.#deps.counters[how === "forged" ? "forgedProofs" : "rejectedPieces"]++;
+    this.#deps.log.warn({ taskId, peerId: link.peerId, piece }, how === "forged" ? "a piece's proof is forged" : "a piece is not what its digest says");
     this.#deps.feed({ type: "pieceRejected", taskId, piece, linkId: link.linkId });
   }
 
@@ -146,23 +149,22 @@ export class PieceArrivals {
     const { linkId } = link;
     const { taskId } = arrival.session;
     const nowMs = this.#deps.nowMs();
-    if (ended || arrival.untoldBytes >= PROGRESS_BYTES || nowMs - arrival.toldMs >= PROGRESS_MS) {
+    if (arrival.filled === bytes || nowMs - arrival.toldMs >= PROGRESS_MS) {
       this.#deps.feed({ type: "receiveProgressed", linkId, taskId, piece, bytes: arrival.untoldBytes });
       arrival.toldMs = nowMs;
       arrival.untoldBytes = 0;
     }
     if (ended && arrival.filled === arrival.bytes?.length && arrivals.delete(key)) {
       this.#deps.feed({ type: "receiveFinished", linkId, taskId, piece });
-      void this.#store(link, arrival.session, arrival.bytes, piece);
+      void this.#store(link, arrival.session, arrival.bytes, piece, arrival.proof as PieceProof);
     }
   }
 
-  async #store(link: Link, session: TaskSession, bytes: Uint8Array, piece: number): Promise<void> {
+  async #store(link: Link, session: TaskSession, bytes: Uint8Array, piece: number, proof: PieceProof): Promise<void> {
     const { taskId } = session;
-    const proof = session.proofs.get(piece);
     session.account.storing(1);
     try {
-      if (session.stored.have.has(piece) || proof === undefined) {
+      if (session.stored.have.has(piece)) {
         // Its twin was faster.
         this.#deps.counters.wastedBytes += bytes.length;
         session.account.wasted(bytes.length);
@@ -171,16 +173,13 @@ export class PieceArrivals {
       }
       const outcome = await session.stored.storeVerified(piece, bytes, proof);
       if (outcome === "stored") {
-        session.proofs.delete(piece);
         const seed = link.peerId !== undefined && this.#deps.isSeed(link.peerId);
         session.count(seed ? "seedBytes" : "peerBytes", bytes.length);
         if (link.peerId !== undefined) session.account.kept(link.peerId, seed, bytes.length);
         this.#deps.stored(session, piece);
       } else {
-        this.#deps.counters.rejectedPieces++;
         session.account.rejected();
-        this.#deps.log.warn({ taskId, peerId: link.peerId, piece }, "a piece is not what its digest says");
-        this.#deps.feed({ type: "pieceRejected", taskId, piece, linkId: link.linkId });
+        this.#rejected(link, session, piece, outcome);
       }
     } catch (thrown) {
       const error = toAppError(thrown, "DISK_FAILED");

@@ -7,7 +7,7 @@ import type { PeerId, TaskId } from "../protocol/ids.ts";
 import type { TaskAccount } from "./task-account.ts";
 import { SignatureVerifier } from "./membership/credentials.ts";
 import { type TicketClock, TicketVerifier } from "./membership/tickets.ts";
-import type { PieceProof, StoredTask } from "./store/piece-store.ts";
+import type { StoredTask } from "./store/piece-store.ts";
 
 export class TaskSession {
   readonly stored: StoredTask;
@@ -27,8 +27,6 @@ export class TaskSession {
   holders = 1;
   /** The disk has just refused a piece: until then no other is taken in. */
   refusesUntilMs = 0;
-  /** Proofs of pieces offered but not stored yet. */
-  readonly proofs = new Map<number, PieceProof>();
   readonly #bytes = { seedBytes: 0, peerBytes: 0, originBytes: 0 };
   readonly #cacheBytes: number;
   readonly #waiters = new Set<() => void>();

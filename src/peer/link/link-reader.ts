@@ -18,6 +18,9 @@ export interface LinkReaderHandlers {
   payload(channel: number, piece: number, bytes: number, ended: boolean): void;
 }
 
+/** From here on a payload frame's bytes are worth a read of their own, which puts them where they belong without a copy. */
+const BULK_BYTES = 256 * 1024;
+
 interface Payload {
   readonly channel: number;
   readonly piece: number;
@@ -34,6 +37,7 @@ export class LinkReader {
   #body: Uint8Array | undefined;
   #bodyFill = 0;
   #payload: Payload | undefined;
+  #isInBulk = false;
 
   constructor(handlers: LinkReaderHandlers) {
     this.#handlers = handlers;
@@ -42,6 +46,11 @@ export class LinkReader {
   /** Payload bytes still to come before anything else can; 0 between frames. */
   get payloadLeft(): number {
     return this.#payload?.left ?? 0;
+  }
+
+  /** The last frame was payload of some length, and the next one may well be. */
+  get isInBulk(): boolean {
+    return this.#isInBulk;
   }
 
   /**
@@ -89,6 +98,7 @@ export class LinkReader {
       this.#headerFill = 0;
       const [channel, piece, offset] = [view.getUint32(5), view.getUint32(9), view.getUint32(13)];
       const left = length - DATA_HEADER_BYTES;
+      this.#isInBulk = left >= BULK_BYTES;
       if (left > 0) {
         const target = this.#handlers.payloadTarget(channel, piece, offset, left);
         this.#payload = { channel, piece, left, target, fill: 0 };

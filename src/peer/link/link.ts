@@ -13,9 +13,13 @@ const RECEIVE_BUFFER = Buffer.allocUnsafeSlow(256 * 1024);
 
 /** Payload worth waiting for in one piece, and as much as one read takes. */
 const WAKE_BYTES_MIN = 16 * 1024;
-const WAKE_BYTES_MAX = 128 * 1024;
+const WAKE_BYTES_MAX = 256 * 1024;
 /** Less than this of a payload left: what follows it is read along with it. */
 const PLACED_BYTES_MIN = 32 * 1024;
+/** Between long payloads: room for a proof, a header and a few small frames, so that what follows is read into its place. */
+const BETWEEN_BYTES = 4 * 1024;
+/** Most that one read takes: 0.2 ms of copying. */
+const READ_BYTES_MAX = 1024 * 1024;
 /** Reads further apart than this: the link is slow, or we are; every byte is progress then. */
 const CRAWL_MS = 250;
 
@@ -61,8 +65,8 @@ export class Link {
   readonly #remoteChannels = new Map<TaskId, number>();
   #nextChannel = 1;
   #wakeAtBytes = 1;
-  /** As much of the shared buffer as the next read may fill. */
-  #readInto = RECEIVE_BUFFER;
+  /** As much as the next read may take. */
+  #readBytesMax = READ_BYTES_MAX;
   /** Whose payload came last, by the other side's channel; and whether any did since it was last asked. */
   #payloadChannel: number | undefined;
   #hasPayload = false;
@@ -130,7 +134,8 @@ export class Link {
       buffer: () => {
         const place = this.#reader.payloadPlace;
         isPlaced = place !== undefined && place.length >= PLACED_BYTES_MIN;
-        return isPlaced ? (place as Uint8Array).subarray(0, this.#readInto.length) : this.#readInto;
+        if (isPlaced) return (place as Uint8Array).subarray(0, this.#readBytesMax);
+        return RECEIVE_BUFFER.subarray(0, Math.min(this.#readBytesMax, this.#reader.isInBulk ? this.#reader.payloadLeft + BETWEEN_BYTES : RECEIVE_BUFFER.length));
       },
       callback: (bytes) => {
         if (isPlaced) this.#took(bytes, () => this.#reader.placed(bytes));
@@ -201,8 +206,7 @@ export class Link {
 
   #pay(bytes: number): void {
     const { downloadLimit } = this.#deps;
-    const readBytes = Math.min(RECEIVE_BUFFER.length, downloadLimit.readBytes(this));
-    if (readBytes !== this.#readInto.length) this.#readInto = RECEIVE_BUFFER.subarray(0, readBytes);
+    this.#readBytesMax = Math.min(READ_BYTES_MAX, downloadLimit.readBytes(this));
     if (!this.#hasPayload) return downloadLimit.count(bytes);
     this.#hasPayload = false;
     this.#isHeld = !downloadLimit.pay(this, bytes, () => {
@@ -215,7 +219,7 @@ export class Link {
 
   /** In the middle of payload there is nothing to do before a good part of it is here; but a crawl must be seen to move. */
   #setWakeUp(sinceLastMs: number): void {
-    const bytes = sinceLastMs > CRAWL_MS ? 1 : Math.min(WAKE_BYTES_MAX, this.#readInto.length, Math.max(1, this.#reader.payloadLeft));
+    const bytes = sinceLastMs > CRAWL_MS ? 1 : Math.min(WAKE_BYTES_MAX, this.#readBytesMax, Math.max(1, this.#reader.payloadLeft));
     const wanted = bytes >= WAKE_BYTES_MIN ? bytes : 1;
     if (wanted === this.#wakeAtBytes || this.#socket === undefined) return;
     const fd = fdOf(this.#socket);

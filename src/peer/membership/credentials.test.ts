@@ -3,6 +3,7 @@ import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
+import { pieceStatement } from "../../protocol/link-frames.ts";
 import { isPeerId, type TaskId } from "../../protocol/ids.ts";
 import {
   generateJoinToken,
@@ -32,7 +33,7 @@ test("the signing key is made once, private to its owner, and signs alike after 
   assert.ok(!again.deriveSecret("x").equals(first.deriveSecret("y")));
   const verifier = new SignatureVerifier(first.publicKey);
   const digest = new Uint8Array(32).fill(7);
-  assert.ok(verifier.verifyPiece(taskId, 3, 100, digest, again.signPiece(taskId, 3, 100, digest)));
+  assert.ok(verifier.verify(pieceStatement(taskId, 3, 100, digest), again.signPiece(taskId, 3, 100, digest)));
   assert.ok(verifier.verifyLength(taskId, 100, again.signLength(taskId, 100)));
 });
 
@@ -41,11 +42,11 @@ test("a statement about another piece, length, task or digest does not verify", 
   const verifier = new SignatureVerifier(key.publicKey);
   const digest = new Uint8Array(32).fill(7);
   const signature = key.signPiece(taskId, 3, 100, digest);
-  assert.equal(verifier.verifyPiece(taskId, 4, 100, digest, signature), false);
-  assert.equal(verifier.verifyPiece(taskId, 3, 101, digest, signature), false);
-  assert.equal(verifier.verifyPiece(otherTaskId, 3, 100, digest, signature), false);
-  assert.equal(verifier.verifyPiece(taskId, 3, 100, new Uint8Array(32), signature), false);
-  assert.equal(verifier.verifyPiece(taskId, 3, 100, digest, new Uint8Array(5)), false);
+  assert.equal(verifier.verify(pieceStatement(taskId, 4, 100, digest), signature), false);
+  assert.equal(verifier.verify(pieceStatement(taskId, 3, 101, digest), signature), false);
+  assert.equal(verifier.verify(pieceStatement(otherTaskId, 3, 100, digest), signature), false);
+  assert.equal(verifier.verify(pieceStatement(taskId, 3, 100, new Uint8Array(32)), signature), false);
+  assert.equal(verifier.verify(pieceStatement(taskId, 3, 100, digest), new Uint8Array(5)), false);
   assert.equal(verifier.verifyLength(taskId, 100, signature), false);
 });
 

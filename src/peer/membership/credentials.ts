@@ -104,10 +104,6 @@ export class SignatureVerifier {
     return edVerify(null, statement, this.#publicKey, signature);
   }
 
-  verifyPiece(taskId: TaskId, piece: number, lengthBytes: number, digest: Uint8Array, signature: Uint8Array): boolean {
-    return this.verify(pieceStatement(taskId, piece, lengthBytes, digest), signature);
-  }
-
   verifyLength(taskId: TaskId, lengthBytes: number, signature: Uint8Array): boolean {
     return this.verify(lengthStatement(taskId, lengthBytes), signature);
   }

@@ -11,7 +11,7 @@ import { pieceCountOf } from "../../protocol/geometry.ts";
 import type { TaskId } from "../../protocol/ids.ts";
 import { DiskStore, type DiskStoreDeps } from "./disk-store.ts";
 import { pieceDigest } from "./piece-hash.ts";
-import type { PieceProof, PieceStoreConfig, StoredTask, TaskRecord } from "./piece-store.ts";
+import type { PieceProof, PieceStoreConfig, StoredTask, StoreOutcome, TaskRecord } from "./piece-store.ts";
 
 export const PIECE_LENGTH_BYTES = 64 * 1024;
 
@@ -61,9 +61,9 @@ export function proofOf(bytes: Uint8Array): PieceProof {
   return { digest: pieceDigest(bytes), signature: new Uint8Array(64).fill(pieceDigest(bytes)[0] as number) };
 }
 
-export async function storePiece(task: StoredTask, name: string, piece: number, lengthBytes?: number): Promise<"stored" | "mismatch"> {
+export async function storePiece(task: StoredTask, name: string, piece: number, lengthBytes?: number): Promise<StoreOutcome> {
   const bytes = pieceBytes(name, piece, lengthBytes);
-  return await task.storeVerified(piece, bytes, proofOf(bytes));
+  return await task.storeVerified(piece, bytes, proofOf(bytes), true);
 }
 
 /** Stores every piece of a task whose last piece is whole. */

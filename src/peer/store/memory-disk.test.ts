@@ -166,9 +166,9 @@ export class MemoryDisk implements StoreDisk {
     if (file === undefined) throw systemError("EBADF");
     if ("bytes" in input) {
       const digest = pieceDigest(input.bytes);
-      if ("digest" in input && Buffer.compare(digest, input.digest) !== 0) return false;
+      if ("digest" in input && Buffer.compare(digest, input.digest) !== 0) return "mismatch";
       this.#write(file, input.bytes, input.offsetByte);
-      return kind === "verifyAndWrite" ? true : Uint8Array.from(digest);
+      return kind === "verifyAndWrite" ? "written" : Uint8Array.from(digest);
     }
     if ("pieces" in input) {
       const isRight = ({ offsetByte, lengthBytes, digest }: (typeof input.pieces)[number]): boolean => {

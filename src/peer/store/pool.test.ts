@@ -30,9 +30,9 @@ describe("store pool", () => {
     const { path, fd } = fileOf(t, "");
     const bytes = pieceBytes("a", 0);
     const digest = pieceDigest(bytes);
-    assert.equal(await pool.run("verifyAndWrite", { fd, offsetByte: 10, bytes, digest: new Uint8Array(32) }, path), false);
+    assert.equal(await pool.run("verifyAndWrite", { fd, offsetByte: 10, bytes, digest: new Uint8Array(32) }, path), "mismatch");
     assert.equal(readFileSync(path).length, 0);
-    assert.equal(await pool.run("verifyAndWrite", { fd, offsetByte: 10, bytes, digest }, path), true);
+    assert.equal(await pool.run("verifyAndWrite", { fd, offsetByte: 10, bytes, digest }, path), "written");
     assertSameBytes(readFileSync(path).subarray(10), bytes);
     assert.deepEqual(Buffer.from(await pool.run("digestAndWrite", { fd, offsetByte: 0, bytes }, path)), Buffer.from(digest));
     assertSameBytes(readFileSync(path).subarray(0, bytes.length), bytes);
@@ -44,8 +44,8 @@ describe("store pool", () => {
     const digest = pieceDigest(bytes);
     const pool = poolOf(t, 1, noThread, bytes.length);
     const { path, fd } = fileOf(t, "");
-    assert.equal(await pool.run("verifyAndWrite", { fd, offsetByte: 0, bytes, digest: new Uint8Array(32) }, path), false);
-    assert.equal(await pool.run("verifyAndWrite", { fd, offsetByte: 0, bytes, digest }, path), true);
+    assert.equal(await pool.run("verifyAndWrite", { fd, offsetByte: 0, bytes, digest: new Uint8Array(32) }, path), "mismatch");
+    assert.equal(await pool.run("verifyAndWrite", { fd, offsetByte: 0, bytes, digest }, path), "written");
     assertSameBytes(readFileSync(path), bytes);
     const readOnly = openSync(path, "r");
     t.after(() => closeSync(readOnly));

@@ -5,11 +5,12 @@ import { assert } from "../../base/assert.ts";
 import { AppError } from "../../base/errors.ts";
 import { isFileLength } from "../../protocol/geometry.ts";
 import type { Digest, DigestAlgorithm } from "../../protocol/ids.ts";
+import { pieceStatement } from "../../protocol/link-frames.ts";
 import type { PieceSet } from "../../protocol/piece-set.ts";
 import type { FileFacts, StoreDisk } from "./disk.ts";
 import type { TaskFiles } from "./files.ts";
 import type { Journal, JournaledPiece } from "./journal.ts";
-import type { PieceProof, StoredTask, TaskRecord } from "./piece-store.ts";
+import type { PieceProof, StoredTask, StoreOutcome, TaskRecord } from "./piece-store.ts";
 import { diskError, errnoOf } from "./errors.ts";
 import { HeldPieces } from "./held.ts";
 import type { StoreRunner } from "./pool.ts";
@@ -99,18 +100,23 @@ export class StoreTask implements StoredTask {
     return await this.#during(() => this.#check(pieces, again));
   }
 
-  async storeVerified(piece: number, bytes: Uint8Array, proof: PieceProof): Promise<"stored" | "mismatch"> {
+  async storeVerified(piece: number, bytes: Uint8Array, proof: PieceProof, isProofKnown = false): Promise<StoreOutcome> {
     assertShared(bytes);
     return await this.#store(piece, async () => {
       if (this.have.has(piece)) return "stored";
       if (!this.#held.fits(piece, bytes.length)) return "mismatch";
       const { digest, signature } = proof;
-      const input = { fd: this.dataFd, offsetByte: this.#held.offsetOf(piece), bytes, digest };
-      const stored = await this.#reserved(bytes.length, async () => {
-        if (!(await this.#deps.runner.run("verifyAndWrite", input, this.#deps.files.dataPath))) return false;
-        return await this.#journal(piece, { lengthBytes: bytes.length, digest: digest.slice(), signature: signature.slice() });
+      const { taskId, publicKey } = this.record;
+      const signed = isProofKnown ? undefined : { publicKey, statement: pieceStatement(taskId, piece, bytes.length, digest), signature };
+      const input = { fd: this.dataFd, offsetByte: this.#held.offsetOf(piece), bytes, digest, signed };
+      let outcome: StoreOutcome = "mismatch";
+      await this.#reserved(bytes.length, async () => {
+        const written = await this.#deps.runner.run("verifyAndWrite", input, this.#deps.files.dataPath);
+        if (written !== "written") outcome = written;
+        else if (await this.#journal(piece, { lengthBytes: bytes.length, digest: digest.slice(), signature: signature.slice() })) outcome = "stored";
+        return outcome === "stored";
       });
-      return stored ? "stored" : "mismatch";
+      return outcome;
     });
   }
 

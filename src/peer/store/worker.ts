@@ -2,7 +2,7 @@
  * The thread that hashes and writes pieces. Descriptors are process-wide, so the main thread opens the files and
  * passes their numbers; it must not close one before the job's answer has come.
  */
-import { createHash } from "node:crypto";
+import { createHash, createPublicKey, type KeyObject, verify } from "node:crypto";
 import { readSync, writeSync } from "node:fs";
 import { isMainThread, parentPort } from "node:worker_threads";
 import type { DigestAlgorithm } from "../../protocol/ids.ts";
@@ -17,12 +17,29 @@ export interface PieceOnDisk {
   readonly digest: Uint8Array;
 }
 
+/** `publicKey`: Ed25519, SPKI DER. */
+export interface SignedStatement {
+  readonly publicKey: Uint8Array;
+  readonly statement: Uint8Array;
+  readonly signature: Uint8Array;
+}
+
+/** `mismatch`: other bytes than the digest says; `forged`: what is signed is not signed by that key. Nothing is written then. */
+export type WriteOutcome = "written" | "mismatch" | "forged";
+
 /** Every job: what goes in, what comes out. `bytes` lies in shared memory and is not changed until the answer. */
 export interface StoreJobs {
-  /** Hashes, compares, and only when equal writes. @returns whether it was equal */
+  /** Hashes, compares, checks what is signed of it, and only when all is right writes. */
   verifyAndWrite: {
-    readonly input: { readonly fd: number; readonly offsetByte: number; readonly bytes: Uint8Array; readonly digest: Uint8Array };
-    readonly output: boolean;
+    readonly input: {
+      readonly fd: number;
+      readonly offsetByte: number;
+      readonly bytes: Uint8Array;
+      readonly digest: Uint8Array;
+      /** Undefined: known to be right. */
+      readonly signed?: SignedStatement | undefined;
+    };
+    readonly output: WriteOutcome;
   };
   /** @returns the digest of what was written */
   digestAndWrite: {
@@ -71,10 +88,11 @@ if (!isMainThread && parentPort !== null) {
 export async function doStoreJob(request: StoreRequest): Promise<StoreJobs[StoreJobKind]["output"]> {
   switch (request.kind) {
     case "verifyAndWrite": {
-      const { fd, offsetByte, bytes, digest } = request.input;
-      if (!isEqual(pieceDigest(bytes), digest)) return false;
+      const { fd, offsetByte, bytes, digest, signed } = request.input;
+      if (!isEqual(pieceDigest(bytes), digest)) return "mismatch";
+      if (signed !== undefined && !isSigned(signed)) return "forged";
       writeAll(fd, bytes, offsetByte);
-      return true;
+      return "written";
     }
     case "digestAndWrite": {
       const { fd, offsetByte, bytes } = request.input;
@@ -88,6 +106,16 @@ export async function doStoreJob(request: StoreRequest): Promise<StoreJobs[Store
     case "fileDigest":
       return await digestFile(request.input);
   }
+}
+
+/** A site has one key: parsing it costs a third of a check. */
+let lastKey: { readonly bytes: Uint8Array; readonly key: KeyObject } | undefined;
+
+function isSigned({ publicKey, statement, signature }: SignedStatement): boolean {
+  if (lastKey === undefined || !isEqual(lastKey.bytes, publicKey)) {
+    lastKey = { bytes: Uint8Array.from(publicKey), key: createPublicKey({ key: Buffer.from(publicKey), type: "spki", format: "der" }) };
+  }
+  return verify(null, statement, lastKey.key, signature);
 }
 
 function writeAll(fd: number, bytes: Uint8Array, offsetByte: number): void {

@@ -4,7 +4,7 @@ import { Readable } from "node:stream";
 import { AppError } from "../../base/errors.ts";
 import type { Origin, OriginBody, OriginInfo, OriginRequest } from "../../origin/origin.ts";
 import { SigningKey } from "../../peer/membership/credentials.ts";
-import type { PieceProof, StoredTask, TaskRecord } from "../../peer/store/piece-store.ts";
+import type { PieceProof, StoredTask, StoreOutcome, TaskRecord } from "../../peer/store/piece-store.ts";
 import { pieceCountOf, pieceLengthFor } from "../../protocol/geometry.ts";
 import type { Digest, TaskId } from "../../protocol/ids.ts";
 import { PieceSet } from "../../protocol/piece-set.ts";
@@ -144,7 +144,7 @@ export class FakeStored implements StoredTask {
     return this.roomError === undefined ? Promise.resolve() : Promise.reject(this.roomError);
   }
 
-  storeVerified(): Promise<"stored" | "mismatch"> {
+  storeVerified(): Promise<StoreOutcome> {
     return Promise.resolve("mismatch");
   }
 

@@ -6,6 +6,7 @@ import { AppError } from "../../base/errors.ts";
 import { SignatureVerifier, SigningKey } from "../../peer/membership/credentials.ts";
 import type { PieceProof, TaskRecord } from "../../peer/store/piece-store.ts";
 import type { PeerId, TaskId } from "../../protocol/ids.ts";
+import { pieceStatement } from "../../protocol/link-frames.ts";
 import type { PieceSpan, SchedulerInput } from "../../scheduler/index.ts";
 import { FakeStored, KIB, silentLog } from "../cache/seed-fixture.test.ts";
 import { LeaseDesk } from "./lease-desk.ts";
@@ -60,7 +61,7 @@ test("pieces are signed as they come, whoever brings them; the last one when the
   for (const piece of [2, 3, 4]) {
     // oxlint-disable-next-line no-await-in-loop -- in order
     const { digest, signature } = await bring(2, B, piece);
-    assert.ok(verifier.verifyPiece(taskId, piece, pieceOf(piece).length, digest, signature));
+    assert.ok(verifier.verify(pieceStatement(taskId, piece, pieceOf(piece).length, digest), signature));
   }
   let isSigned = false;
   const last = bring(2, B, 5).then((proof) => ((isSigned = true), proof));
@@ -68,7 +69,7 @@ test("pieces are signed as they come, whoever brings them; the last one when the
   assert.equal(isSigned, false, "the first piece is missing");
   await bring(1, A, 0);
   const { digest, signature } = await last;
-  assert.ok(verifier.verifyPiece(taskId, 5, 100, digest, signature));
+  assert.ok(verifier.verify(pieceStatement(taskId, 5, 100, digest), signature));
   assert.equal(desk.isActive(taskId), false);
   assert.deepEqual(failures, []);
   assert.deepEqual(wanted(), [], "nobody is wanted any more");
