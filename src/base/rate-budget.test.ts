@@ -121,6 +121,16 @@ test("tasks share equally, however many connections each has and however much ea
   assertWithin(shares[0] as number, 66_666_666, 0.05);
 });
 
+test("who is away between two requests, while timers are late, loses no turn to who always has several waiting", () => {
+  const budget = new RateBudget(10_000_000);
+  const [many, one] = [budget.flow("normal"), budget.flow("normal")];
+  const askers: Asker[] = Array.from({ length: 4 }, () => ({ flow: many, moved: [], requestBytes: 14_000, thinkMs: 1 }));
+  const alone: Asker = { flow: one, moved: [], requestBytes: 14_000, thinkMs: 1 };
+  run(budget, [...askers, alone], { untilMs: 20_000, lateMs: (wakeUp) => (wakeUp % 3 === 0 ? 8 : 1) });
+  const shares = [sumIn(askers, 0, 20_000), bytesIn(alone, 0, 20_000)];
+  assert.ok(fairness(shares) > 0.99, shares.join(" "));
+});
+
 test("who comes later gets its share at once, and takes back nothing", () => {
   const budget = new RateBudget(1_000_000);
   const first = asker(budget, "normal");
@@ -208,6 +218,16 @@ test("a change of rate holds from then on, up and down, with requests waiting", 
   assertWithin(sumIn(askers, 12_000, 13_000), 2_000_000, 0.05);
   // What was asked for under the high rate is one chunk of it: owed at the low one, and once only.
   assert.ok(sumIn(askers, 6000, 12_000) <= 60_000 + 2 * 100_000);
+});
+
+test("the first second of a far lower rate is right: what was ahead of the old one leaves no gap in it", () => {
+  for (const changeMs of [3000, 3003, 3007]) {
+    const budget = new RateBudget(5_000_000);
+    const who = asker(budget, "normal");
+    run(budget, [who], { untilMs: 5000, lateMs: () => 1, at: new Map([[changeMs, () => budget.setRate(200_000, changeMs)]]) });
+    assertWithin(bytesIn(who, changeMs, changeMs + 1000), 200_000, 0.05);
+    assertWithin(bytesIn(who, changeMs + 1000, changeMs + 2000), 200_000, 0.05);
+  }
 });
 
 test("what moved without asking is charged to those who ask", () => {

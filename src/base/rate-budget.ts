@@ -79,7 +79,16 @@ export class RateBudget {
     return this.#waitingCount;
   }
 
-  /** Changes the rate from `nowMs` on; what is owed is repaid at the new rate. */
+  /** Into how many parts a chunk goes so that each task that waits, and each asker of one task, has the same. */
+  partCount(flow: RateFlow): number {
+    const own = flow as Flow;
+    let others = 0;
+    for (const { flows } of this.#classes) others += flows.length;
+    if (own.queue.length > 0) others--;
+    return (others + 1) * (own.queue.length + 1);
+  }
+
+  /** Changes the rate from `nowMs` on; what is owed is repaid at the new rate, but for what would leave a gap in its first second. */
   setRate(bytesPerSecond: number | undefined, nowMs: number): void {
     this.#freeMs = repaidMs(this.#freeMs, this.#bytesPerSecond, bytesPerSecond, nowMs);
     this.#bytesPerSecond = bytesPerSecond;
@@ -159,11 +168,13 @@ export class RateBudget {
     if (among === undefined || flow === undefined) return undefined;
     const request = flow.queue.shift() as Request;
     const { bytes, askedMs } = request;
-    // A tag that lags behind belongs to who was held back by a limit of his own: that is nothing saved up.
+    // A tag that lags far behind belongs to who was held back by a limit of his own: that is nothing saved up.
+    this.#keepUp(among);
     this.#virtual = Math.max(this.#virtual, among.tag);
-    among.tag = this.#virtual + bytes / among.weight;
+    among.tag += bytes / among.weight;
+    this.#keepUpWith(among, flow);
     among.virtual = Math.max(among.virtual, flow.tag);
-    flow.tag = among.virtual + bytes;
+    flow.tag += bytes;
     // Each pace could have served it since the other one, and the asker, allowed it.
     const readyMs = Math.max(askedMs, flow.freeMs);
     flow.freeMs = chargedMs(flow.freeMs, flow.limitBytesPerSecond, bytes, nowMs, Math.max(askedMs, this.#freeMs));
@@ -185,12 +196,27 @@ export class RateBudget {
     return this.#classes[PRIORITIES.indexOf(priority)] as PriorityClass;
   }
 
-  /** Who was away has saved nothing up. */
   #enter(flow: Flow): void {
     const among = this.#classOf(flow);
-    if (among.flows.length === 0) among.tag = Math.max(among.tag, this.#virtual);
-    flow.tag = Math.max(flow.tag, among.virtual);
+    if (among.flows.length === 0) this.#keepUp(among);
+    this.#keepUpWith(among, flow);
     among.flows.push(flow);
+  }
+
+  /**
+   * Who was away has saved nothing up but a moment: one whose next request follows on its last grant is away between the
+   * two, and would lose its turn each time to who has several waiting.
+   */
+  #keepUp(among: PriorityClass): void {
+    among.tag = Math.max(among.tag, this.#virtual - this.#awayBytes / among.weight);
+  }
+
+  #keepUpWith(among: PriorityClass, flow: Flow): void {
+    flow.tag = Math.max(flow.tag, among.virtual - this.#awayBytes);
+  }
+
+  get #awayBytes(): number {
+    return ((this.#bytesPerSecond ?? 0) * AWAY_MS) / 1000;
   }
 
   #leave(flow: Flow): void {
@@ -223,15 +249,26 @@ function chargedMs(freeMs: number, rate: number | undefined, bytes: number, nowM
   return fromMs + (bytes * 1000) / rate;
 }
 
+/**
+ * A pace after a change of its rate. A chunk of the old rate, just moved, would take a good part of a second at one far
+ * lower: what it was ahead by counts as moved under the old rate, so that the first second of the new one is right, too.
+ */
 function repaidMs(freeMs: number, before: number | undefined, after: number | undefined, nowMs: number): number {
   if (before === undefined || after === undefined) return 0;
-  return freeMs <= nowMs ? freeMs : nowMs + ((freeMs - nowMs) * before) / after;
+  const owedMs = freeMs - nowMs;
+  const stretchedMs = (owedMs * before) / after;
+  if (owedMs <= 0) return freeMs;
+  return nowMs + (stretchedMs <= owedMs ? stretchedMs : Math.max(owedMs, Math.min(stretchedMs, STRETCHED_MS_MAX)));
 }
 
 /** While both want more than there is, a priority gets this many times what the next lower one gets. */
 export const PRIORITY_STEP = 8;
 /** A hundred grants a second at most: 1 % of a second each, and a load that no machine notices. */
 const CHUNK_MS = 10;
+/** An absence that costs no turn: longer than a late timer and an offer's way there and back, far below a second. */
+const AWAY_MS = 30;
+/** Below 5 % of a second. */
+const STRETCHED_MS_MAX = 30;
 /** Together with a chunk below 5 % of a second. */
 const IDLE_CREDIT_MS = 30;
 /** A timer that comes later than this has cost rate: caught up, the next second would have too much. */

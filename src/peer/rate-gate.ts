@@ -70,9 +70,9 @@ export class RateGate {
     return this.#budget.chunkBytes(flow, bytesMin);
   }
 
-  /** How much to read before it is paid for: the chunk, shared by all who wait. */
+  /** How much to read before it is paid for: the chunk, shared by the tasks that wait, and by the links of each. */
   readBytes(flow: RateFlow): number {
-    return Math.max(READ_BYTES_MIN, Math.floor(this.#budget.chunkBytes(flow, 0) / Math.min(this.waitingCount + 1, READ_SHARE_MAX)));
+    return Math.max(READ_BYTES_MIN, Math.floor(this.#budget.chunkBytes(flow, 0) / Math.min(this.#budget.partCount(flow), READ_SHARE_MAX)));
   }
 
   /**
@@ -185,5 +185,5 @@ function abortedError(): AppError {
 
 /** Small enough for the slowest rates, large enough that a read is worth it. */
 const READ_BYTES_MIN = 64;
-/** With more links than this a first read each is more than a chunk together: once, and it is paid for. */
+/** With more parts than this a first read each is more than a chunk together: once, and it is paid for. */
 const READ_SHARE_MAX = 16;

@@ -128,7 +128,7 @@ export interface SwarmConfig {
   readonly candidateCount: number;
   /** Pieces agreed (or on offer) beyond those being sent, so that the uplink never waits for a round trip. */
   readonly lookaheadCount: number;
-  /** Transfers received or agreed at a time, over all tasks. */
+  /** Transfers received or agreed at a time, over all tasks; a task that has none may have one more, up to twice as many. */
   readonly downloadCountMax: number;
   /** Of those, from outside of our rack, zone or region. */
   readonly farDownloadCountMax: number;

@@ -1,6 +1,6 @@
 /** Where a task's pieces come from right now, and who could send more: what accounting of its time asks. */
 import type { LinkId } from "./contract.ts";
-import type { Task } from "./tables.ts";
+import { holdsMissing, type Task } from "./tables.ts";
 
 export interface TaskIntake {
   /** Pieces on their way, by what the sender is; where there are none, those agreed; where there are none, late ones. */
@@ -38,9 +38,4 @@ export function intakeOf(task: Task): TaskIntake {
       return false;
     },
   };
-}
-
-function holdsMissing(theirs: Uint32Array, ours: Uint32Array): boolean {
-  for (let at = 0; at < theirs.length; at++) if (((theirs[at] as number) & ~(ours[at] ?? 0)) !== 0) return true;
-  return false;
 }

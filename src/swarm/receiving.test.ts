@@ -40,6 +40,34 @@ test("a busy receiver declines, and tells those who know it as busy when it no l
   assert.deepEqual(named(bench.tell("offered", 2, 3), "sendAccept"), [[2, 3]]);
 });
 
+test("a task that gets nothing is let in although others have all the room, one piece at a time", () => {
+  const bench = hungry(1);
+  bench.wait(2);
+  for (const piece of [0, 1, 2]) bench.tell("offered", 1, piece);
+  bench.open(4, [], { taskId: OTHER_TASK });
+  assert.deepEqual(of(bench.neighbour(2, { taskId: OTHER_TASK, have: [0, 1, 2, 3] }), "sendStatus").map(({ incoming }) => incoming), [1], "room for it");
+  assert.deepEqual(named(bench.tell("offered", 2, 0, OTHER_TASK), "sendAccept"), [[2, 0]]);
+  assert.deepEqual(declines(bench.tell("offered", 2, 1, OTHER_TASK)), ["busy"]);
+  assert.deepEqual(declines(bench.tell("offered", 1, 3)), ["busy"]);
+  // Its piece has come; the other task has all the room still.
+  const told = of(bench.tell("receiveFinished", 2, 0, OTHER_TASK), "sendStatus");
+  assert.deepEqual(told.map(({ linkId, incoming }) => [linkId, incoming]), [[2, 1]]);
+  assert.deepEqual(named(bench.tell("offered", 2, 1, OTHER_TASK), "sendAccept"), [[2, 1]]);
+});
+
+test("over one link, too, room for the task that gets nothing is told, and not again at once when another one is offered", () => {
+  const bench = hungry(1);
+  bench.wait(2);
+  for (const piece of [0, 1, 2]) bench.tell("offered", 1, piece);
+  assert.deepEqual(declines(bench.tell("offered", 1, 3)), ["busy"]);
+  bench.open(4, [], { taskId: OTHER_TASK });
+  assert.deepEqual(of(bench.join(1, { taskId: OTHER_TASK, have: [0, 1] }), "sendStatus").map(({ incoming }) => incoming), [1]);
+  const again = bench.tell("offered", 1, 3);
+  assert.deepEqual(declines(again), ["busy"]);
+  assert.ok(of(bench.wait(1_000), "sendStatus").length < 25);
+  assert.deepEqual(named(bench.tell("offered", 1, 0, OTHER_TASK), "sendAccept"), [[1, 0]]);
+});
+
 test("when nothing comes in any more, all who think otherwise hear it at once", () => {
   const bench = hungry(3, { downloadCountMax: 1 });
   bench.wait(2);

@@ -4,7 +4,7 @@ import type { TaskId } from "../protocol/ids.ts";
 import type { LinkId, SwarmConfig, SwarmEffect } from "./contract.ts";
 import { mayImport } from "./importing.ts";
 import { Promises } from "./promises.ts";
-import { claim, isComplete, type Link, type Receive, type Remote, STALLED_MS, type Task } from "./tables.ts";
+import { claim, holdsMissing, isComplete, type Link, type Receive, type Remote, STALLED_MS, type Task } from "./tables.ts";
 
 /** At most this many sources of one piece at a time. Source: swarm.md §4 (endgame). */
 const COPIES_IN_FLIGHT_MAX = 2;
@@ -30,6 +30,8 @@ export class Receiving {
   readonly #waiting = new Set<Link>();
   /** Told that there is room, and not heard of since. */
   readonly #invited = new Set<Link>();
+  /** Told that there is room for a task that gets nothing, since the last look: who offers another one is not told again. */
+  readonly #entreated = new Set<Link>();
   /** All who could send know that nothing comes in here. */
   #idleTold = true;
   #transferMs = 0;
@@ -51,9 +53,33 @@ export class Receiving {
     return Math.min(this.#incoming, 1);
   }
 
-  /** As {@link load}, for one neighbour: to those outside we are full sooner. */
+  /** As {@link load}, for one neighbour: to those outside we are full sooner, to who has what a task without any needs later. */
   loadFor(link: Link): number {
-    return link.distance > 0 && this.#farIncoming >= this.#config.farDownloadCountMax ? this.#config.downloadCountMax : this.load;
+    const { downloadCountMax } = this.#config;
+    if (this.#isFarFull(link)) return downloadCountMax;
+    return this.load >= downloadCountMax && this.#canFeedIdleTask(link) ? 1 : this.load;
+  }
+
+  #isFarFull(link: Link): boolean {
+    return link.distance > 0 && this.#farIncoming >= this.#config.farDownloadCountMax;
+  }
+
+  /**
+   * A task that gets nothing is let in although we are full: who came first, or has more neighbours, would keep all room,
+   * and a rate limit shares only among those whose bytes come. As many as there is room for besides, at most.
+   */
+  #hasRoomFor(task: Task): boolean {
+    const { downloadCountMax } = this.#config;
+    if (this.isStoringFull) return false;
+    return this.#incoming < downloadCountMax || (task.incomingCount === 0 && this.#incoming < downloadCountMax * 2);
+  }
+
+  #canFeedIdleTask(link: Link): boolean {
+    for (const remote of link.remotes.values()) {
+      const { task, have, isolated } = remote;
+      if (!isolated && task.incomingCount === 0 && this.#hasRoomFor(task) && holdsMissing(have.words, task.have.words)) return true;
+    }
+    return false;
   }
 
   /** Pieces that wait for digest and disk keep others out. */
@@ -68,7 +94,6 @@ export class Receiving {
 
   /** Somebody waits for room, and there is some. */
   get hasNews(): boolean {
-    if (this.#waiting.size === 0 || this.load >= this.#config.downloadCountMax) return false;
     for (const link of this.#waiting) if (this.loadFor(link) < this.#config.downloadCountMax) return true;
     return false;
   }
@@ -229,9 +254,10 @@ export class Receiving {
   tellRoom(): void {
     const { downloadCountMax } = this.#config;
     for (const link of this.#waiting) {
-      if (this.load >= downloadCountMax || this.#incoming + this.#invited.size >= downloadCountMax) break;
       if (this.loadFor(link) >= downloadCountMax) continue;
-      this.#invited.add(link);
+      if (this.#incoming + this.#invited.size < downloadCountMax) this.#invited.add(link);
+      else if (!this.#entreated.has(link) && this.#canFeedIdleTask(link)) this.#entreated.add(link);
+      else continue;
       this.tellStatus(link);
     }
     if (this.#incoming > 0 || this.#idleTold || this.load > 0) return;
@@ -249,12 +275,14 @@ export class Receiving {
   /** Who was invited and has not come has nothing for us: the next may. */
   inviteOthers(): void {
     this.#invited.clear();
+    this.#entreated.clear();
     this.tellRoom();
   }
 
   forget(link: Link): void {
     this.#waiting.delete(link);
     this.#invited.delete(link);
+    this.#entreated.delete(link);
   }
 
   /** @returns the piece to accept, or why none */
@@ -270,7 +298,7 @@ export class Receiving {
     }
     // What a reader waits for comes first, even if the sender has not heard of it yet.
     const chosen = task.wanted.find((piece) => acceptable.includes(piece)) ?? first;
-    return this.loadFor(remote.link) >= this.#config.downloadCountMax ? "busy" : chosen;
+    return this.#isFarFull(remote.link) || !this.#hasRoomFor(task) ? "busy" : chosen;
   }
 
   #wanted(task: Task): readonly number[] {
@@ -342,8 +370,9 @@ export class Receiving {
     else if (!receive.late) this.#count(receive, -1);
   }
 
-  #count({ far }: Receive, change: 1 | -1): void {
+  #count({ task, far }: Receive, change: 1 | -1): void {
     this.#incoming += change;
+    task.incomingCount += change;
     if (far) this.#farIncoming += change;
   }
 }

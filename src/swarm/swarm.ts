@@ -284,6 +284,7 @@ export class Swarm {
       remotes: new Map(),
       copies: new Uint16Array(input.pieceCount ?? 0),
       incoming: new Map(),
+      incomingCount: 0,
       readers: new Map(),
       wanted: [],
       wantedStale: false,

@@ -17,6 +17,8 @@ export interface Task {
   copies: Uint16Array;
   /** Receives agreed or running, by piece: usually one, two while a late piece is doubled. */
   readonly incoming: Map<number, Receive[]>;
+  /** Of those that take up room: agreed or receiving, and not late. */
+  incomingCount: number;
   readonly readers: Map<number, number>;
   /** What was last told to neighbours as wanted. */
   wanted: readonly number[];
@@ -204,4 +206,10 @@ export function newRemote(link: Link, task: Task, have: PieceSet, seed: boolean,
     toldImports: ALL_BUCKETS,
     toldCount: task.claimed.length,
   };
+}
+
+/** True when `theirs` has a piece that is not in `ours`. */
+export function holdsMissing(theirs: Uint32Array, ours: Uint32Array): boolean {
+  for (let at = 0; at < theirs.length; at++) if (((theirs[at] as number) & ~(ours[at] ?? 0)) !== 0) return true;
+  return false;
 }
