@@ -28,6 +28,7 @@ import { ControlServer } from "./control-server.ts";
 import { descriptorLimit, PEER_COUNT_MAX, peerCountWithin } from "./descriptor-limit.ts";
 import { createHttpApi } from "./api/http-api.ts";
 import { SupernodeMetrics } from "./metrics.ts";
+import { ExtraStreams } from "./cache/extra-streams.ts";
 import { OriginMeter } from "./cache/origin-meter.ts";
 import { LeaseDesk, strongDigestOf } from "./leases/lease-desk.ts";
 import { LeaseHttp } from "./leases/lease-http.ts";
@@ -165,6 +166,7 @@ async function compose(
     key,
     meter,
     pool: new BufferPool(READ_MEMORY_BYTES),
+    extraStreams: new ExtraStreams(),
     random,
     log,
     events: {

@@ -12,6 +12,7 @@ import type { Source } from "../../protocol/control-messages.ts";
 import { pieceCountOf } from "../../protocol/geometry.ts";
 import { type Digest, parseDigest, type TaskId } from "../../protocol/ids.ts";
 import type { BufferPool } from "./buffer-pool.ts";
+import type { ExtraStreams, Place } from "./extra-streams.ts";
 import type { OriginMeter } from "./origin-meter.ts";
 import { type CutPiece, cutPieces } from "./piece-cutter.ts";
 import { isBeyondEnd, isNoRanges, readPersistently } from "./persistent-read.ts";
@@ -23,6 +24,7 @@ export interface OriginReadDeps {
   readonly origin: Pick<Origin, "open">;
   readonly pool: BufferPool;
   readonly meter: OriginMeter;
+  readonly extraStreams: ExtraStreams;
   readonly random: () => number;
   readonly sleep?: (delayMs: number, signal: AbortSignal) => Promise<void>;
 }
@@ -114,29 +116,47 @@ export class OriginRead {
   }
 
   /**
-   * Several streams share the spans, lowest first; the others start once the first has shown that it delivers.
+   * Several streams share the spans, lowest first; the others start once the first has shown that it delivers, and it is
+   * this read's turn to have them.
    * @returns false when the origin does not keep to its promise of ranges
    */
   async #readSpans(lengthBytes: number): Promise<boolean> {
-    const spans = [...planSpans(this.#job.stored.have, lengthBytes, this.#pieceLengthBytes, isBorrowed(this.#job.source()))];
+    const source = this.#job.source();
+    const isAskedEarly = isBorrowed(source);
+    const spans = [...planSpans(this.#job.stored.have, lengthBytes, this.#pieceLengthBytes, isAskedEarly)];
     const streamCount = streamCountFor(lengthBytes);
-    const streams: Promise<void>[] = [];
+    const streams = new Set<Promise<void>>();
     let failure: AppError | undefined;
-    const start = (): void => {
-      const stream = this.#readInTurn(spans, startOthers).catch((error: unknown) => {
-        failure ??= toAppError(error);
-        spans.length = 0;
-        this.#ending.abort();
-      });
-      streams.push(stream);
+    let delivers = false;
+    let place: Place | undefined;
+    const mayHaveMore = (): boolean => isAskedEarly || place?.isFirst === true;
+    const start = (goesOn: () => boolean): void => {
+      const stream = this.#readInTurn(spans, goesOn, () => {
+        delivers = true;
+        startOthers();
+      })
+        .catch((error: unknown) => {
+          failure ??= toAppError(error);
+          spans.length = 0;
+          this.#ending.abort();
+        })
+        .finally(() => streams.delete(stream));
+      streams.add(stream);
     };
     const startOthers = (): void => {
-      while (streams.length < streamCount && spans.length > 0) start();
+      while (delivers && mayHaveMore() && streams.size < streamCount && spans.length > 0) start(mayHaveMore);
     };
-    start();
-    // The array grows while it is walked: the first stream starts the others before it ends.
-    // oxlint-disable-next-line no-await-in-loop -- none of them rejects, and the slowest counts
-    for (const stream of streams) await stream;
+    start(() => true);
+    if (streamCount > 1 && !isAskedEarly) {
+      const leftBytes = (): number => lengthBytes - this.#wholePieces * this.#pieceLengthBytes;
+      place = this.#deps.extraStreams.enter(new URL(source.url).origin, { leftBytes, onFirst: startOthers });
+    }
+    try {
+      // oxlint-disable-next-line no-await-in-loop -- streams start others; none of them rejects, and the slowest counts
+      while (streams.size > 0) await Promise.all(streams);
+    } finally {
+      place?.leave();
+    }
     if (failure === undefined) return true;
     if (!isNoRanges(failure) || this.#sink.error !== undefined || this.#job.signal.aborted) throw failure;
     await this.#sink.settle();
@@ -146,8 +166,9 @@ export class OriginRead {
     return false;
   }
 
-  async #readInTurn(spans: Span[], onFirstPiece: () => void): Promise<void> {
-    for (let span = spans.shift(); span !== undefined; span = spans.shift()) {
+  /** One stream: span after span, while it `goesOn`. */
+  async #readInTurn(spans: Span[], goesOn: () => boolean, onPiece: () => void): Promise<void> {
+    for (let span = spans.shift(); span !== undefined; span = goesOn() ? spans.shift() : undefined) {
       const { endPiece } = span;
       let next = span.firstPiece;
       // oxlint-disable-next-line no-await-in-loop -- one request after the other on this stream
@@ -158,7 +179,7 @@ export class OriginRead {
         for await (const cut of this.#cut(body, next, endPiece)) {
           next = cut.piece + 1;
           await this.#take(cut);
-          onFirstPiece();
+          onPiece();
         }
       });
     }

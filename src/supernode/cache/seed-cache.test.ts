@@ -3,7 +3,9 @@ import { createHash, randomBytes } from "node:crypto";
 import { test } from "node:test";
 import { AppError } from "../../base/errors.ts";
 import { SigningKey } from "../../peer/membership/credentials.ts";
-import { FakeOrigin, FakeStore, KIB, MIB, resolvedTask, seedLab } from "./seed-fixture.test.ts";
+import { pieceCountOf } from "../../protocol/geometry.ts";
+import type { TaskId } from "../../protocol/ids.ts";
+import { FakeOrigin, type FakeStored, FakeStore, KIB, MIB, resolvedTask, seedLab } from "./seed-fixture.test.ts";
 
 const PIECE = 64 * KIB;
 
@@ -194,6 +196,32 @@ test("a large file is read by parallel streams, lowest spans first, no byte twic
   assert.ok(starts.length > 1);
   // The last piece waited for the digest.
   assert.equal(stored.storedOrder.at(-1), Math.max(...stored.storedOrder));
+});
+
+test("of two large files of one origin one has the extra streams and is whole long before the other, which has them then", async () => {
+  const origin = new FakeOrigin(randomBytes(80 * MIB));
+  origin.chunkBytes = 256 * KIB;
+  const lab = seedLab(origin);
+  const resolved = resolvedTask(origin, lab.key, sha256(origin.content));
+  const tasks = ["a", "b"].map((letter) => {
+    const taskId = letter.repeat(64) as TaskId;
+    const source = { ...resolved.source, url: `http://origin/${letter}` };
+    return { ...resolved, taskId, source, record: { ...resolved.record, taskId } };
+  });
+  const opened = await Promise.all(tasks.map((task) => lab.seeds.open(task)));
+  for (const { taskId } of opened) lab.seeds.grantLease(taskId);
+  const until = async (isSo: () => boolean): Promise<void> => {
+    while (!isSo()) await new Promise((resolve) => setImmediate(resolve));
+  };
+  const stored = opened.map(({ task }) => task.stored as FakeStored);
+  const pieceCount = pieceCountOf(origin.content.length, resolved.record.pieceLengthBytes);
+  // All but the one that waits for the digest.
+  await until(() => stored.some(({ have }) => have.count >= pieceCount - 1));
+  const heldShare = Math.min(...stored.map(({ have }) => have.count)) / pieceCount;
+  assert.ok(heldShare < 0.6, `the other has ${heldShare} of its pieces by then`);
+  await until(() => lab.told.filter(({ event }) => event === "complete").length === 2);
+  for (const { content } of stored) assert.ok(content.equals(origin.content));
+  assert.equal(origin.bytesRead, 2 * origin.content.length);
 });
 
 test("an origin that does not keep its promise of ranges is read from its start", async () => {

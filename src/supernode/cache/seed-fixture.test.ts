@@ -10,6 +10,7 @@ import type { Digest, TaskId } from "../../protocol/ids.ts";
 import { PieceSet } from "../../protocol/piece-set.ts";
 import { BufferPool } from "./buffer-pool.ts";
 import { RateGate } from "../../peer/rate-gate.ts";
+import { ExtraStreams } from "./extra-streams.ts";
 import { OriginMeter } from "./origin-meter.ts";
 import { SeedCache } from "./seed-cache.ts";
 import type { ResolvedTask } from "../tasks/task-resolver.ts";
@@ -262,6 +263,7 @@ export function seedLab(origin: FakeOrigin, store: FakeStore = new FakeStore(), 
     key,
     log: silentLog,
     meter,
+    extraStreams: new ExtraStreams(),
     pool,
     random: () => 0,
     sleep,
