@@ -32,6 +32,8 @@ export class Load {
   /** The last failures, in words. */
   readonly failures: string[] = [];
   readonly #deps: LoadDeps;
+  /** When each task was last asked for; the oldest first. */
+  readonly #asked = new Map<string, number>();
   #newest = 0;
 
   constructor(deps: LoadDeps) {
@@ -51,6 +53,18 @@ export class Load {
     }
   }
 
+  /** Tasks that somebody has asked for within the last `forMs`. */
+  askedCount(forMs: number): number {
+    const sinceMs = performance.now() - forMs;
+    return [...this.#asked.values()].filter((askedMs) => askedMs >= sinceMs).length;
+  }
+
+  /** @returns `task` */
+  #asks(task: string): string {
+    this.#asked.set(task, performance.now());
+    return task;
+  }
+
   async #do(act: Act): Promise<void> {
     const { random, registry, registryPort } = this.#deps;
     const hosts = this.#deps.hosts();
@@ -65,16 +79,16 @@ export class Load {
         return this.#pull(host, this.#oldImage());
       case "ranges": {
         const { digest } = this.#oldImage();
-        const { status, body } = await get(host.mirrorPort, `/v2/reg.soak/soak/app/blobs/${digest}`, { range: "bytes=1000-50999" });
+        const { status, body } = await get(host.mirrorPort, this.#asks(`/v2/reg.soak/soak/app/blobs/${digest}`), { range: "bytes=1000-50999" });
         if (status !== 206 || body.length !== 50_000) throw new Error(`a range is ${status} with ${body.length} bytes`);
         return;
       }
       case "cancels": {
         const { digest } = registry.image(++this.#newest);
-        return hangUp(host.mirrorPort, `/v2/reg.soak/soak/app/blobs/${digest}`);
+        return hangUp(host.mirrorPort, this.#asks(`/v2/reg.soak/soak/app/blobs/${digest}`));
       }
       case "locals":
-        return this.#local(host, `http://127.0.0.1:${registryPort}/files/${++this.#newest}`);
+        return this.#local(host, this.#asks(`http://127.0.0.1:${registryPort}/files/${++this.#newest}`));
       case "refusals": {
         const wrong = `sha256:${createHash("sha256").update(String(random.below(1e9))).digest("hex")}`;
         const { status } = await get(host.mirrorPort, `/v2/reg.soak/soak/app/blobs/${wrong}`);
@@ -83,7 +97,7 @@ export class Load {
       }
       case "dfgets": {
         const output = join(this.#deps.folder, "dfget.out");
-        const url = `http://127.0.0.1:${registryPort}/files/${++this.#newest}`;
+        const url = this.#asks(`http://127.0.0.1:${registryPort}/files/${++this.#newest}`);
         const program = new Program("dfget", "dfget", ["--socket", host.socket, url, "-O", output, "--force", "-q"]);
         const { code, stderr } = await program.ended;
         if (code !== 0) throw new Error(`dfget: exit ${code} ${stderr.slice(-200)}`);
@@ -97,9 +111,9 @@ export class Load {
   }
 
   async #pull({ mirrorPort }: SoakHost, image: SoakImage): Promise<void> {
-    const manifest = await get(mirrorPort, `/v2/reg.soak/soak/app/manifests/${image.tag}`);
+    const manifest = await get(mirrorPort, this.#asks(`/v2/reg.soak/soak/app/manifests/${image.tag}`));
     if (manifest.status !== 200) throw new Error(`a manifest is ${manifest.status}`);
-    const { status, body } = await get(mirrorPort, `/v2/reg.soak/soak/app/blobs/${image.digest}`);
+    const { status, body } = await get(mirrorPort, this.#asks(`/v2/reg.soak/soak/app/blobs/${image.digest}`));
     if (status !== 200) throw new Error(`a blob is ${status}`);
     if (`sha256:${createHash("sha256").update(body).digest("hex")}` !== image.digest) this.counts.wrongBytes++;
   }

@@ -26,12 +26,18 @@ const WARM_UP_SHARE = 0.4;
 /** Over the rest. The heap of a program that does little is collected seldom: saw teeth of some MiB. */
 const RSS_GROWTH_BYTES_MAX = 12 * 1024 * 1024;
 const DESCRIPTOR_GROWTH_MAX = 3;
+/**
+ * A task's two files are open for as long as it is: up to two minutes after its last reader, a minute for a neighbour that
+ * asks, 20 s unused. So how many are open follows the load, and must not exceed what it asked for in that time.
+ */
+const TASK_OPEN_MS_MAX = 210_000;
+const FILES_PER_TASK = 2;
 /** Whoever is asked while it is killed answers nothing. A load that fails shows nothing. */
 const FAILURES_MAX = 10;
 /** The machine may be busy with other things. */
 const READY_MS = 120_000;
-/** After the load: longer than any task stays open (two minutes). */
-const SETTLE_MS = 135_000;
+/** After the load: longer than any task stays open, and its files unused. */
+const SETTLE_MS = TASK_OPEN_MS_MAX;
 
 interface Daemon extends SoakHost {
   readonly program: Program;
@@ -89,7 +95,7 @@ async function soak(): Promise<boolean> {
   let guest: Daemon | undefined;
   const load = new Load({ registry, registryPort, random: new Prng(1), folder, hosts: () => [...staying, ...(restless === undefined ? [] : [restless])] });
   const watched = [supernode, ...staying.map(({ program }) => program)];
-  const samples = new Map(watched.map((program) => [program, { rss: [] as Sample[], descriptors: [] as Sample[] }]));
+  const samples = new Map(watched.map((program) => [program, { rss: [] as Sample[], descriptors: [] as Sample[], taskFiles: [] as TaskFiles[] } satisfies Series]));
   const before = new Map(watched.map((program) => [program, program.usage()]));
   const startMs = performance.now();
   let churns = 0;
@@ -119,8 +125,10 @@ async function soak(): Promise<boolean> {
     if (atMs >= nextSampleMs) {
       for (const [program, series] of samples) {
         const { rssBytes, descriptors } = program.usage();
+        const taskFiles = program.taskFileCount();
         series.rss.push({ atMs, value: rssBytes });
-        series.descriptors.push({ atMs, value: descriptors });
+        series.descriptors.push({ atMs, value: descriptors - taskFiles });
+        series.taskFiles.push({ count: taskFiles, countMax: load.askedCount(TASK_OPEN_MS_MAX) * FILES_PER_TASK });
       }
       nextSampleMs += SAMPLE_MS;
     }
@@ -139,7 +147,7 @@ async function soak(): Promise<boolean> {
     const used = program.usage().cpuSeconds - (before.get(program) as ProcessUsage).cpuSeconds;
     return (used * 1000) / (performance.now() - startMs);
   });
-  const rows = watched.map((program, i) => rowOf(program, samples.get(program) as { rss: Sample[]; descriptors: Sample[] }, cores[i] as number));
+  const rows = watched.map((program, i) => rowOf(program, samples.get(program) as Series, cores[i] as number));
   for (const row of rows) console.log(row.text);
   console.log(`load: ${JSON.stringify(load.counts)}, ${churns} churns, origin sent ${Math.round(registry.sentBytes / 1e6)} MB`);
   for (const failure of load.failures) console.log(`  ${failure}`);
@@ -154,6 +162,10 @@ async function soak(): Promise<boolean> {
       if (value !== 0) left.push(`${name}: ${gauge} is ${value}`);
     }
     onDisk += Number(/^dragonfly_cache_tasks (\S+)/m.exec(text)?.[1]);
+  }
+  for (const program of watched) {
+    const count = program.taskFileCount();
+    if (count > 0) left.push(`${program.name}: ${count} files of tasks`);
   }
   const { tasks } = (await (await fetch(`${base}/v1/tasks`)).json()) as { tasks: unknown[] };
   const { peers } = (await (await fetch(`${base}/v1/peers`)).json()) as { peers: unknown[] };
@@ -171,23 +183,47 @@ async function soak(): Promise<boolean> {
   return isGood;
 }
 
+/** Descriptors of tasks' files, and how many there may be. */
+interface TaskFiles {
+  readonly count: number;
+  readonly countMax: number;
+}
+
+interface Series {
+  readonly rss: Sample[];
+  /** Other than of tasks' files. */
+  readonly descriptors: Sample[];
+  readonly taskFiles: TaskFiles[];
+}
+
 interface Row {
   readonly program: string;
   readonly cores: number;
   readonly rss: Trend;
   readonly descriptors: Trend;
+  /** Means of the two halves. */
+  readonly taskFiles: { readonly first: number; readonly second: number; readonly tooMany: number };
   readonly flat: boolean;
   readonly text: string;
 }
 
-function rowOf({ name }: Program, series: { readonly rss: readonly Sample[]; readonly descriptors: readonly Sample[] }, cores: number): Row {
-  const late = (all: readonly Sample[]): readonly Sample[] => all.slice(Math.floor(all.length * WARM_UP_SHARE));
+function rowOf({ name }: Program, series: Series, cores: number): Row {
+  const late = <T>(all: readonly T[]): readonly T[] => all.slice(Math.floor(all.length * WARM_UP_SHARE));
   const rss = trendOf(late(series.rss));
   const descriptors = trendOf(late(series.descriptors));
-  const flat = isFlat(rss, RSS_GROWTH_BYTES_MAX) && isFlat(descriptors, DESCRIPTOR_GROWTH_MAX);
+  const lateFiles = late(series.taskFiles);
+  const half = Math.floor(lateFiles.length / 2);
+  const mean = (files: readonly TaskFiles[]): number => files.reduce((sum, { count }) => sum + count, 0) / files.length;
+  const taskFiles = {
+    first: mean(lateFiles.slice(0, half)),
+    second: mean(lateFiles.slice(half)),
+    tooMany: lateFiles.filter(({ count, countMax }) => count > countMax).length,
+  };
+  const flat = isFlat(rss, RSS_GROWTH_BYTES_MAX) && isFlat(descriptors, DESCRIPTOR_GROWTH_MAX) && taskFiles.tooMany === 0;
   const mib = (bytes: number): string => `${(bytes / 1024 ** 2).toFixed(1)} MiB`;
   const text =
     `${name}: ${flat ? "flat" : "GROWS"}; RSS ${mib(rss.first)} → ${mib(rss.last)}, slope ${mib(rss.perMinute)}/min; ` +
-    `descriptors ${descriptors.first} → ${descriptors.last}, slope ${descriptors.perMinute.toFixed(2)}/min; ${cores.toFixed(3)} cores`;
-  return { program: name, cores, rss, descriptors, flat, text };
+    `descriptors ${descriptors.first} → ${descriptors.last}, slope ${descriptors.perMinute.toFixed(2)}/min; ` +
+    `tasks' files ${taskFiles.first.toFixed(0)} and ${taskFiles.second.toFixed(0)} on average of each half, too many ${taskFiles.tooMany} times; ${cores.toFixed(3)} cores`;
+  return { program: name, cores, rss, descriptors, taskFiles, flat, text };
 }

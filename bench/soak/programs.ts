@@ -1,5 +1,6 @@
 /** The programs of the soak as processes, and what the kernel says of them. */
 import { type ChildProcess, spawn } from "node:child_process";
+import { readdirSync, readlinkSync } from "node:fs";
 import { join } from "node:path";
 import type { Finished } from "../demo/programs.ts";
 import { type ProcessUsage, usageOf } from "../process-usage.ts";
@@ -34,6 +35,19 @@ export class Program {
     const finished = await this.ended;
     clearTimeout(timer);
     return finished;
+  }
+
+  /** Descriptors of files of tasks: data and journals. @throws Error when it has ended */
+  taskFileCount(): number {
+    const directory = `/proc/${this.#child.pid}/fd`;
+    return readdirSync(directory).filter((fd) => {
+      try {
+        return readlinkSync(join(directory, fd)).includes("/cache/tasks/");
+      } catch {
+        // Closed meanwhile.
+        return false;
+      }
+    }).length;
   }
 
   /** @throws Error when it has ended */
