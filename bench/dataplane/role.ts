@@ -5,11 +5,14 @@
  * are merely drained; `drain` is the other end of those, of nginx's as of ours.
  */
 import { createHash } from "node:crypto";
+import { once } from "node:events";
 import { openSync, readFileSync, readSync } from "node:fs";
-import { createServer } from "node:http";
-import { type AddressInfo, connect, createServer as createTcpServer, type NetConnectOpts } from "node:net";
+import { createServer, type IncomingMessage } from "node:http";
+import { type AddressInfo, connect, createServer as createTcpServer, type NetConnectOpts, type Socket } from "node:net";
+import { type ConnectionOptions, connect as connectByTls, createServer as createTlsServer } from "node:tls";
 import { pino } from "pino";
 import { SigningKey } from "../../src/peer/membership/credentials.ts";
+import { SiteTls } from "../../src/peer/membership/site-tls.ts";
 import { LinkWriter } from "../../src/peer/link/link-writer.ts";
 import { LoopLoad } from "../../src/peer/loop-load.ts";
 import { Peer } from "../../src/peer/peer.ts";
@@ -20,7 +23,8 @@ import { pieceCountOf, pieceLengthAt, pieceLengthFor } from "../../src/protocol/
 import type { PeerId, TaskId } from "../../src/protocol/ids.ts";
 
 const LENGTH_BYTES = 1024 ** 3;
-const TOKEN = "bench";
+/** Long enough for TLS keys to follow from it. */
+const TOKEN = "bench".repeat(8);
 const SEED_ID = "bench-0000000000000001" as PeerId;
 const PEER_ID = "bench-0000000000000002" as PeerId;
 
@@ -55,60 +59,76 @@ async function listenOn(server: { listen(port: number, host: string, done: () =>
   return (server.address() as AddressInfo).port;
 }
 
+/** Roles that end in `-tls` speak TLS 1.3, as the whole site does then. */
+const isTls = process.argv[2]?.endsWith("-tls") === true;
+const siteTls = isTls ? new SiteTls({ config: { kind: "token" }, token: TOKEN, log: pino({ level: "silent" }) }) : undefined;
+
 async function startPeer(peerId: PeerId, directory: string): Promise<{ peer: Peer; port: number }> {
   const store = await DiskStore.open({ directory, quotaBytes: undefined, reservedFreeBytes: 0, workerCount: 2, scrubBytesPerSecond: 0 });
   const limits = { downloadBytesPerSecond: undefined, uploadBytesPerSecond: undefined };
-  const peer = new Peer({ peerId, token: TOKEN, store, log: pino({ level: "silent" }), limits });
-  const server = createServer();
-  server.on("upgrade", (request, socket, head) => peer.handleUpgrade(request, socket, head));
+  const peer = new Peer({ peerId, token: TOKEN, store, log: pino({ level: "silent" }), limits, tls: siteTls });
+  const server = siteTls?.createServer() ?? createServer();
+  server.on("upgrade", (request: IncomingMessage, socket: Socket, head: Buffer) => peer.handleUpgrade(request, socket, head));
   return { peer, port: await listenOn(server) };
 }
 
 interface Invitation {
   readonly port: number;
-  readonly record: Omit<TaskRecord, "publicKey" | "lengthSignature"> & { readonly publicKey: string; readonly lengthSignature: string };
-  readonly ticket: string;
+  readonly tasks: readonly { readonly record: JsonRecord; readonly ticket: string }[];
 }
+
+type JsonRecord = Omit<TaskRecord, "publicKey" | "lengthSignature"> & { readonly publicKey: string; readonly lengthSignature: string };
+
+/** The same content as so many tasks: a peer that has had one runs warm, and is measured with the next. */
+const TASK_NAMES = ["first", "second"];
 
 async function seed(directory: string, path: string): Promise<void> {
   const { peer, port } = await startPeer(SEED_ID, directory);
   const key = SigningKey.generate();
-  const taskId = createHash("sha256").update("bench").digest("hex") as TaskId;
-  const record = {
-    taskId, displayUrl: "http://bench/file", lengthBytes: LENGTH_BYTES, pieceLengthBytes: pieceLengthFor(LENGTH_BYTES), contentType: undefined, digest: undefined, headers: {},
-    lengthSignature: key.signLength(taskId, LENGTH_BYTES), publicKey: key.publicKey,
-  };
-  const task = await peer.openTask(record, "normal");
   const fd = openSync(path, "r");
+  const pieceLengthBytes = pieceLengthFor(LENGTH_BYTES);
   // One buffer for all: the store gives it back each time, and what is measured later is not its memory.
-  const shared = new SharedArrayBuffer(record.pieceLengthBytes);
-  for (let piece = 0; piece < pieceCountOf(LENGTH_BYTES, record.pieceLengthBytes); piece++) {
-    const bytes = new Uint8Array(shared, 0, pieceLengthAt(piece, LENGTH_BYTES, record.pieceLengthBytes));
-    readSync(fd, bytes, 0, bytes.length, piece * record.pieceLengthBytes);
-    await task.addOwn(piece, bytes, (digest) => key.signPiece(taskId, piece, bytes.length, digest));
+  const shared = new SharedArrayBuffer(pieceLengthBytes);
+  const tasks = [];
+  for (const name of TASK_NAMES) {
+    const taskId = createHash("sha256").update(name).digest("hex") as TaskId;
+    const record = {
+      taskId, displayUrl: `http://bench/${name}`, lengthBytes: LENGTH_BYTES, pieceLengthBytes, contentType: undefined, digest: undefined, headers: {},
+      lengthSignature: key.signLength(taskId, LENGTH_BYTES), publicKey: key.publicKey,
+    };
+    const task = await peer.openTask(record, "normal");
+    for (let piece = 0; piece < pieceCountOf(LENGTH_BYTES, pieceLengthBytes); piece++) {
+      const bytes = new Uint8Array(shared, 0, pieceLengthAt(piece, LENGTH_BYTES, pieceLengthBytes));
+      readSync(fd, bytes, 0, bytes.length, piece * pieceLengthBytes);
+      await task.addOwn(piece, bytes, (digest) => key.signPiece(taskId, piece, bytes.length, digest));
+    }
+    const expiresUnixMs = Date.now() + 3_600_000;
+    const ticket = key.signTicket({ taskId, peerId: PEER_ID, expiresUnixMs, outageUnixMs: expiresUnixMs });
+    tasks.push({ record: { ...record, lengthSignature: Buffer.from(record.lengthSignature).toString("base64"), publicKey: Buffer.from(record.publicKey).toString("base64") }, ticket });
   }
-  const expiresUnixMs = Date.now() + 3_600_000;
-  const ticket = key.signTicket({ taskId, peerId: PEER_ID, expiresUnixMs, outageUnixMs: expiresUnixMs });
-  const plain = { ...record, lengthSignature: Buffer.from(record.lengthSignature).toString("base64"), publicKey: Buffer.from(record.publicKey).toString("base64") };
-  say({ port, record: plain, ticket } satisfies Invitation);
+  say({ port, tasks } satisfies Invitation);
 }
 
-async function receive(directory: string, invitation: Invitation): Promise<void> {
+/** Takes one task after the other, each when told to begin. */
+async function receive(directory: string, { port, tasks }: Invitation): Promise<void> {
   const { peer } = await startPeer(PEER_ID, directory);
-  const { record, ticket, port } = invitation;
-  const task = await peer.openTask({ ...record, publicKey: Buffer.from(record.publicKey, "base64"), lengthSignature: Buffer.from(record.lengthSignature, "base64") }, "normal");
-  begin();
-  const startMs = performance.now();
-  task.connect([{ peerId: SEED_ID, address: "127.0.0.1", port, seed: true }], ticket);
-  while (!task.stored.complete) await task.session.changed(1_000, new AbortController().signal);
-  say(use((performance.now() - startMs) / 1000));
+  for (const { record, ticket } of tasks) {
+    const task = await peer.openTask({ ...record, publicKey: Buffer.from(record.publicKey, "base64"), lengthSignature: Buffer.from(record.lengthSignature, "base64") }, "normal");
+    say({});
+    await once(process, "message");
+    begin();
+    const startMs = performance.now();
+    task.connect([{ peerId: SEED_ID, address: "127.0.0.1", port, seed: true }], ticket);
+    while (!task.stored.complete) await task.session.changed(1_000, new AbortController().signal);
+    say(use((performance.now() - startMs) / 1000));
+  }
 }
 
 async function sender(path: string): Promise<void> {
   const gate = new RateGate(undefined);
   const fileFd = openSync(path, "r");
   const pieceBytes = pieceLengthFor(LENGTH_BYTES);
-  const server = createTcpServer((socket) => {
+  const serve = (socket: Socket): void => {
     socket.on("error", () => undefined);
     const writer = new LinkWriter(socket, { limit: gate, nowMs: () => Math.floor(performance.now()), failed: () => socket.destroy() });
     const flow = gate.flow("normal");
@@ -117,7 +137,8 @@ async function sender(path: string): Promise<void> {
       writer.sendPiece({ flow, channel: 1, piece, fileFd, fileOffset: piece * pieceBytes, lengthBytes: pieceBytes, progressed: () => undefined, ended: () => send(piece + 1), released: () => undefined });
     };
     socket.once("data", () => send(0));
-  });
+  };
+  const server = siteTls === undefined ? createTcpServer(serve) : createTlsServer(siteTls.serverOptions(), serve);
   say({ port: await listenOn(server) });
 }
 
@@ -133,7 +154,9 @@ async function drain(port: number, hello: string, connectionCount: number): Prom
   const startMs = performance.now();
   await Promise.all(
     Array.from({ length: connectionCount }, async () => {
-      const socket = connect({ port, host: "127.0.0.1", onread: { buffer, callback } } as NetConnectOpts);
+      const to = { port, host: "127.0.0.1", onread: { buffer, callback } };
+      // Whose certificate it is does not matter to what is measured.
+      const socket = isTls ? connectByTls({ ...to, rejectUnauthorized: false } as ConnectionOptions) : connect(to as NetConnectOpts);
       socket.write(hello);
       await new Promise((resolve, reject) => void socket.on("end", resolve).on("error", reject));
     }),
@@ -147,7 +170,16 @@ process.on("message", (message: "begin" | "use") => {
   if (message === "begin") begin();
   else say(use());
 });
-if (role === "seed") await seed(given[0], given[1]);
-else if (role === "peer") await receive(given[0], JSON.parse(given[1]) as Invitation);
-else if (role === "sender") await sender(given[0]);
-else if (role === "drain") await drain(Number(given[0]), given[1], Number(given[2]));
+switch (role?.replace("-tls", "")) {
+  case "seed":
+    await seed(given[0], given[1]);
+    break;
+  case "peer":
+    await receive(given[0], JSON.parse(given[1]) as Invitation);
+    break;
+  case "sender":
+    await sender(given[0]);
+    break;
+  case "drain":
+    await drain(Number(given[0]), given[1], Number(given[2]));
+}

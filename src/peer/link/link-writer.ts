@@ -25,9 +25,11 @@ const DATA_FRAME_HEADER_BYTES = FRAME_HEADER_BYTES + DATA_HEADER_BYTES;
 
 /**
  * Blocks grow while they leave within FAST_MS and shrink when they take longer than SLOW_MS; the kernel may hold half a block
- * unsent. So on slow links answers wait behind 32 KiB, and on fast ones a wake-up moves half a MiB.
+ * unsent. So on slow links answers wait behind 32 KiB, and on fast ones a wake-up moves a MiB. A frame has at most
+ * DATA_LENGTH_BYTES_MAX of a block.
  */
 const BLOCK_BYTES_MIN = 64 * 1024;
+const BLOCK_BYTES_MAX = 4 * 1024 * 1024;
 const BLOCK_FAST_MS = 2;
 const BLOCK_SLOW_MS = 40;
 const SENDFILE_STEP_BYTES = 1024 * 1024;
@@ -175,27 +177,27 @@ export class LinkWriter {
     }
   }
 
-  #flushFrames(): void {
+  #flushFrames(written?: (error?: Error | null) => void): void {
     if (this.#closed || this.#frames.length === 0) return;
     const frames = this.#frames;
     this.#frames = [];
     this.#frameBytes = 0;
-    this.#socket.write(frames.length === 1 ? (frames[0] as Uint8Array) : Buffer.concat(frames));
+    this.#socket.write(frames.length === 1 ? (frames[0] as Uint8Array) : Buffer.concat(frames), written);
   }
 
   #nextBlock(): void {
     this.#inBlock = false;
-    this.#flushFrames();
     this.#dropCancelled();
     const entry = this.#mostUrgent();
-    if (entry === undefined || this.#closed) return;
+    if (entry === undefined || this.#closed) return this.#flushFrames();
     const { limit } = this.#deps;
     const { flow } = entry.send;
-    const bytes = Math.min(this.#blockBytes, limit.chunkBytes(flow, BLOCK_BYTES_LIMITED_MIN), entry.send.lengthBytes - entry.sent);
+    const bytes = Math.min(this.#blockBytes, DATA_LENGTH_BYTES_MAX, limit.chunkBytes(flow, BLOCK_BYTES_LIMITED_MIN), entry.send.lengthBytes - entry.sent);
     // Control frames need not wait for the limit, and are not counted.
     const request = limit.pass(flow, DATA_FRAME_HEADER_BYTES + bytes, () => this.#startBlock(entry, bytes));
-    if (request === undefined) this.#startBlock(entry, bytes);
-    else this.#waiting = { entry, request };
+    if (request === undefined) return this.#startBlock(entry, bytes);
+    this.#waiting = { entry, request };
+    this.#flushFrames();
   }
 
   /** The first of those with the highest priority. */
@@ -208,7 +210,6 @@ export class LinkWriter {
   #startBlock(entry: QueuedSend, bytes: number): void {
     this.#waiting = undefined;
     this.#inBlock = true;
-    this.#flushFrames();
     const { send } = entry;
     const startMs = this.#deps.nowMs();
     const header = encodeDataHeader(send.channel, send.piece, entry.sent, bytes);
@@ -220,7 +221,7 @@ export class LinkWriter {
         this.#deps.failed("a piece could not be read from disk while it was being sent");
         return;
       }
-      this.#adaptBlock(this.#deps.nowMs() - startMs);
+      this.#adaptBlock(bytes, this.#deps.nowMs() - startMs);
       entry.sent += bytes;
       send.progressed(bytes);
       this.#sends.splice(this.#sends.indexOf(entry), 1);
@@ -234,9 +235,13 @@ export class LinkWriter {
       this.#nextBlock();
     };
     const offset = send.fileOffset + entry.sent;
-    if (this.#native === undefined) this.#writePooled(entry, offset, bytes, header, done);
-    else {
-      this.#socket.write(header, (error) => {
+    // What is to be said goes with the header, in one write.
+    this.#frames.push(header);
+    if (this.#native === undefined) {
+      this.#flushFrames();
+      this.#writePooled(entry, offset, bytes, done);
+    } else {
+      this.#flushFrames((error) => {
         if (!error) this.#writeSendfile(send, offset, bytes, done);
       });
     }
@@ -280,14 +285,12 @@ export class LinkWriter {
     entry: QueuedSend,
     offset: number,
     bytes: number,
-    header: Uint8Array,
     done: (whole: boolean) => void,
   ): void {
     this.#pooled ??= Buffer.allocUnsafeSlow(POOLED_READ_BYTES);
     const pooled = this.#pooled;
     let at = offset;
     const end = offset + bytes;
-    this.#socket.write(header);
     const step = (error?: Error | null): void => {
       if (error || this.#closed) return;
       if (at === end) return done(true);
@@ -303,10 +306,12 @@ export class LinkWriter {
     step();
   }
 
-  #adaptBlock(tookMs: number): void {
+  #adaptBlock(bytes: number, tookMs: number): void {
     const before = this.#blockBytes;
-    if (tookMs <= BLOCK_FAST_MS) this.#blockBytes = Math.min(DATA_LENGTH_BYTES_MAX, before * 2);
-    else if (tookMs >= BLOCK_SLOW_MS) this.#blockBytes = Math.max(BLOCK_BYTES_MIN, before / 2);
+    // Beyond a frame's length only a whole frame says that the link is so quick; a piece of 64 KiB finds room in the kernel on any.
+    const isTelling = before < DATA_LENGTH_BYTES_MAX || bytes === DATA_LENGTH_BYTES_MAX;
+    if (tookMs <= BLOCK_FAST_MS && isTelling) this.#blockBytes = Math.min(BLOCK_BYTES_MAX, before * 2);
+    else if (tookMs >= BLOCK_SLOW_MS) this.#blockBytes = Math.max(BLOCK_BYTES_MIN, Math.min(before, DATA_LENGTH_BYTES_MAX) / 2);
     const fd = this.#blockBytes === before ? undefined : fdOf(this.#socket);
     if (fd !== undefined) this.#native?.limitUnsent(fd, this.#blockBytes / 2);
   }

@@ -11,9 +11,14 @@ import { nativeSocket } from "./native-socket.ts";
 /** One buffer for all sockets of the thread: what is read is consumed before the callback returns. */
 const RECEIVE_BUFFER = Buffer.allocUnsafeSlow(256 * 1024);
 
-/** Payload worth waiting for in one piece, and as much as one read takes. */
+/**
+ * Payload worth waiting for in one piece: never less than the first; the second, and while it comes quickly up to the third,
+ * so that a fast link wakes us a few times per MiB and a slow one before its neighbours think it silent.
+ */
 const WAKE_BYTES_MIN = 16 * 1024;
-const WAKE_BYTES_MAX = 256 * 1024;
+const WAKE_BYTES_USUAL = 128 * 1024;
+const WAKE_BYTES_MAX = 512 * 1024;
+const WAKE_QUICK_MS = 5;
 /** Less than this of a payload left: what follows it is read along with it. */
 const PLACED_BYTES_MIN = 32 * 1024;
 /** Between long payloads: room for a proof, a header and a few small frames, so that what follows is read into its place. */
@@ -65,6 +70,7 @@ export class Link {
   readonly #remoteChannels = new Map<TaskId, number>();
   #nextChannel = 1;
   #wakeAtBytes = 1;
+  #wakeBytesMax = WAKE_BYTES_USUAL;
   /** As much as the next read may take. */
   #readBytesMax = READ_BYTES_MAX;
   /** Whose payload came last, by the other side's channel; and whether any did since it was last asked. */
@@ -219,7 +225,8 @@ export class Link {
 
   /** In the middle of payload there is nothing to do before a good part of it is here; but a crawl must be seen to move. */
   #setWakeUp(sinceLastMs: number): void {
-    const bytes = sinceLastMs > CRAWL_MS ? 1 : Math.min(WAKE_BYTES_MAX, this.#readBytesMax, Math.max(1, this.#reader.payloadLeft));
+    this.#wakeBytesMax = sinceLastMs > WAKE_QUICK_MS ? WAKE_BYTES_USUAL : Math.min(WAKE_BYTES_MAX, this.#wakeBytesMax * 2);
+    const bytes = sinceLastMs > CRAWL_MS ? 1 : Math.min(this.#wakeBytesMax, this.#readBytesMax, Math.max(1, this.#reader.payloadLeft));
     const wanted = bytes >= WAKE_BYTES_MIN ? bytes : 1;
     if (wanted === this.#wakeAtBytes || this.#socket === undefined) return;
     const fd = fdOf(this.#socket);

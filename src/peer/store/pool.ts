@@ -107,7 +107,7 @@ export class StorePool implements StoreRunner {
   }
 
   #start(slot: Slot): Worker {
-    const worker = new Worker(this.#workerUrl, { name: "store" });
+    const worker = new Worker(this.#workerUrl, { name: "store", resourceLimits: { maxYoungGenerationSizeMb: WORKER_NURSERY_MIB } });
     let cause: unknown;
     worker.on("message", (reply: StoreReply) => this.#settle(reply));
     worker.on("error", (error) => (cause = error));
@@ -144,6 +144,9 @@ const OWN_BYTES_MAX = 256 * 1024;
 /** A write that takes longer waits for the disk itself (dirty pages throttled): the event loop must not, for a while. */
 const SLOW_MS = 5;
 const HAND_OVER_MS = 1_000;
+
+/** A job leaves a few hundred bytes of garbage: the nursery of the main thread's size would only be memory. */
+const WORKER_NURSERY_MIB = 2;
 
 /** Jobs waiting at the busy threads before another is started. */
 const JOBS_BEFORE_NEXT_THREAD = 3;
