@@ -106,6 +106,13 @@ for (const digest of [undefined, sha256]) {
   });
 }
 
+test("M2: the last bytes of content that has another digest never leave", async () => {
+  const wrong = Buffer.from("012345678X");
+  const { text, code } = await readWithoutRanges({ bodies: [wrong], more: { digest: sha256 } });
+  assert.equal(code, "DIGEST_MISMATCH");
+  assert.ok(text.length < wrong.length && wrong.toString().startsWith(text), text);
+});
+
 test("a file that changed between two readings is not put together", async () => {
   const changed = Buffer.from("0X23456789");
   const { text, code } = await readWithoutRanges({ bodies: [content.subarray(0, 7), changed] });

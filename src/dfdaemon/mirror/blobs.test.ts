@@ -139,6 +139,26 @@ void test("M1: a content that ends early is cut off, not ended", async (t) => {
   await assert.rejects(lab.ask(path), { code: "ECONNRESET" });
 });
 
+void test("M1: a body that fails is never ended as if it were whole: neither one without a length, nor on a connection that stays", async (t) => {
+  const lab = await openLab(t);
+  const { path } = await withBlob(lab, 300_000);
+  const before = (at: number): void => {
+    if (at === 131_072) throw new AppError("ORIGIN_CUT", "the origin broke off");
+  };
+  for (const lengthUnknown of [true, false]) {
+    lab.opener.behaviour = { before, lengthUnknown };
+    // oxlint-disable-next-line no-await-in-loop -- one behaviour after the other
+    await assert.rejects(lab.ask(path, { headers: { connection: "keep-alive" } }), { code: "ECONNRESET" });
+  }
+  lab.opener.behaviour = {};
+  const open = lab.opener.open.bind(lab.opener);
+  lab.opener.open = async (request, signal) => {
+    const content = await open(request, signal);
+    return { ...content, read: (range, stop) => content.read({ ...range, endByte: 200_000 }, stop) };
+  };
+  await assert.rejects(lab.ask(path, { headers: { connection: "keep-alive" } }), { code: "ECONNRESET" });
+});
+
 void test("M2: a wrong digest is known before the last byte leaves", async (t) => {
   const lab = await openLab(t);
   const { path } = await withBlob(lab, 100);

@@ -268,6 +268,23 @@ void test("M14: the registry's word ends after a while, and is asked for again",
   assert.equal((await lab.ask(blob)).status, 401);
 });
 
+void test("M14: with the registry down a manifest in memory is given to nobody whom it did not let in before", async (t) => {
+  const lab = await openLab(t);
+  const { digest, bytes } = putImage(lab);
+  lab.registry.mayRead = (authorization) => authorization === "Bearer alice";
+  const alice = { headers: { authorization: "Bearer alice" } };
+  const byDigest = `/v2/team/app/manifests/${digest}`;
+  assert.equal((await lab.ask(TAG, alice)).status, 200);
+  lab.registry.down = true;
+  assert.deepEqual((await lab.ask(byDigest, alice)).body, bytes);
+  for (const headers of [{}, { authorization: "Bearer bob" }] as const) {
+    for (const path of [byDigest, TAG]) {
+      // oxlint-disable-next-line no-await-in-loop -- each by itself
+      assert.equal((await lab.ask(path, { headers })).status, 502, path);
+    }
+  }
+});
+
 void test("with the registry down: what was granted goes on, what the swarm vouches for comes, what only lies here does not", async (t) => {
   const lab = await openLab(t);
   const { digest, layer, layerBytes } = putImage(lab);
