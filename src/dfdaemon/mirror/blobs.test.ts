@@ -211,6 +211,29 @@ void test("M3: a client that hangs up harms nobody: reading stops, the content i
   assert.ok(lab.lines.some((line) => line["result"] === "aborted"));
 });
 
+void test("M3: a client that hangs up while no byte comes is let go of at once", async (t) => {
+  const lab = await openLab(t, { headersWithinMs: 20 });
+  const { path } = await withBlob(lab, 1000);
+  const open = lab.opener.open.bind(lab.opener);
+  let waiting = 0;
+  lab.opener.open = async (request, signal) => {
+    const content = await open(request, signal);
+    // As a swarm's: who waits for a byte is woken by the signal only.
+    const read = async function* (_range: unknown, stop: AbortSignal): AsyncGenerator<Uint8Array> {
+      waiting++;
+      await new Promise((_resolve, reject) => stop.addEventListener("abort", () => reject(stop.reason as Error)));
+    };
+    return { ...content, read };
+  };
+  const socket = connect(lab.port, "127.0.0.1");
+  socket.write(`GET ${path}?ns=reg.test HTTP/1.1\r\nhost: x\r\n\r\n`);
+  await eventually(() => waiting === 1, "the read");
+  socket.destroy();
+  await eventually(() => lab.opener.openCount === 0, "the content closed");
+  await eventually(() => lab.lines.length === 1, "a line of log");
+  assert.equal(lab.lines[0]?.["result"], "aborted");
+});
+
 void test("a client that hangs up while the content is being opened leaves nothing behind", async (t) => {
   const lab = await openLab(t);
   const { path } = await withBlob(lab, 1000);

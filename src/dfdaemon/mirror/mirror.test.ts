@@ -1,14 +1,18 @@
 import assert from "node:assert/strict";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { test } from "node:test";
 import { AppError } from "../../base/errors.ts";
-import { type Answer, errorCode, eventually, fetchAnswer, openLab, patterned, sha256 } from "./lab.test.ts";
+import { type Answer, errorCode, eventually, fetchAnswer, LabRegistry, openLab, patterned, sha256 } from "./lab.test.ts";
 
 const DIGEST = sha256("x");
 
 void test("M7: a request that names no registry is a 404 at once", async (t) => {
   const lab = await openLab(t, {}, { sole: false });
   for (const path of ["/v2/team/app/manifests/v1", `/v2/team/app/blobs/${DIGEST}`, "/v2/team/app/tags/list", "/v2/_catalog"]) {
+    const startMs = performance.now();
     const answer = await fetchAnswer(lab.port, path);
+    assert.ok(performance.now() - startMs < 1_000, path);
     assert.equal(answer.status, 404);
     assert.equal(errorCode(answer), "NAME_UNKNOWN");
     assert.equal(answer.headers["content-type"], "application/json");
@@ -123,6 +127,29 @@ void test("M9: a challenge on a manifest is relayed too, and the answer to it go
   assert.equal(refused.status, 401);
   assert.equal(refused.headers["www-authenticate"], lab.registry.challenge);
   assert.equal((await lab.ask("/v2/team/app/manifests/v1", { headers: { authorization: "Bearer good" } })).status, 200);
+});
+
+void test("M9: a challenge of a host that the registry redirected to reaches no client", async (t) => {
+  const lab = await openLab(t);
+  const other = new LabRegistry();
+  other.mayRead = () => false;
+  other.challenge = 'Bearer realm="http://thief.test/token"';
+  const server = createServer((request, response) => other.answer(request, response));
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  t.after(() => server.close());
+  const elsewhere = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  lab.registry.intercept = (request, response) => {
+    response.writeHead(307, { location: `${elsewhere}${request.url}` }).end();
+    return true;
+  };
+  const ping = await fetchAnswer(lab.port, "/v2/");
+  assert.deepEqual([ping.status, ping.headers["www-authenticate"]], [200, undefined]);
+  const digest = lab.registry.putBlob("team/app", patterned(10));
+  for (const method of ["GET", "HEAD"]) {
+    const refused = await lab.ask(`/v2/team/app/blobs/${digest}`, { method });
+    assert.deepEqual([refused.status, refused.headers["www-authenticate"]], [403, undefined], method);
+  }
+  assert.equal(other.requests.length, 3);
 });
 
 void test("pushing is refused in the specification's words", async (t) => {
