@@ -59,6 +59,7 @@ test("a supernode starts, makes its token, takes a new configuration, refuses a 
 
   supernode.child.kill("SIGTERM");
   assert.equal(await supernode.ended, 0, supernode.output);
+  assert.match(supernode.output, /^supernode: SIGTERM: finishing what is under way, then ending$/m);
 });
 
 test("a signal while starting ends it in order, too", async () => {

@@ -75,7 +75,8 @@ async function runToEnd<S extends Settings, C>(
     }
     await service.reload(configure(next, version, machine));
   });
-  await ended;
+  // Whoever finds the service gone is to see why.
+  process.stderr.write(`${program.name}: ${await ended}: finishing what is under way, then ending\n`);
   stopReloading();
   await withDeadline(service.close());
 }
@@ -105,8 +106,8 @@ function onHangUp(reload: () => Promise<void>): () => void {
   return () => process.off("SIGHUP", listener);
 }
 
-/** Resolves at the first SIGTERM or SIGINT; the second ends the process at once. */
-function endSignal(): Promise<void> {
+/** Resolves at the first SIGTERM or SIGINT, with its name; the second ends the process at once. */
+function endSignal(): Promise<NodeJS.Signals> {
   return new Promise((resolve) => {
     let count = 0;
     for (const [signal, number] of [
@@ -116,7 +117,7 @@ function endSignal(): Promise<void> {
       process.on(signal, () => {
         count++;
         if (count > 1) process.exit(128 + number);
-        resolve();
+        resolve(signal);
       });
     }
   });
