@@ -219,9 +219,10 @@ void test("M3: a client that hangs up while no byte comes is let go of at once",
   lab.opener.open = async (request, signal) => {
     const content = await open(request, signal);
     // As a swarm's: who waits for a byte is woken by the signal only.
-    const read = async function* (_range: unknown, stop: AbortSignal): AsyncGenerator<Uint8Array> {
+    const read = (_range: unknown, stop: AbortSignal): AsyncIterable<Uint8Array> => {
       waiting++;
-      await new Promise((_resolve, reject) => stop.addEventListener("abort", () => reject(stop.reason as Error)));
+      const next = (): Promise<never> => new Promise((_resolve, reject) => stop.addEventListener("abort", () => reject(stop.reason as Error)));
+      return { [Symbol.asyncIterator]: () => ({ next }) };
     };
     return { ...content, read };
   };
