@@ -35,7 +35,7 @@ import { LeaseHttp } from "./leases/lease-http.ts";
 import { OriginBudgets } from "./origin-budgets.ts";
 import { PeerTable } from "./peer-table.ts";
 import { SchedulerDriver } from "./scheduler-driver.ts";
-import { SeedCache, type SlowReads } from "./cache/seed-cache.ts";
+import { OWN_FAILURES, SeedCache } from "./cache/seed-cache.ts";
 import { SiteEffects } from "./site-effects.ts";
 import { SmallContent } from "./small-content.ts";
 import { TaskJoins } from "./task-joins.ts";
@@ -186,7 +186,8 @@ async function compose(
       onSlow: (taskId) => lendSlowRead(taskId, { seeds, desk, log }),
       onLetGo: (taskId) => driver.push({ type: "taskLeft", peerId: ownPeerId, taskId }),
     },
-    slowReads: slowReadsOf(config),
+    mayBeLent: (record) => config.leasePeerCountMax > 0 && record.lengthBytes !== undefined && strongDigestOf(record) !== undefined,
+    slowReads: config.leaseBelowBytesPerSecond === undefined ? undefined : { bytesPerSecondMin: config.leaseBelowBytesPerSecond },
   });
   closers.push(() => seeds.close());
   const prover = new PlaceProver({ origin, onRequest: (code) => meter.asked(code), randomInt });
@@ -335,11 +336,6 @@ function lendSlowRead(taskId: TaskId, { seeds, desk, log }: { seeds: SeedCache; 
   if (!isLent) seeds.resume(taskId);
 }
 
-function slowReadsOf({ leaseBelowBytesPerSecond, leasePeerCountMax }: SupernodeConfig): SlowReads | undefined {
-  if (leaseBelowBytesPerSecond === undefined || leasePeerCountMax === 0) return undefined;
-  return { bytesPerSecondMin: leaseBelowBytesPerSecond, mayBeLent: (record) => record.lengthBytes !== undefined && strongDigestOf(record) !== undefined };
-}
-
 function ownOrigin({ version, network, listen: { host, port } }: SupernodeConfig, tls: SiteTls | undefined, closers: (() => void | Promise<void>)[]): Origin {
   const here = { host: ANY_HOSTS.has(host) ? "127.0.0.1" : host, port };
   const servers = tls === undefined ? network.servers : [...network.servers, siteServer(here, tls)];
@@ -389,7 +385,5 @@ async function closeAll(closers: readonly (() => void | Promise<void>)[]): Promi
 }
 
 const ANY_HOSTS: ReadonlySet<string> = new Set(["0.0.0.0", "::"]);
-/** Failures of the seed's own that say nothing of the origin. */
-const OWN_FAILURES: ReadonlySet<string> = new Set(["DISK_FULL", "DISK_FAILED", "CACHE_QUOTA_EXCEEDED"]);
 /** Pieces between origins and the disk, all reads together: sixteen of the longest. */
 const READ_MEMORY_BYTES = 128 * 1024 * 1024;

@@ -1,7 +1,7 @@
 /** A supernode that cannot store: a few peers read the origin for all. Real parts, one process. */
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
@@ -35,6 +35,7 @@ class Site {
   /** Between two chunks that the supernode gets. */
   seedPauseMs = 5;
   #supernode: Supernode | undefined;
+  #seedDirectory = "";
 
   constructor(t: TestContext) {
     this.#t = t;
@@ -51,6 +52,7 @@ class Site {
       web.close();
     });
     site.url = `http://127.0.0.1:${(web.address() as AddressInfo).port}/file`;
+    site.#seedDirectory = site.#directory();
     const config: SupernodeConfig = {
       version: "0",
       listen: { host: "127.0.0.1", port: 0 },
@@ -58,7 +60,7 @@ class Site {
       grants: { grantMs: 300_000, outageGrantMs: 0 },
       joinToken: { kind: "none" },
       network: PLAIN_NETWORK,
-      cache: { dataDirectory: site.#directory(), quotaBytes, reservedFreeBytes: 0, scrubBytesPerSecond: 0 },
+      cache: { dataDirectory: site.#seedDirectory, quotaBytes, reservedFreeBytes: 0, scrubBytesPerSecond: 0 },
       limits,
       freshness: { revalidateMs: 1_000, staleMs: undefined, staleTagMs: undefined },
       leasePeerCountMax,
@@ -110,6 +112,18 @@ class Site {
       content.close();
     }
     return Buffer.concat(chunks);
+  }
+
+  /** The supernode cannot make a file of a task any more, or can again. */
+  breakSeedDisk(isBroken: boolean): void {
+    const tasks = join(this.#seedDirectory, "cache/tasks");
+    if (isBroken) {
+      renameSync(tasks, `${tasks}-away`);
+      writeFileSync(tasks, "");
+    } else {
+      rmSync(tasks);
+      renameSync(`${tasks}-away`, tasks);
+    }
   }
 
   async isWholeAtSupernode(): Promise<boolean> {
@@ -165,6 +179,23 @@ test("what the supernode has no room for two peers read for all, once, and none 
   assert.ok(site.readers().length <= 2, `${site.readers().join(", ")} read`);
   const peerBytes = site.readers().reduce((sum, name) => sum + (site.givenBytes.get(name) ?? 0), 0);
   assert.ok(peerBytes <= site.content.length, `${peerBytes} bytes for ${site.content.length}`);
+});
+
+test("where the supernode cannot make a file at all two peers read for all, once; as soon as it can again it stores the next", { timeout: 90_000 }, async (t) => {
+  const site = await Site.start(t, undefined);
+  for (const name of ["a", "b", "c", "d", "e"]) await site.addPeer(name);
+  site.breakSeedDisk(true);
+  const fetched = await Promise.all(site.nodes.map((node) => site.fetch(node)));
+  for (const content of fetched) assert.ok(content.equals(site.content));
+  assert.ok(site.readers().length <= 2, `${site.readers().join(", ")} read`);
+  const peerBytes = site.readers().reduce((sum, name) => sum + (site.givenBytes.get(name) ?? 0), 0);
+  assert.equal(peerBytes, site.content.length);
+  const one = site.nodes[0] as PeerNode;
+  await assert.rejects(site.fetch(one, { digest: false, backToSource: false }), (error: AppError) => error.code === "DISK_FAILED");
+  site.breakSeedDisk(false);
+  site.givenBytes.clear();
+  assert.ok((await site.fetch(await site.addPeer("f"))).equals(site.content));
+  assert.deepEqual(site.readers(), [], "it has them from its neighbours");
 });
 
 test("a peer that cannot read gives its part to another", { timeout: 90_000 }, async (t) => {

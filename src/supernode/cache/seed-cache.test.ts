@@ -292,6 +292,21 @@ test("a full disk ends the read with its code", async () => {
   assert.equal(lab.pool.usedBytes, 0);
 });
 
+test("a disk that takes no new file: what others could read is opened all the same, fails by name under a lease, and is stored once it can be", async () => {
+  const origin = new FakeOrigin(randomBytes(3 * PIECE));
+  const lab = seedLab(origin);
+  lab.store.openError = new AppError("DISK_FAILED", "read-only");
+  await assert.rejects(lab.seeds.open(resolvedTask(origin, lab.key)), { code: "DISK_FAILED" });
+  const resolved = resolvedTask(origin, lab.key, `sha256:${createHash("sha256").update(origin.content).digest("hex")}`);
+  await lab.read(resolved);
+  assert.deepEqual(lab.told, [{ event: "opened" }, { event: "failure", code: "DISK_FAILED", discard: false }, { event: "failed" }]);
+  assert.equal(origin.bytesRead, 0);
+  lab.store.openError = undefined;
+  await lab.read(resolved);
+  assert.deepEqual(lab.told.slice(3).map(({ event }) => event), ["opened", "complete"]);
+  assert.equal(lab.store.tasks.get(resolved.taskId)?.have.count, 3);
+});
+
 test("a thousand joins open one task, and a lease reads it once", async () => {
   const origin = new FakeOrigin(randomBytes(3 * PIECE));
   const lab = seedLab(origin);

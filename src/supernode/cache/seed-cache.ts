@@ -15,12 +15,13 @@ import type { PeerId, TaskId } from "../../protocol/ids.ts";
 import type { Priority } from "../../swarm/index.ts";
 import { OriginRead, type OriginReadDeps } from "./origin-read.ts";
 import { watchForSlowness } from "./slow-read.ts";
+import { UnstoredTask } from "./unstored-task.ts";
 import { isVersioned } from "../tasks/task-identity.ts";
 import type { ResolvedTask } from "../tasks/task-resolver.ts";
 
 /** What the cache tells its owner. Never called from within a call of the cache, but for `onOpened`. */
 export interface SeedCacheEvents {
-  /** The seed takes part in this task from now on, with so many pieces. */
+  /** The seed takes part in this task from now on, with so many pieces; again when it can store it after all. */
   readonly onOpened: (taskId: TaskId, pieceCount: number, totalCount: number | undefined) => void;
   /** A lease has ended. */
   readonly onRead: (taskId: TaskId, outcome: "complete" | "failed") => void;
@@ -37,8 +38,6 @@ export interface SeedCacheEvents {
 /** When a read is too slow. */
 export interface SlowReads {
   readonly bytesPerSecondMin: number;
-  /** Whether somebody else could read this file. */
-  readonly mayBeLent: (record: TaskRecord) => boolean;
   readonly windowMs?: number;
 }
 
@@ -57,6 +56,8 @@ export interface SeedCacheDeps extends Omit<OriginReadDeps, "origin"> {
   readonly key: SigningKey;
   readonly log: Pick<Logger, "info" | "warn">;
   readonly events: SeedCacheEvents;
+  /** Whether others could read this file in the seed's stead. */
+  readonly mayBeLent: (record: TaskRecord) => boolean;
   /** Undefined: a read takes what time it takes. */
   readonly slowReads?: SlowReads | undefined;
 }
@@ -70,7 +71,7 @@ export interface SeedTask {
 
 interface OpenTask {
   readonly taskId: TaskId;
-  readonly task: SeedPeerTask;
+  task: SeedPeerTask;
   /** The latest that the origin answered well. */
   source: Source;
   expected: OriginInfo;
@@ -100,7 +101,8 @@ export class SeedCache {
   }
 
   /**
-   * Makes sure that the seed takes part in a task. Coalesced; `onOpened` once, before the first caller goes on.
+   * Makes sure that the seed takes part in a task, without files where it cannot make them and others could read it.
+   * Coalesced; `onOpened` once, before the first caller goes on.
    * @throws AppError DISK_FULL, DISK_FAILED, CACHE_QUOTA_EXCEEDED, SHUTTING_DOWN
    */
   async open(resolved: ResolvedTask): Promise<SeedTask> {
@@ -185,27 +187,38 @@ export class SeedCache {
 
   async #openNew({ taskId, record, source, info }: ResolvedTask): Promise<OpenTask> {
     await this.#closing.get(taskId);
-    const task = await this.#deps.peer.openTask(await this.#recordToOpen(record), source.priority ?? "interactive");
+    const task = await this.#openStored(record, source).catch((thrown: unknown) => {
+      const error = toAppError(thrown);
+      if (!OWN_FAILURES.has(error.code) || !this.#deps.mayBeLent(record)) throw error;
+      return new UnstoredTask(record, error);
+    });
     if (this.#isClosed) {
       task.release();
       throw new AppError("SHUTTING_DOWN", "the supernode is shutting down");
     }
-    const { stored } = task;
     const open: OpenTask = {
       taskId,
       task,
       source,
-      expected: expectedVersion(stored.record, info),
+      expected: expectedVersion(task.stored.record, info),
       reading: undefined,
       hasFailed: false,
       ending: new AbortController(),
       yielding: new AbortController(),
     };
     this.#open.set(taskId, open);
+    this.#tellOpened(open);
+    return open;
+  }
+
+  async #openStored(record: TaskRecord, { priority = "interactive" }: Source): Promise<SeedPeerTask> {
+    return await this.#deps.peer.openTask(await this.#recordToOpen(record), priority);
+  }
+
+  #tellOpened({ taskId, task: { stored } }: OpenTask): void {
     const { lengthBytes, pieceLengthBytes } = stored.record;
     const totalCount = lengthBytes === undefined ? undefined : pieceCountOf(lengthBytes, pieceLengthBytes);
     this.#deps.events.onOpened(taskId, stored.have.count, totalCount);
-    return open;
   }
 
   /** What is on disk counts, its geometry included, unless it cannot be meant. */
@@ -226,7 +239,7 @@ export class SeedCache {
 
   /** @param toItsEnd however slow it is */
   async #read(open: OpenTask, toItsEnd = false): Promise<void> {
-    const { taskId, task } = open;
+    const { taskId } = open;
     open.yielding = new AbortController();
     const stopWatching = toItsEnd ? (): void => undefined : this.#watch(open);
     const { events, log } = this.#deps;
@@ -234,6 +247,12 @@ export class SeedCache {
     try {
       // Not within the call that granted the lease.
       await Promise.resolve();
+      if (open.task instanceof UnstoredTask) {
+        // What the disk refused then it may take now.
+        open.task = await this.#openStored(open.task.stored.record, open.source);
+        if (!open.ending.signal.aborted) this.#tellOpened(open);
+      }
+      const { task } = open;
       // Before the origin's bytes are spent on a file that would not fit.
       if (!task.stored.complete) await task.stored.assertRoom();
       // What the origin no longer gives, other holders may have given meanwhile.
@@ -251,7 +270,7 @@ export class SeedCache {
       if (open.yielding.signal.aborted) return events.onSlow(taskId);
       const error = toAppError(thrown);
       const discard = WORTHLESS.has(error.code);
-      log.warn({ taskId, url: task.stored.record.displayUrl, code: error.code, discard }, `the origin cannot be read: ${error.message}`);
+      log.warn({ taskId, url: open.task.stored.record.displayUrl, code: error.code, discard }, `the origin cannot be read: ${error.message}`);
       events.onFailed(taskId, error, discard);
       events.onRead(taskId, "failed");
       if (discard) await this.#close(open, true);
@@ -262,8 +281,8 @@ export class SeedCache {
 
   /** @returns ends the watching */
   #watch({ taskId, task, yielding }: OpenTask): () => void {
-    const { slowReads, meter } = this.#deps;
-    if (slowReads === undefined || !slowReads.mayBeLent(task.stored.record)) return () => undefined;
+    const { slowReads, mayBeLent, meter } = this.#deps;
+    if (slowReads === undefined || !mayBeLent(task.stored.record)) return () => undefined;
     return watchForSlowness({
       bytesPerSecondMin: slowReads.bytesPerSecondMin,
       bytes: () => meter.bytesOf(taskId),
@@ -334,15 +353,16 @@ export class SeedCache {
     return closing;
   }
 
-  async #letGo({ taskId, task, ending, reading }: OpenTask, discard: boolean): Promise<void> {
+  async #letGo(open: OpenTask, discard: boolean): Promise<void> {
+    const { taskId, ending, reading } = open;
     ending.abort();
     try {
       await reading;
-      if (discard) await task.stored.discard("all");
+      if (discard) await open.task.stored.discard("all");
     } catch (error) {
       this.#deps.log.warn({ taskId }, `cannot let go of a task in good order: ${toAppError(error).message}`);
     }
-    task.release();
+    open.task.release();
     if (discard) await this.#deps.store.remove(taskId).catch(() => false);
   }
 }
@@ -366,6 +386,9 @@ const CONFIRM_MS = 5_000;
 const VANISHED: ReadonlySet<string> = new Set(["CACHE_CORRUPT", "PIECE_UNKNOWN"]);
 /** A disk that loses pieces faster than that is not worth the origin's bytes. */
 const READ_COUNT_MAX = 3;
+
+/** Failures of the seed's own that say nothing of the origin: others may be able to read it. */
+export const OWN_FAILURES: ReadonlySet<string> = new Set(["DISK_FULL", "DISK_FAILED", "CACHE_QUOTA_EXCEEDED"]);
 
 /** Failures after which the pieces that came are of no version, or of the wrong file. */
 const WORTHLESS: ReadonlySet<string> = new Set(["ORIGIN_CHANGED", "ORIGIN_LENGTH_WRONG", "DIGEST_MISMATCH"]);

@@ -209,6 +209,8 @@ export class FakeStored implements StoredTask {
 /** The piece store, as far as the seed looks. */
 export class FakeStore {
   readonly tasks = new Map<TaskId, FakeStored>();
+  /** Files cannot be made. */
+  openError: AppError | undefined;
 
   async find(taskId: TaskId): Promise<FakeStored | undefined> {
     await new Promise((resolve) => setImmediate(resolve));
@@ -216,6 +218,7 @@ export class FakeStore {
   }
 
   async open(record: TaskRecord): Promise<FakeStored> {
+    if (this.openError !== undefined) throw this.openError;
     const stored = (await this.find(record.taskId)) ?? new FakeStored(record);
     this.tasks.set(record.taskId, stored);
     return stored;
@@ -247,6 +250,7 @@ export function seedLab(origin: FakeOrigin, store: FakeStore = new FakeStore(), 
   const seeds = new SeedCache({
     origin,
     store,
+    mayBeLent: ({ digest }) => digest !== undefined,
     peer: {
       openTask: async (record) => {
         const stored = await store.open(record);
