@@ -3,9 +3,16 @@ export class AssertionError extends Error {
   override readonly name = "AssertionError";
 }
 
-/** Throws {@link AssertionError} unless `condition` holds. `message` names the invariant, with its values. */
+/**
+ * Throws {@link AssertionError} unless `condition` holds. `message` names the invariant, with its values. It is made even
+ * when nothing is wrong: what runs for every piece asks with `if` and calls {@link broken}.
+ */
 export function assert(condition: boolean, message: string): asserts condition {
-  if (!condition) throw new AssertionError(message);
+  if (!condition) broken(message);
+}
+
+export function broken(message: string): never {
+  throw new AssertionError(message);
 }
 
 /** Closes an exhaustive `switch`: the compiler refuses a missing case, this refuses it at run time. */

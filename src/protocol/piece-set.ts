@@ -1,4 +1,4 @@
-import { assert } from "../base/assert.ts";
+import { broken } from "../base/assert.ts";
 
 /**
  * A set of piece indices, as bits in 32-bit words. It grows by itself, so a file of unknown length needs no capacity.
@@ -60,7 +60,7 @@ export class PieceSet {
 
   /** @returns false when `index` was in the set already */
   add(index: number): boolean {
-    assert(index >= 0, `piece index ${index} is negative`);
+    if (index < 0) broken(`piece index ${index} is negative`);
     const at = index >>> 5;
     if (at >= this.#words.length) this.#grow(at + 1);
     const bit = 1 << (index & 31);

@@ -1,5 +1,5 @@
 /** The swarm's tables: what this peer knows of its tasks, its links, and what moves between them. */
-import { assert } from "../base/assert.ts";
+import { broken } from "../base/assert.ts";
 import type { PeerId, TaskId } from "../protocol/ids.ts";
 import { ALL_BUCKETS, type Buckets, type Distance, type Imports } from "../protocol/topology.ts";
 import { PieceSet } from "../protocol/piece-set.ts";
@@ -157,7 +157,7 @@ export function addCopies(task: Task, piece: number, delta: 1 | -1): void {
     task.copies = grown;
   }
   const count = (task.copies[piece] as number) + delta;
-  assert(count >= 0, `W4: ${count} copies of piece ${piece}`);
+  if (count < 0) broken(`W4: ${count} copies of piece ${piece}`);
   task.copies[piece] = count;
 }
 
