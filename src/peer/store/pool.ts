@@ -145,7 +145,7 @@ const OWN_BYTES_MAX = 256 * 1024;
 const SLOW_MS = 5;
 const HAND_OVER_MS = 1_000;
 
-/** A job leaves a few hundred bytes of garbage: the nursery of the main thread's size would only be memory. */
+/** A job leaves little garbage: a nursery of the main thread's size would only be memory. */
 const WORKER_NURSERY_MIB = 2;
 
 /** Jobs waiting at the busy threads before another is started. */
