@@ -9,11 +9,11 @@ const taskId = "a".repeat(64) as TaskId;
 const source = { url: "http://origin/file", headers: {} };
 const info: TaskInfo = { taskId, lengthBytes: 1, pieceLengthBytes: 65_536, contentType: null, digest: null, headers: {} };
 
-function fakeTask(): { readonly task: PeerTask; released: number } {
+function fakeTask(isComplete = true): { readonly task: PeerTask; released: number } {
   const made = {
     released: 0,
     // The rest of a task is nothing to the one that keeps it.
-    task: { session: { taskId }, release: (): void => void made.released++ } as unknown as PeerTask,
+    task: { session: { taskId }, stored: { complete: isComplete }, release: (): void => void made.released++ } as unknown as PeerTask,
   };
   return made;
 }
@@ -55,4 +55,16 @@ test("a worthless task without readers goes at once", () => {
   assert.equal(worthless.released, 1);
   kept.close();
   assert.equal(worthless.released, 1);
+});
+
+test("who drops a task that is not whole says so: else nobody could tell that nothing of it is waited for", () => {
+  for (const isComplete of [false, true]) {
+    const kept = new KeptTasks();
+    const unfinished: TaskId[] = [];
+    kept.onUnfinished = (dropped) => unfinished.push(dropped);
+    kept.leave(kept.hold(fakeTask(isComplete).task, source, info, true));
+    assert.deepEqual(unfinished, [], "it is kept for a while");
+    kept.dropIdle();
+    assert.deepEqual(unfinished, isComplete ? [] : [taskId]);
+  }
 });

@@ -28,6 +28,8 @@ export interface KeptTask {
 
 export class KeptTasks {
   readonly #kept = new Map<TaskId, KeptTask>();
+  /** A task is dropped that is not whole: nobody here waits for the rest any more. Set by the owner. */
+  onUnfinished: (taskId: TaskId) => void = () => undefined;
 
   get(taskId: TaskId): KeptTask | undefined {
     return this.#kept.get(taskId);
@@ -96,7 +98,9 @@ export class KeptTasks {
   #drop(kept: KeptTask): void {
     clearTimeout(kept.timer);
     clearTimeout(kept.renewal);
-    this.#kept.delete(kept.task.session.taskId);
+    const { taskId } = kept.task.session;
+    this.#kept.delete(taskId);
+    if (!kept.task.stored.complete) this.onUnfinished(taskId);
     kept.task.release();
   }
 }

@@ -124,6 +124,7 @@ export class PeerNode implements ContentOpener {
     this.#log = deps.log;
     this.#store = store;
     this.#kept = kept;
+    kept.onUnfinished = (taskId) => this.#control.send({ type: "leave", taskId });
     this.#server = server;
     this.#originLimit = new RateGate(config.limits.originBytesPerSecond);
     this.originBudget = new LeasedBudget({
