@@ -6,7 +6,8 @@ import type { LinkId, SwarmConfig, SwarmEffect, SwarmInput, SwarmSnapshot } from
 import { importable, reconsiderRelief } from "./importing.ts";
 import { intakeOf, type TaskIntake } from "./intake.ts";
 import { Receiving } from "./receiving.ts";
-import { firstOf, Sending } from "./sending.ts";
+import { Sending } from "./sending.ts";
+import { snapshotOf } from "./snapshot.ts";
 import { addCopies, addHave, claim, dropHave, isComplete, isNeeded, newRemote, type Link, type Remote, type Task } from "./tables.ts";
 
 /** Inputs after which there may be somebody to offer to who was not there before. */
@@ -484,30 +485,7 @@ export class Swarm {
   }
 
   snapshot(): SwarmSnapshot {
-    return {
-      links: [...this.#links.values()].map(({ linkId, peerId }) => ({ linkId, peerId })),
-      tasks: [...this.#tasks.values()].map((task) => ({
-        taskId: task.taskId,
-        haveCount: task.have.count,
-        pieceCount: task.pieceCount,
-        incoming: [...task.incoming.values()].flat().map((receive) => ({
-          linkId: receive.link.linkId,
-          piece: receive.piece,
-          state: receive.state,
-          late: receive.late,
-          ageMs: this.#nowMs - receive.sinceMs,
-        })),
-        outgoing: this.#sending.of(task).map((send) => ({
-          linkId: send.remote.link.linkId,
-          piece: firstOf(send),
-          state: send.state,
-        })),
-        offersSent: task.offersSent,
-        offersDeclined: task.offersDeclined,
-        late: task.lateCount,
-        doubled: task.doubledCount,
-      })),
-    };
+    return snapshotOf(this.#links.values(), this.#tasks.values(), this.#sending, this.#nowMs);
   }
 }
 
