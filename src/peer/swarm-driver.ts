@@ -12,6 +12,7 @@ import type { Link } from "./link/link.ts";
 import type { LinkTable } from "./link/link-table.ts";
 import type { Logger } from "pino";
 import { Admissions } from "./admissions.ts";
+import { EarlyJoins } from "./early-joins.ts";
 import { PieceArrivals, type PieceCounters } from "./piece-arrivals.ts";
 import type { TaskSession } from "./task-session.ts";
 
@@ -50,6 +51,7 @@ export class SwarmDriver {
     this.#deps.log.debug({ taskId, peerId: this.#deps.links.byId(linkId)?.peerId }, "a neighbour's ticket has run out");
     this.feed({ type: "remoteAdmitted", linkId, taskId, receives: false });
   });
+  readonly #earlyJoins = new EarlyJoins();
   /** Own `have` as last told in a join, until the other side has joined too. */
   readonly #toldHave = new Map<string, PieceSet>();
   readonly counters: PieceCounters = { uploadedBytes: 0, downloadedBytes: 0, wastedBytes: 0, rejectedPieces: 0, forgedProofs: 0 };
@@ -107,6 +109,7 @@ export class SwarmDriver {
       have: copyOf(session.stored.have),
       priority,
     });
+    for (const { link, frames } of this.#earlyJoins.opened(taskId)) for (const frame of frames) this.frame(link, frame);
   }
 
   /** Ends everything about the task, on all links. Call it while the session can still be found. */
@@ -148,6 +151,7 @@ export class SwarmDriver {
   linkClosed(link: Link): void {
     this.#arrivals.linkClosed(link);
     this.#admissions.endLink(link.linkId);
+    this.#earlyJoins.linkClosed(link);
     for (const key of this.#toldHave.keys()) if (key.startsWith(`${link.linkId}/`)) this.#toldHave.delete(key);
     for (const key of this.#checking.keys()) if (key.startsWith(`${link.linkId}/`)) this.#checking.delete(key);
     this.feed({ type: "linkClosed", linkId: link.linkId });
@@ -179,8 +183,7 @@ export class SwarmDriver {
   frame(link: Link, frame: LinkFrame): void {
     switch (frame.type) {
       case "join":
-        this.#remoteJoined(link, frame.channel, frame.taskId, frame.ticket, PieceSet.fromBytes(frame.have));
-        return;
+        return this.#remoteJoined(link, frame);
       case "status":
         return this.feed({
           type: "remoteStatus",
@@ -213,6 +216,7 @@ export class SwarmDriver {
       default: {
         const taskId = link.taskOf(frame.channel, "remote");
         if (taskId !== undefined) this.#taskFrame(link, taskId, frame);
+        else this.#earlyJoins.heard(link, frame);
       }
     }
   }
@@ -298,18 +302,15 @@ export class SwarmDriver {
     session.wake();
   }
 
-  #remoteJoined(link: Link, channel: number, taskId: TaskId, ticket: string, have: PieceSet): void {
+  #remoteJoined(link: Link, frame: Extract<LinkFrame, { type: "join" }>): void {
+    const { channel, taskId, ticket } = frame;
     const { peerId } = link;
     if (peerId === undefined) return;
     const session = this.#deps.session(taskId);
     if (session === undefined) {
-      // Held on disk, perhaps: a neighbour was told that we have it.
-      void this.#deps.openFromDisk(taskId).then(
-        (opened) => {
-          if (opened !== undefined && !link.closed) this.#remoteJoined(link, channel, taskId, ticket, have);
-        },
-        (thrown: unknown) => this.#deps.log.warn({ taskId, error: String(thrown) }, "a task on disk cannot be opened"),
-      );
+      // Held on disk, perhaps: a neighbour was told that we have it. Or about to be opened.
+      this.#earlyJoins.joined(link, frame);
+      void this.#deps.openFromDisk(taskId).catch((thrown: unknown) => this.#deps.log.warn({ taskId, error: String(thrown) }, "a task on disk cannot be opened"));
       return;
     }
     const receives = this.#admits(link, session, ticket);
@@ -326,7 +327,7 @@ export class SwarmDriver {
     }
     this.#toldHave.delete(keyOf(link, taskId));
     const seed = this.#deps.isSeed(peerId);
-    this.feed({ type: "remoteJoined", linkId: link.linkId, taskId, have, seed, receives });
+    this.feed({ type: "remoteJoined", linkId: link.linkId, taskId, have: PieceSet.fromBytes(frame.have), seed, receives });
   }
 
   payloadTarget(link: Link, channel: number, piece: number, offset: number, length: number): Uint8Array | undefined {

@@ -295,6 +295,22 @@ test("a task left in mid-download leaves nothing behind, and joined again it is 
   assert.ok((await contentOf(task, content.length)).equals(content));
 });
 
+test("a neighbour that takes part before our files are open is served once they are", { timeout: 60_000 }, async () => {
+  const key = SigningKey.generate();
+  const { record, content } = makeTask(key, 4 * 1024 * 1024);
+  const [early, late] = [await startPeer("early"), await startPeer("late")];
+  const earlyTask = await early.peer.openTask(record, "normal");
+  earlyTask.connect([neighbour(late, false)], ticketFor(key, record.taskId, early.peerId));
+  // Its join has been said by now, and is not said again.
+  await setTimeout(500);
+  assert.equal(late.peer.linkCount, 1);
+  const lateTask = await late.peer.openTask(record, "normal");
+  await seedAll(lateTask, key, content);
+  lateTask.connect([neighbour(early, false)], ticketFor(key, record.taskId, late.peerId));
+  await finished(earlyTask, 10_000);
+  assert.ok((await contentOf(earlyTask, content.length)).equals(content));
+});
+
 test("pieces that vanish from a disk come back from the neighbour, whichever side lost them", { timeout: 60_000 }, async () => {
   const key = SigningKey.generate();
   const { record, content } = makeTask(key, 20 * 1024 * 1024);

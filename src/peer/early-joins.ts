@@ -1,0 +1,63 @@
+/**
+ * What neighbours say of a task while its files are still being opened here. A join that is dropped is never said again: the
+ * neighbour gives to us and gets nothing, but from the seed.
+ */
+import type { LinkFrame } from "../protocol/link-frames.ts";
+import type { TaskId } from "../protocol/ids.ts";
+import type { Link } from "./link/link.ts";
+
+/** Of all links; the oldest is dropped first. */
+const JOIN_COUNT_MAX = 256;
+/** Larger ones are not kept: a have-set of half a million pieces, a thousand pieces in one frame. */
+const HAVE_BYTES_MAX = 64 * 1024;
+const PIECE_COUNT_MAX = 1_024;
+/** After its join, of one neighbour, in the moment that opening files takes. */
+const FRAME_COUNT_MAX = 64;
+
+type TaskFrame = Extract<LinkFrame, { readonly channel: number }>;
+
+interface EarlyJoin {
+  readonly link: Link;
+  readonly taskId: TaskId;
+  /** The join, and what came on its channel since. */
+  readonly frames: TaskFrame[];
+}
+
+export class EarlyJoins {
+  readonly #joins: EarlyJoin[] = [];
+
+  /** A join of a task that is not here, or not yet. */
+  joined(link: Link, frame: Extract<LinkFrame, { type: "join" }>): void {
+    this.#drop(link, frame.channel);
+    if (frame.have.length > HAVE_BYTES_MAX) return;
+    this.#joins.push({ link, taskId: frame.taskId, frames: [frame] });
+    if (this.#joins.length > JOIN_COUNT_MAX) this.#joins.shift();
+  }
+
+  /** A frame on a channel that nobody knows. */
+  heard(link: Link, frame: TaskFrame): void {
+    if (frame.type === "leave") return this.#drop(link, frame.channel);
+    if ("pieces" in frame && frame.pieces.length > PIECE_COUNT_MAX) return;
+    const join = this.#joins.find((entry) => entry.link === link && entry.frames[0]?.channel === frame.channel);
+    if (join !== undefined && join.frames.length < FRAME_COUNT_MAX) join.frames.push(frame);
+  }
+
+  /** The task is here now. @returns what was said of it, each link's in its order; it is kept no longer */
+  opened(taskId: TaskId): readonly { readonly link: Link; readonly frames: readonly TaskFrame[] }[] {
+    const said = this.#joins.filter((join) => join.taskId === taskId && !join.link.closed);
+    this.#forget((join) => join.taskId === taskId);
+    return said;
+  }
+
+  linkClosed(link: Link): void {
+    this.#forget((join) => join.link === link);
+  }
+
+  #drop(link: Link, channel: number): void {
+    this.#forget((join) => join.link === link && join.frames[0]?.channel === channel);
+  }
+
+  #forget(isOver: (join: EarlyJoin) => boolean): void {
+    for (let at = this.#joins.length - 1; at >= 0; at--) if (isOver(this.#joins[at] as EarlyJoin)) this.#joins.splice(at, 1);
+  }
+}
