@@ -8,11 +8,11 @@ import type { Link } from "./link/link.ts";
 
 /** Of all links; the oldest is dropped first. */
 const JOIN_COUNT_MAX = 256;
-/** Larger ones are not kept: a have-set of half a million pieces, a thousand pieces in one frame. */
+/** Larger ones are not kept: a have-set of half a million pieces, 256 pieces in one frame. */
 const HAVE_BYTES_MAX = 64 * 1024;
-const PIECE_COUNT_MAX = 1_024;
+const PIECE_COUNT_MAX = 256;
 /** After its join, of one neighbour, in the moment that opening files takes. */
-const FRAME_COUNT_MAX = 64;
+const FRAME_COUNT_MAX = 16;
 
 type TaskFrame = Extract<LinkFrame, { readonly channel: number }>;
 
@@ -30,7 +30,8 @@ export class EarlyJoins {
   joined(link: Link, frame: Extract<LinkFrame, { type: "join" }>): void {
     this.#drop(link, frame.channel);
     if (frame.have.length > HAVE_BYTES_MAX) return;
-    this.#joins.push({ link, taskId: frame.taskId, frames: [frame] });
+    // A frame may lie in the buffer that the next read goes to.
+    this.#joins.push({ link, taskId: frame.taskId, frames: [{ ...frame, have: frame.have.slice() }] });
     if (this.#joins.length > JOIN_COUNT_MAX) this.#joins.shift();
   }
 

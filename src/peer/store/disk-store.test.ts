@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { describe, test } from "node:test";
 import { setImmediate as turn } from "node:timers/promises";
 import { SigningKey } from "../membership/credentials.ts";
-import type { PieceProof } from "./piece-store.ts";
+import { pieceDigest } from "./piece-hash.ts";
 import { assertSameBytes, openStore, PIECE_LENGTH_BYTES, pieceBytes, proofOf, recordOf, storeAll, storePiece, taskDirectory, taskId, temporaryDirectory } from "./fixture.test.ts";
 
 const sign = (digest: Uint8Array): Uint8Array => new Uint8Array(64).fill(digest[0] as number);
@@ -32,7 +32,7 @@ describe("disk store", () => {
     assert.ok(again);
     assert.deepEqual([...again.have], [0, 2, 3]);
     assert.deepEqual(again.record, record);
-    assert.deepEqual(again.proofOf(2)?.signature, proofOf(pieceBytes("a", 2)).signature);
+    assert.deepEqual(again.proofOf(2)?.signature, proofOf(again, 2, pieceBytes("a", 2)).signature);
     assert.equal(again.proofOf(1), undefined);
     assert.equal(store.usage().usedBytes, 2 * PIECE_LENGTH_BYTES + 100);
     const into = new Uint8Array(50);
@@ -45,17 +45,15 @@ describe("disk store", () => {
 
   test("a piece whose proof the task's key has not signed is forged, and nothing of it is written", async (t) => {
     const { store } = await openStore(t, temporaryDirectory(t));
-    const key = SigningKey.generate();
-    const task = await store.open({ ...recordOf("a", PIECE_LENGTH_BYTES * 2), publicKey: key.publicKey });
+    const task = await store.open(recordOf("a", PIECE_LENGTH_BYTES * 2));
     const bytes = pieceBytes("a", 0);
-    const { digest } = proofOf(bytes);
-    const signed = (by: SigningKey, piece: number): PieceProof => ({ digest, signature: by.signPiece(task.record.taskId, piece, bytes.length, digest) });
-    assert.equal(await task.storeVerified(0, bytes, proofOf(bytes)), "forged");
-    assert.equal(await task.storeVerified(0, bytes, signed(SigningKey.generate(), 0)), "forged", "another key's");
-    assert.equal(await task.storeVerified(0, bytes, signed(key, 1)), "forged", "another piece's");
+    const right = proofOf(task, 0, bytes);
+    assert.equal(await task.storeVerified(0, bytes, { ...right, signature: new Uint8Array(64) }), "forged");
+    assert.equal(await task.storeVerified(0, bytes, proofOf(task, 0, bytes, SigningKey.generate())), "forged", "another key's");
+    assert.equal(await task.storeVerified(0, bytes, proofOf(task, 1, bytes)), "forged", "another piece's");
     assert.equal(task.have.count, 0);
     assert.equal(store.usage().usedBytes, 0);
-    assert.equal(await task.storeVerified(0, bytes, signed(key, 0)), "stored");
+    assert.equal(await task.storeVerified(0, bytes, right), "stored");
   });
 
   test("bytes that are not the piece are not stored", async (t) => {
@@ -63,13 +61,13 @@ describe("disk store", () => {
     const task = await store.open(recordOf("a", 2 * PIECE_LENGTH_BYTES));
     const right = pieceBytes("a", 0);
     const wrong = pieceBytes("b", 0);
-    assert.equal(await task.storeVerified(0, wrong, proofOf(right), true), "mismatch");
-    assert.equal(await task.storeVerified(0, pieceBytes("a", 0, 100), proofOf(pieceBytes("a", 0, 100)), true), "mismatch", "too short");
-    assert.equal(await task.storeVerified(2, right, proofOf(right), true), "mismatch", "beyond the end");
+    assert.equal(await task.storeVerified(0, wrong, proofOf(task, 0, right)), "mismatch");
+    assert.equal(await task.storeVerified(0, pieceBytes("a", 0, 100), proofOf(task, 0, pieceBytes("a", 0, 100))), "mismatch", "too short");
+    assert.equal(await task.storeVerified(2, right, proofOf(task, 2, right)), "mismatch", "beyond the end");
     assert.equal(task.have.count, 0);
     assert.equal(store.usage().usedBytes, 0);
     await assert.rejects(task.read(0, new Uint8Array(1)), { code: "PIECE_UNKNOWN" });
-    assert.equal(await task.storeVerified(0, right, proofOf(right), true), "stored");
+    assert.equal(await task.storeVerified(0, right, proofOf(task, 0, right)), "stored");
   });
 
   test("stores a piece once, however many bring it, and leaves it as it is", async (t) => {
@@ -87,17 +85,17 @@ describe("disk store", () => {
   test("a wrong piece does not keep the right one that waited for it from being stored", async (t) => {
     const { store } = await openStore(t, temporaryDirectory(t));
     const task = await store.open(recordOf("a", PIECE_LENGTH_BYTES));
-    const proof = proofOf(pieceBytes("a", 0));
-    const results = await Promise.all([task.storeVerified(0, pieceBytes("b", 0), proof, true), task.storeVerified(0, pieceBytes("a", 0), proof, true)]);
+    const proof = proofOf(task, 0, pieceBytes("a", 0));
+    const results = await Promise.all([task.storeVerified(0, pieceBytes("b", 0), proof), task.storeVerified(0, pieceBytes("a", 0), proof)]);
     assert.deepEqual(results, ["mismatch", "stored"]);
   });
 
   test("digests and signs what the origin gave", async (t) => {
     const { store } = await openStore(t, temporaryDirectory(t));
     const task = await store.open(recordOf("a", PIECE_LENGTH_BYTES));
-    const expected = proofOf(pieceBytes("a", 0));
+    const expected = pieceDigest(pieceBytes("a", 0));
     const { digest, signature } = await task.storeOwn(0, pieceBytes("a", 0), sign);
-    assert.deepEqual({ digest: Uint8Array.from(digest), signature }, { digest: Uint8Array.from(expected.digest), signature: expected.signature });
+    assert.deepEqual({ digest: Uint8Array.from(digest), signature }, { digest: Uint8Array.from(expected), signature: sign(expected) });
     assert.equal(task.complete, true);
   });
 
@@ -222,7 +220,7 @@ describe("disk store", () => {
     const { store } = await openStore(t, temporaryDirectory(t));
     const task = await store.open(recordOf("a", 4 * PIECE_LENGTH_BYTES));
     await storePiece(task, "a", 3);
-    const wrong = task.storeVerified(0, pieceBytes("b", 0), proofOf(pieceBytes("a", 0)), true);
+    const wrong = task.storeVerified(0, pieceBytes("b", 0), proofOf(task, 0, pieceBytes("a", 0)));
     const stores = [storePiece(task, "a", 0), storePiece(task, "a", 1), storePiece(task, "a", 2)];
     const discarded = task.discard("all");
     assert.equal(task.have.count, 0);

@@ -9,11 +9,14 @@ import { join } from "node:path";
 import type { TestContext } from "node:test";
 import { pieceCountOf } from "../../protocol/geometry.ts";
 import type { TaskId } from "../../protocol/ids.ts";
+import { SigningKey } from "../membership/credentials.ts";
 import { DiskStore, type DiskStoreDeps } from "./disk-store.ts";
 import { pieceDigest } from "./piece-hash.ts";
 import type { PieceProof, PieceStoreConfig, StoredTask, StoreOutcome, TaskRecord } from "./piece-store.ts";
 
 export const PIECE_LENGTH_BYTES = 64 * 1024;
+/** Signs every task's pieces. */
+const KEY = SigningKey.generate();
 
 /** Compares pieces. `deepEqual` would, when they differ, look for the shortest difference of 65,536 elements: in all memory there is. */
 export function assertSameBytes(actual: Uint8Array, expected: Uint8Array, message = "the bytes"): void {
@@ -45,7 +48,7 @@ export function recordOf(name: string, lengthBytes: number | undefined, pieceLen
     contentType: "application/octet-stream",
     digest: undefined,
     headers: { etag: '"1"' },
-    publicKey: Uint8Array.of(1, 2, 3),
+    publicKey: Uint8Array.from(KEY.publicKey),
   };
 }
 
@@ -57,13 +60,15 @@ export function pieceBytes(name: string, piece: number, lengthBytes: number = PI
   return bytes;
 }
 
-export function proofOf(bytes: Uint8Array): PieceProof {
-  return { digest: pieceDigest(bytes), signature: new Uint8Array(64).fill(pieceDigest(bytes)[0] as number) };
+/** What the supernode says of `bytes` as a piece of the task. */
+export function proofOf({ record }: StoredTask, piece: number, bytes: Uint8Array, key: SigningKey = KEY): PieceProof {
+  const digest = pieceDigest(bytes);
+  return { digest, signature: Uint8Array.from(key.signPiece(record.taskId, piece, bytes.length, digest)) };
 }
 
 export async function storePiece(task: StoredTask, name: string, piece: number, lengthBytes?: number): Promise<StoreOutcome> {
   const bytes = pieceBytes(name, piece, lengthBytes);
-  return await task.storeVerified(piece, bytes, proofOf(bytes), true);
+  return await task.storeVerified(piece, bytes, proofOf(task, piece, bytes));
 }
 
 /** Stores every piece of a task whose last piece is whole. */

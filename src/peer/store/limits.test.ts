@@ -215,7 +215,7 @@ describe("disk store at its limits", () => {
     };
     const { store } = await openStore(t, directory, {}, { runner });
     const task = await store.open(recordOf("a", PIECE_LENGTH_BYTES));
-    const wrong = task.storeVerified(0, pieceBytes("b", 0), proofOf(pieceBytes("a", 0)), true);
+    const wrong = task.storeVerified(0, pieceBytes("b", 0), proofOf(task, 0, pieceBytes("a", 0)));
     const waiting = storePiece(task, "a", 0);
     await new Promise(setImmediate);
     const discarded = task.discard("all");

@@ -129,12 +129,11 @@ export interface StoredTask {
    * Verifies `bytes` against the proof's digest, and its signature, off the main thread, writes them, then journals the piece.
    * `bytes` must lie in a SharedArrayBuffer and belongs to the store until the promise settles.
    * A piece already held is left as it is ("stored"); while one is being written, a second call for it waits.
-   * @param isProofKnown the proof's signature has been verified before
    * @returns "mismatch" when the bytes are not the piece (digest, length or index), "forged" when `record.publicKey` has not
    *   signed the proof; nothing is stored then
    * @throws AppError DISK_FULL, DISK_FAILED, CACHE_QUOTA_EXCEEDED, SHUTTING_DOWN
    */
-  storeVerified(piece: number, bytes: Uint8Array, proof: PieceProof, isProofKnown?: boolean): Promise<StoreOutcome>;
+  storeVerified(piece: number, bytes: Uint8Array, proof: PieceProof): Promise<StoreOutcome>;
   /**
    * For the reader of the origin: digests and writes `bytes`, asks `sign` for the signature, then journals.
    * Buffer rules and errors as {@link storeVerified}; a length that is not the piece's asserts.

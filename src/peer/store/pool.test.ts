@@ -5,8 +5,10 @@ import { join } from "node:path";
 import { describe, test, type TestContext } from "node:test";
 import { pathToFileURL } from "node:url";
 import { AppError } from "../../base/errors.ts";
+import { SigningKey } from "../membership/credentials.ts";
 import { pieceDigest } from "./piece-hash.ts";
 import { StorePool } from "./pool.ts";
+import type { SignedStatement } from "./worker.ts";
 import { assertSameBytes, pieceBytes, temporaryDirectory } from "./fixture.test.ts";
 
 /** By default everything goes to the threads. */
@@ -24,15 +26,24 @@ function fileOf(t: TestContext, content: Uint8Array | string): { readonly path: 
   return { path, fd };
 }
 
+const KEY = SigningKey.generate();
+
+/** The digest, signed. */
+function signed(digest: Uint8Array): SignedStatement {
+  return { publicKey: KEY.publicKey, statement: digest, signature: KEY.sign(digest) };
+}
+
 describe("store pool", () => {
-  test("writes what has the right digest, and nothing else", async (t) => {
+  test("writes what has the right digest and is signed, and nothing else", async (t) => {
     const pool = poolOf(t);
     const { path, fd } = fileOf(t, "");
     const bytes = pieceBytes("a", 0);
     const digest = pieceDigest(bytes);
-    assert.equal(await pool.run("verifyAndWrite", { fd, offsetByte: 10, bytes, digest: new Uint8Array(32) }, path), "mismatch");
+    assert.equal(await pool.run("verifyAndWrite", { fd, offsetByte: 10, bytes, digest: new Uint8Array(32), signed: signed(digest) }, path), "mismatch");
+    const forged = { ...signed(digest), publicKey: SigningKey.generate().publicKey };
+    assert.equal(await pool.run("verifyAndWrite", { fd, offsetByte: 10, bytes, digest, signed: forged }, path), "forged");
     assert.equal(readFileSync(path).length, 0);
-    assert.equal(await pool.run("verifyAndWrite", { fd, offsetByte: 10, bytes, digest }, path), "written");
+    assert.equal(await pool.run("verifyAndWrite", { fd, offsetByte: 10, bytes, digest, signed: signed(digest) }, path), "written");
     assertSameBytes(readFileSync(path).subarray(10), bytes);
     assert.deepEqual(Buffer.from(await pool.run("digestAndWrite", { fd, offsetByte: 0, bytes }, path)), Buffer.from(digest));
     assertSameBytes(readFileSync(path).subarray(0, bytes.length), bytes);
@@ -44,8 +55,8 @@ describe("store pool", () => {
     const digest = pieceDigest(bytes);
     const pool = poolOf(t, 1, noThread, bytes.length);
     const { path, fd } = fileOf(t, "");
-    assert.equal(await pool.run("verifyAndWrite", { fd, offsetByte: 0, bytes, digest: new Uint8Array(32) }, path), "mismatch");
-    assert.equal(await pool.run("verifyAndWrite", { fd, offsetByte: 0, bytes, digest }, path), "written");
+    assert.equal(await pool.run("verifyAndWrite", { fd, offsetByte: 0, bytes, digest: new Uint8Array(32), signed: signed(digest) }, path), "mismatch");
+    assert.equal(await pool.run("verifyAndWrite", { fd, offsetByte: 0, bytes, digest, signed: signed(digest) }, path), "written");
     assertSameBytes(readFileSync(path), bytes);
     const readOnly = openSync(path, "r");
     t.after(() => closeSync(readOnly));
@@ -115,7 +126,7 @@ describe("store pool", () => {
        });`,
     );
     const pool = poolOf(t, 1, pathToFileURL(path));
-    const input = { fd: 0, offsetByte: 0, bytes: pieceBytes("a", 0), digest: new Uint8Array(32) };
+    const input = { fd: 0, offsetByte: 0, bytes: pieceBytes("a", 0), digest: new Uint8Array(32), signed: signed(new Uint8Array(32)) };
     assert.equal(await pool.run("verifyAndWrite", input, "data"), true);
     const dying = pool.run("fileDigest", { fd: 0, algorithm: "md5", lengthBytes: 1 }, "data");
     const behind = pool.run("verifyAndWrite", input, "data");

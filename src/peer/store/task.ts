@@ -100,14 +100,14 @@ export class StoreTask implements StoredTask {
     return await this.#during(() => this.#check(pieces, again));
   }
 
-  async storeVerified(piece: number, bytes: Uint8Array, proof: PieceProof, isProofKnown = false): Promise<StoreOutcome> {
+  async storeVerified(piece: number, bytes: Uint8Array, proof: PieceProof): Promise<StoreOutcome> {
     assertShared(bytes);
     return await this.#store(piece, async () => {
       if (this.have.has(piece)) return "stored";
       if (!this.#held.fits(piece, bytes.length)) return "mismatch";
       const { digest, signature } = proof;
       const { taskId, publicKey } = this.record;
-      const signed = isProofKnown ? undefined : { publicKey, statement: pieceStatement(taskId, piece, bytes.length, digest), signature };
+      const signed = { publicKey, statement: pieceStatement(taskId, piece, bytes.length, digest), signature };
       const input = { fd: this.dataFd, offsetByte: this.#held.offsetOf(piece), bytes, digest, signed };
       let outcome: StoreOutcome = "mismatch";
       await this.#reserved(bytes.length, async () => {

@@ -36,8 +36,7 @@ export interface StoreJobs {
       readonly offsetByte: number;
       readonly bytes: Uint8Array;
       readonly digest: Uint8Array;
-      /** Undefined: known to be right. */
-      readonly signed?: SignedStatement | undefined;
+      readonly signed: SignedStatement;
     };
     readonly output: WriteOutcome;
   };
@@ -95,7 +94,7 @@ export async function doStoreJob(request: StoreRequest): Promise<StoreJobs[Store
     case "verifyAndWrite": {
       const { fd, offsetByte, bytes, digest, signed } = request.input;
       if (!isEqual(pieceDigest(bytes), digest)) return "mismatch";
-      if (signed !== undefined && !isSigned(signed)) return "forged";
+      if (!isSigned(signed)) return "forged";
       writeAll(fd, bytes, offsetByte);
       return "written";
     }
