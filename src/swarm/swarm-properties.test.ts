@@ -56,7 +56,7 @@ class World {
   readonly said: string[] = [];
   nowMs = 0;
   readonly #held = new Map<TaskId, Set<number>>();
-  readonly #joined = new Map<string, { receives: boolean; isolated: boolean }>();
+  readonly #joined = new Map<string, { receives: boolean; isolated: boolean; readonly told: Set<number> }>();
   readonly #linked = new Set<number>();
   #offers: Transfer[] = [];
   #agreed: Transfer[] = [];
@@ -81,11 +81,23 @@ class World {
     const effects = this.swarm.step(made, this.nowMs);
     this.said.push(JSON.stringify(effects));
     for (const effect of effects) this.#check(effect);
+    this.#checkClaims();
     assert.deepEqual(brokenInvariants(this.swarm.snapshot(), CONFIG), []);
     const dueMs = this.swarm.nextDeadlineMs();
     if (made.type === "deadlineReached") assert.ok(dueMs === undefined || dueMs > this.nowMs, "W8: a deadline kept is gone");
     const unfinished = this.swarm.snapshot().tasks.some(({ haveCount, pieceCount }) => haveCount < (pieceCount ?? PIECES));
     if (unfinished) assert.notEqual(dueMs, undefined, "W8: nobody waits without a deadline");
+  }
+
+  /** Whoever can offer knows of nothing as claimed that will not be here in time. */
+  #checkClaims(): void {
+    for (const { taskId, incoming } of this.swarm.snapshot().tasks) {
+      const coming = new Set(incoming.filter(({ late, state }) => !late || state === "verifying").map(({ piece }) => piece));
+      for (const [key, remote] of this.#joined) {
+        if (!key.endsWith(taskId) || remote.isolated) continue;
+        for (const piece of remote.told) assert.ok(coming.has(piece) || this.#held.get(taskId)?.has(piece), `W10: ${key} thinks that ${piece} is claimed`);
+      }
+    }
   }
 
   #inputs({ verb, linkId, taskId, piece, pick }: Command): readonly (() => SwarmInput)[] {
@@ -204,7 +216,7 @@ class World {
       case "remoteJoined":
         if (!this.#linked.has(input.linkId) || !this.#held.has(input.taskId)) return;
         this.#forget((transfer) => transfer.linkId === input.linkId && transfer.taskId === input.taskId);
-        this.#joined.set(`${input.linkId} ${input.taskId}`, { receives: input.receives, isolated: false });
+        this.#joined.set(`${input.linkId} ${input.taskId}`, { receives: input.receives, isolated: false, told: new Set(this.#held.get(input.taskId)) });
         return;
       case "remoteLeft":
         this.#forget((transfer) => transfer.linkId === input.linkId && transfer.taskId === input.taskId);
@@ -255,6 +267,12 @@ class World {
       case "sendAccept":
         assert.ok(!this.#held.get(effect.taskId)?.has(effect.piece), "W3: what is held is not accepted");
         this.#receives.push(plain(effect));
+        return;
+      case "sendHave":
+        for (const piece of effect.pieces) this.#joined.get(`${effect.linkId} ${effect.taskId}`)?.told.add(piece);
+        return;
+      case "sendLost":
+        for (const piece of effect.pieces) this.#joined.get(`${effect.linkId} ${effect.taskId}`)?.told.delete(piece);
         return;
       case "cancelReceive":
         this.#receives = this.#receives.filter((transfer) => !same(transfer, effect));
