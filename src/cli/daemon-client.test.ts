@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
-import { mkdtempSync, rmSync } from "node:fs";
+import { chownSync, mkdtempSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { createServer, type Server } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -9,7 +9,8 @@ import { AppError } from "../base/errors.ts";
 import { HostLimits } from "../peer/host-limits.ts";
 import { RateGate } from "../peer/rate-gate.ts";
 import { LocalApi } from "../dfdaemon/local/local-api.ts";
-import type { Content, ContentInfo, ContentOpener, ContentPart, ContentRequest } from "../peer/content.ts";
+import type { Content, ContentInfo, ContentOpener, ContentPart, ContentRequest, HeldRange } from "../peer/content.ts";
+import { type Explanation, readExplanation } from "../protocol/explanation.ts";
 import { encodeLocalBytesHeader, encodeLocalFrame } from "../protocol/local-frames.ts";
 import { DaemonClient } from "./daemon-client.ts";
 
@@ -21,6 +22,7 @@ const INFO: ContentInfo = {
   digest: undefined,
   headers: { etag: '"ü"' },
 };
+const NOTHING_SPENT = { waiting: 0, origin: 0, downlink: 0, seed: 0, neighbours: 0, disk: 0, cpu: 0, reader: 0 };
 const SOURCES = { seedBytes: 1, peerBytes: 2, originBytes: 3, cacheBytes: 4 };
 
 let directory: string;
@@ -48,7 +50,7 @@ afterEach(async () => {
 async function serve(
   read: (startByte: number) => AsyncIterable<Uint8Array>,
   openError?: AppError,
-  readUnordered?: () => AsyncIterable<ContentPart>,
+  more: Partial<Content> = {},
 ): Promise<number[]> {
   const starts: number[] = [];
   const content: Content = {
@@ -57,10 +59,10 @@ async function serve(
       starts.push(startByte);
       return read(startByte);
     },
-    ...(readUnordered === undefined ? {} : { readUnordered }),
     sources: () => SOURCES,
     explanation: () => undefined,
     close: () => undefined,
+    ...more,
   };
   const opener: ContentOpener = {
     open: (request) => {
@@ -82,6 +84,30 @@ async function serve(
 
 async function* digits(startByte: number): AsyncGenerator<Uint8Array> {
   yield Buffer.from("0123456789").subarray(startByte);
+}
+
+async function* sevenFirst(): AsyncGenerator<ContentPart> {
+  yield { startByte: 7, bytes: Buffer.from("789") };
+  yield { startByte: 0, bytes: Buffer.alloc(0) };
+  yield { startByte: 0, bytes: Buffer.from("0123456") };
+}
+
+async function readParts(content: Content): Promise<[number, string][]> {
+  const parts: [number, string][] = [];
+  for await (const { startByte, bytes } of content.readUnordered?.({ startByte: 0, endByte: undefined }, never) ?? []) {
+    parts.push([startByte, Buffer.from(bytes).toString()]);
+  }
+  return parts;
+}
+
+/** A daemon with a file that cannot be had: what comes instead. */
+async function serveAgain(more: Partial<Content>, expected: readonly [number, string][]): Promise<void> {
+  await api?.close();
+  const readInPlace = async function* (): AsyncGenerator<HeldRange> {
+    yield { startByte: 0, endByte: 10 };
+  };
+  await serve(digits, undefined, { readUnordered: sevenFirst, readInPlace, ...more });
+  assert.deepEqual(await readParts(await new DaemonClient(socketPath, { startByte: 0, unordered: true }).open(REQUEST, never)), expected);
 }
 
 async function read(content: Content, startByte: number): Promise<string> {
@@ -151,18 +177,79 @@ test("a daemon that is not there, or dies, is DAEMON_UNREACHABLE", async () => {
 });
 
 test("parts come in the order in which the daemon has them, for who takes them so", async () => {
-  await serve(digits, undefined, async function* () {
-    yield { startByte: 7, bytes: Buffer.from("789") };
-    yield { startByte: 0, bytes: Buffer.alloc(0) };
-    yield { startByte: 0, bytes: Buffer.from("0123456") };
+  await serve(digits, undefined, { readUnordered: sevenFirst });
+  const content = await new DaemonClient(socketPath, { startByte: 0, unordered: true }).open(REQUEST, never);
+  assert.deepEqual(await readParts(content), [[7, "789"], [0, "0123456"]]);
+  assert.equal(await read(content, 4), "456789", "and in order, in another reading");
+});
+
+test("what lies in a file that we may open is read there; what does not comes as bytes", async () => {
+  const filePath = join(directory, "data");
+  writeFileSync(filePath, "01234----9");
+  await serve(digits, undefined, {
+    filePath,
+    readUnordered: sevenFirst,
+    readInPlace: async function* () {
+      yield { startByte: 9, endByte: 10 };
+      yield { startByte: 5, bytes: Buffer.from("5678") };
+      yield { startByte: 3, endByte: 3 };
+      yield { startByte: 0, endByte: 5 };
+    },
   });
   const content = await new DaemonClient(socketPath, { startByte: 0, unordered: true }).open(REQUEST, never);
-  const parts: [number, string][] = [];
-  for await (const { startByte, bytes } of content.readUnordered?.({ startByte: 0, endByte: undefined }, never) ?? []) {
-    parts.push([startByte, Buffer.from(bytes).toString()]);
-  }
-  assert.deepEqual(parts, [[7, "789"], [0, "0123456"]]);
-  assert.equal(await read(content, 4), "456789", "and in order, in another reading");
+  // As an eviction would: who has it open goes on.
+  rmSync(filePath);
+  assert.deepEqual(await readParts(content), [[9, "9"], [5, "5678"], [0, "01234"]]);
+  // Gone, or another one under its path, as in a container: the daemon sends the bytes.
+  await serveAgain({ filePath: join(directory, "no such file") }, [[7, "789"], [0, "0123456"]]);
+});
+
+test("a file of somebody else's than the daemon's is not opened", { skip: process.getuid?.() !== 0 }, async () => {
+  const filePath = join(directory, "data");
+  writeFileSync(filePath, "0123456789");
+  chownSync(filePath, 12_345, 12_345);
+  await serveAgain({ filePath }, [[7, "789"], [0, "0123456"]]);
+  chownSync(filePath, 0, 0);
+  renameSync(filePath, `${filePath}.real`);
+  symlinkSync(`${filePath}.real`, filePath);
+  await serveAgain({ filePath }, [[7, "789"], [0, "0123456"]]);
+});
+
+test("a file that is shorter than the daemon says is an error, not a short file", async () => {
+  const filePath = join(directory, "data");
+  writeFileSync(filePath, "01234");
+  await serve(digits, undefined, {
+    filePath,
+    readInPlace: async function* () {
+      yield { startByte: 0, endByte: 10 };
+    },
+  });
+  const content = await new DaemonClient(socketPath, { startByte: 0, unordered: true }).open(REQUEST, never);
+  await assert.rejects(readParts(content), { code: "CACHE_CORRUPT", message: /ends at byte 5/ });
+});
+
+test("that we were slower than the daemon is told as the reader's time", async () => {
+  const filePath = join(directory, "data");
+  writeFileSync(filePath, "0123456789");
+  const bytes = SOURCES;
+  const pieces = { offered: 0, declined: 0, late: 0, doubled: 0, rejected: 0 };
+  const explanation: Explanation = { boundBy: "disk", tookMs: 1, openedMs: 0, firstByteMs: 0, spentMs: { ...NOTHING_SPENT, disk: 1 }, bytes, neighbours: [], pieces, wastedBytes: 0 };
+  await serve(digits, undefined, {
+    filePath,
+    explanation: () => explanation,
+    readInPlace: async function* () {
+      yield { startByte: 0, endByte: 5 };
+      yield { startByte: 5, endByte: 10 };
+    },
+  });
+  const content = await new DaemonClient(socketPath, { startByte: 0, unordered: true, readExplanation }).open(REQUEST, never);
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  await readParts(content);
+  const { tookMs = 0, spentMs, boundBy } = content.explanation() ?? {};
+  assert.ok(tookMs >= 50);
+  assert.equal(spentMs?.disk, 1);
+  assert.ok(Math.abs((spentMs?.reader ?? 0) - (tookMs - 1)) < 0.001);
+  assert.equal(boundBy, "reader");
 });
 
 test("a reader that takes its time holds the daemon back, and gets every byte", async () => {

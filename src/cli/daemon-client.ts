@@ -1,10 +1,12 @@
 /** This host's dfdaemon as a source of content, over its local API. */
 import { randomUUID } from "node:crypto";
+import { mainBound } from "../base/bounds.ts";
 import { AppError } from "../base/errors.ts";
 import type { LocalContentRequest } from "../dfdaemon/local/local-api.ts";
 import type { Content, ContentInfo, ContentOpener, ContentPart, ContentRequest } from "../peer/content.ts";
 import type { Explanation } from "../protocol/explanation.ts";
-import { DaemonStream } from "./daemon-stream.ts";
+import { DaemonStream, HeldFileUnreadable } from "./daemon-stream.ts";
+import { mayReadStoreOf } from "./held-file.ts";
 
 export interface DaemonReading {
   /** Where the first read will likely begin: `open` asks for the bytes from there at once. */
@@ -29,10 +31,18 @@ export class DaemonClient implements ContentOpener {
 
   /** @throws AppError DAEMON_UNREACHABLE, and what the daemon answers */
   async open(asked: ContentRequest, signal: AbortSignal): Promise<Content> {
-    const request: OpenStream = (startByte, endByte, unordered, until) => {
+    const ask = (startByte: number, endByte: number | undefined, order: LocalContentRequest["order"], until: AbortSignal): Promise<DaemonStream> => {
       const { source, backToSource, limitBytesPerSecond } = asked;
-      const wanted: LocalContentRequest = { requestId: randomUUID(), source, backToSource, startByte, endByte, unordered, limitBytesPerSecond };
+      const wanted: LocalContentRequest = { requestId: randomUUID(), source, backToSource, startByte, endByte, order, limitBytesPerSecond };
       return DaemonStream.open(this.#socketPath, wanted, until);
+    };
+    const request: OpenStream = async (startByte, endByte, unordered, until) => {
+      if (!unordered) return ask(startByte, endByte, "ordered", until);
+      if (!mayReadStoreOf(this.#socketPath)) return ask(startByte, endByte, "unordered", until);
+      return ask(startByte, endByte, "in-place", until).catch((thrown: unknown) => {
+        if (!(thrown instanceof HeldFileUnreadable)) throw thrown;
+        return ask(startByte, endByte, "unordered", until);
+      });
     };
     const { startByte, unordered } = this.#first;
     const stream = await request(startByte, undefined, unordered, signal).catch((thrown: unknown) => {
@@ -80,7 +90,12 @@ class DaemonContent implements Content {
   }
 
   explanation(): Explanation | undefined {
-    return this.#first.readExplanation?.(this.#stream.explanation);
+    const explanation = this.#first.readExplanation?.(this.#stream.explanation);
+    const { tookMs } = this.#stream;
+    if (explanation === undefined || tookMs === undefined || tookMs <= explanation.tookMs) return explanation;
+    // The daemon was done when everything lay in its file; that we took longer to read it, it did not see.
+    const spentMs = { ...explanation.spentMs, reader: explanation.spentMs.reader + tookMs - explanation.tookMs };
+    return { ...explanation, tookMs, spentMs, boundBy: mainBound(spentMs) ?? null };
   }
 
   close(): void {

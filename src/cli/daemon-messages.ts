@@ -2,6 +2,7 @@
 import { AppError, type ErrorCode, isErrorCode } from "../base/errors.ts";
 import type { Content, ContentInfo } from "../peer/content.ts";
 import { isTaskId } from "../protocol/ids.ts";
+import type { HeldFileName } from "./held-file.ts";
 
 export type Sources = ReturnType<Content["sources"]>;
 
@@ -21,6 +22,15 @@ export function readInfo(json: unknown): ContentInfo {
     digest: optional(info, "digest", "string"),
     headers: everyField(info["headers"], (value): value is string => typeof value === "string"),
   };
+}
+
+/** Of an `info`: the file in which the content lies, where it lies in one. */
+export function readFileName(json: unknown): HeldFileName | undefined {
+  const { file } = fieldsOf(json);
+  if (file === undefined) return undefined;
+  const { path, device, inode } = everyField(file, (value): value is string => typeof value === "string");
+  if (path === undefined || device === undefined || inode === undefined) throw strange();
+  return { path, device, inode };
 }
 
 /** Of a `status`, or of an `end` that has them. */

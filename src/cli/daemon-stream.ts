@@ -1,10 +1,14 @@
-/** One content from dfdaemon in frames: read into one buffer, handed on part by part, nothing copied on the way. */
+/**
+ * One content from dfdaemon in frames: read into one buffer, handed on part by part, nothing copied on the way; or from
+ * the daemon's file, where we may open it.
+ */
 import { connect, type NetConnectOpts, type Socket } from "node:net";
 import { AppError, toAppError } from "../base/errors.ts";
 import type { LocalContentRequest } from "../dfdaemon/local/local-api.ts";
-import type { ContentInfo, ContentPart } from "../peer/content.ts";
-import { encodeLocalFrame, LOCAL_CONTENT_PROTOCOL, LocalFrameReader, type LocalFrameType } from "../protocol/local-frames.ts";
-import { readFailure, readInfo, readSources, type Sources, STRANGE } from "./daemon-messages.ts";
+import type { ContentInfo, ContentPart, HeldRange } from "../peer/content.ts";
+import { encodeLocalFrame, LOCAL_CONTENT_PROTOCOL, LocalFrameReader, type LocalJsonType } from "../protocol/local-frames.ts";
+import { readFailure, readFileName, readInfo, readSources, type Sources, STRANGE } from "./daemon-messages.ts";
+import { HeldFile } from "./held-file.ts";
 
 /** What one read takes at most; a unix socket holds about as much. */
 const BUFFER_BYTES = 256 * 1024;
@@ -16,12 +20,15 @@ export class DaemonStream {
   readonly #reader: LocalFrameReader;
   /** The answer to the upgrade, until it is whole. */
   #head: Buffer | undefined = Buffer.alloc(0);
-  /** Views of the one buffer: nothing is read while any is left. */
-  readonly #parts: ContentPart[] = [];
+  /** Views of the one buffer, and what lies in the file: nothing is read while any is left. */
+  readonly #parts: (ContentPart | HeldRange)[] = [];
+  readonly #askedMs = performance.now();
+  #takenMs: number | undefined;
   #info: ContentInfo | undefined;
+  #file: HeldFile | undefined;
   #sources: Sources = { seedBytes: 0, peerBytes: 0, originBytes: 0, cacheBytes: 0 };
   #explanation: unknown;
-  #end: { readonly error: AppError | undefined } | undefined;
+  #end: { readonly error: AppError | HeldFileUnreadable | undefined } | undefined;
   #wake: (() => void) | undefined;
 
   private constructor(socketPath: string, request: LocalContentRequest) {
@@ -29,6 +36,7 @@ export class DaemonStream {
     this.#reader = new LocalFrameReader({
       json: (type, json) => this.#json(type, JSON.parse(Buffer.from(json).toString())),
       bytes: (startByte, bytes) => void this.#parts.push({ startByte, bytes }),
+      held: (startByte, endByte) => void this.#parts.push({ startByte, endByte }),
     });
     const buffer = Buffer.allocUnsafeSlow(BUFFER_BYTES);
     const onread = { buffer, callback: (count: number) => this.#read(buffer.subarray(0, count)) };
@@ -44,7 +52,8 @@ export class DaemonStream {
   /**
    * Asks for a content, and waits until the daemon has said what it is.
    *
-   * @throws AppError DAEMON_UNREACHABLE, ABORTED, and what the daemon answers
+   * @throws AppError DAEMON_UNREACHABLE, ABORTED, and what the daemon answers; HeldFileUnreadable when it was asked for a
+   *   content in place, and we cannot open that place
    */
   static async open(socketPath: string, request: LocalContentRequest, signal: AbortSignal): Promise<DaemonStream> {
     const stream = new DaemonStream(socketPath, request);
@@ -61,6 +70,11 @@ export class DaemonStream {
   get info(): ContentInfo {
     if (this.#info === undefined) throw new Error("the stream is not open");
     return this.#info;
+  }
+
+  /** From the request until the last part was taken, ms; undefined: not yet. */
+  get tookMs(): number | undefined {
+    return this.#takenMs === undefined ? undefined : this.#takenMs - this.#askedMs;
   }
 
   /** As the daemon last said. */
@@ -81,9 +95,16 @@ export class DaemonStream {
   async *parts(): AsyncGenerator<ContentPart> {
     try {
       for (;;) {
-        for (let part = this.#parts.shift(); part !== undefined; part = this.#parts.shift()) yield part;
+        for (let part = this.#parts.shift(); part !== undefined; part = this.#parts.shift()) {
+          if ("bytes" in part) yield part;
+          else if (this.#file !== undefined) yield* this.#file.read(part.startByte, part.endByte);
+          else throw new AppError("PROTOCOL_VIOLATION", STRANGE);
+        }
         if (this.#end?.error !== undefined) throw this.#end.error;
-        if (this.#end !== undefined) return;
+        if (this.#end !== undefined) {
+          this.#takenMs = performance.now();
+          return;
+        }
         this.#socket.resume();
         await this.#changed();
       }
@@ -95,6 +116,8 @@ export class DaemonStream {
   close(): void {
     this.#ended(new AppError("ABORTED", "broken off"));
     this.#socket.destroy();
+    this.#file?.close();
+    this.#file = undefined;
   }
 
   /** @returns false to stop reading until the parts have been taken */
@@ -103,7 +126,7 @@ export class DaemonStream {
       if (this.#head === undefined) this.#reader.push(chunk);
       else this.#readHead(chunk);
     } catch (thrown) {
-      const cause = thrown instanceof AppError ? thrown : new AppError("PROTOCOL_VIOLATION", STRANGE, { cause: thrown });
+      const cause = thrown instanceof AppError || thrown instanceof HeldFileUnreadable ? thrown : new AppError("PROTOCOL_VIOLATION", STRANGE, { cause: thrown });
       this.#ended(cause);
       this.#socket.destroy();
     }
@@ -122,8 +145,11 @@ export class DaemonStream {
     if (head.length > end + 4) this.#reader.push(head.subarray(end + 4));
   }
 
-  #json(type: Exclude<LocalFrameType, "bytes">, value: unknown): void {
+  #json(type: LocalJsonType, value: unknown): void {
     if (type === "info") {
+      const fileName = readFileName(value);
+      if (fileName !== undefined) this.#file = HeldFile.open(fileName, this.#socketPath);
+      if (fileName !== undefined && this.#file === undefined) throw new HeldFileUnreadable();
       this.#info = readInfo(value);
     } else {
       this.#sources = readSources(value) ?? this.#sources;
@@ -134,7 +160,7 @@ export class DaemonStream {
   }
 
   /** The first word stands. */
-  #ended(error: AppError | undefined): void {
+  #ended(error: AppError | HeldFileUnreadable | undefined): void {
     this.#end ??= { error };
     this.#wakeUp();
   }
@@ -156,6 +182,9 @@ export class DaemonStream {
     this.#wake = undefined;
   }
 }
+
+/** The daemon keeps the content where we cannot read it: it has to send it. */
+export class HeldFileUnreadable extends Error {}
 
 const UNREACHABLE_REASONS: Readonly<Record<string, string>> = {
   ENOENT: "there is no such socket",

@@ -30,6 +30,12 @@ export interface ContentPart {
   readonly bytes: Uint8Array;
 }
 
+/** Bytes [startByte, endByte) of content that lie in its {@link Content.filePath}, each at its own place. */
+export interface HeldRange {
+  readonly startByte: number;
+  readonly endByte: number;
+}
+
 /** Bytes [startByte, endByte) of content. */
 export interface ReadRange {
   readonly startByte: number;
@@ -55,6 +61,13 @@ export interface Content {
    * what comes first first. Absent where the content comes in order only.
    */
   readUnordered?(range: { readonly startByte: number; readonly endByte: number | undefined }, signal: AbortSignal): AsyncIterable<ContentPart>;
+  /** The file of this host in which verified bytes lie once they are here; it may go when the content is closed. Undefined: there is none. */
+  readonly filePath?: string | undefined;
+  /**
+   * As `readUnordered`, for who has `filePath` open: says what lies there instead of reading it. What the origin had to
+   * be asked for itself comes as bytes.
+   */
+  readInPlace?(range: { readonly startByte: number; readonly endByte: number | undefined }, signal: AbortSignal): AsyncIterable<ContentPart | HeldRange>;
   /** Bytes this host took in for the content so far, by source; `cacheBytes` were here before. */
   sources(): ByteSources & { readonly cacheBytes: number };
   /** What its time went by so far, or, once closed, at all. Undefined: not known (yet). */

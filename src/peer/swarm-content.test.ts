@@ -64,3 +64,37 @@ test("what the swarm could not finish is read from an origin without ranges, fro
   assert.deepEqual(Buffer.concat(chunks), content);
   assert.deepEqual(opened, [9 * PIECE_BYTES, 0]);
 });
+
+test("in place, only what has been seen right is told; what the origin has to give comes as bytes", async () => {
+  const task = lostTask(9);
+  const verified = new Set([0, 1]);
+  const { stored } = task as unknown as { stored: { have: PieceSet; isVerified: unknown; verify: unknown } };
+  stored.isVerified = (piece: number) => verified.has(piece);
+  stored.verify = ([piece]: number[]) => {
+    // Piece 4 is not what was written.
+    if (piece === 4) stored.have.delete(4);
+    return Promise.resolve(piece === 4 ? [4] : []);
+  };
+  const info: OriginInfo = { lengthBytes: content.length, ranges: true, etag: undefined, lastModified: undefined, contentType: undefined, headers: {} };
+  const origin: Origin = {
+    stat: () => Promise.resolve(info),
+    open: (_request, { startByte }) => Promise.resolve({ info, startByte, body: Readable.from([content.subarray(startByte)]) }),
+  };
+  const swarm = new SwarmContent({
+    task,
+    info: { taskId: "a".repeat(64) as TaskId, lengthBytes: content.length, pieceLengthBytes: PIECE_BYTES, contentType: null, digest: null, headers: {} },
+    source: { url: "http://origin/file", headers: {} },
+    direct: { origin },
+    startedMs: performance.now(),
+    supernodeConnected: () => false,
+    closed: () => undefined,
+  });
+  const held: [number, number][] = [];
+  const come: Buffer[] = [];
+  for await (const part of swarm.readInPlace({ startByte: 500, endByte: undefined }, new AbortController().signal)) {
+    if (!("bytes" in part)) held.push([part.startByte, part.endByte]);
+    else come.push(Buffer.from(part.bytes));
+  }
+  assert.deepEqual(held, [[500, 1000], [1000, 2000], [2000, 3000], [3000, 4000], [5000, 6000], [6000, 7000], [7000, 8000], [8000, 9000]]);
+  assert.deepEqual(Buffer.concat(come), content.subarray(4000));
+});

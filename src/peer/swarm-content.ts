@@ -4,7 +4,7 @@ import type { ByteSources, Source, TaskInfo } from "../protocol/control-messages
 import type { Explanation } from "../protocol/explanation.ts";
 import { PieceSet } from "../protocol/piece-set.ts";
 import { ChunkPool } from "./chunk-pool.ts";
-import { type Content, type ContentInfo, type ContentPart, numbered, type ReadRange } from "./content.ts";
+import { type Content, type ContentInfo, type ContentPart, type HeldRange, numbered, type ReadRange } from "./content.ts";
 import { type DirectOpenerDeps, readOrigin } from "./direct-content.ts";
 import type { PeerTask } from "./peer.ts";
 import { ReaderAccount } from "./reader-account.ts";
@@ -101,10 +101,32 @@ export class SwarmContent implements Content {
     }
   }
 
-  async *readUnordered(
-    range: { readonly startByte: number; readonly endByte: number | undefined },
+  get filePath(): string | undefined {
+    return this.#deps.task.stored.dataPath;
+  }
+
+  readUnordered(range: ReadRange, signal: AbortSignal): AsyncGenerator<ContentPart> {
+    const { stored } = this.#deps.task;
+    return this.#asTheyCome(range, signal, async (startByte, endByte) => {
+      const bytes = Buffer.allocUnsafe(endByte - startByte);
+      return (await readHeld(stored, startByte, bytes)) ? { startByte, bytes } : undefined;
+    });
+  }
+
+  readInPlace(range: ReadRange, signal: AbortSignal): AsyncGenerator<ContentPart | HeldRange> {
+    const { stored } = this.#deps.task;
+    return this.#asTheyCome(range, signal, async (startByte, endByte, piece) => {
+      if (!stored.isVerified(piece)) await stored.verify([piece]);
+      return stored.have.has(piece) ? { startByte, endByte } : undefined;
+    });
+  }
+
+  /** @param take what is handed on of a piece that is here; undefined when it is no longer */
+  async *#asTheyCome<Part>(
+    range: ReadRange,
     signal: AbortSignal,
-  ): AsyncGenerator<ContentPart> {
+    take: (startByte: number, endByte: number, piece: number) => Promise<Part | undefined>,
+  ): AsyncGenerator<Part | ContentPart> {
     const { session, stored } = this.#deps.task;
     const { lengthBytes, pieceLengthBytes } = session;
     if (lengthBytes === undefined) {
@@ -121,13 +143,13 @@ export class SwarmContent implements Content {
       for (let piece = firstMissing; piece < endPiece; piece++) {
         if (given.has(piece) || !stored.have.has(piece)) continue;
         const startByte = Math.max(range.startByte, piece * pieceLengthBytes);
-        const bytes = Buffer.allocUnsafe(Math.min(endByte, (piece + 1) * pieceLengthBytes) - startByte);
         this.#account.does("disk");
-        if (!(await readHeld(stored, startByte, bytes))) continue;
+        const part = await take(startByte, Math.min(endByte, (piece + 1) * pieceLengthBytes), piece);
+        if (part === undefined) continue;
         given.add(piece);
         watch.moved();
         this.#account.gives();
-        yield { startByte, bytes };
+        yield part;
       }
       while (firstMissing < endPiece && given.has(firstMissing)) firstMissing++;
       if (firstMissing >= endPiece) return;

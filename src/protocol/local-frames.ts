@@ -1,7 +1,8 @@
 /**
  * What dfdaemon and the programs of its host say to each other after the upgrade of `GET /v1/content` on the local
  * socket: frames of [length u32][type u8][body], big endian, `length` counting type and body. JSON but for `bytes`, whose
- * body is [start byte u64] and then content, raw. Any dfget meets the dfdaemon of its own package only, but may be
+ * body is [start byte u64] and then content, raw, and `held`, whose body is [start byte u64][end byte u64]: what lies in
+ * the file that `info` named, each byte at its own place. Any dfget meets the dfdaemon of its own package only, but may be
  * older or newer: unknown types are skipped, and another protocol has another name.
  */
 import { AppError } from "../base/errors.ts";
@@ -9,8 +10,9 @@ import { AppError } from "../base/errors.ts";
 export const LOCAL_CONTENT_PROTOCOL = "dragonfly-content/1";
 
 /** `request` goes to the daemon; of the others `info` comes once and first, and `end` once and last. */
-export const LOCAL_FRAME_TYPES = { request: 1, info: 2, bytes: 3, status: 4, end: 5 } as const;
+export const LOCAL_FRAME_TYPES = { request: 1, info: 2, bytes: 3, status: 4, end: 5, held: 6 } as const;
 export type LocalFrameType = keyof typeof LOCAL_FRAME_TYPES;
+export type LocalJsonType = Exclude<LocalFrameType, "bytes" | "held">;
 
 /** A request carries the caller's headers for the origin. */
 export const LOCAL_JSON_LENGTH_BYTES_MAX: number = 1024 * 1024;
@@ -18,9 +20,10 @@ export const LOCAL_JSON_LENGTH_BYTES_MAX: number = 1024 * 1024;
 const LOCAL_CONTENT_LENGTH_BYTES_MAX = 8 * 1024 * 1024;
 const HEADER_BYTES = 5;
 const START_BYTES = 8;
+const HELD_BYTES = 16;
 
 /** @param json UTF-8 */
-export function encodeLocalFrame(type: Exclude<LocalFrameType, "bytes">, json: Uint8Array): Uint8Array {
+export function encodeLocalFrame(type: LocalJsonType, json: Uint8Array): Uint8Array {
   const frame = new Uint8Array(HEADER_BYTES + json.length);
   const view = new DataView(frame.buffer);
   view.setUint32(0, 1 + json.length);
@@ -39,11 +42,24 @@ export function encodeLocalBytesHeader(startByte: number, lengthBytes: number): 
   return header;
 }
 
+/** Bytes [startByte, endByte) lie in the file. */
+export function encodeLocalHeld(startByte: number, endByte: number): Uint8Array {
+  const frame = new Uint8Array(HEADER_BYTES + HELD_BYTES);
+  const view = new DataView(frame.buffer);
+  view.setUint32(0, 1 + HELD_BYTES);
+  view.setUint8(4, LOCAL_FRAME_TYPES.held);
+  view.setBigUint64(5, BigInt(startByte));
+  view.setBigUint64(13, BigInt(endByte));
+  return frame;
+}
+
 export interface LocalFrameHandlers {
   /** A whole frame of one of the JSON types. `json` is the handler's. */
-  json(type: Exclude<LocalFrameType, "bytes">, json: Uint8Array): void;
+  json(type: LocalJsonType, json: Uint8Array): void;
   /** Content as it comes, in parts of any length. `bytes` is a view of what was pushed. */
   bytes(startByte: number, bytes: Uint8Array): void;
+  /** Content that lies in the file. */
+  held(startByte: number, endByte: number): void;
 }
 
 /** Takes the byte stream apart. */
@@ -52,7 +68,7 @@ export class LocalFrameReader {
   /** Header, or a JSON frame's body, as far as it has come. */
   #part: Uint8Array = new Uint8Array(HEADER_BYTES);
   #partFill = 0;
-  #state: "header" | "json" | "skipped" | "start" | "bytes" = "header";
+  #state: "header" | "json" | "skipped" | "start" | "bytes" | "held" = "header";
   #typeCode = 0;
   #leftBytes = 0;
   #startByte = 0;
@@ -97,10 +113,15 @@ export class LocalFrameReader {
     switch (this.#state) {
       case "header":
         return this.#begin(view.getUint8(4), view.getUint32(0) - 1);
+      case "held": {
+        const [startByte, endByte] = [byteAt(view, 0), byteAt(view, 8)];
+        if (startByte > endByte) throw new AppError("PROTOCOL_VIOLATION", "a local frame's range ends before it starts");
+        this.#expect("header", HEADER_BYTES);
+        this.#handlers.held(startByte, endByte);
+        return;
+      }
       case "start": {
-        const startByte = Number(view.getBigUint64(0));
-        if (!Number.isSafeInteger(startByte)) throw new AppError("PROTOCOL_VIOLATION", "a local frame's start byte is impossible");
-        this.#startByte = startByte;
+        this.#startByte = byteAt(view, 0);
         this.#state = "bytes";
         if (this.#leftBytes === 0) this.#expect("header", HEADER_BYTES);
         return;
@@ -108,7 +129,7 @@ export class LocalFrameReader {
       default: {
         const type = nameOf(this.#typeCode);
         this.#expect("header", HEADER_BYTES);
-        if (type !== undefined && type !== "bytes") this.#handlers.json(type, part);
+        if (type !== undefined && type !== "bytes" && type !== "held") this.#handlers.json(type, part);
       }
     }
   }
@@ -121,18 +142,27 @@ export class LocalFrameReader {
       throw new AppError("MESSAGE_TOO_LARGE", `a local frame of type ${typeCode} claims ${lengthBytes} bytes`);
     }
     this.#typeCode = typeCode;
+    if (type === "held" && lengthBytes !== HELD_BYTES) throw new AppError("PROTOCOL_VIOLATION", `a local frame's range has ${lengthBytes} bytes`);
     this.#leftBytes = isContent ? lengthBytes - START_BYTES : lengthBytes;
-    if (isContent) this.#expect("start", START_BYTES);
+    if (type === "held") this.#expect("held", HELD_BYTES);
+    else if (isContent) this.#expect("start", START_BYTES);
     else if (lengthBytes === 0) this.#expect("header", HEADER_BYTES);
     else if (type === undefined) this.#state = "skipped";
     else this.#expect("json", lengthBytes);
   }
 
-  #expect(state: "header" | "json" | "start", bytes: number): void {
+  #expect(state: "header" | "json" | "start" | "held", bytes: number): void {
     this.#state = state;
     this.#part = new Uint8Array(bytes);
     this.#partFill = 0;
   }
+}
+
+/** @throws AppError PROTOCOL_VIOLATION */
+function byteAt(view: DataView, offset: number): number {
+  const byte = Number(view.getBigUint64(offset));
+  if (!Number.isSafeInteger(byte)) throw new AppError("PROTOCOL_VIOLATION", "a local frame's place in the file is impossible");
+  return byte;
 }
 
 function nameOf(typeCode: number): LocalFrameType | undefined {
@@ -147,6 +177,8 @@ function nameOf(typeCode: number): LocalFrameType | undefined {
       return "status";
     case LOCAL_FRAME_TYPES.end:
       return "end";
+    case LOCAL_FRAME_TYPES.held:
+      return "held";
     default:
       return undefined;
   }

@@ -1,21 +1,23 @@
 /** One content over the local socket in frames (src/protocol/local-frames.ts): parts as they come, and how it ended. */
+import { stat } from "node:fs/promises";
 import type { Socket } from "node:net";
 import { AppError, toAppError } from "../../base/errors.ts";
-import { type Content, type ContentPart, numbered } from "../../peer/content.ts";
+import { type Content, type ContentPart, type HeldRange, numbered } from "../../peer/content.ts";
 import {
   encodeLocalBytesHeader,
   encodeLocalFrame,
+  encodeLocalHeld,
   LOCAL_CONTENT_PROTOCOL,
   LocalFrameReader,
-  type LocalFrameType,
+  type LocalJsonType,
 } from "../../protocol/local-frames.ts";
 
 export interface ContentStreamAnswer {
   readonly content: Content;
   readonly startByte: number;
   readonly endByte: number | undefined;
-  /** Parts may come in any order. */
-  readonly unordered: boolean;
+  /** Parts may come in any order; `in-place`: and what lies in the content's file need not come at all. */
+  readonly order: "ordered" | "unordered" | "in-place";
 }
 
 export interface ContentStreamDeps {
@@ -39,7 +41,7 @@ export async function serveContentStream(socket: Socket, head: Uint8Array, deps:
   try {
     const answer = await deps.open(await readRequest(socket, head), gone.signal);
     content = answer.content;
-    say(socket, "info", infoOf(content));
+    say(socket, "info", await infoOf(answer));
     await copy(socket, answer, gone.signal);
     say(socket, "end", { sources: content.sources(), explanation: content.explanation() });
   } catch (thrown) {
@@ -54,31 +56,52 @@ export async function serveContentStream(socket: Socket, head: Uint8Array, deps:
   }
 }
 
-function infoOf({ info }: Content): object {
-  const { taskId, lengthBytes, contentType, digest, headers } = info;
-  return { taskId, lengthBytes, contentType, digest, headers };
+async function infoOf({ content, order }: ContentStreamAnswer): Promise<object> {
+  const { taskId, lengthBytes, contentType, digest, headers } = content.info;
+  const file = order === "in-place" ? await identityOf(content.filePath) : undefined;
+  return { taskId, lengthBytes, contentType, digest, headers, file };
+}
+
+/** By device and inode the caller knows the file: under the same path its container may have another. */
+async function identityOf(path: string | undefined): Promise<object | undefined> {
+  if (path === undefined) return undefined;
+  const { dev, ino } = await stat(path, { bigint: true }).catch(() => ({ dev: "", ino: "" }));
+  return { path, device: String(dev), inode: String(ino) };
+}
+
+function partsOf({ content, startByte, endByte, order }: ContentStreamAnswer, gone: AbortSignal): AsyncIterable<ContentPart | HeldRange> {
+  const range = { startByte, endByte };
+  return (
+    (order === "in-place" && content.filePath !== undefined ? content.readInPlace?.(range, gone) : undefined) ??
+    (order === "ordered" ? undefined : content.readUnordered?.(range, gone)) ??
+    numbered(content.read(range, gone), startByte)
+  );
 }
 
 async function copy(socket: Socket, answer: ContentStreamAnswer, gone: AbortSignal): Promise<void> {
-  const { content, startByte, endByte, unordered } = answer;
-  const range = { startByte, endByte };
-  const parts: AsyncIterable<ContentPart> = (unordered ? content.readUnordered?.(range, gone) : undefined) ?? numbered(content.read(range, gone), startByte);
+  const { content } = answer;
   let toldMs = performance.now();
-  for await (const part of parts) {
+  for await (const part of partsOf(answer, gone)) {
     if (gone.aborted) return;
     socket.cork();
     if (performance.now() - toldMs >= STATUS_MS) {
       toldMs = performance.now();
       say(socket, "status", { sources: content.sources() });
     }
-    socket.write(encodeLocalBytesHeader(part.startByte, part.bytes.length));
-    const isTaken = socket.write(part.bytes);
+    const isTaken = send(socket, part);
     socket.uncork();
     if (!isTaken) await drained(socket);
   }
 }
 
-function say(socket: Socket, type: Exclude<LocalFrameType, "bytes">, value: object): void {
+/** @returns false when the caller is slower than we are */
+function send(socket: Socket, part: ContentPart | HeldRange): boolean {
+  if (!("bytes" in part)) return socket.write(encodeLocalHeld(part.startByte, part.endByte));
+  socket.write(encodeLocalBytesHeader(part.startByte, part.bytes.length));
+  return socket.write(part.bytes);
+}
+
+function say(socket: Socket, type: LocalJsonType, value: object): void {
   socket.write(encodeLocalFrame(type, Buffer.from(JSON.stringify(value))));
 }
 
@@ -90,9 +113,8 @@ function readRequest(socket: Socket, head: Uint8Array): Promise<string> {
         if (type !== "request") throw new AppError("PROTOCOL_VIOLATION", `a local stream begins with a request, not with ${type}`);
         resolve(Buffer.from(json).toString());
       },
-      bytes: () => {
-        throw new AppError("PROTOCOL_VIOLATION", "a caller sends no content");
-      },
+      bytes: sendsContent,
+      held: sendsContent,
     });
     const timer = setTimeout(() => reject(new AppError("TIMEOUT", "the request did not come")), REQUEST_MS);
     const take = (chunk: Uint8Array): void => {
@@ -110,6 +132,10 @@ function readRequest(socket: Socket, head: Uint8Array): Promise<string> {
     });
     if (head.length > 0) take(head);
   });
+}
+
+function sendsContent(): never {
+  throw new AppError("PROTOCOL_VIOLATION", "a caller sends no content");
 }
 
 function drained(socket: Socket): Promise<void> {

@@ -49,8 +49,8 @@ const contentRequestSchema = z
     limitBytesPerSecond: z.number().positive().optional(),
     startByte: z.number().int().nonnegative().optional(),
     endByte: z.number().int().nonnegative().optional(),
-    /** In frames only: parts may come in any order. */
-    unordered: z.boolean().optional(),
+    /** In frames only: parts may come in any order, or need not come where the caller reads the content's file itself. */
+    order: z.enum(["ordered", "unordered", "in-place"]).optional(),
   })
   .refine(({ startByte = 0, endByte = startByte }) => startByte <= endByte, {
     error: "startByte is larger than endByte",
@@ -156,7 +156,7 @@ export class LocalApi {
   }
 
   async #open(body: string, signal: AbortSignal): Promise<ContentStreamAnswer> {
-    const { source, backToSource, limitBytesPerSecond, startByte = 0, endByte, unordered = false } = parseBody(contentRequestSchema, body);
+    const { source, backToSource, limitBytesPerSecond, startByte = 0, endByte, order = "ordered" } = parseBody(contentRequestSchema, body);
     const mayGoBack = backToSource && this.#options.backToSource !== false;
     const content = await this.#options.opener.open({ source, backToSource: mayGoBack, limitBytesPerSecond }, signal);
     try {
@@ -165,7 +165,7 @@ export class LocalApi {
       content.close();
       throw thrown;
     }
-    return { content, startByte, endByte, unordered };
+    return { content, startByte, endByte, order };
   }
 
   #changeLimits(change: LimitsChange): void {

@@ -124,6 +124,8 @@ export interface StoredTask {
   readonly complete: boolean;
   /** Descriptor of the data file for positional reads and sendfile; valid until the last release. Piece i starts at i × pieceLengthBytes; {@link verify} it first. */
   readonly dataFd: number;
+  /** The data file's, for others of this host; undefined where there is none. */
+  readonly dataPath: string | undefined;
   proofOf(piece: number): PieceProof | undefined;
   /**
    * Verifies `bytes` against the proof's digest, and its signature, off the main thread, writes them, then journals the piece.
@@ -144,7 +146,7 @@ export interface StoredTask {
   isVerified(piece: number): boolean;
   /**
    * Reads those of `pieces` back that are held and not verified yet, off the main thread; drops what is damaged.
-   * Needed before anything reads through `dataFd`; `read` and `digestOf` see to it themselves.
+   * Needed before anything reads through `dataFd` or `dataPath`; `read` and `digestOf` see to it themselves.
    * @param again those that were verified before, too
    * @returns the pieces dropped
    * @throws AppError DISK_FAILED, SHUTTING_DOWN

@@ -87,6 +87,10 @@ export class StoreTask implements StoredTask {
     return this.#deps.files.data.fd;
   }
 
+  get dataPath(): string {
+    return this.#deps.files.dataPath;
+  }
+
   proofOf(piece: number): PieceProof | undefined {
     return this.#held.get(piece);
   }

@@ -115,6 +115,7 @@ export class FakeStored implements StoredTask {
   onStored: (piece: number) => void = () => {};
   releases = 0;
   readonly dataFd = -1;
+  readonly dataPath = undefined;
 
   constructor(record: TaskRecord) {
     this.record = record;

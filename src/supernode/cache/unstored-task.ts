@@ -38,6 +38,7 @@ class NothingStored implements StoredTask {
   readonly have: PieceSet = new PieceSet();
   readonly complete = false;
   readonly dataFd = -1;
+  readonly dataPath = undefined;
   readonly #failure: AppError;
 
   constructor(record: TaskRecord, failure: AppError) {
