@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { Prng } from "../../src/base/prng.ts";
 import { isFlat, trendOf } from "./flatness.ts";
 
 const series = (value: (minute: number) => number) => Array.from({ length: 121 }, (_, i) => ({ atMs: i * 5000, value: value(i / 12) }));
@@ -18,4 +19,17 @@ test("saw teeth alone, a peak, and a value that falls are flat", () => {
 test("descriptors that stay away one by one are found", () => {
   assert.equal(isFlat(trendOf(series((minute) => 40 + Math.floor(minute / 2))), 3), false);
   assert.equal(isFlat(trendOf(series((minute) => 40 + (Math.floor(minute * 12) % 3))), 3), true);
+});
+
+test("of a process that wanders by 15 MiB single ends say nothing, and 2 MiB a minute are found in it", () => {
+  const random = new Prng(3);
+  for (let run = 0; run < 100; run++) {
+    const wandering = Array.from({ length: 121 }, () => 15 * (random.below(1000) / 1000));
+    assert.equal(isFlat(trendOf(series((minute) => 180 + (wandering[Math.round(minute * 12)] ?? 0))), 12), true);
+    assert.equal(isFlat(trendOf(series((minute) => 180 + (wandering[Math.round(minute * 12)] ?? 0) + 2 * minute)), 12), false);
+  }
+});
+
+test("what is lost in the last third only is found", () => {
+  assert.equal(isFlat(trendOf(series((minute) => 60 + (minute > 7 ? 3 : 0))), 1.5), false);
 });

@@ -7,6 +7,7 @@ export interface Sample {
 
 /** Of the troughs: what a collector of garbage leaves, and what is never given back. */
 export interface Trend {
+  /** Medians of the first and the last third: single samples of a process wander by more than a leak makes. */
   readonly first: number;
   readonly last: number;
   /** Theil-Sen: the median of the slopes between all pairs, which single ones do not move. */
@@ -28,9 +29,11 @@ export function trendOf(samples: readonly Sample[]): Trend {
   }
   const slope = median(slopes);
   const spanMs = (samples.at(-1) as Sample).atMs - (samples[0] as Sample).atMs;
+  const third = Math.max(1, Math.floor(count / 3));
+  const values = troughs.map(({ value }) => value);
   return {
-    first: (troughs[0] as Sample).value,
-    last: (troughs.at(-1) as Sample).value,
+    first: median(values.slice(0, third)),
+    last: median(values.slice(-third)),
     perMinute: slope * 60_000,
     growth: slope * spanMs,
   };
@@ -38,7 +41,10 @@ export function trendOf(samples: readonly Sample[]): Trend {
 
 const TROUGH_COUNT = 10;
 
-/** Flat: neither the slope nor the ends make more than `allowed` over the series. */
+/**
+ * Flat: neither the slope makes more than `allowed` over the series, nor is what is left at its end that much more. A leak
+ * does both; of one that begins late, or stops, the ends tell.
+ */
 export function isFlat({ first, last, growth }: Trend, allowed: number): boolean {
   return growth <= allowed && last - first <= allowed;
 }

@@ -1,7 +1,7 @@
 /**
- * A site under mixed load with churn, for as long as is told: do memory and descriptors stay where they are?
+ * A site under mixed load with churn, for as long as is told: do memory, timers and descriptors stay where they are?
  *
- *   node bench/soak/main.ts [--minutes 20] [--pause 1500] [--out FILE.json]
+ *   node bench/soak/main.ts [--minutes 20] [--pause 500] [--out FILE.json]
  *
  * A supernode and three dfdaemons on loopback with small cache quotas, so that eviction never rests. Two daemons stay, one is
  * stopped or killed and started again every half minute; a fourth comes and goes. Exit 1 when something grows, or a byte is wrong.
@@ -13,25 +13,19 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { Prng } from "../../src/base/prng.ts";
 import { freePort, untilReady } from "../demo/programs.ts";
-import { isFlat, type Sample, type Trend, trendOf } from "./flatness.ts";
+import { INSPECTED } from "./inspector.ts";
 import { Load, type SoakHost } from "./load.ts";
-import type { ProcessUsage } from "../process-usage.ts";
 import { Program } from "./programs.ts";
 import { SoakRegistry } from "./registry.ts";
+import { Watch } from "./watch.ts";
 
 const SAMPLE_MS = 5000;
 const CHURN_MS = 30_000;
-/** Tasks stay open for two minutes, answers are remembered for five, V8's heap finds its size: until then growth is no leak. */
-const WARM_UP_SHARE = 0.4;
-/** Over the rest. The heap of a program that does little is collected seldom: saw teeth of some MiB. */
-const RSS_GROWTH_BYTES_MAX = 12 * 1024 * 1024;
-const DESCRIPTOR_GROWTH_MAX = 3;
 /**
  * A task's two files are open for as long as it is: up to two minutes after its last reader, a minute for a neighbour that
  * asks, 20 s unused. So how many are open follows the load, and must not exceed what it asked for in that time.
  */
 const TASK_OPEN_MS_MAX = 210_000;
-const FILES_PER_TASK = 2;
 /** Whoever is asked while it is killed answers nothing. A load that fails shows nothing. */
 const FAILURES_MAX = 10;
 /** The machine may be busy with other things. */
@@ -45,7 +39,7 @@ interface Daemon extends SoakHost {
 }
 
 const { values } = parseArgs({
-  options: { minutes: { type: "string", default: "20" }, pause: { type: "string", default: "1500" }, out: { type: "string" } },
+  options: { minutes: { type: "string", default: "20" }, pause: { type: "string", default: "500" }, out: { type: "string" } },
 });
 const forMs = Number(values.minutes) * 60_000;
 const pauseMs = Number(values.pause);
@@ -62,7 +56,7 @@ try {
 }
 
 async function start(name: string, program: "supernode" | "dfdaemon", args: readonly string[], readyUrl: string): Promise<Program> {
-  const started = new Program(name, program, [...args, "--log-level", "warn"]);
+  const started = new Program(name, program, [...args, "--log-level", "warn"], INSPECTED);
   programs.add(started);
   void started.ended.then(() => programs.delete(started));
   await untilReady(name, readyUrl, started.ended, READY_MS);
@@ -94,9 +88,7 @@ async function soak(): Promise<boolean> {
   let restless: Daemon | undefined = await startDaemon("restless");
   let guest: Daemon | undefined;
   const load = new Load({ registry, registryPort, random: new Prng(1), folder, hosts: () => [...staying, ...(restless === undefined ? [] : [restless])] });
-  const watched = [supernode, ...staying.map(({ program }) => program)];
-  const samples = new Map(watched.map((program) => [program, { rss: [] as Sample[], descriptors: [] as Sample[], taskFiles: [] as TaskFiles[] } satisfies Series]));
-  const before = new Map(watched.map((program) => [program, program.usage()]));
+  const watches = await Promise.all([supernode, ...staying.map(({ program }) => program)].map((program) => Watch.over(program)));
   const startMs = performance.now();
   let churns = 0;
 
@@ -123,13 +115,7 @@ async function soak(): Promise<boolean> {
   let churning: Promise<void> = Promise.resolve();
   for (let atMs = 0; atMs < forMs; atMs = performance.now() - startMs) {
     if (atMs >= nextSampleMs) {
-      for (const [program, series] of samples) {
-        const { rssBytes, descriptors } = program.usage();
-        const taskFiles = program.taskFileCount();
-        series.rss.push({ atMs, value: rssBytes });
-        series.descriptors.push({ atMs, value: descriptors - taskFiles });
-        series.taskFiles.push({ count: taskFiles, countMax: load.askedCount(TASK_OPEN_MS_MAX) * FILES_PER_TASK });
-      }
+      for (const watch of watches) await watch.sample(atMs, load.askedCount(TASK_OPEN_MS_MAX));
       nextSampleMs += SAMPLE_MS;
     }
     if (atMs >= nextChurnMs) {
@@ -143,11 +129,7 @@ async function soak(): Promise<boolean> {
     await sleep(pauseMs);
   }
   await churning;
-  const cores = watched.map((program) => {
-    const used = program.usage().cpuSeconds - (before.get(program) as ProcessUsage).cpuSeconds;
-    return (used * 1000) / (performance.now() - startMs);
-  });
-  const rows = watched.map((program, i) => rowOf(program, samples.get(program) as Series, cores[i] as number));
+  const rows = watches.map((watch) => watch.row());
   for (const row of rows) console.log(row.text);
   console.log(`load: ${JSON.stringify(load.counts)}, ${churns} churns, origin sent ${Math.round(registry.sentBytes / 1e6)} MB`);
   for (const failure of load.failures) console.log(`  ${failure}`);
@@ -163,7 +145,7 @@ async function soak(): Promise<boolean> {
     }
     onDisk += Number(/^dragonfly_cache_tasks (\S+)/m.exec(text)?.[1]);
   }
-  for (const program of watched) {
+  for (const { program } of watches) {
     const count = program.taskFileCount();
     if (count > 0) left.push(`${program.name}: ${count} files of tasks`);
   }
@@ -176,54 +158,11 @@ async function soak(): Promise<boolean> {
   if (peers.length !== expectedPeers) left.push(`supernode: ${peers.length} peers instead of ${expectedPeers}`);
   console.log(left.length === 0 ? "after the load nothing is left open" : `LEFT OPEN: ${left.join("; ")}`);
 
+  for (const watch of watches) watch.close();
+
   const isGood = rows.every(({ flat }) => flat) && left.length === 0 && load.counts.wrongBytes === 0 && load.counts.failures <= FAILURES_MAX;
   const result = { date: new Date().toISOString(), node: process.version, minutes: Number(values.minutes), rows, load: load.counts, churns, left, isGood };
   if (values.out !== undefined) writeFileSync(values.out, `${JSON.stringify(result, undefined, 1)}\n`);
   console.log(isGood ? "FLAT" : "NOT FLAT");
   return isGood;
-}
-
-/** Descriptors of tasks' files, and how many there may be. */
-interface TaskFiles {
-  readonly count: number;
-  readonly countMax: number;
-}
-
-interface Series {
-  readonly rss: Sample[];
-  /** Other than of tasks' files. */
-  readonly descriptors: Sample[];
-  readonly taskFiles: TaskFiles[];
-}
-
-interface Row {
-  readonly program: string;
-  readonly cores: number;
-  readonly rss: Trend;
-  readonly descriptors: Trend;
-  /** Means of the two halves. */
-  readonly taskFiles: { readonly first: number; readonly second: number; readonly tooMany: number };
-  readonly flat: boolean;
-  readonly text: string;
-}
-
-function rowOf({ name }: Program, series: Series, cores: number): Row {
-  const late = <T>(all: readonly T[]): readonly T[] => all.slice(Math.floor(all.length * WARM_UP_SHARE));
-  const rss = trendOf(late(series.rss));
-  const descriptors = trendOf(late(series.descriptors));
-  const lateFiles = late(series.taskFiles);
-  const half = Math.floor(lateFiles.length / 2);
-  const mean = (files: readonly TaskFiles[]): number => files.reduce((sum, { count }) => sum + count, 0) / files.length;
-  const taskFiles = {
-    first: mean(lateFiles.slice(0, half)),
-    second: mean(lateFiles.slice(half)),
-    tooMany: lateFiles.filter(({ count, countMax }) => count > countMax).length,
-  };
-  const flat = isFlat(rss, RSS_GROWTH_BYTES_MAX) && isFlat(descriptors, DESCRIPTOR_GROWTH_MAX) && taskFiles.tooMany === 0;
-  const mib = (bytes: number): string => `${(bytes / 1024 ** 2).toFixed(1)} MiB`;
-  const text =
-    `${name}: ${flat ? "flat" : "GROWS"}; RSS ${mib(rss.first)} → ${mib(rss.last)}, slope ${mib(rss.perMinute)}/min; ` +
-    `descriptors ${descriptors.first} → ${descriptors.last}, slope ${descriptors.perMinute.toFixed(2)}/min; ` +
-    `tasks' files ${taskFiles.first.toFixed(0)} and ${taskFiles.second.toFixed(0)} on average of each half, too many ${taskFiles.tooMany} times; ${cores.toFixed(3)} cores`;
-  return { program: name, cores, rss, descriptors, taskFiles, flat, text };
 }

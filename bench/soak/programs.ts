@@ -14,15 +14,21 @@ export class Program {
   readonly name: string;
   readonly ended: Promise<Finished>;
   readonly #child: ChildProcess;
+  readonly #texts = { stdout: "", stderr: "" };
 
-  constructor(name: string, program: "supernode" | "dfdaemon" | "dfget", args: readonly string[]) {
+  constructor(name: string, program: "supernode" | "dfdaemon" | "dfget", args: readonly string[], env: Readonly<Record<string, string>> = {}) {
     this.name = name;
-    this.#child = spawn(join(BIN, program), args, { stdio: ["ignore", "pipe", "pipe"] });
-    const texts = { stdout: "", stderr: "" };
+    this.#child = spawn(join(BIN, program), args, { stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, ...env } });
+    const texts = this.#texts;
     for (const key of ["stdout", "stderr"] as const) {
       this.#child[key]?.setEncoding("utf8").on("data", (text: string) => (texts[key] = (texts[key] + text).slice(-LOG_CHARS_MAX)));
     }
     this.ended = new Promise((resolve) => this.#child.once("close", (code) => resolve({ code, ...texts })));
+  }
+
+  /** What it has said so far; the end of it. */
+  get stderr(): string {
+    return this.#texts.stderr;
   }
 
   signal(signal: NodeJS.Signals): void {
