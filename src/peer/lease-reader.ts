@@ -3,7 +3,7 @@
  * it, stored and offered like any other.
  */
 import { AppError, toAppError } from "../base/errors.ts";
-import type { Origin, OriginBody } from "../origin/origin.ts";
+import type { Origin } from "../origin/origin.ts";
 import { withRetries } from "../origin/retry.ts";
 import type { Source } from "../protocol/control-messages.ts";
 import { pieceLengthAt } from "../protocol/geometry.ts";
@@ -85,36 +85,77 @@ export class LeaseReader {
     ).finally(() => account.readingOrigin(-1));
   }
 
-  /** The pieces from `firstPiece` on, in memory that the store can take: from the disk as far as they are here, then from the origin. */
+  /**
+   * The pieces from `firstPiece` on, in memory that the store can take. What is here is taken from the disk; what neighbours
+   * hold is waited for: others read it under an earlier lease, of a supernode that has been restarted since, say. Only the
+   * rest is read from the origin.
+   */
   async *#pieces({ endPiece }: Lease, firstPiece: number, task: PeerTask, source: Source, signal: AbortSignal): AsyncGenerator<Uint8Array> {
     const { stored, session } = task;
+    let piece = firstPiece;
+    let isWaiting = true;
+    const isMissing = (other: number): boolean => !stored.have.has(other) && !(isWaiting && task.isHeldNearby(other));
+    while (piece < endPiece) {
+      if (isMissing(piece)) {
+        let end = piece + 1;
+        while (end < endPiece && isMissing(end)) end++;
+        for await (const bytes of this.#fromOrigin(piece, end, task, source, signal)) {
+          yield bytes;
+          piece++;
+        }
+        continue;
+      }
+      // oxlint-disable-next-line no-await-in-loop -- in order
+      isWaiting &&= await this.#comes(piece, task, signal);
+      if (!stored.have.has(piece)) continue;
+      const bytes = memoryOf(piece, task);
+      // oxlint-disable-next-line no-await-in-loop -- in order
+      await stored.read(piece * session.pieceLengthBytes, bytes);
+      yield bytes;
+      piece++;
+    }
+  }
+
+  /** @returns whether a piece that a neighbour holds is here in time */
+  async #comes(piece: number, task: PeerTask, signal: AbortSignal): Promise<boolean> {
+    const { stored, session } = task;
+    if (stored.have.has(piece)) return true;
+    const readerId = session.newReaderId();
+    task.readerAt(readerId, piece);
+    const giveUp = AbortSignal.any([signal, AbortSignal.timeout(SWARM_MS)]);
+    try {
+      while (!stored.have.has(piece) && task.isHeldNearby(piece) && !giveUp.aborted) {
+        // oxlint-disable-next-line no-await-in-loop -- waits for others
+        await session.changed(SWARM_MS, giveUp);
+      }
+    } finally {
+      task.readerAt(readerId, undefined);
+    }
+    signal.throwIfAborted();
+    return stored.have.has(piece) || !giveUp.aborted;
+  }
+
+  async *#fromOrigin(firstPiece: number, endPiece: number, task: PeerTask, source: Source, signal: AbortSignal): AsyncGenerator<Uint8Array> {
+    const { session } = task;
     const { pieceLengthBytes } = session;
     const lengthBytes = session.lengthBytes as number;
     const flow = this.#deps.limit.flow(source.priority ?? "interactive");
-    let body: OriginBody | undefined;
+    const range = { startByte: firstPiece * pieceLengthBytes, endByte: Math.min(endPiece * pieceLengthBytes, lengthBytes) };
+    const expected = { lengthBytes, ranges: true, etag: undefined, lastModified: undefined, contentType: undefined, headers: {} };
+    const { body } = await this.#deps.origin.open({ url: source.url, headers: source.headers }, range, expected, signal);
     try {
-      let chunks: AsyncIterator<Uint8Array> | undefined;
+      const chunks = (body as AsyncIterable<Uint8Array>)[Symbol.asyncIterator]();
       let rest: Uint8Array = new Uint8Array(0);
       for (let piece = firstPiece; piece < endPiece; piece++) {
-        const bytes = new Uint8Array(new SharedArrayBuffer(pieceLengthAt(piece, lengthBytes, pieceLengthBytes)));
-        const startByte = piece * pieceLengthBytes;
-        if (chunks === undefined && stored.have.has(piece)) {
-          await stored.read(startByte, bytes);
-          yield bytes;
-          continue;
-        }
-        if (chunks === undefined) {
-          const range = { startByte, endByte: Math.min(endPiece * pieceLengthBytes, lengthBytes) };
-          const expected = { lengthBytes, ranges: true, etag: undefined, lastModified: undefined, contentType: undefined, headers: {} };
-          body = await this.#deps.origin.open({ url: source.url, headers: source.headers }, range, expected, signal);
-          chunks = (body.body as AsyncIterable<Uint8Array>)[Symbol.asyncIterator]();
-        }
+        const bytes = memoryOf(piece, task);
         for (let filled = 0; filled < bytes.length; ) {
           if (rest.length === 0) {
+            // oxlint-disable-next-line no-await-in-loop -- a stream
             const next = await chunks.next();
             if (next.done === true) throw new AppError("ORIGIN_CUT", `the origin's answer ended in piece ${piece}; try again`);
             rest = next.value;
             session.account.held(1);
+            // oxlint-disable-next-line no-await-in-loop -- a stream
             await this.#deps.limit.passed(flow, rest.length, signal).finally(() => session.account.held(-1));
           }
           const part = rest.subarray(0, bytes.length - filled);
@@ -125,10 +166,17 @@ export class LeaseReader {
         yield bytes;
       }
     } finally {
-      body?.body.destroy();
+      body.destroy();
     }
   }
 }
 
+/** Memory that the store's threads share. */
+function memoryOf(piece: number, { session: { lengthBytes, pieceLengthBytes } }: PeerTask): Uint8Array {
+  return new Uint8Array(new SharedArrayBuffer(pieceLengthAt(piece, lengthBytes as number, pieceLengthBytes)));
+}
+
 const ATTEMPTS = 3;
 const RETRY_MS_MAX = 2_000;
+/** A neighbour's piece that has not come within this is read from the origin; far below the scheduler's patience with a holder. */
+const SWARM_MS = 5_000;

@@ -46,6 +46,8 @@ export interface PeerTask {
   setLength(lengthBytes: number, signature: Uint8Array): Promise<void>;
   /** Tells the swarm where a reader is blocked; undefined when it is done. */
   readerAt(readerId: number, piece: number | undefined): void;
+  /** Whether a neighbour is known to hold the piece: it may come without the origin. */
+  isHeldNearby(piece: number): boolean;
   sources(): ByteSources & { readonly cacheBytes: number };
   /** This task's own download limit, below the host's; undefined = none. Effective at once. */
   setDownloadLimit(bytesPerSecond: number | undefined): void;
@@ -371,6 +373,7 @@ export class Peer implements PeerService {
       setLength: (lengthBytes, signature) => this.#driver.setLength(session, lengthBytes, signature),
       readerAt: (readerId, piece) =>
         this.#driver.feed({ type: "readerMoved", taskId: session.taskId, readerId, piece }),
+      isHeldNearby: (piece) => this.#driver.intake(session.taskId)?.isHeldNearby(piece) === true,
       sources: () => session.sources(),
       setDownloadLimit: (bytesPerSecond) => this.#download.setFlowLimit(session.downloadFlow, bytesPerSecond),
       raise: (priority) => this.#raise(session, priority),

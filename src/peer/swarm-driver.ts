@@ -6,7 +6,7 @@ import { PieceSet } from "../protocol/piece-set.ts";
 import type { PeerId, TaskId } from "../protocol/ids.ts";
 import { distanceOf, type Topology } from "../protocol/topology.ts";
 import type { LinkFrame } from "../protocol/link-frames.ts";
-import { DEFAULT_SWARM_CONFIG, type Priority, Swarm, type SwarmConfig, type SwarmEffect, type SwarmInput, type SwarmSnapshot } from "../swarm/index.ts";
+import { DEFAULT_SWARM_CONFIG, type Priority, Swarm, type SwarmConfig, type SwarmEffect, type SwarmInput, type SwarmSnapshot, type TaskIntake } from "../swarm/index.ts";
 import { toAppError } from "../base/errors.ts";
 import type { Link } from "./link/link.ts";
 import type { LinkTable } from "./link/link-table.ts";
@@ -56,6 +56,8 @@ export class SwarmDriver {
   readonly #toldHave = new Map<string, PieceSet>();
   readonly counters: PieceCounters = { uploadedBytes: 0, downloadedBytes: 0, wastedBytes: 0, rejectedPieces: 0, forgedProofs: 0 };
 
+  readonly intake = (taskId: TaskId): TaskIntake | undefined => this.#swarm.intake(taskId);
+
   constructor(deps: SwarmDriverDeps) {
     this.#deps = deps;
     this.#swarm = new Swarm({ ...DEFAULT_SWARM_CONFIG, ...deps.swarm }, deps.seed);
@@ -100,7 +102,7 @@ export class SwarmDriver {
   openTask(session: TaskSession, priority: Priority): void {
     const { taskId, account } = session;
     this.#open.add(session);
-    account.opened({ intake: () => this.#swarm.intake(taskId), isStoringFull: () => this.#swarm.isStoringFull }, session.stored.complete);
+    account.opened({ intake: () => this.intake(taskId), isStoringFull: () => this.#swarm.isStoringFull }, session.stored.complete);
     this.feed({
       type: "taskOpened",
       taskId: session.taskId,
@@ -152,8 +154,7 @@ export class SwarmDriver {
     this.#arrivals.linkClosed(link);
     this.#admissions.endLink(link.linkId);
     this.#earlyJoins.linkClosed(link);
-    for (const key of this.#toldHave.keys()) if (key.startsWith(`${link.linkId}/`)) this.#toldHave.delete(key);
-    for (const key of this.#checking.keys()) if (key.startsWith(`${link.linkId}/`)) this.#checking.delete(key);
+    for (const keyed of [this.#toldHave, this.#checking]) for (const key of keyed.keys()) if (key.startsWith(`${link.linkId}/`)) keyed.delete(key);
     this.feed({ type: "linkClosed", linkId: link.linkId });
   }
 

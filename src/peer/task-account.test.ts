@@ -8,7 +8,7 @@ import { figuresSince, TaskAccount } from "./task-account.ts";
 
 interface World {
   readonly account: TaskAccount;
-  intake: Partial<Omit<TaskIntake, "hasMore">> & { seedHasMore?: boolean };
+  intake: Partial<Omit<TaskIntake, "hasMore" | "isHeldNearby">> & { seedHasMore?: boolean };
   isCpuBusy: boolean;
   isInterfaceFull: boolean;
   isStoringFull: boolean;
@@ -39,7 +39,8 @@ function world(isComplete = false): World {
   };
   const intake = (): TaskIntake => {
     const { seedHasMore = false, ...rest } = it.intake;
-    return { fromSeedCount: 0, fromNeighboursCount: 0, isSeedLinked: true, linkCount: 1, late: 0, doubled: 0, hasMore: (from) => from === "seed" && seedHasMore, ...rest };
+    const hasMore = (from: string): boolean => from === "seed" && seedHasMore;
+    return { fromSeedCount: 0, fromNeighboursCount: 0, isSeedLinked: true, linkCount: 1, late: 0, doubled: 0, hasMore, isHeldNearby: () => false, ...rest };
   };
   account.opened({ intake, isStoringFull: () => it.isStoringFull }, isComplete);
   return it;

@@ -13,6 +13,8 @@ export interface TaskIntake {
   readonly doubled: number;
   /** Whether the seed, or any other neighbour, holds a piece that is missing here. */
   hasMore(from: "seed" | "neighbours"): boolean;
+  /** Whether anybody linked, the seed or another, holds this piece. */
+  isHeldNearby(piece: number): boolean;
 }
 
 export function intakeOf(task: Task): TaskIntake {
@@ -35,6 +37,10 @@ export function intakeOf(task: Task): TaskIntake {
       for (const remote of task.remotes.values()) {
         if (remote.seed === (from === "seed") && !remote.isolated && holdsMissing(remote.have.words, task.have.words)) return true;
       }
+      return false;
+    },
+    isHeldNearby: (piece) => {
+      for (const remote of task.remotes.values()) if (!remote.isolated && remote.have.has(piece)) return true;
       return false;
     },
   };
