@@ -20,6 +20,8 @@ export interface KeptTask {
   mayReadOrigin: boolean;
   toldQuarter: number;
   timer: NodeJS.Timeout | undefined;
+  /** Joins under way that tell the supernode anew what is held here. */
+  joinings: number;
   /** When our ticket is to be renewed. */
   renewal: NodeJS.Timeout | undefined;
   /** Its pieces were thrown away: no newcomer shares it. */
@@ -49,7 +51,7 @@ export class KeptTasks {
       return present;
     }
     const kept: KeptTask = {
-      task, source, info, readers: 1, readerLimits: [], mayReadOrigin, toldQuarter: 0, timer: undefined, renewal: undefined, isWorthless: false,
+      task, source, info, readers: 1, readerLimits: [], mayReadOrigin, toldQuarter: 0, timer: undefined, joinings: 0, renewal: undefined, isWorthless: false,
     };
     this.#kept.set(taskId, kept);
     return kept;

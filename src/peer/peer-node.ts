@@ -104,7 +104,7 @@ export class PeerNode implements ContentOpener {
         letGo: () => Promise.resolve(kept.dropIdle() > 0),
         // The supernode must not send others here for it, nor remember for ever that they could come.
         onEvicted: (taskId) => {
-          if (started.node !== undefined) started.node.#evicted(taskId);
+          if (started.node !== undefined) started.node.#control.send({ type: "leave", taskId });
         },
       },
     );
@@ -146,7 +146,7 @@ export class PeerNode implements ContentOpener {
       needNeighbours: (taskId, lost) => this.#control.send({ type: "needNeighbours", taskId, lost: lost.slice(0, 256) }),
       accuse: (taskId, accused, piece) => this.#control.send({ type: "accuse", taskId, peerId: accused, piece }),
       stored: (session) => this.#progressed(session.taskId, false),
-      lost: (session) => this.#progressed(session.taskId, true),
+      lost: ({ taskId }) => this.#lost(taskId),
     });
     this.#leases = new LeaseReader({
       origin: this.#directDeps.origin,
@@ -334,14 +334,11 @@ export class PeerNode implements ContentOpener {
     for (const kept of this.#kept) this.#rejoin(kept);
   }
 
-  #evicted(taskId: TaskId): void {
-    this.#control.send({ type: "leave", taskId });
-  }
-
   /** Tells the supernode what we hold of a task, and takes the neighbours it gives. */
   #rejoin(kept: KeptTask): void {
     const { task, source } = kept;
     const { taskId } = task.session;
+    kept.joinings++;
     this.#control
       .join(source, {
         taskId,
@@ -353,17 +350,22 @@ export class PeerNode implements ContentOpener {
       .then(
         (joined) => {
           if (this.#kept.get(taskId) !== kept) return;
-          if (joined.task.taskId !== taskId) {
-            // The file has changed meanwhile: the old version is completed from those who have it, or fails.
-            return;
-          }
-          this.#connect(kept, joined);
+          // The file has changed meanwhile: the old version is completed from those who have it, or fails.
+          if (joined.task.taskId === taskId) this.#connect(kept, joined);
         },
         (thrown: unknown) => {
           this.#log.warn({ taskId, error: toAppError(thrown).message }, "a task cannot be joined again");
           this.#renewLater(kept, RENEWAL_LATE_MS);
         },
-      );
+      )
+      .finally(() => kept.joinings--);
+  }
+
+  /** Pieces are gone from the disk. Where all had everything no seed takes part any more: who joins again brings it back. */
+  #lost(taskId: TaskId): void {
+    this.#progressed(taskId, true);
+    const kept = this.#kept.get(taskId);
+    if (kept?.joinings === 0) this.#rejoin(kept);
   }
 
   #connect(kept: KeptTask, { neighbours, imports, ticket }: JoinedMessage): void {

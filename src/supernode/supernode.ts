@@ -20,7 +20,7 @@ import { makePrivateFolder } from "../peer/private-folder.ts";
 import { RateGate } from "../peer/rate-gate.ts";
 import type { TaskId } from "../protocol/ids.ts";
 import { topologyOf } from "../protocol/topology.ts";
-import { DEFAULT_SCHEDULER_CONFIG, Scheduler } from "../scheduler/index.ts";
+import { DEFAULT_SCHEDULER_CONFIG, Scheduler, type SchedulerConfig } from "../scheduler/index.ts";
 import { ApiViews } from "./api/api-views.ts";
 import { BufferPool } from "./cache/buffer-pool.ts";
 import type { SupernodeConfig } from "./config.ts";
@@ -48,6 +48,7 @@ import { VersionMemory } from "./tasks/version-memory.ts";
 export interface SupernodeDeps {
   readonly origin: Origin;
   readonly log: Logger;
+  readonly scheduler: Partial<SchedulerConfig>;
   /** Shows a new join token to the operator, once. */
   readonly showToken: (token: string, file: string) => void;
 }
@@ -225,7 +226,7 @@ async function compose(
     grantMs: config.grants.grantMs,
   });
   const driver: SchedulerDriver = new SchedulerDriver({
-    scheduler: new Scheduler({ ...DEFAULT_SCHEDULER_CONFIG, spanHolderCountMax: config.leasePeerCountMax }, randomBytes(4).readInt32LE()),
+    scheduler: new Scheduler({ ...DEFAULT_SCHEDULER_CONFIG, ...given.scheduler, spanHolderCountMax: config.leasePeerCountMax }, randomBytes(4).readInt32LE()),
     execute: (effect) => effects.execute(effect),
     nowMs,
   });
