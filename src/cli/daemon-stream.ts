@@ -22,7 +22,7 @@ export class DaemonStream {
   #head: Buffer | undefined = Buffer.alloc(0);
   /** Views of the one buffer, and what lies in the file: nothing is read while any is left. */
   readonly #parts: (ContentPart | HeldRange)[] = [];
-  readonly #askedMs = performance.now();
+  #askedMs = performance.now();
   #takenMs: number | undefined;
   #info: ContentInfo | undefined;
   #file: HeldFile | undefined;
@@ -42,6 +42,7 @@ export class DaemonStream {
     const onread = { buffer, callback: (count: number) => this.#read(buffer.subarray(0, count)) };
     this.#socket = connect({ path: socketPath, onread } as NetConnectOpts);
     this.#socket.once("connect", () => {
+      this.#askedMs = performance.now();
       this.#socket.write(`GET /v1/content HTTP/1.1\r\nHost: dfdaemon\r\nConnection: Upgrade\r\nUpgrade: ${LOCAL_CONTENT_PROTOCOL}\r\n\r\n`);
       this.#socket.write(encodeLocalFrame("request", Buffer.from(JSON.stringify(request))));
     });

@@ -26,6 +26,7 @@ function lostTask(pieceCount: number): PeerTask {
     pieceLengthBytes: PIECE_BYTES,
     failure: new AppError("SUPERNODE_UNREACHABLE", "killed"),
     newReaderId: () => 1,
+    changed: () => Promise.resolve(),
   };
   const sources = () => ({ seedBytes: 0, peerBytes: 0, originBytes: 0, cacheBytes: 0 });
   return { session, stored: { have, read }, readerAt: () => undefined, sources, isHeldBack: () => false } as unknown as PeerTask;
@@ -97,4 +98,39 @@ test("in place, only what has been seen right is told; what the origin has to gi
   }
   assert.deepEqual(held, [[500, 1000], [1000, 2000], [2000, 3000], [3000, 4000], [5000, 6000], [6000, 7000], [7000, 8000], [8000, 9000]]);
   assert.deepEqual(Buffer.concat(come), content.subarray(4000));
+});
+
+test("in place, what comes is gathered: told once there is much of it, or it is whole", async () => {
+  const task = lostTask(1);
+  const { stored, session } = task as unknown as {
+    stored: { have: PieceSet; complete: boolean; isVerified: () => boolean };
+    session: { failure: AppError | undefined; changed: (limitMs: number, signal: AbortSignal, isEnough: () => boolean) => Promise<void> };
+  };
+  session.failure = undefined;
+  stored.complete = false;
+  stored.isVerified = () => true;
+  const waits: boolean[][] = [];
+  session.changed = (_limitMs, _signal, isEnough) => {
+    const seen: boolean[] = [];
+    for (let piece = stored.have.count; piece < 10; piece++) {
+      seen.push(isEnough());
+      stored.have.add(piece);
+    }
+    stored.complete = true;
+    waits.push([...seen, isEnough()]);
+    return Promise.resolve();
+  };
+  const swarm = new SwarmContent({
+    task,
+    info: { taskId: "a".repeat(64) as TaskId, lengthBytes: content.length, pieceLengthBytes: PIECE_BYTES, contentType: null, digest: null, headers: {} },
+    source: { url: "http://origin/file", headers: {} },
+    direct: undefined,
+    startedMs: performance.now(),
+    supernodeConnected: () => true,
+    closed: () => undefined,
+  });
+  const starts: number[] = [];
+  for await (const { startByte } of swarm.readInPlace({ startByte: 0, endByte: undefined }, new AbortController().signal)) starts.push(startByte);
+  assert.deepEqual(starts, Array.from({ length: 10 }, (_, piece) => piece * PIECE_BYTES));
+  assert.deepEqual(waits, [[false, false, false, false, false, false, false, false, false, true]]);
 });

@@ -15,6 +15,9 @@ const CHUNK_BYTES = 256 * 1024;
 /** Without a byte for this long the origin is read instead; shorter while nobody is there to mend the swarm. */
 const STALL_MS = 30_000;
 const STALL_ALONE_MS = 10_000;
+/** What lies in the file is told when there is so much more of it, or so late: who reads it there has no hurry, and is woken less. */
+const GATHERED_BYTES = 8 * 1024 * 1024;
+const GATHER_MS = 250;
 /** A failed task is given up at once, but for the moment a supernode needs to come back with a better answer. */
 const LOOK_MS = 500;
 
@@ -106,26 +109,35 @@ export class SwarmContent implements Content {
   }
 
   readUnordered(range: ReadRange, signal: AbortSignal): AsyncGenerator<ContentPart> {
-    const { stored } = this.#deps.task;
-    return this.#asTheyCome(range, signal, async (startByte, endByte) => {
+    const { session, stored } = this.#deps.task;
+    const take = async (startByte: number, endByte: number): Promise<ContentPart | undefined> => {
       const bytes = Buffer.allocUnsafe(endByte - startByte);
       return (await readHeld(stored, startByte, bytes)) ? { startByte, bytes } : undefined;
-    });
+    };
+    return this.#asTheyCome(range, signal, take, () => session.changed(LOOK_MS, signal));
   }
 
   readInPlace(range: ReadRange, signal: AbortSignal): AsyncGenerator<ContentPart | HeldRange> {
-    const { stored } = this.#deps.task;
-    return this.#asTheyCome(range, signal, async (startByte, endByte, piece) => {
+    const { session, stored } = this.#deps.task;
+    const take = async (startByte: number, endByte: number, piece: number): Promise<HeldRange | undefined> => {
       if (!stored.isVerified(piece)) await stored.verify([piece]);
       return stored.have.has(piece) ? { startByte, endByte } : undefined;
+    };
+    return this.#asTheyCome(range, signal, take, () => {
+      const enoughCount = stored.have.count + Math.ceil(GATHERED_BYTES / session.pieceLengthBytes);
+      return session.changed(GATHER_MS, signal, () => stored.have.count >= enoughCount || stored.complete || session.failure !== undefined);
     });
   }
 
-  /** @param take what is handed on of a piece that is here; undefined when it is no longer */
+  /**
+   * @param take what is handed on of a piece that is here; undefined when it is no longer
+   * @param more resolves when it is time to look for more pieces
+   */
   async *#asTheyCome<Part>(
     range: ReadRange,
     signal: AbortSignal,
     take: (startByte: number, endByte: number, piece: number) => Promise<Part | undefined>,
+    more: () => Promise<void>,
   ): AsyncGenerator<Part | ContentPart> {
     const { session, stored } = this.#deps.task;
     const { lengthBytes, pieceLengthBytes } = session;
@@ -159,7 +171,7 @@ export class SwarmContent implements Content {
         yield* numbered(this.#fromOrigin(at, endByte, signal), at);
         return;
       }
-      await session.changed(LOOK_MS, signal);
+      await more();
     }
   }
 

@@ -120,15 +120,15 @@ test("a reader's figures are what came since it began", () => {
   assert.equal(since.wastedBytes, 5);
 });
 
-test("a glance puts nothing down before ten milliseconds have passed, and then all of them", () => {
+test("a glance puts nothing down before 25 milliseconds have passed, and then all of them", () => {
   const it = world();
   it.intake = { fromSeedCount: 1 };
-  it.moves(9);
+  it.moves(24);
   it.account.glance();
   it.intake = { fromNeighboursCount: 1 };
   it.moves(1);
   it.account.glance();
   it.intake = { fromSeedCount: 1 };
   it.moves(3);
-  assert.deepEqual(it.spent(), { seed: 3, neighbours: 10 }, "a figure that is asked for has everything");
+  assert.deepEqual(it.spent(), { seed: 3, neighbours: 25 }, "a figure that is asked for has everything");
 });

@@ -26,7 +26,7 @@ export interface TaskFigures {
 }
 
 /** Short beside the time of a piece; looking costs a walk over what is under way and the links. */
-const GLANCE_MS = 10;
+const GLANCE_MS = 25;
 
 export class TaskAccount {
   readonly #deps: TaskAccountDeps;

@@ -119,19 +119,29 @@ export class TaskSession {
     for (const waiter of [...this.#waiters]) waiter();
   }
 
-  /** Resolves at the next {@link wake}, after `limitMs`, or when `signal` aborts; look again what is true then. */
-  changed(limitMs: number, signal: AbortSignal): Promise<void> {
+  /**
+   * Resolves at the next {@link wake} at which `isEnough`, after `limitMs`, or when `signal` aborts; look again what is
+   * true then.
+   */
+  changed(limitMs: number, signal: AbortSignal, isEnough: () => boolean = always): Promise<void> {
     return new Promise((resolve) => {
+      const woken = (): void => {
+        if (isEnough()) done();
+      };
       const done = (): void => {
         clearTimeout(timer);
-        this.#waiters.delete(done);
+        this.#waiters.delete(woken);
         signal.removeEventListener("abort", done);
         resolve();
       };
       const timer = setTimeout(done, limitMs);
-      this.#waiters.add(done);
+      this.#waiters.add(woken);
       signal.addEventListener("abort", done);
       if (signal.aborted) done();
     });
   }
+}
+
+function always(): true {
+  return true;
 }
