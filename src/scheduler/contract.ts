@@ -23,13 +23,16 @@ export type SchedulerInput =
       readonly topology: Topology;
     }
   | { readonly type: "peerDisconnected"; readonly peerId: PeerId }
-  /** A peer wants part of a task. `pieceCount` it holds already; `totalCount` undefined while the length is unknown. */
+  /**
+   * A peer wants part of a task. `pieceCount` it holds already; undefined: it does not say, and what it last said stands.
+   * `totalCount` undefined while the length is unknown.
+   */
   | {
       readonly type: "taskJoined";
       readonly peerId: PeerId;
       readonly taskId: TaskId;
       readonly requestId: number;
-      readonly pieceCount: number;
+      readonly pieceCount: number | undefined;
       readonly totalCount: number | undefined;
     }
   | { readonly type: "taskLeft"; readonly peerId: PeerId; readonly taskId: TaskId }

@@ -35,7 +35,7 @@ class World {
     return peerId;
   }
 
-  join(peerId: PeerId, pieceCount = 0): readonly SchedulerEffect[] {
+  join(peerId: PeerId, pieceCount: number | undefined): readonly SchedulerEffect[] {
     this.#requestId++;
     return this.step({ type: "taskJoined", peerId, taskId: TASK, requestId: this.#requestId, pieceCount, totalCount: PIECES });
   }
@@ -350,7 +350,7 @@ test("one accusation cuts the edge, a second peer's expels", () => {
   const second = world.accuse("b", "liar");
   assert.deepEqual(second[0], { type: "expel", peerId: "liar", taskId: TASK });
   for (const name of ["b", "c", "d"]) assert.deepEqual(rewired(second, name).drop, ["liar"]);
-  assert.deepEqual(assigned(world.join("liar" as PeerId)), []);
+  assert.deepEqual(assigned(world.join("liar" as PeerId, 0)), []);
   assert.ok(!assigned(world.enter("e")).includes("liar"));
 });
 
@@ -518,4 +518,21 @@ test("property: the invariants hold after any inputs", () => {
     }),
     { numRuns: 300 },
   );
+});
+
+test("who joins again without saying what it holds is believed to hold what it last said", () => {
+  const world = new World();
+  world.enter("holder", {}, PIECES);
+  // The seed has given the file up meanwhile: it is not to read what the holder has.
+  world.connect("seed", { seed: true });
+  world.join("seed" as PeerId, 0);
+  assert.equal(world.leaseHolder(), undefined);
+  world.join("holder" as PeerId, undefined);
+  assert.equal(world.leaseHolder(), undefined);
+  assert.ok(world.wait(DEFAULT_SCHEDULER_CONFIG.emptyTaskMs).some(({ type }) => type === "restTask"), "all have everything, and the seed is not let go");
+  world.join("seed" as PeerId, 0);
+  world.join("newcomer" as PeerId, undefined);
+  assert.equal(world.leaseHolder(), undefined, "one that has said nothing yet holds nothing, and gets it from the holder");
+  world.join("holder" as PeerId, 0);
+  assert.equal(world.leaseHolder(), "seed", "what it says counts");
 });

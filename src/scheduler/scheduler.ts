@@ -164,8 +164,10 @@ export class Scheduler {
     }
     const member = task.members.get(peerId) ?? this.#tables.addMember(peer, task);
     this.#showedLife(member);
-    member.pieceCount = pieceCount;
-    member.complete = totalCount !== undefined && pieceCount >= totalCount;
+    if (pieceCount !== undefined) {
+      member.pieceCount = pieceCount;
+      member.complete = totalCount !== undefined && pieceCount >= totalCount;
+    }
     this.#tables.refresh(member);
     this.#importers.refresh(member);
 

@@ -188,6 +188,7 @@ async function compose(
       onLetGo: (taskId) => driver.push({ type: "taskLeft", peerId: ownPeerId, taskId }),
     },
     mayBeLent: (record) => config.leasePeerCountMax > 0 && record.lengthBytes !== undefined && strongDigestOf(record) !== undefined,
+    isLent: (taskId) => desk.isActive(taskId),
     slowReads: config.leaseBelowBytesPerSecond === undefined ? undefined : { bytesPerSecondMin: config.leaseBelowBytesPerSecond },
   });
   closers.push(() => seeds.close());

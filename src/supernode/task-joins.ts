@@ -201,7 +201,7 @@ export class TaskJoins {
       peerId: peer.peerId,
       taskId,
       requestId: ownRequestId,
-      pieceCount: have?.count ?? 0,
+      pieceCount: have?.count,
       totalCount: lengthBytes === undefined ? undefined : pieceCountOf(lengthBytes, pieceLengthBytes),
     });
   }

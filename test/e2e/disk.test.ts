@@ -7,7 +7,7 @@ import { basename } from "node:path";
 import { test } from "node:test";
 import { setTimeout } from "node:timers/promises";
 
-import { command, dfget, Supernode } from "./lib/dragonfly.ts";
+import { command, dfget, startLoopbackDaemon, Supernode } from "./lib/dragonfly.ts";
 import { Origin } from "./lib/origin.ts";
 import { type Finished, Lab, waitFor } from "./lib/processes.ts";
 
@@ -76,25 +76,27 @@ interface Site {
   readonly lab: Lab;
   readonly origin: Origin;
   readonly supernode: Supernode;
+  readonly tokenFile: string;
 }
 
 async function startSite(lab: Lab, disk: SmallDisk, flags: readonly string[] = []): Promise<Site> {
   const origin = await Origin.start(lab);
   const supernode = await Supernode.start(lab, "127.0.0.1", ["--data-dir", `${disk.path}/supernode`, "--reserved-free", "0", "--scrub-rate", "0", ...flags]);
-  return { lab, origin, supernode };
+  return { lab, origin, supernode, tokenFile: `${disk.path}/supernode/join-token` };
 }
 
 function randomBytes(length: number): Buffer {
   return randomFillSync(Buffer.allocUnsafe(length));
 }
 
+let downloadCount = 0;
+
 /** As a peer of its own, on a good disk. */
-async function download({ lab, supernode }: Site, url: string, ...flags: readonly string[]): Promise<Finished & { readonly digest: string | undefined }> {
-  const output = lab.path("out");
-  rmSync(output, { force: true });
-  const tokenFile = `${lab.path("disk")}/supernode/join-token`;
+async function download({ lab, supernode, tokenFile }: Site, url: string, ...flags: readonly string[]): Promise<Finished & { readonly digest: string | undefined }> {
+  const output = lab.path(`out-${downloadCount++}`);
   const done = await dfget(lab, [url, "-O", output, "--socket", lab.path("none"), "--supernode", supernode.listen, "--join-token-file", tokenFile, ...flags]);
   const digest = done.code === 0 ? sha256(readFileSync(output)) : undefined;
+  rmSync(output, { force: true });
   return { ...done, digest };
 }
 
@@ -189,11 +191,60 @@ void test("a read-only disk: refused by name at the start; turned so under way, 
     const failed = await download(site, otherUrl, "--no-back-source");
     assert.deepEqual([failed.code, /\[DISK_FAILED\] .*read-only; remount it writable/.test(failed.stderr)], [3, true], failed.stderr);
     assert.equal((await download(site, otherUrl)).digest, sha256(other), "with the origin allowed it comes all the same");
+
+    // A file with a digest is lent: peers read what the supernode cannot, once in all, and what is cached goes on being served.
+    const lent = randomBytes(16 * MIB);
+    const lentUrl = origin.put("/lent", lent);
+    origin.bytesPerSecond = 4 * MIB;
+    const wanted = Promise.all(Array.from({ length: 4 }, () => download(site, lentUrl, "--digest", `sha256:${sha256(lent)}`)));
+    await assertServedFromCache(site, "/cached", url, content);
+    for (const done of await wanted) assert.equal(done.digest, sha256(lent), done.stderr);
+    assert.equal(bytesOf(origin, "/lent", /dragonfly/), 0, "the supernode read what it cannot store");
+    assert.equal(origin.log.bytes("/lent"), lent.length, "it is read once in all");
+    origin.bytesPerSecond = Number.POSITIVE_INFINITY;
     assert.equal(await supernode.isReady(), true);
     await supernode.service.stop();
 
     const again = await command(lab, "supernode", ["--listen", supernode.listen, "--data-dir", `${disk.path}/supernode`]);
     assert.deepEqual([again.code, /\[DISK_FAILED\] .*read-only/.test(again.stderr)], [3, true], again.stderr);
+  });
+});
+
+void test("a host whose own disk turns read-only: its engines and users get every byte, others from it what it has, and the supernode is unharmed", async () => {
+  const lab = new Lab("disk-host-read-only");
+  await lab.use(async () => {
+    const disk = new SmallDisk(lab, 64 * MIB, "errors=remount-ro");
+    const origin = await Origin.start(lab);
+    const supernode = await Supernode.start(lab, "127.0.0.1", ["--scrub-rate", "0", "--cache-quota", "1MiB"]);
+    const daemon = await startLoopbackDaemon(lab, "host", supernode, ["--data-dir", `${disk.path}/host`, "--reserved-free", "0"]);
+    const through = async (url: string, ...flags: readonly string[]): Promise<Finished & { readonly digest: string | undefined }> => {
+      const output = lab.path(`out-${downloadCount++}`);
+      const done = await dfget(lab, [url, "-O", output, "--socket", daemon.socket, ...flags]);
+      return { ...done, digest: done.code === 0 ? sha256(readFileSync(output)) : undefined };
+    };
+    // Lent to this host, for the supernode has no room: it holds it alone.
+    const content = randomBytes(8 * MIB);
+    const url = origin.put("/cached", content);
+    const digest = `sha256:${sha256(content)}`;
+    assert.equal((await through(url, "--digest", digest)).digest, sha256(content));
+    writeFileSync(`/sys/fs/ext4/${disk.name}/trigger_fs_error`, "1");
+    assert.throws(() => writeFileSync(`${disk.path}/probe`, ""), { code: "EROFS" });
+
+    const before = origin.log.bytes("/cached");
+    assert.equal((await through(url, "--digest", digest, "--no-back-source")).digest, sha256(content), "what it has it gives");
+    const other = randomBytes(4 * MIB);
+    const otherUrl = origin.put("/other", other);
+    const otherDigest = `sha256:${sha256(other)}`;
+    const failed = await through(otherUrl, "--digest", otherDigest, "--no-back-source");
+    assert.deepEqual([failed.code !== 0, failed.digest], [true, undefined], failed.stderr);
+    assert.match(failed.stderr, /\[DISK_FAILED\] .*read-only/);
+    assert.equal((await through(otherUrl, "--digest", otherDigest)).digest, sha256(other), "with the origin allowed it comes all the same");
+    // What the sick host cannot be lent another is; and what it has, it gives.
+    const site = { lab, origin, supernode, tokenFile: supernode.tokenFile };
+    assert.equal((await download(site, otherUrl, "--digest", otherDigest)).digest, sha256(other));
+    assert.equal((await download(site, url, "--digest", digest, "--no-back-source")).digest, sha256(content));
+    assert.equal(origin.log.bytes("/cached"), before, "it was read again, although a host has it");
+    assert.equal(await supernode.isReady(), true);
   });
 });
 

@@ -381,3 +381,23 @@ test("a disk that keeps losing pieces fails the read instead of asking the origi
   assert.deepEqual(lab.told.slice(1), [{ event: "failure", code: "CACHE_CORRUPT", discard: false }, { event: "failed" }]);
   assert.equal(origin.bytesRead, 3 * origin.content.length);
 });
+
+test("where room is needed a file goes whose read has failed, or that nobody needs; one that peers read meanwhile stays", async () => {
+  const origin = new FakeOrigin(randomBytes(4 * PIECE));
+  const lab = seedLab(origin);
+  const resolved = resolvedTask(origin, lab.key);
+  const opened = async (): Promise<void> => void (await lab.seeds.open(resolved));
+  await opened();
+  assert.equal(await lab.seeds.letGo(() => true), false, "somebody needs it");
+  assert.equal(await lab.seeds.letGo(() => false), true);
+  assert.equal(lab.seeds.get(resolved.taskId), undefined);
+  await opened();
+  const stored = lab.store.tasks.get(resolved.taskId);
+  assert.ok(stored);
+  stored.onStored = (piece) => stored.lose(piece);
+  await lab.read(resolved);
+  lab.lent.add(resolved.taskId);
+  assert.equal(await lab.seeds.letGo(() => true), false, "what is here of it is needed to know the whole");
+  lab.lent.clear();
+  assert.equal(await lab.seeds.letGo(() => true), true, "its read has failed");
+});

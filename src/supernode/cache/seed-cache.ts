@@ -58,6 +58,8 @@ export interface SeedCacheDeps extends Omit<OriginReadDeps, "origin"> {
   readonly events: SeedCacheEvents;
   /** Whether others could read this file in the seed's stead. */
   readonly mayBeLent: (record: TaskRecord) => boolean;
+  /** Whether others do: what is here of it is needed then, to know the whole. */
+  readonly isLent: (taskId: TaskId) => boolean;
   /** Undefined: a read takes what time it takes. */
   readonly slowReads?: SlowReads | undefined;
 }
@@ -155,11 +157,15 @@ export class SeedCache {
   }
 
   /**
-   * The disk needs room: tasks that are open but not read, and that nobody needs or whose read has failed, are closed.
+   * The disk needs room: tasks that are open but not read, by us or others for us, and that nobody needs or whose read has failed,
+   * are closed.
    * @returns whether there were any, once their files are released
    */
   async letGo(isNeeded: (taskId: TaskId) => boolean): Promise<boolean> {
-    const idle = [...this.#open.values()].filter(({ taskId, reading, hasFailed }) => reading === undefined && (hasFailed || !isNeeded(taskId)));
+    const { isLent } = this.#deps;
+    const idle = [...this.#open.values()].filter(
+      ({ taskId, reading, hasFailed }) => reading === undefined && !isLent(taskId) && (hasFailed || !isNeeded(taskId)),
+    );
     for (const { taskId } of idle) this.#deps.events.onLetGo(taskId);
     await Promise.all(idle.map((open) => this.#close(open, false)));
     return idle.length > 0;

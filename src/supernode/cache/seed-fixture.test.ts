@@ -241,6 +241,7 @@ export const silentLog = { debug: () => {}, info: () => {}, warn: () => {}, erro
 export function seedLab(origin: FakeOrigin, store: FakeStore = new FakeStore(), key: SigningKey = SigningKey.generate()) {
   const told: { event: string; code?: string; discard?: boolean; lengthBytes?: number }[] = [];
   const slept: number[] = [];
+  const lent = new Set<TaskId>();
   let settle: (outcome: string) => void = () => {};
   const sleep = async (delayMs: number): Promise<void> => {
     slept.push(delayMs);
@@ -251,6 +252,7 @@ export function seedLab(origin: FakeOrigin, store: FakeStore = new FakeStore(), 
   const seeds = new SeedCache({
     origin,
     store,
+    isLent: (taskId) => lent.has(taskId),
     mayBeLent: ({ digest }) => digest !== undefined,
     peer: {
       openTask: async (record) => {
@@ -293,7 +295,7 @@ export function seedLab(origin: FakeOrigin, store: FakeStore = new FakeStore(), 
     await settled;
     return task.stored as FakeStored;
   };
-  return { seeds, store, told, slept, meter, pool, key, read };
+  return { seeds, store, told, slept, lent, meter, pool, key, read };
 }
 
 export function resolvedTask(origin: FakeOrigin, key: SigningKey, digest?: string): ResolvedTask {
