@@ -40,3 +40,10 @@ void test("a manifest is there only for the registry and the repository that gav
   assert.equal(cache.get({ ...PLACE, registry: "impostor.test" }, "a" as Digest), undefined);
   assert.equal(cache.get({ ...PLACE, repository: "team/other" }, "a" as Digest), undefined);
 });
+
+void test("a manifest that is kept keeps no memory but its own", () => {
+  const cache = new ManifestCache(1000);
+  cache.add(PLACE, { ...manifest("a", 0), bytes: new Uint8Array(new ArrayBuffer(65_536), 100, 600).fill(7) });
+  const { bytes } = cache.get(PLACE, "a" as Digest) as Manifest;
+  assert.deepEqual([bytes.length, bytes.buffer.byteLength, bytes[599]], [600, 600, 7]);
+});

@@ -31,13 +31,15 @@ export class ManifestCache {
     return manifest;
   }
 
-  /** The bytes are kept as they are, not copied. */
+  /** The bytes are copied: small ones are often a corner of a pool of 64 KiB, which each would keep from being collected. */
   add(place: Place, manifest: Manifest): void {
     const key = keyOf(place, manifest.digest);
     this.#drop(key);
     if (manifest.bytes.length > this.#bytesMax) return;
-    this.#manifests.set(key, manifest);
-    this.#sizeBytes += manifest.bytes.length;
+    const bytes = Buffer.allocUnsafeSlow(manifest.bytes.length);
+    bytes.set(manifest.bytes);
+    this.#manifests.set(key, { ...manifest, bytes });
+    this.#sizeBytes += bytes.length;
     while (this.#sizeBytes > this.#bytesMax) {
       const [oldest] = this.#manifests.keys();
       if (oldest === undefined) return;
