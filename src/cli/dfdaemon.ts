@@ -1,4 +1,5 @@
 /** The dfdaemon command. */
+import { keepCompiledCode } from "./compiled-code.ts";
 import { DFDAEMON } from "./config-schema.ts";
 import { DOCTOR } from "./doctor/doctor.ts";
 import { awaitLocalToken } from "./join-token.ts";
@@ -13,7 +14,10 @@ await runService(
     prepare: awaitLocalToken,
     configure: dfdaemonConfig,
     // Loaded late, so that --help, --version and a broken configuration answer at once.
-    start: async (config) => (await import("../dfdaemon/dfdaemon.ts")).startDfdaemon(config),
+    start: async (config) => {
+      await keepCompiledCode(config.cache.dataDirectory, config.version);
+      return await (await import("../dfdaemon/dfdaemon.ts")).startDfdaemon(config);
+    },
   },
   process.argv.slice(2),
 );

@@ -1,4 +1,5 @@
 /** The supernode command. */
+import { keepCompiledCode } from "./compiled-code.ts";
 import { SUPERNODE } from "./config-schema.ts";
 import { supernodeConfig } from "./program-config.ts";
 import { runService } from "./service.ts";
@@ -10,7 +11,10 @@ await runService(
     subcommands: CACHE_COMMANDS,
     configure: supernodeConfig,
     // Loaded late, so that --help, --version and a broken configuration answer at once.
-    start: async (config) => (await import("../supernode/supernode.ts")).startSupernode(config),
+    start: async (config) => {
+      await keepCompiledCode(config.cache.dataDirectory, config.version);
+      return await (await import("../supernode/supernode.ts")).startSupernode(config);
+    },
   },
   process.argv.slice(2),
 );

@@ -178,7 +178,7 @@ export class Catalog {
     const { taskId } = entry.summary;
     this.#entries.set(taskId, entry);
     this.#queue.add(taskId, entry.heldBytes, place);
-    this.refresh(entry);
+    if (this.#pins.has(taskId)) this.#queue.setHeld(taskId, true);
   }
 
   *#lines(): Generator<IndexEntry, undefined> {
