@@ -28,6 +28,8 @@ const CHURN_MS = 30_000;
 const TASK_OPEN_MS_MAX = 210_000;
 /** Whoever is asked while it is killed answers nothing. A load that fails shows nothing. */
 const FAILURES_MAX = 10;
+/** A few are of connections that stay, and of the pools behind them. */
+const TIMERS_LEFT_MAX = 20;
 /** The machine may be busy with other things. */
 const READY_MS = 120_000;
 /** After the load: longer than any task stays open, and its files unused. */
@@ -136,6 +138,7 @@ async function soak(): Promise<boolean> {
 
   await sleep(SETTLE_MS);
   const left: string[] = [];
+  const timersLeft: Record<string, number> = {};
   let onDisk = 0;
   for (const { name, mirrorPort } of [...staying, restless, guest].filter((each) => each !== undefined)) {
     const text = await (await fetch(`http://127.0.0.1:${mirrorPort}/metrics`)).text();
@@ -145,9 +148,14 @@ async function soak(): Promise<boolean> {
     }
     onDisk += Number(/^dragonfly_cache_tasks (\S+)/m.exec(text)?.[1]);
   }
-  for (const { program } of watches) {
-    const count = program.taskFileCount();
-    if (count > 0) left.push(`${program.name}: ${count} files of tasks`);
+  for (const watch of watches) {
+    const { name } = watch.program;
+    const count = watch.program.taskFileCount();
+    if (count > 0) left.push(`${name}: ${count} files of tasks`);
+    // oxlint-disable-next-line no-await-in-loop -- three of them
+    const timers = await watch.timersLeft();
+    timersLeft[name] = timers;
+    if (timers > TIMERS_LEFT_MAX) left.push(`${name}: ${timers} timers`);
   }
   const { tasks } = (await (await fetch(`${base}/v1/tasks`)).json()) as { tasks: unknown[] };
   const { peers } = (await (await fetch(`${base}/v1/peers`)).json()) as { peers: unknown[] };
@@ -161,7 +169,7 @@ async function soak(): Promise<boolean> {
   for (const watch of watches) watch.close();
 
   const isGood = rows.every(({ flat }) => flat) && left.length === 0 && load.counts.wrongBytes === 0 && load.counts.failures <= FAILURES_MAX;
-  const result = { date: new Date().toISOString(), node: process.version, minutes: Number(values.minutes), rows, load: load.counts, churns, left, isGood };
+  const result = { date: new Date().toISOString(), node: process.version, minutes: Number(values.minutes), rows, load: load.counts, churns, timersLeft, left, isGood };
   if (values.out !== undefined) writeFileSync(values.out, `${JSON.stringify(result, undefined, 1)}\n`);
   console.log(isGood ? "FLAT" : "NOT FLAT");
   return isGood;
