@@ -73,9 +73,11 @@ async function measureMemory(lab: Lab, rig: Rig): Promise<void> {
   const fresh = await rig.startFresh();
   const puller = [process.execPath, join(import.meta.dirname, "puller.ts"), `${MIRROR}/v2/${MIRRORED}/bench/small`, small.manifestDigest];
   for (const state of ["cold", "warm"]) {
+    const before = fresh.cpuSeconds();
     const done = await rig.engineHost.run([...puller, String(PULLS)]);
     if (done.code !== 0) throw new Error(`${PULLS} pulls: ${done.stdout}${done.stderr}`);
-    print({ pulls: PULLS, layers: SMALL_LAYERS, state, seconds: done.ms / 1000, peakRssMiB: fresh.peakMebibytes() });
+    const cpu = Object.fromEntries(Object.entries(fresh.cpuSeconds()).map(([name, seconds]) => [name, Math.round((seconds - (before[name] ?? 0)) * 100) / 100]));
+    print({ pulls: PULLS, layers: SMALL_LAYERS, state, seconds: done.ms / 1000, cpu, peakRssMiB: fresh.peakMebibytes() });
   }
   await fresh.remove();
 }

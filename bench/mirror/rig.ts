@@ -1,5 +1,5 @@
 /** Registry, engine and our programs around one host: what the mirror's cost is measured on. */
-import { readFileSync, rmSync } from "node:fs";
+import { readFileSync, rmSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 
 import { Cluster, type Host } from "../../test/e2e/lib/cluster.ts";
@@ -57,6 +57,7 @@ export class Rig {
    * @param rate of what the registry sends, bit/s; undefined: not shaped
    */
   static async start(lab: Lab, rate: number | undefined): Promise<Rig> {
+    process.env["E2E_BIN_DIR"] = await builtPrograms(lab);
     const cluster = new Cluster(lab);
     const registryHost = cluster.addHost();
     const registryUrl = `http://${registryHost.address}:5000`;
@@ -108,6 +109,11 @@ export class Fresh {
     return { supernode: this.#supernode.service.pid, dfdaemon: this.#daemon.service.pid };
   }
 
+  /** What each has used since its start. */
+  cpuSeconds(): Readonly<Record<string, number>> {
+    return Object.fromEntries(Object.entries(this.pids).map(([name, pid]) => [name, usageOf(pid).cpuSeconds]));
+  }
+
   /** Largest memory that each has held so far, MiB. */
   peakMebibytes(): Readonly<Record<string, number>> {
     return Object.fromEntries(Object.entries(this.pids).map(([name, pid]) => [name, Math.round(peakKibibytes(pid) / 1024)]));
@@ -117,6 +123,16 @@ export class Fresh {
     await Promise.all([this.#daemon.service.stop(), this.#supernode.service.stop()]);
     for (const dir of [this.#daemon.dataDir, this.#supernode.dataDir]) rmSync(dir, { recursive: true });
   }
+}
+
+/** The programs as their package brings them: compiled, as TypeScript they take 30 MiB more. @returns their folder */
+async function builtPrograms(lab: Lab): Promise<string> {
+  const root = join(import.meta.dirname, "../..");
+  const made = lab.makeDir("package");
+  await lab.must(["cp", "-r", join(root, "bin"), join(root, "package.json"), made]);
+  symlinkSync(join(root, "node_modules"), join(made, "node_modules"));
+  await lab.must([join(root, "node_modules/.bin/tsc"), "-p", join(root, "tsconfig.build.json"), "--outDir", join(made, "dist")]);
+  return join(made, "bin");
 }
 
 /** Debian's docker-registry, with nothing before it. */

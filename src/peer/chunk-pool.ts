@@ -4,9 +4,9 @@
 const CHUNK_BYTES_MAX = 256 * 1024;
 const CHUNK_BYTES_MIN = 64 * 1024;
 /** What all readers together have in their hands, about, before each gets less. */
-const LENT_BYTES_WANTED = 8 * 1024 * 1024;
-/** Kept for the next readers. */
-const FREE_BYTES_MAX = 8 * 1024 * 1024;
+const LENT_BYTES_WANTED = 4 * 1024 * 1024;
+/** Kept for the next readers: what 200 of them have. Thrown away they would be memory until the next great collection, and holes in the heap after it. */
+const FREE_BYTES_MAX = 16 * 1024 * 1024;
 
 /** All readers of a process share one. */
 export class ChunkPool {

@@ -4,7 +4,10 @@ import type { Host } from "./cluster.ts";
 import { freePort } from "./ports.ts";
 import { answersHttp, type Finished, type Lab, type Service, type SpawnOptions, waitFor } from "./processes.ts";
 
-const BIN = join(import.meta.dirname, "../../../bin");
+/** The programs under test: this tree's, or those of a package in `E2E_BIN_DIR`. */
+function bin(program: "dfdaemon" | "dfget" | "supernode"): string {
+  return join(process.env["E2E_BIN_DIR"] ?? join(import.meta.dirname, "../../../bin"), program);
+}
 
 /** A supernode and the word of how to reach it. */
 export class Supernode {
@@ -43,7 +46,7 @@ export class Supernode {
   /** Starts it, with the same address and data as before. */
   async restart(): Promise<void> {
     this.#service = this.#lab.start(this.#name, [
-      `${BIN}/supernode`,
+      bin("supernode"),
       "--listen", this.listen, "--data-dir", this.dataDir, ...this.#flags,
     ]);
     await waitFor("the supernode is ready", this.isReady.bind(this), { services: [this.#service] });
@@ -121,7 +124,7 @@ async function startDaemon(
   const service = lab.start(
     name,
     [
-      `${BIN}/dfdaemon`,
+      bin("dfdaemon"),
       "--listen", options.mirror, "--peer-listen", options.peerListen, "--advertise", options.peer.host,
       "--supernode", supernode.listen, "--join-token-file", supernode.tokenFile,
       "--data-dir", dataDir, "--socket", socket, ...options.flags,
@@ -139,15 +142,15 @@ async function startDaemon(
 
 /** Runs dfget. */
 export async function dfget(lab: Lab, args: readonly string[], timeoutMs = 90_000): Promise<Finished> {
-  return await lab.run([`${BIN}/dfget`, ...args], { timeoutMs });
+  return await lab.run([bin("dfget"), ...args], { timeoutMs });
 }
 
 /** Starts dfget, for a test that does something to it. */
 export function startDfget(lab: Lab, args: readonly string[]): Service {
-  return lab.start("dfget", [`${BIN}/dfget`, ...args]);
+  return lab.start("dfget", [bin("dfget"), ...args]);
 }
 
 /** Runs one of the services, for the way it ends. */
 export async function command(lab: Lab, name: "supernode" | "dfdaemon", args: readonly string[]): Promise<Finished> {
-  return await lab.run([`${BIN}/${name}`, ...args], { timeoutMs: 15_000 });
+  return await lab.run([bin(name), ...args], { timeoutMs: 15_000 });
 }
