@@ -85,3 +85,23 @@ test("what keeps a service from starting is its exit code", async () => {
     }),
   );
 });
+
+test("only a signal ends a service with 0: not what it has left to do, a throw, or a rejection that nobody hears", async () => {
+  const ending = async (life: string): Promise<number | null> => {
+    const script = join(directory, "service.mjs");
+    const here = (name: string): string => JSON.stringify(join(import.meta.dirname, name));
+    const definition = `{ program: SUPERNODE, configure: () => ({}), start: async () => { ${life}; return { reload() {}, close: async () => {} }; } }`;
+    writeFileSync(
+      script,
+      `const { SUPERNODE } = await import(${here("config-schema.ts")}); const { runService } = await import(${here("service.ts")});` +
+        `await runService(${definition}, []);`,
+    );
+    const child = spawn(process.execPath, [script], { stdio: "ignore" });
+    return await new Promise((resolve) => child.once("close", resolve));
+  };
+  // Node's own word for an await that nothing is left to end.
+  assert.equal(await ending(""), 13);
+  assert.equal(await ending("setImmediate(() => { throw new Error('x'); })"), 1);
+  assert.equal(await ending("setImmediate(() => void Promise.reject(new Error('x')))"), 1);
+  assert.equal(await ending("setImmediate(() => process.kill(process.pid, 'SIGTERM')); setTimeout(() => {}, 200)"), 0);
+});
