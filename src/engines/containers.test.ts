@@ -10,12 +10,14 @@ const DROP_IN = "/etc/containers/registries.conf.d/50-dragonfly.conf";
 test("a drop-in names the mirror for each registry, the registry itself behind it", () => {
   const plan = planContainers(filesOf({ [MAIN]: fixture("registries.conf") }), only("quay.io", "reg.test:5000"), "podman");
   assert.deepEqual(plan.files.map(({ path }) => path), [DROP_IN]);
-  const entry = (host: string): object => ({
+  const entry = (host: string, segment = host): object => ({
     prefix: host,
     location: host,
-    mirror: [{ location: `127.0.0.1:65001/${host}`, insecure: true }],
+    mirror: [{ location: `127.0.0.1:65001/${segment}`, insecure: true }],
   });
-  assert.deepEqual(JSON.parse(JSON.stringify(parse(plan.files[0]?.text ?? ""))), { registry: [entry("quay.io"), entry("reg.test:5000"), entry("doctor.invalid")] });
+  // With a colon in it the mirror's name would be none, and every pull from that registry would fail.
+  const registry = [entry("quay.io"), entry("reg.test:5000", "reg.test_5000"), entry("doctor.invalid")];
+  assert.deepEqual(JSON.parse(JSON.stringify(parse(plan.files[0]?.text ?? ""))), { registry });
   assert.deepEqual(containersRoutes(filesOf({ [DROP_IN]: plan.files[0]?.text ?? "" }), ADDRESS), [
     { registry: "quay.io", isMirrored: true, reason: DROP_IN },
     { registry: "reg.test:5000", isMirrored: true, reason: DROP_IN },

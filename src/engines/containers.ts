@@ -3,6 +3,7 @@
  * Source: https://github.com/containers/image/blob/main/docs/containers-registries.conf.5.md
  */
 import { join } from "node:path";
+import { registrySegment } from "../protocol/distribution.ts";
 import { SELF_TEST_REGISTRY } from "../protocol/self-test.ts";
 import { WRITTEN_BY, type EngineFiles, type EngineName, type EnginePlan, type EngineRoute, type MirrorTarget } from "./engine.ts";
 import { isTable, parseToml, quoted } from "./toml-text.ts";
@@ -29,7 +30,7 @@ export function planContainers(files: EngineFiles, mirror: MirrorTarget, engine:
   const mirrored = wanted.filter((host) => {
     const own = entries.find(({ prefix }) => prefix === host);
     if (own !== undefined) {
-      const block = `[[registry.mirror]] location = "${mirror.address}/${host}", insecure = true`;
+      const block = `[[registry.mirror]] location = "${locationAt(mirror.address, host)}", insecure = true`;
       notes.push(`${host} has a [[registry]] of its own in ${own.path} and stays as it is; to use the mirror put there: ${block}`);
     }
     return own === undefined;
@@ -47,8 +48,9 @@ export function containersRoutes(files: EngineFiles, address: string): readonly 
   return [...byPrefix.values()]
     .filter(({ prefix }) => !prefix.startsWith("*."))
     .map(({ prefix, path, firstMirror }) => {
-      const isMirrored = firstMirror === `${address}/${prefix}`;
-      return { registry: prefix, isMirrored, reason: isMirrored ? path : `${path} does not name ${address}/${prefix} first` };
+      const location = locationAt(address, prefix);
+      const isMirrored = firstMirror === location;
+      return { registry: prefix, isMirrored, reason: isMirrored ? path : `${path} does not name ${location} first` };
     });
 }
 
@@ -82,8 +84,13 @@ function entry(host: string, mirror: MirrorTarget): string {
   const insecure = url?.startsWith("http:") === true ? "insecure = true\n" : "";
   return (
     `\n[[registry]]\nprefix = ${quoted(host)}\nlocation = ${quoted(location)}\n${insecure}` +
-    `[[registry.mirror]]\nlocation = ${quoted(`${mirror.address}/${host}`)}\ninsecure = true\n`
+    `[[registry.mirror]]\nlocation = ${quoted(locationAt(mirror.address, host))}\ninsecure = true\n`
   );
+}
+
+/** The mirror's name for a registry. */
+function locationAt(address: string, host: string): string {
+  return `${address}/${registrySegment(host)}`;
 }
 
 /** Engines of this library, by name. */

@@ -42,9 +42,9 @@ test("what Docker could not read is refused, with its line", () => {
 });
 
 test("before Docker 28 other registries are a note; from it on they are files that containerd's store reads", () => {
-  const old = planDocker(filesOf({}, { dockerd: "20.10" }), only("ghcr.io"));
+  const old = planDocker(filesOf({}, { dockerd: "20.10" }), only("ghcr.io", "reg.test:5000"));
   assert.deepEqual(old.files, []);
-  assert.match(old.notes.join(), /mirrors for docker\.io alone; ghcr\.io: pull as 127\.0\.0\.1:65001\/<registry>/);
+  assert.match(old.notes.join(), /docker\.io alone; from elsewhere pull 127\.0\.0\.1:65001\/ghcr\.io\/<repository>:<tag>, .*\/reg\.test_5000\/<repository>:<tag>/);
   const current = planDocker(filesOf({}, { dockerd: "28.0" }), only("ghcr.io"));
   assert.deepEqual(current.files.map(({ path }) => path), ["/etc/docker/certs.d/ghcr.io/hosts.toml"]);
 });

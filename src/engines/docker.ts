@@ -5,6 +5,7 @@
  */
 import { applyEdits, modify, parse, type ParseError } from "jsonc-parser";
 import { AppError } from "../base/errors.ts";
+import { registrySegment } from "../protocol/distribution.ts";
 import { DOCKER_HUB, WRITTEN_BY, type EngineFiles, type EnginePlan, type EngineRoute, type MirrorTarget, type PlannedFile } from "./engine.ts";
 import { hostsDirectories, hostsFileFor, mirrorsFirst, withMirror } from "./hosts-toml.ts";
 
@@ -31,7 +32,8 @@ export function planDocker(files: EngineFiles, mirror: MirrorTarget): EnginePlan
     }
     notes.push(`${HOSTS_DIRECTORY} counts only with containerd's image store ("containerd-snapshotter", on in new installations of Docker 29)`);
   } else if (others.length > 0) {
-    notes.push(`this Docker has mirrors for docker.io alone; ${others.join(", ")}: pull as ${mirror.address}/<registry>/<repository>:<tag>`);
+    const names = others.map((host) => `${mirror.address}/${registrySegment(host)}/<repository>:<tag>`);
+    notes.push(`this Docker has mirrors for docker.io alone; from elsewhere pull ${names.join(", ")}`);
   }
   return { engine: "docker", files: planned, notes, problems: [] };
 }

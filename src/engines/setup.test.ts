@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { chmodSync, lstatSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import { chmodSync, chownSync, lstatSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import fc from "fast-check";
@@ -207,4 +208,24 @@ test("without the right to write, nothing is written and root is asked for", { s
     process.seteuid?.(0);
   }
   assert.deepEqual(readFileSync(join(root.path, CONFIG)), before);
+});
+
+test("who may write one engine's files and not another's changes none", { skip: process.getuid?.() !== 0 && "root only" }, () => {
+  const root = debian();
+  chmodSync(root.path, 0o755);
+  const user = 1234;
+  for (const directory of ["etc/containerd", "var", "var/lib"]) {
+    mkdirSync(join(root.path, directory), { recursive: true });
+    chownSync(join(root.path, directory), user, user);
+  }
+  const before = root.snapshot();
+  const module = (name: string): string => JSON.stringify(join(import.meta.dirname, name));
+  const script = `
+    import { EngineSetup } from ${module("setup.ts")};
+    import { HostFiles } from ${module("host-files.ts")};
+    const setup = new EngineSetup(new HostFiles(${JSON.stringify(root.path)}), ${JSON.stringify(RECORD)});
+    setup.apply(setup.plan(["containerd", "docker"], ${JSON.stringify(ALL)}));`;
+  const done = spawnSync(process.execPath, ["--input-type=module", "-e", script], { uid: user, gid: user, encoding: "utf8" });
+  assert.match(done.stderr, /cannot write \/etc\/docker\/daemon\.json/);
+  assert.deepEqual(root.snapshot(), before);
 });

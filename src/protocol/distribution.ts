@@ -77,7 +77,8 @@ export function isDistributionTarget(target: string): boolean {
  * Reads a request target for which {@link isDistributionTarget} holds.
  *
  * A first path segment with a dot or a colon, or `localhost`, is the registry's host when at least one more segment of
- * name follows; with `?ns=` the path is all repository, unless it repeats that host.
+ * name follows; with `?ns=` the path is all repository, unless it repeats that host. Its port may follow a `_` too: see
+ * {@link registrySegment}.
  */
 export function parseDistributionTarget(target: string): DistributionRequest | DistributionRefusal {
   const queryAt = target.indexOf("?");
@@ -89,7 +90,7 @@ export function parseDistributionTarget(target: string): DistributionRequest | D
   const segments = decodeSegments(path.slice("/v2".length));
   if (segments === undefined) return refusal(400, "NAME_INVALID", "the path is not properly percent-encoded");
   const registry = namespace?.toLowerCase();
-  const first = segments[0]?.toLowerCase() ?? "";
+  const first = hostOfSegment(segments[0]?.toLowerCase() ?? "");
   const hostInPath = registry === undefined ? looksLikeHost(first) && isRegistryHost(first) : first === registry;
   const inner = hostInPath ? parseResource(segments.slice(1)) : undefined;
   if (inner !== undefined && !isEmptyName(inner)) {
@@ -157,6 +158,20 @@ function withDigest<T>(text: string, then: (digest: Digest) => T): T | Distribut
 /** True for `host`, `host:port` and `[ipv6]:port`, and nothing that would mean more in a URL. */
 export function isRegistryHost(text: string): boolean {
   return text.length <= HOST_CHARS_MAX && HOST.test(text);
+}
+
+/**
+ * A registry's host as the first part of an image's name after the mirror's own: engines take no colon there, and a host
+ * has no underscore.
+ * Source: https://github.com/distribution/reference (`path-component`)
+ */
+export function registrySegment(host: string): string {
+  return host.replace(/:(\d{1,5})$/, "_$1");
+}
+
+function hostOfSegment(segment: string): string {
+  const [, host = "", port] = /^([^_]+)_(\d{1,5})$/.exec(segment) ?? [];
+  return looksLikeHost(host) ? `${host}:${port}` : segment;
 }
 
 function looksLikeHost(segment: string): boolean {

@@ -135,6 +135,24 @@ void test("with the registry down a tag's last meaning is served to those whose 
   assert.equal((await lab.ask(`/v2/team/app/manifests/${digest}`, as("alice"))).status, 401);
 });
 
+void test("a tag that the registry has no more is not served as what it meant, when the registry is away after that", async (t) => {
+  const lab = await openLab(t, { grants: { ...GRANTS, staleTagMs: 200_000 }, nowMs: () => 0 });
+  putImage(lab);
+  const alice = { headers: { authorization: "Bearer alice" } };
+  assert.equal((await lab.ask(TAG, alice)).status, 200);
+  const files = new Map(lab.registry.files);
+  lab.registry.files.delete(TAG.split("?")[0] ?? "");
+  assert.equal((await lab.ask(TAG, alice)).status, 404);
+  lab.registry.down = true;
+  assert.equal((await lab.ask(TAG, alice)).status, 502);
+  // Once it is there again it means something again.
+  lab.registry.down = false;
+  for (const [path, file] of files) lab.registry.files.set(path, file);
+  assert.equal((await lab.ask(TAG, alice)).status, 200);
+  lab.registry.down = true;
+  assert.equal((await lab.ask(TAG, alice)).headers.age, "0");
+});
+
 void test("M14: a grant is not renewed by what comes out of the cache", async (t) => {
   const clock = { nowMs: 0 };
   const lab = await openLab(t, { grants: { ...GRANTS, grantMs: 1000 }, nowMs: () => clock.nowMs });

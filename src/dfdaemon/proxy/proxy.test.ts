@@ -205,12 +205,18 @@ test("who is not on this machine reaches nothing on it", async (t) => {
   const address = Object.values(networkInterfaces()).flat().find((each) => each?.family === "IPv4" && !each.internal)?.address;
   if (address === undefined) return t.skip("needs an address beside loopback");
   const origin = await serveOrigin(t, echo);
-  const lab = await openProxy(t, { host: "0.0.0.0", config: { clientNetworks: ["0.0.0.0/0"] } });
+  const config = { clientNetworks: ["0.0.0.0/0"], swarmUrls: [`${origin.url}/**`] };
+  const lab = await openProxy(t, { host: "0.0.0.0", config });
   const far = { proxyUrl: `http://${address}:${lab.port}` };
   for (const url of [`${origin.url}/`, `http://127.0.0.1:${origin.port}/`, `http://0.0.0.0:${origin.port}/`, "http://169.254.169.254/latest/"]) {
     assert.match((await curl(far, "--interface", address, url)).text, /^HTTP\/1\.1 403 /, url);
   }
   assert.match((await curl(far, "--interface", address, `https://${origin.host}/`)).text, /^HTTP\/1\.1 403 /);
+  // Nor by way of the mirror, or the swarm.
+  for (const path of [`/v2/a/blobs/sha256:${"0".repeat(64)}`, "/file"]) {
+    assert.match((await curl(far, "--interface", address, `${origin.url}${path}`)).text, /^HTTP\/1\.1 403 /, path);
+  }
+  assert.deepEqual(lab.opener.opened, []);
   assert.equal(origin.seen.length, 0);
   assert.match((await curl(lab, `${origin.url}/`)).text, /^HTTP\/1\.1 200 /);
 });
@@ -331,6 +337,13 @@ test("inside of TLS a client gets no further tunnel, and names no other server",
     const client = await rawTls(lab, "a.test:443", `${line}\r\nHost: x\r\n\r\n`);
     assert.match(await client.until(/\r\n\r\n/), /^HTTP\/1\.1 400 /);
   }
+  // Under another name it is not that registry's request, nor that of a file listed for the server.
+  const files = await openProxy(t, { config: { interceptedHosts: ["a.invalid"], swarmUrls: ["https://a.invalid/**"] } });
+  for (const path of [`/v2/a/blobs/sha256:${"0".repeat(64)}`, "/file"]) {
+    const client = await rawTls(files, "a.invalid:443", `GET ${path} HTTP/1.1\r\nHost: b.invalid\r\n\r\n`);
+    assert.match(await client.until(/\r\n\r\n/), /^HTTP\/1\.1 502 /, path);
+  }
+  assert.deepEqual(files.opener.opened, []);
 });
 
 test("closing cuts tunnels on which nothing moves", async (t) => {
