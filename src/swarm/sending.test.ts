@@ -79,6 +79,47 @@ test("the next piece is agreed while the present one is sent", () => {
   assert.deepEqual(named(effects, "sendOffer"), [[1, 2]]);
 });
 
+/** An uplink that is done with a piece every `intervalMs`, and answers that take 100 ms. @returns most offers unanswered at a time, once it runs */
+function playUplink(intervalMs: number): number {
+  const bench = new TestSwarm({ lookaheadCount: 1, downloadCountMax: 8 });
+  const due: { readonly atMs: number; readonly play: () => readonly SwarmEffect[] }[] = [];
+  let unanswered = 0;
+  let most = 0;
+  let wireFreeMs = 0;
+  const take = (effects: readonly SwarmEffect[]): void => {
+    for (const effect of effects) {
+      if (effect.type === "sendOffer") {
+        const { linkId, pieces } = effect;
+        unanswered++;
+        if (bench.nowMs > 2_000) most = Math.max(most, unanswered);
+        due.push({ atMs: bench.nowMs + 100, play: () => (unanswered--, bench.tell("offerAccepted", linkId, pieces[0] as number)) });
+      } else if (effect.type === "startSend") {
+        const { linkId, piece } = effect;
+        // The socket takes it at once if it is the only one; else it waits for those before it.
+        const atMs = Math.max(bench.nowMs + 1, wireFreeMs);
+        wireFreeMs = atMs + intervalMs;
+        due.push({ atMs, play: () => bench.tell("sendFinished", linkId, piece) });
+      }
+    }
+  };
+  bench.open(400);
+  for (let linkId = 1; linkId <= 8; linkId++) take(bench.neighbour(linkId, { capacity: 8 }));
+  while (bench.nowMs < 4_000) {
+    due.sort((a, b) => a.atMs - b.atMs);
+    const next = due.shift();
+    assert.ok(next !== undefined);
+    bench.nowMs = next.atMs;
+    take(next.play());
+  }
+  return most;
+}
+
+test("as many pieces are agreed ahead as leave while an answer takes its time, and three at most", () => {
+  assert.equal(playUplink(200), 1);
+  assert.equal(playUplink(60), 2);
+  assert.equal(playUplink(5), 3 + 1, "with nothing on the wire, one in its place");
+});
+
 test("nothing is offered to one who has shown no ticket", () => {
   const bench = new TestSwarm();
   bench.open(10);

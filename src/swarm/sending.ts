@@ -8,8 +8,10 @@ import { addCopies, addHave, avoid, type Link, type Remote, type Send, STALLED_M
 /** A piece just sent, or said to be on its way, is not offered again for this long; `want` and `have` end it sooner. */
 const AVOID_MS = 3_000;
 const PATIENCE_MS_MIN = 100;
+/** An uplink that had nothing to send says nothing of how fast it is. */
+const INTERVAL_MS_MAX = 1_000;
 /** Most pieces agreed ahead, however slow the answers are. */
-const LOOKAHEAD_COUNT_MAX = 8;
+const LOOKAHEAD_COUNT_MAX = 3;
 
 export class Sending {
   readonly #config: SwarmConfig;
@@ -22,9 +24,11 @@ export class Sending {
   #dry = false;
   /** The uplink has what it can have, and nothing has changed since that could matter. */
   #settled = false;
-  /** Moving averages in ms: offer to answer, and start to end of a transfer. */
+  /** Moving averages in ms: offer to answer, and end of a transfer to the end of the next. */
   #answerMs = 0;
-  #transferMs = 0;
+  #intervalMs = 0;
+  /** When the last transfer ended. */
+  #endedMs: number | undefined;
 
   constructor(
     config: SwarmConfig,
@@ -147,7 +151,8 @@ export class Sending {
   finished(remote: Remote, piece: number, nowMs: number): void {
     const send = this.#find(remote, piece);
     if (send === undefined) return;
-    this.#transferMs = average(this.#transferMs, nowMs - send.sinceMs);
+    if (this.#endedMs !== undefined) this.#intervalMs = average(this.#intervalMs, Math.min(nowMs - this.#endedMs, INTERVAL_MS_MAX));
+    this.#endedMs = nowMs;
     remote.link.stalledUntilMs = 0;
     remote.task.sentPieces++;
     this.#remove(send);
@@ -245,10 +250,13 @@ export class Sending {
     return this.#answerMs === 0 ? silenceMs : Math.min(silenceMs, Math.max(PATIENCE_MS_MIN, this.#answerMs * 4));
   }
 
-  /** Pieces to have agreed beyond those on the wire: enough to cover the time an answer takes. */
+  /**
+   * Pieces to have agreed beyond those on the wire: as many as leave while an answer takes its time. Counted by how they
+   * end one after the other: for how long each is under way says little, as a socket may take a whole piece at once.
+   */
   #lookaheadCount(): number {
-    if (this.#transferMs === 0) return this.#config.lookaheadCount;
-    const covering = Math.ceil((this.#answerMs / this.#transferMs) * this.#config.uploadCount);
+    if (this.#intervalMs === 0) return this.#config.lookaheadCount;
+    const covering = Math.ceil(this.#answerMs / this.#intervalMs);
     return Math.min(LOOKAHEAD_COUNT_MAX, Math.max(this.#config.lookaheadCount, covering));
   }
 }
