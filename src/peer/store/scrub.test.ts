@@ -105,3 +105,29 @@ test("a task that cannot be opened is said, and the others are read all the same
   assert.deepEqual(failed, [`${broken} no descriptor left`]);
   assert.equal(scrub.bytes, PIECE_LENGTH_BYTES);
 });
+
+test("what this process has seen right before is read back, too", async (t) => {
+  const directory = temporaryDirectory(t);
+  const { store } = await openStore(t, directory);
+  const task = await store.open(recordOf("a", 3 * PIECE_LENGTH_BYTES));
+  await storeAll(task, "a");
+  const lost: number[] = [];
+  task.onLost((pieces) => lost.push(...pieces));
+  const path = join(taskDirectory(directory, task.record.taskId), "data");
+  const data = readFileSync(path);
+  data[PIECE_LENGTH_BYTES] = (data[PIECE_LENGTH_BYTES] as number) ^ 1;
+  writeFileSync(path, data);
+  const { sleep, ended } = virtualSleep((delayMs) => delayMs === HOUR_MS);
+  const scrub = new Scrub(PIECE_LENGTH_BYTES, {
+    taskIds: () => store.list().map(({ taskId }) => taskId),
+    open: (id) => store.find(id),
+    isBusy: () => false,
+    onFailed: (id, error) => assert.fail(`${id}: ${error.message}`),
+    nowMs: () => 0,
+    sleep,
+  });
+  scrub.start();
+  await ended;
+  scrub.stop();
+  assert.deepEqual(lost, [1]);
+});

@@ -401,3 +401,29 @@ test("where room is needed a file goes whose read has failed, or that nobody nee
   lab.lent.clear();
   assert.equal(await lab.seeds.letGo(() => true), true, "its read has failed");
 });
+
+test("before the origin is asked for a byte there has to be room for the whole file", async () => {
+  const origin = new FakeOrigin(randomBytes(4 * PIECE));
+  const lab = seedLab(origin);
+  const resolved = resolvedTask(origin, lab.key);
+  await lab.seeds.open(resolved);
+  const stored = lab.store.tasks.get(resolved.taskId);
+  assert.ok(stored);
+  stored.roomError = new AppError("CACHE_QUOTA_EXCEEDED", "no room");
+  await lab.read(resolved);
+  assert.deepEqual(lab.told.slice(1), [{ event: "failure", code: "CACHE_QUOTA_EXCEEDED", discard: false }, { event: "failed" }]);
+  assert.equal(origin.requests.length, 0);
+});
+
+test("an origin that breaks off again and again is asked for three times the file and 64 MiB at most", async () => {
+  const origin = new FakeOrigin(randomBytes(96 * PIECE));
+  origin.ranges = false;
+  origin.chunkBytes = PIECE;
+  // Each time a piece more than before: there is progress, so nothing else gives up.
+  origin.fault = (n) => ({ cutAfterBytes: n * PIECE + 1 });
+  const lab = seedLab(origin);
+  await lab.read(resolvedTask(origin, lab.key));
+  assert.equal(lab.told.at(-1)?.event, "failed");
+  const budgetBytes = 3 * origin.content.length + 64 * MIB;
+  assert.ok(origin.bytesRead > budgetBytes && origin.bytesRead < budgetBytes + origin.content.length, `${origin.bytesRead} bytes of ${budgetBytes}`);
+});

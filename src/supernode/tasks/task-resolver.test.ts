@@ -335,3 +335,19 @@ test("a broken memory file is put aside", (t) => {
   assert.deepEqual(again.get("k"), { taskId: "a".repeat(64), lengthBytes: undefined, seenUnixMs: 5 });
   again.close();
 });
+
+test("a file that is not whole here is given out stale only while others are at it", async () => {
+  const origin = new FakeOrigin(Buffer.alloc(1000));
+  const { resolver, store, clock, active } = lab(origin);
+  const fresh = await resolver.resolve(source, undefined);
+  await store.open(fresh.record);
+  const later = async (hint?: TaskId): Promise<string> => {
+    clock.nowMs += 10_000;
+    origin.statErrors = [down()];
+    return await resolver.resolve(source, hint).then(({ taskId }) => taskId, (error: unknown) => toAppError(error).code);
+  };
+  assert.equal(await later(), "ORIGIN_UNREACHABLE");
+  assert.equal(await later(fresh.taskId), fresh.taskId, "who took part goes on");
+  active.add(fresh.taskId);
+  assert.equal(await later(), fresh.taskId);
+});
