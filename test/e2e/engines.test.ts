@@ -1,8 +1,9 @@
 /** Real engines, each configured as its administrator does, with original image names. */
 import assert from "node:assert/strict";
-import { readdirSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { test, type TestContext } from "node:test";
 
+import { pushChunkedImage } from "./lib/chunked-image.ts";
 import { ContainersImage } from "./lib/containers-image.ts";
 import { CriContainerd, hostsToml } from "./lib/containerd.ts";
 import { Docker } from "./lib/docker.ts";
@@ -56,6 +57,34 @@ void test("Podman pulls and runs; skopeo copies; buildah builds on what it pulls
   });
 });
 
+void test("Podman fetches of a zstd:chunked image only the files that it has not got, by many ranges at a time", async (t) => {
+  await withSite(t, "chunked", async (site, lab) => {
+    const { engineHost, daemon } = await site.addHost(REGISTRY_NAME, newerDebian());
+    const tools = new ContainersImage(lab, engineHost, { registry: REGISTRY_NAME, mirror: daemon.mirror });
+    const podman = await tools.podman();
+    const words = Array.from({ length: 40 }, (_, i) => `${i}`);
+    const changed = words.map((word, i) => (i % 4 === 0 ? `${word} anew` : word));
+    for (const [tag, files] of [["v1", words], ["v2", changed]] as const) {
+      const image = { repository: "public/chunked", tag, files };
+      const output = await pushChunkedImage(lab, site.registry.backUrl, image);
+      site.registry.log.clear();
+      const reference = `${REGISTRY_NAME}/${image.repository}:${tag}`;
+      const pulled = await podman.pull(reference);
+      assert.equal(pulled.code, 0, pulled.stderr);
+      assertNothingWentPast(site);
+      const ran = await podman.run(reference);
+      assert.equal(ran.code, 0, ran.stderr);
+      assert.equal(ran.stdout, output);
+    }
+    const lines = readFileSync(daemon.service.logFile, "utf8").split("\n").filter((line) => line.includes('"mirror request"')).map((line) => JSON.parse(line) as MirrorLine);
+    // The first is answered with the registry's challenge.
+    const several = lines.filter(({ range, status }) => range?.includes(",") === true && status !== 401);
+    assert.ok(several.length > 0, `no request for several ranges:\n${lines.map(({ range, status }) => `${status} ${range}`).join("\n")}`);
+    assert.deepEqual(several.filter(({ status }) => status !== 206), []);
+    for (const { sentBytes } of several) t.diagnostic(`several ranges at a time: ${sentBytes} bytes`);
+  });
+});
+
 void test("Docker pulls and runs what is on Docker Hub, with the classic store", async (t) => {
   await withSite(t, "docker", async (site, lab) => {
     const { engineHost, daemon } = await site.addHost("docker.io");
@@ -63,6 +92,10 @@ void test("Docker pulls and runs what is on Docker Hub, with the classic store",
     const images = await site.push("docker");
     await assertPulls(t, site, docker, images, { registryName: "docker.io", pullsPublicAnonymously: false });
     await assertBuilds(site, docker, "docker.io", images.open);
+    // BuildKit looks for a mirror's password under the mirror's own name.
+    const login = { registry: new URL(daemon.mirror).host, credentials: USER };
+    await assertBuilds(site, docker, "docker.io", images.secret, login);
+    await assertBuildRefused(site, docker, "docker.io", images.secret);
   });
 });
 
@@ -90,14 +123,32 @@ void test("Docker with containerd's store pulls and runs from any registry", asy
   });
 });
 
+/** Of dfdaemon's log, as far as it matters here. */
+interface MirrorLine {
+  readonly range?: string;
+  readonly status: number;
+  readonly sentBytes: number;
+}
+
 /** BuildKit, with nothing left of what was pulled before. */
-async function assertBuilds(site: Site, docker: Docker, registryName: string, image: PushedImage): Promise<void> {
+async function assertBuilds(site: Site, docker: Docker, registryName: string, image: PushedImage, login?: Parameters<Docker["build"]>[2]): Promise<void> {
   const reference = `${registryName}/${image.repository}:${image.tag}`;
   await docker.forget(reference);
   site.registry.log.clear();
-  const built = await docker.build(dockerfileOn(reference), "built");
+  const built = await docker.build(dockerfileOn(reference), "built", login);
   assert.equal(built.code, 0, `${docker.name}, build on ${reference}: ${built.stdout}${built.stderr}`);
   assertPrinted(built.stdout + built.stderr, image);
+  assertNothingWentPast(site);
+}
+
+/** Who has no credentials builds on nothing private, whatever is cached. */
+async function assertBuildRefused(site: Site, docker: Docker, registryName: string, image: PushedImage): Promise<void> {
+  const reference = `${registryName}/${image.repository}:${image.tag}`;
+  await docker.forget(reference);
+  await docker.must(["builder", "prune", "--all", "--force"]);
+  site.registry.log.clear();
+  const built = await docker.build(dockerfileOn(reference), "built");
+  assert.notEqual(built.code, 0, `${docker.name} built on ${reference} for nobody: ${built.stdout}`);
   assertNothingWentPast(site);
 }
 

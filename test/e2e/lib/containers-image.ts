@@ -33,7 +33,7 @@ export class ContainersImage {
     engineHost.configure("/etc/containers/policy.json", JSON.stringify({ default: [{ type: "insecureAcceptAnything" }] }));
     engineHost.configure(
       "/etc/containers/storage.conf",
-      ["[storage]", 'driver = "overlay"', 'graphroot = "/var/lib/containers/storage"', 'runroot = "/run/containers/storage"', ""].join("\n"),
+      ["[storage]", 'driver = "overlay"', 'graphroot = "/var/lib/containers/storage"', 'runroot = "/run/containers/storage"', "[storage.options]", 'pull_options = { enable_partial_images = "true" }', ""].join("\n"),
     );
   }
 

@@ -47,12 +47,22 @@ export class Docker implements Engine {
     return await this.#docker(["rmi", "--force", reference]);
   }
 
-  /** BuildKit makes an image of a Dockerfile. Gives what the build printed. */
-  async build(dockerfile: string, tag: string): Promise<Finished> {
+  /**
+   * BuildKit makes an image of a Dockerfile. Gives what the build printed.
+   *
+   * @param login credentials, and the registry that `docker login` was told
+   */
+  async build(dockerfile: string, tag: string, login?: { readonly registry: string; readonly credentials: Credentials }): Promise<Finished> {
     const context = this.#lab.makeDir(`build-${tag}`);
     this.#lab.writeFile(`build-${tag}/Dockerfile`, dockerfile);
     const args = ["build", "--no-cache", "--progress", "plain", "--network", "host", "--tag", tag, context];
-    return await this.#docker(args, undefined, "", { DOCKER_BUILDKIT: "1" });
+    return await this.#docker(args, login?.credentials, login?.registry, { DOCKER_BUILDKIT: "1" });
+  }
+
+  /** A command of preparation. */
+  async must(args: readonly string[]): Promise<void> {
+    const done = await this.#docker(args);
+    if (done.code !== 0) throw new Error(`docker ${args.join(" ")}: ${done.stderr}`);
   }
 
   async #docker(
@@ -61,8 +71,8 @@ export class Docker implements Engine {
     reference = "",
     env: Readonly<Record<string, string>> = {},
   ): Promise<Finished> {
-    const config = this.#lab.makeDir(`docker-config-${credentials?.name ?? "nobody"}-${credentials?.password ?? ""}`);
     const registry = reference.split("/")[0] ?? "";
+    const config = this.#lab.makeDir(`docker-config-${credentials?.name ?? "nobody"}-${credentials?.password ?? ""}-${registry}`);
     const auth = Buffer.from(`${credentials?.name}:${credentials?.password}`).toString("base64");
     const auths = credentials === undefined ? {} : { [registry === "docker.io" ? HUB : registry]: { auth } };
     this.#lab.writeFile(`${config.slice(this.#lab.dir.length + 1)}/config.json`, JSON.stringify({ auths }));
