@@ -107,7 +107,9 @@ async function serveAgain(more: Partial<Content>, expected: readonly [number, st
     yield { startByte: 0, endByte: 10 };
   };
   await serve(digits, undefined, { readUnordered: sevenFirst, readInPlace, ...more });
+  const before = opened.length;
   assert.deepEqual(await readParts(await new DaemonClient(socketPath, { startByte: 0, unordered: true }).open(REQUEST, never)), expected);
+  assert.equal(opened.length, before + 1, "in the same request");
 }
 
 async function read(content: Content, startByte: number): Promise<string> {

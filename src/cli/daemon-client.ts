@@ -5,7 +5,7 @@ import { AppError } from "../base/errors.ts";
 import type { LocalContentRequest } from "../dfdaemon/local/local-api.ts";
 import type { Content, ContentInfo, ContentOpener, ContentPart, ContentRequest } from "../peer/content.ts";
 import type { Explanation } from "../protocol/explanation.ts";
-import { DaemonStream, HeldFileUnreadable } from "./daemon-stream.ts";
+import { DaemonStream } from "./daemon-stream.ts";
 import { mayReadStoreOf } from "./held-file.ts";
 
 export interface DaemonReading {
@@ -31,18 +31,11 @@ export class DaemonClient implements ContentOpener {
 
   /** @throws AppError DAEMON_UNREACHABLE, and what the daemon answers */
   async open(asked: ContentRequest, signal: AbortSignal): Promise<Content> {
-    const ask = (startByte: number, endByte: number | undefined, order: LocalContentRequest["order"], until: AbortSignal): Promise<DaemonStream> => {
+    const request: OpenStream = (startByte, endByte, unordered, until) => {
       const { source, backToSource, limitBytesPerSecond } = asked;
+      const order = !unordered ? "ordered" : mayReadStoreOf(this.#socketPath) ? "in-place" : "unordered";
       const wanted: LocalContentRequest = { requestId: randomUUID(), source, backToSource, startByte, endByte, order, limitBytesPerSecond };
       return DaemonStream.open(this.#socketPath, wanted, until);
-    };
-    const request: OpenStream = async (startByte, endByte, unordered, until) => {
-      if (!unordered) return ask(startByte, endByte, "ordered", until);
-      if (!mayReadStoreOf(this.#socketPath)) return ask(startByte, endByte, "unordered", until);
-      return ask(startByte, endByte, "in-place", until).catch((thrown: unknown) => {
-        if (!(thrown instanceof HeldFileUnreadable)) throw thrown;
-        return ask(startByte, endByte, "unordered", until);
-      });
     };
     const { startByte, unordered } = this.#first;
     const stream = await request(startByte, undefined, unordered, signal).catch((thrown: unknown) => {

@@ -28,7 +28,7 @@ export class DaemonStream {
   #file: HeldFile | undefined;
   #sources: Sources = { seedBytes: 0, peerBytes: 0, originBytes: 0, cacheBytes: 0 };
   #explanation: unknown;
-  #end: { readonly error: AppError | HeldFileUnreadable | undefined } | undefined;
+  #end: { readonly error: AppError | undefined } | undefined;
   #wake: (() => void) | undefined;
 
   private constructor(socketPath: string, request: LocalContentRequest) {
@@ -53,8 +53,7 @@ export class DaemonStream {
   /**
    * Asks for a content, and waits until the daemon has said what it is.
    *
-   * @throws AppError DAEMON_UNREACHABLE, ABORTED, and what the daemon answers; HeldFileUnreadable when it was asked for a
-   *   content in place, and we cannot open that place
+   * @throws AppError DAEMON_UNREACHABLE, ABORTED, and what the daemon answers
    */
   static async open(socketPath: string, request: LocalContentRequest, signal: AbortSignal): Promise<DaemonStream> {
     const stream = new DaemonStream(socketPath, request);
@@ -127,7 +126,7 @@ export class DaemonStream {
       if (this.#head === undefined) this.#reader.push(chunk);
       else this.#readHead(chunk);
     } catch (thrown) {
-      const cause = thrown instanceof AppError || thrown instanceof HeldFileUnreadable ? thrown : new AppError("PROTOCOL_VIOLATION", STRANGE, { cause: thrown });
+      const cause = thrown instanceof AppError ? thrown : new AppError("PROTOCOL_VIOLATION", STRANGE, { cause: thrown });
       this.#ended(cause);
       this.#socket.destroy();
     }
@@ -149,8 +148,11 @@ export class DaemonStream {
   #json(type: LocalJsonType, value: unknown): void {
     if (type === "info") {
       const fileName = readFileName(value);
-      if (fileName !== undefined) this.#file = HeldFile.open(fileName, this.#socketPath);
-      if (fileName !== undefined && this.#file === undefined) throw new HeldFileUnreadable();
+      if (fileName !== undefined) {
+        this.#file = HeldFile.open(fileName, this.#socketPath);
+        // Where we cannot, the daemon sends the bytes.
+        this.#socket.write(encodeLocalFrame("place", Buffer.from(JSON.stringify({ isOpen: this.#file !== undefined }))));
+      }
       this.#info = readInfo(value);
     } else {
       this.#sources = readSources(value) ?? this.#sources;
@@ -161,7 +163,7 @@ export class DaemonStream {
   }
 
   /** The first word stands. */
-  #ended(error: AppError | HeldFileUnreadable | undefined): void {
+  #ended(error: AppError | undefined): void {
     this.#end ??= { error };
     this.#wakeUp();
   }
@@ -183,9 +185,6 @@ export class DaemonStream {
     this.#wake = undefined;
   }
 }
-
-/** The daemon keeps the content where we cannot read it: it has to send it. */
-export class HeldFileUnreadable extends Error {}
 
 const UNREACHABLE_REASONS: Readonly<Record<string, string>> = {
   ENOENT: "there is no such socket",

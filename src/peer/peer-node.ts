@@ -361,11 +361,14 @@ export class PeerNode implements ContentOpener {
       .finally(() => kept.joinings--);
   }
 
-  /** Pieces are gone from the disk. Where all had everything no seed takes part any more: who joins again brings it back. */
+  /**
+   * Pieces are gone from the disk. Where all had everything no seed takes part any more: who joins again brings it back. Not
+   * when they were thrown away because the file has failed: the origin would be asked once more for nothing.
+   */
   #lost(taskId: TaskId): void {
     this.#progressed(taskId, true);
     const kept = this.#kept.get(taskId);
-    if (kept?.joinings === 0) this.#rejoin(kept);
+    if (kept?.joinings === 0 && kept.task.session.failure === undefined) this.#rejoin(kept);
   }
 
   #connect(kept: KeptTask, { neighbours, imports, ticket }: JoinedMessage): void {

@@ -9,8 +9,11 @@ import { AppError } from "../base/errors.ts";
 
 export const LOCAL_CONTENT_PROTOCOL = "dragonfly-content/1";
 
-/** `request` goes to the daemon; of the others `info` comes once and first, and `end` once and last. */
-export const LOCAL_FRAME_TYPES = { request: 1, info: 2, bytes: 3, status: 4, end: 5, held: 6 } as const;
+/**
+ * `request` goes to the daemon, and `place` where `info` named a file: whether the caller has it open. Of the others `info`
+ * comes once and first, and `end` once and last.
+ */
+export const LOCAL_FRAME_TYPES = { request: 1, info: 2, bytes: 3, status: 4, end: 5, held: 6, place: 7 } as const;
 export type LocalFrameType = keyof typeof LOCAL_FRAME_TYPES;
 export type LocalJsonType = Exclude<LocalFrameType, "bytes" | "held">;
 
@@ -179,6 +182,8 @@ function nameOf(typeCode: number): LocalFrameType | undefined {
       return "end";
     case LOCAL_FRAME_TYPES.held:
       return "held";
+    case LOCAL_FRAME_TYPES.place:
+      return "place";
     default:
       return undefined;
   }

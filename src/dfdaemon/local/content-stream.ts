@@ -1,6 +1,7 @@
 /** One content over the local socket in frames (src/protocol/local-frames.ts): parts as they come, and how it ended. */
 import { stat } from "node:fs/promises";
 import type { Socket } from "node:net";
+import { z } from "zod";
 import { AppError, toAppError } from "../../base/errors.ts";
 import { type Content, type ContentPart, type HeldRange, numbered } from "../../peer/content.ts";
 import {
@@ -16,7 +17,7 @@ export interface ContentStreamAnswer {
   readonly content: Content;
   readonly startByte: number;
   readonly endByte: number | undefined;
-  /** Parts may come in any order; `in-place`: and what lies in the content's file need not come at all. */
+  /** Parts may come in any order; `in-place`: and what lies in the content's file need not come at all, if the caller can open it. */
   readonly order: "ordered" | "unordered" | "in-place";
 }
 
@@ -28,8 +29,10 @@ export interface ContentStreamDeps {
 
 /** Between two status frames; they ride on content. */
 const STATUS_MS = 500;
-/** The request must be here by then. */
+/** What the caller has to say must be here by then. */
 const REQUEST_MS = 10_000;
+/** Frames that nobody has asked for yet. */
+const UNHEARD_COUNT_MAX = 2;
 
 /** Takes the upgraded connection over; it is closed when the answer has ended or the caller has gone. Never rejects. */
 export async function serveContentStream(socket: Socket, head: Uint8Array, deps: ContentStreamDeps): Promise<void> {
@@ -39,10 +42,13 @@ export async function serveContentStream(socket: Socket, head: Uint8Array, deps:
   socket.write(`HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: ${LOCAL_CONTENT_PROTOCOL}\r\n\r\n`);
   let content: Content | undefined;
   try {
-    const answer = await deps.open(await readRequest(socket, head), gone.signal);
+    const caller = new Caller(socket, head);
+    const answer = await deps.open(await caller.says("request"), gone.signal);
     content = answer.content;
-    say(socket, "info", await infoOf(answer));
-    await copy(socket, answer, gone.signal);
+    const file = answer.order === "in-place" ? await identityOf(content.filePath) : undefined;
+    say(socket, "info", infoOf(content, file));
+    const isOpen = file !== undefined && isOpenSchema.parse(JSON.parse(await caller.says("place"))).isOpen;
+    await copy(socket, { ...answer, order: answer.order === "in-place" && !isOpen ? "unordered" : answer.order }, gone.signal);
     say(socket, "end", { sources: content.sources(), explanation: content.explanation() });
   } catch (thrown) {
     if (gone.signal.aborted) return;
@@ -56,23 +62,23 @@ export async function serveContentStream(socket: Socket, head: Uint8Array, deps:
   }
 }
 
-async function infoOf({ content, order }: ContentStreamAnswer): Promise<object> {
-  const { taskId, lengthBytes, contentType, digest, headers } = content.info;
-  const file = order === "in-place" ? await identityOf(content.filePath) : undefined;
+const isOpenSchema = z.object({ isOpen: z.boolean() });
+
+function infoOf({ info }: Content, file: object | undefined): object {
+  const { taskId, lengthBytes, contentType, digest, headers } = info;
   return { taskId, lengthBytes, contentType, digest, headers, file };
 }
 
-/** By device and inode the caller knows the file: under the same path its container may have another. */
+/** By device and inode the caller knows the file: under the same path its container may have another. Undefined: there is none. */
 async function identityOf(path: string | undefined): Promise<object | undefined> {
-  if (path === undefined) return undefined;
-  const { dev, ino } = await stat(path, { bigint: true }).catch(() => ({ dev: "", ino: "" }));
-  return { path, device: String(dev), inode: String(ino) };
+  const facts = path === undefined ? undefined : await stat(path, { bigint: true }).catch(() => undefined);
+  return facts && { path, device: String(facts.dev), inode: String(facts.ino) };
 }
 
 function partsOf({ content, startByte, endByte, order }: ContentStreamAnswer, gone: AbortSignal): AsyncIterable<ContentPart | HeldRange> {
   const range = { startByte, endByte };
   return (
-    (order === "in-place" && content.filePath !== undefined ? content.readInPlace?.(range, gone) : undefined) ??
+    (order === "in-place" ? content.readInPlace?.(range, gone) : undefined) ??
     (order === "ordered" ? undefined : content.readUnordered?.(range, gone)) ??
     numbered(content.read(range, gone), startByte)
   );
@@ -105,33 +111,55 @@ function say(socket: Socket, type: LocalJsonType, value: object): void {
   socket.write(encodeLocalFrame(type, Buffer.from(JSON.stringify(value))));
 }
 
-/** @throws AppError PROTOCOL_VIOLATION, MESSAGE_TOO_LARGE, TIMEOUT, ABORTED */
-function readRequest(socket: Socket, head: Uint8Array): Promise<string> {
-  return new Promise((resolve, reject) => {
+/** What the caller says: a request, and where a file was named, whether it is open there. */
+class Caller {
+  readonly #socket: Socket;
+  readonly #heard: { readonly type: LocalJsonType; readonly json: string }[] = [];
+  #failure: AppError | undefined;
+  #wake: (() => void) | undefined;
+
+  constructor(socket: Socket, head: Uint8Array) {
+    this.#socket = socket;
     const reader = new LocalFrameReader({
-      json: (type, json) => {
-        if (type !== "request") throw new AppError("PROTOCOL_VIOLATION", `a local stream begins with a request, not with ${type}`);
-        resolve(Buffer.from(json).toString());
-      },
+      json: (type, json) => void this.#heard.push({ type, json: Buffer.from(json).toString() }),
       bytes: sendsContent,
       held: sendsContent,
     });
-    const timer = setTimeout(() => reject(new AppError("TIMEOUT", "the request did not come")), REQUEST_MS);
     const take = (chunk: Uint8Array): void => {
       try {
         reader.push(chunk);
+        if (this.#heard.length > UNHEARD_COUNT_MAX) throw new AppError("PROTOCOL_VIOLATION", "a caller of a local stream talks without being asked");
       } catch (thrown) {
-        reject(toAppError(thrown));
+        this.#failure ??= toAppError(thrown);
         socket.destroy();
       }
+      this.#wake?.();
     };
     socket.on("data", take);
     socket.once("close", () => {
-      clearTimeout(timer);
-      reject(new AppError("ABORTED", "the client hung up"));
+      this.#failure ??= new AppError("ABORTED", "the client hung up");
+      this.#wake?.();
     });
     if (head.length > 0) take(head);
-  });
+  }
+
+  /** @returns the next frame's JSON @throws AppError PROTOCOL_VIOLATION, MESSAGE_TOO_LARGE, TIMEOUT, ABORTED */
+  async says(expected: "request" | "place"): Promise<string> {
+    const timer = setTimeout(() => {
+      this.#failure ??= new AppError("TIMEOUT", `the caller's ${expected} did not come`);
+      this.#wake?.();
+    }, REQUEST_MS);
+    try {
+      while (this.#heard.length === 0 && this.#failure === undefined) await new Promise<void>((resolve) => (this.#wake = resolve));
+    } finally {
+      clearTimeout(timer);
+    }
+    const next = this.#heard.shift();
+    if (next?.type === expected) return next.json;
+    if (next === undefined && this.#failure !== undefined) throw this.#failure;
+    this.#socket.destroy();
+    throw new AppError("PROTOCOL_VIOLATION", `a local stream wants the caller's ${expected}, not ${next?.type ?? "nothing"}`);
+  }
 }
 
 function sendsContent(): never {
