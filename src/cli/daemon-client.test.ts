@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
-import { chownSync, mkdtempSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { chownSync, mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { createServer, type Server } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -212,6 +212,9 @@ test("a file of somebody else's than the daemon's is not opened", { skip: proces
   chownSync(filePath, 12_345, 12_345);
   await serveAgain({ filePath }, [[7, "789"], [0, "0123456"]]);
   chownSync(filePath, 0, 0);
+  const folder = join(directory, "folder");
+  mkdirSync(folder);
+  await serveAgain({ filePath: folder }, [[7, "789"], [0, "0123456"]]);
   renameSync(filePath, `${filePath}.real`);
   symlinkSync(`${filePath}.real`, filePath);
   await serveAgain({ filePath }, [[7, "789"], [0, "0123456"]]);

@@ -42,8 +42,9 @@ export class HeldFile {
     } catch {
       return undefined;
     }
-    const { dev, ino, uid } = fstatSync(fd, { bigint: true });
-    if (String(dev) === device && String(ino) === inode && Number(uid) === ownerOf(socketPath)) return new HeldFile(fd, path);
+    const facts = fstatSync(fd, { bigint: true });
+    const isMeant = String(facts.dev) === device && String(facts.ino) === inode;
+    if (isMeant && facts.isFile() && Number(facts.uid) === ownerOf(socketPath)) return new HeldFile(fd, path);
     closeSync(fd);
     return undefined;
   }

@@ -10,7 +10,7 @@ const AVOID_MS = 3_000;
 const PATIENCE_MS_MIN = 100;
 /** An uplink that had nothing to send says nothing of how fast it is. */
 const INTERVAL_MS_MAX = 1_000;
-/** Most pieces agreed ahead, however slow the answers are. */
+/** Most pieces agreed ahead, however slow the answers are. Source: docs/policy.md, "Little lookahead". */
 const LOOKAHEAD_COUNT_MAX = 3;
 
 export class Sending {

@@ -11,16 +11,15 @@ import { type TestContext, test } from "node:test";
 import { pino } from "pino";
 import { AppError } from "../../src/base/errors.ts";
 import { HttpOrigin } from "../../src/origin/http-origin.ts";
-import { PLAIN_NETWORK } from "../../src/origin/origin-clients.ts";
 import type { Origin } from "../../src/origin/origin.ts";
 import { PeerNode } from "../../src/peer/peer-node.ts";
 import type { SupernodeConfig } from "../../src/supernode/config.ts";
 import { startSupernode, type Supernode } from "../../src/supernode/supernode.ts";
+import { NO_LIMITS, cacheIn, supernodeConfig } from "./lib/supernode-config.ts";
 
 const MIB = 1 << 20;
 const CHUNK_BYTES = 256 * 1024;
 const log = pino({ level: process.env["TEST_LOG"] ?? "silent" });
-const limits = { downloadBytesPerSecond: undefined, uploadBytesPerSecond: undefined, originBytesPerSecond: undefined };
 
 /** Whatever a peer's own origin does instead of reading well. */
 type Spoil = (origin: Origin) => Origin;
@@ -56,23 +55,11 @@ class Site {
     });
     site.url = `http://127.0.0.1:${(web.address() as AddressInfo).port}/file`;
     site.#seedDirectory = site.#directory();
-    const config: SupernodeConfig = {
-      version: "0",
-      listen: { host: "127.0.0.1", port: 0 },
-      advertiseHost: undefined,
-      grants: { grantMs: 300_000, outageGrantMs: 0 },
-      joinToken: { kind: "none" },
-      network: PLAIN_NETWORK,
-      cache: { dataDirectory: site.#seedDirectory, quotaBytes, reservedFreeBytes: 0, scrubBytesPerSecond: 0 },
-      limits,
-      freshness: { revalidateMs: 1_000, staleMs: undefined, staleTagMs: undefined },
+    site.#config = supernodeConfig(site.#seedDirectory, {
+      cache: { ...cacheIn(site.#seedDirectory), quotaBytes },
       leasePeerCountMax,
       leaseBelowBytesPerSecond,
-      originBudgets: [],
-      labels: {},
-      logLevel: "silent",
-    };
-    site.#config = config;
+    });
     await site.startSupernode();
     t.after(() => site.stopSupernode());
     return site;
@@ -102,8 +89,8 @@ class Site {
         joinToken: undefined,
         peerListen: { host: "127.0.0.1", port: 0 },
         advertiseHost: "127.0.0.1",
-        cache: { dataDirectory: this.#directory(), quotaBytes: undefined, reservedFreeBytes: 0, scrubBytesPerSecond: 0 },
-        limits: { ...limits, uploadBytesPerSecond },
+        cache: cacheIn(this.#directory()),
+        limits: { ...NO_LIMITS, uploadBytesPerSecond },
         labels: {},
       },
       { origin: spoil(http), log },

@@ -10,11 +10,10 @@ import { setTimeout } from "node:timers/promises";
 import { pino } from "pino";
 import { HttpOrigin } from "../../src/origin/http-origin.ts";
 import { BudgetedOrigin } from "../../src/origin/origin-budget.ts";
-import { PLAIN_NETWORK } from "../../src/origin/origin-clients.ts";
 import { PeerNode } from "../../src/peer/peer-node.ts";
 import { startSupernode } from "../../src/supernode/supernode.ts";
+import { cacheIn, NO_LIMITS, supernodeConfig } from "./lib/supernode-config.ts";
 
-const NONE = { downloadBytesPerSecond: undefined, uploadBytesPerSecond: undefined, originBytesPerSecond: undefined };
 const log = pino({ level: "silent" });
 
 test("no number of hosts asks an origin more often, or reads it faster, than the site's budget says", { timeout: 90_000 }, async (t) => {
@@ -32,26 +31,9 @@ test("no number of hosts asks an origin more often, or reads it faster, than the
   await new Promise<void>((resolve) => void web.listen(0, "127.0.0.1", resolve));
   const url = `http://127.0.0.1:${(web.address() as AddressInfo).port}/file`;
   const folder = mkdtempSync(join(tmpdir(), "dragonfly-budget-"));
-  const cache = (name: string) => ({ dataDirectory: join(folder, name), quotaBytes: undefined, reservedFreeBytes: 0, scrubBytesPerSecond: 0 });
-  const supernode = await startSupernode(
-    {
-      version: "1",
-      listen: { host: "127.0.0.1", port: 0 },
-      advertiseHost: undefined,
-      joinToken: { kind: "none" },
-      grants: { grantMs: 300_000, outageGrantMs: 0 },
-      network: PLAIN_NETWORK,
-      cache: cache("supernode"),
-      limits: NONE,
-      freshness: { revalidateMs: 1_000, staleMs: undefined, staleTagMs: undefined },
-      leasePeerCountMax: 3,
-      leaseBelowBytesPerSecond: undefined,
-      originBudgets: [{ host: "127.0.0.1", bytesPerSecond: 2_000_000, requestsPerSecond: 20 }],
-      labels: {},
-      logLevel: "silent",
-    },
-    { log },
-  );
+  const cache = (name: string) => cacheIn(join(folder, name));
+  const originBudgets = [{ host: "127.0.0.1", bytesPerSecond: 2_000_000, requestsPerSecond: 20 }];
+  const supernode = await startSupernode(supernodeConfig(join(folder, "supernode"), { originBudgets }), { log });
   const origin = new HttpOrigin();
   const nodes: PeerNode[] = [];
   for (let i = 0; i < 5; i++) {
@@ -63,7 +45,7 @@ test("no number of hosts asks an origin more often, or reads it faster, than the
       peerListen: { host: "127.0.0.1", port: 0 },
       advertiseHost: undefined,
       cache: cache(`host${i}`),
-      limits: NONE,
+      limits: NO_LIMITS,
       labels: {},
     };
     nodes.push(await PeerNode.start(config, { origin, log }));

@@ -12,12 +12,12 @@ import { curl, OriginAuthority, temporary, type CurlAnswer, type LabOrigin } fro
 import type { OriginNetwork } from "../../src/origin/origin-clients.ts";
 import { serveProxy } from "../../src/origin/proxy-lab.test.ts";
 import { startSupernode, type Supernode } from "../../src/supernode/supernode.ts";
+import { cacheIn, NO_LIMITS, supernodeConfig } from "./lib/supernode-config.ts";
 
 const FILE = randomBytes(3_000_000);
 const BLOB = randomBytes(2_000_000);
 const DIGEST = `sha256:${createHash("sha256").update(BLOB).digest("hex")}`;
 const SECRET = "planted-s3cret";
-const limits = { downloadBytesPerSecond: undefined, uploadBytesPerSecond: undefined, originBytesPerSecond: undefined };
 
 interface Site {
   readonly origin: LabOrigin;
@@ -47,13 +47,7 @@ async function openSite(t: TestContext, { supernodeTrusts = true }: { readonly s
   const log: Logger = pino({ level: "trace" }, { write: (line: string) => void lines.push(line) });
   const directory = temporary(t);
   const supernode = await startSupernode(
-    {
-      version: "1", listen: { host: "127.0.0.1", port: 0 }, advertiseHost: undefined, joinToken: { kind: "none" },
-      grants: { grantMs: 300_000, outageGrantMs: 0 },
-      network: supernodeTrusts ? network : { servers: [], proxies },
-      cache: { dataDirectory: directory, quotaBytes: undefined, reservedFreeBytes: 0, scrubBytesPerSecond: 0 }, originBudgets: [], limits, labels: {}, logLevel: "trace",
-      freshness: { revalidateMs: 1_000, staleMs: undefined, staleTagMs: undefined }, leasePeerCountMax: 3, leaseBelowBytesPerSecond: undefined,
-    },
+    supernodeConfig(directory, { network: supernodeTrusts ? network : { servers: [], proxies }, logLevel: "trace" }),
     { log },
   );
   t.after(() => supernode.close());
@@ -69,7 +63,7 @@ async function openSite(t: TestContext, { supernodeTrusts = true }: { readonly s
           clientNetworks: ["127.0.0.1"], credentials: { username: "me", password: SECRET }, interceptedHosts: [`origin.test:${origin.port}`],
           authorityDirectory: join(own, "proxy-ca"), swarmUrls: [`${base}/pool/**`],
         },
-        cache: { dataDirectory: own, quotaBytes: undefined, reservedFreeBytes: 0, scrubBytesPerSecond: 0 }, limits, labels: { name }, logLevel: "trace",
+        cache: cacheIn(own), limits: NO_LIMITS, labels: { name }, logLevel: "trace",
         ...more,
       },
       { log },

@@ -9,12 +9,11 @@ import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { pino } from "pino";
 import { HttpOrigin } from "../../src/origin/http-origin.ts";
-import { PLAIN_NETWORK } from "../../src/origin/origin-clients.ts";
 import { PeerNode } from "../../src/peer/peer-node.ts";
 import { startSupernode, type Supernode } from "../../src/supernode/supernode.ts";
+import { cacheIn, NO_LIMITS, supernodeConfig } from "./lib/supernode-config.ts";
 
 const log = pino({ level: process.env["TEST_LOG"] ?? "silent" });
-const limits = { downloadBytesPerSecond: undefined, uploadBytesPerSecond: undefined, originBytesPerSecond: undefined };
 const MIB = 1 << 20;
 
 function folder(t: TestContext): string {
@@ -23,28 +22,8 @@ function folder(t: TestContext): string {
   return directory;
 }
 
-const cacheIn = (dataDirectory: string) => ({ dataDirectory, quotaBytes: undefined, reservedFreeBytes: 0, scrubBytesPerSecond: 0 });
-
 async function startSite(t: TestContext): Promise<Supernode> {
-  const supernode = await startSupernode(
-    {
-      version: "0",
-      listen: { host: "127.0.0.1", port: 0 },
-      advertiseHost: undefined,
-      grants: { grantMs: 300_000, outageGrantMs: 0 },
-      joinToken: { kind: "none" },
-      network: PLAIN_NETWORK,
-      cache: cacheIn(folder(t)),
-      limits,
-      freshness: { revalidateMs: 1_000, staleMs: undefined, staleTagMs: undefined },
-      leasePeerCountMax: 3,
-      leaseBelowBytesPerSecond: undefined,
-      originBudgets: [],
-      labels: {},
-      logLevel: "silent",
-    },
-    { log, scheduler: { emptyTaskMs: 200, disconnectedPeerMs: 200 } },
-  );
+  const supernode = await startSupernode(supernodeConfig(folder(t)), { log, scheduler: { emptyTaskMs: 200, disconnectedPeerMs: 200 } });
   t.after(() => supernode.close());
   return supernode;
 }
@@ -60,7 +39,7 @@ async function startPeer(t: TestContext, { address }: Supernode, directory: stri
       peerListen: { host: "127.0.0.1", port: 0 },
       advertiseHost: "127.0.0.1",
       cache: cacheIn(directory),
-      limits,
+      limits: NO_LIMITS,
       labels: {},
     },
     { origin, log },

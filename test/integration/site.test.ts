@@ -16,9 +16,9 @@ import { fetchAnswer, type Answer } from "../../src/dfdaemon/mirror/lab.test.ts"
 import type { Source } from "../../src/protocol/control-messages.ts";
 import { startSupernode, type Supernode } from "../../src/supernode/supernode.ts";
 import { TokenRegistry } from "./token-registry.test.ts";
+import { cacheIn, NO_LIMITS, supernodeConfig } from "./lib/supernode-config.ts";
 
 export const JOIN_TOKEN = "planted-join-token-of-the-site";
-const LIMITS = { downloadBytesPerSecond: undefined, uploadBytesPerSecond: undefined, originBytesPerSecond: undefined };
 
 export interface TestHost {
   readonly mirrorPort: number;
@@ -63,17 +63,10 @@ export async function startSite(t: TestContext, options: SiteOptions): Promise<T
   const lines: string[] = [];
   const log = pino({ level: "debug" }, { write: (line: string) => void lines.push(line) });
   const grants = { grantMs: options.grantMs ?? 300_000, outageGrantMs: 0 };
-  const common = { version: "1", labels: {}, limits: { ...LIMITS, uploadBytesPerSecond: options.uploadBytesPerSecond }, logLevel: "debug" } as const;
-  const cacheOf = (name: string) => ({ dataDirectory: join(directory, name), quotaBytes: undefined, reservedFreeBytes: 0, scrubBytesPerSecond: 0 });
+  const common = { version: "1", labels: {}, limits: { ...NO_LIMITS, uploadBytesPerSecond: options.uploadBytesPerSecond }, logLevel: "debug" } as const;
+  const cacheOf = (name: string) => cacheIn(join(directory, name));
   const supernode = await startSupernode(
-    {
-      ...common, grants, listen: { host: "127.0.0.1", port: 0 }, advertiseHost: undefined,
-      joinToken: { kind: "given", token: JOIN_TOKEN }, network, cache: cacheOf("supernode"),
-      freshness: { revalidateMs: 1_000, staleMs: undefined, staleTagMs: undefined },
-      leasePeerCountMax: 3,
-      leaseBelowBytesPerSecond: undefined,
-      originBudgets: [],
-    },
+    supernodeConfig(join(directory, "supernode"), { ...common, grants, joinToken: { kind: "given", token: JOIN_TOKEN }, network }),
     { log, showToken: () => {} },
   );
   let isUp = true;

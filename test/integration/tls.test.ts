@@ -11,17 +11,15 @@ import { connect as connectByTls, createServer as createTlsServer } from "node:t
 import { setTimeout as sleep } from "node:timers/promises";
 import { pino } from "pino";
 import { HttpOrigin } from "../../src/origin/http-origin.ts";
-import { PLAIN_NETWORK } from "../../src/origin/origin-clients.ts";
 import type { TlsConfig } from "../../src/peer/config.ts";
 import { openControlSession } from "../../src/peer/control/control-session.ts";
 import { authorityCertificate, issuerOf, memberCertificate } from "../../src/peer/membership/certificate.ts";
 import { generateJoinToken, generatePeerId } from "../../src/peer/membership/credentials.ts";
 import { SiteTls } from "../../src/peer/membership/site-tls.ts";
 import { PeerNode } from "../../src/peer/peer-node.ts";
-import type { SupernodeConfig } from "../../src/supernode/config.ts";
 import { startSupernode } from "../../src/supernode/supernode.ts";
+import { cacheIn, NO_LIMITS, supernodeConfig } from "./lib/supernode-config.ts";
 
-const limits = { downloadBytesPerSecond: undefined, uploadBytesPerSecond: undefined, originBytesPerSecond: undefined };
 const log = pino({ level: process.env["TEST_LOG"] ?? "silent" });
 const DAY_MS = 24 * 60 * 60_000;
 const FILE_BYTES = 3 * 1024 * 1024 + 17;
@@ -66,23 +64,7 @@ function kept(): Lines {
 }
 
 async function startSeed(t: TestContext, tls: TlsConfig | undefined, seedLog = log): Promise<number> {
-  const config: SupernodeConfig = {
-    version: "0",
-    listen: { host: "127.0.0.1", port: 0 },
-    advertiseHost: undefined,
-    grants: { grantMs: 300_000, outageGrantMs: 0 },
-    joinToken: { kind: "given", token },
-    tls,
-    network: PLAIN_NETWORK,
-    cache: { dataDirectory: directory(t), quotaBytes: undefined, reservedFreeBytes: 0, scrubBytesPerSecond: 0 },
-    limits,
-    freshness: { revalidateMs: 1_000, staleMs: undefined, staleTagMs: undefined },
-    leasePeerCountMax: 2,
-    leaseBelowBytesPerSecond: undefined,
-    originBudgets: [],
-    labels: {},
-    logLevel: "silent",
-  };
+  const config = supernodeConfig(directory(t), { joinToken: { kind: "given", token }, tls, leasePeerCountMax: 2 });
   const supernode = await startSupernode(config, { log: seedLog });
   atEnd(t, () => supernode.close());
   return supernode.address.port;
@@ -99,8 +81,8 @@ async function startNode(t: TestContext, port: number, config: TlsConfig | undef
       joinToken,
       peerListen: { host: "127.0.0.1", port: 0 },
       advertiseHost: "127.0.0.1",
-      cache: { dataDirectory: directory(t), quotaBytes: undefined, reservedFreeBytes: 0, scrubBytesPerSecond: 0 },
-      limits,
+      cache: cacheIn(directory(t)),
+      limits: NO_LIMITS,
       labels: {},
     },
     { origin, tls, log },

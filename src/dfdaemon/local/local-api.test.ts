@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { request, type IncomingMessage } from "node:http";
+import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
@@ -9,6 +10,7 @@ import { AppError } from "../../base/errors.ts";
 import type { Content, ContentInfo, ContentOpener, ContentRequest } from "../../peer/content.ts";
 import { HostLimits } from "../../peer/host-limits.ts";
 import { RateGate } from "../../peer/rate-gate.ts";
+import { encodeLocalFrame, LOCAL_CONTENT_PROTOCOL } from "../../protocol/local-frames.ts";
 import { LocalApi } from "./local-api.ts";
 import type { LocalRequestStatus } from "./local-requests.ts";
 
@@ -44,6 +46,7 @@ class FakeOpener implements ContentOpener {
   readonly asked: ContentRequest[] = [];
   closed = 0;
   aborted = 0;
+  filePath: string | undefined;
   info = INFO;
   read: (start: number, end: number | undefined, signal: AbortSignal) => AsyncIterable<Uint8Array> = async function* (
     start,
@@ -56,6 +59,7 @@ class FakeOpener implements ContentOpener {
     this.asked.push(asked);
     return Promise.resolve({
       info: this.info,
+      filePath: this.filePath,
       read: ({ startByte, endByte }, signal) => {
         signal.addEventListener("abort", () => this.aborted++);
         return this.read(startByte, endByte, signal);
@@ -252,4 +256,25 @@ test("the host's limits are told and changed at once, only those that are named"
     assert.equal(JSON.parse(await text(refused)).code, "USAGE");
   }
   assert.equal(gates.origin.bytesPerSecond, 5000);
+});
+
+test("who was named a file has to say whether it has it open; else the stream ends, and the content is given back", async () => {
+  const filePath = join(directory, "data");
+  writeFileSync(filePath, "0123456789");
+  for (const answer of [encodeLocalFrame("place", Buffer.from("{}")), encodeLocalFrame("request", Buffer.from("{}"))]) {
+    const opener = new FakeOpener();
+    opener.filePath = filePath;
+    // oxlint-disable-next-line no-await-in-loop -- one socket
+    await start(opener);
+    const socket = connect(socketPath);
+    socket.write(`GET /v1/content HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: ${LOCAL_CONTENT_PROTOCOL}\r\n\r\n`);
+    socket.write(encodeLocalFrame("request", Buffer.from(JSON.stringify({ ...WANTED, order: "in-place" }))));
+    socket.write(answer);
+    // oxlint-disable-next-line no-await-in-loop -- one socket
+    for await (const _ of socket) continue;
+    assert.equal(opener.closed, 1);
+    // oxlint-disable-next-line no-await-in-loop -- one socket
+    await api?.close();
+    api = undefined;
+  }
 });

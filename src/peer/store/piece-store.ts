@@ -124,7 +124,7 @@ export interface StoredTask {
   readonly complete: boolean;
   /** Descriptor of the data file for positional reads and sendfile; valid until the last release. Piece i starts at i × pieceLengthBytes; {@link verify} it first. */
   readonly dataFd: number;
-  /** The data file's, for others of this host; undefined where there is none. */
+  /** Path of the data file, for other programs of this host; undefined where there is none. It goes when the task is evicted. */
   readonly dataPath: string | undefined;
   proofOf(piece: number): PieceProof | undefined;
   /**

@@ -369,13 +369,19 @@ for (const digest of [false, true]) {
   });
 }
 
-test("a disk that keeps losing pieces fails the read instead of asking the origin for ever", async () => {
+/** Four pieces at an origin, and the file that is open for them. */
+async function openedFile() {
   const origin = new FakeOrigin(randomBytes(4 * PIECE));
   const lab = seedLab(origin);
   const resolved = resolvedTask(origin, lab.key);
   await lab.seeds.open(resolved);
   const stored = lab.store.tasks.get(resolved.taskId);
   assert.ok(stored);
+  return { origin, lab, resolved, stored };
+}
+
+test("a disk that keeps losing pieces fails the read instead of asking the origin for ever", async () => {
+  const { origin, lab, resolved, stored } = await openedFile();
   stored.onStored = (piece) => stored.lose(piece);
   await lab.read(resolved);
   assert.deepEqual(lab.told.slice(1), [{ event: "failure", code: "CACHE_CORRUPT", discard: false }, { event: "failed" }]);
@@ -403,12 +409,7 @@ test("where room is needed a file goes whose read has failed, or that nobody nee
 });
 
 test("before the origin is asked for a byte there has to be room for the whole file", async () => {
-  const origin = new FakeOrigin(randomBytes(4 * PIECE));
-  const lab = seedLab(origin);
-  const resolved = resolvedTask(origin, lab.key);
-  await lab.seeds.open(resolved);
-  const stored = lab.store.tasks.get(resolved.taskId);
-  assert.ok(stored);
+  const { origin, lab, resolved, stored } = await openedFile();
   stored.roomError = new AppError("CACHE_QUOTA_EXCEEDED", "no room");
   await lab.read(resolved);
   assert.deepEqual(lab.told.slice(1), [{ event: "failure", code: "CACHE_QUOTA_EXCEEDED", discard: false }, { event: "failed" }]);
