@@ -94,7 +94,14 @@ async function* ownPeer(job: DfgetJob, config: DfgetConfig, speaker: WaySpeaker)
         labels: config.labels,
         logLevel: job.verbosity === "verbose" ? "info" : "silent",
       },
-      { origin, log },
+      {
+        origin,
+        log,
+        // Who named a supernode believes that it is used: the origin of ten thousand hosts would be the first to notice.
+        onDirect: ({ code, message }) => {
+          if (config.areSupernodesGiven) speaker.warn(`[${code}] ${message}; reading the origin directly`);
+        },
+      },
     );
     try {
       yield { name: "peer", opener: () => peer.opener };

@@ -1,11 +1,46 @@
-/** Whether a host may read the origin itself where the swarm has failed it. */
-import { AppError } from "../base/errors.ts";
-import type { ContentRequest } from "./content.ts";
+/** A host reads the origin itself where the swarm has failed it, and may. */
+import { AppError, toAppError } from "../base/errors.ts";
+import { redactUrl } from "../origin/origin-url.ts";
+import type { Content, ContentInfo, ContentOpener, ContentRequest } from "./content.ts";
+import type { PeerLog } from "./peer.ts";
+
+export interface BackToSourceDeps {
+  readonly direct: ContentOpener;
+  readonly log: PeerLog;
+  /** The swarm cannot be used, for this reason, and the origin is read instead. */
+  readonly onDirect?: ((why: AppError) => void) | undefined;
+}
+
+export class BackToSource {
+  readonly #deps: BackToSourceDeps;
+
+  constructor(deps: BackToSourceDeps) {
+    this.#deps = deps;
+  }
+
+  /** @param thrown what the swarm said @throws AppError that, BACK_SOURCE_FORBIDDEN, and as DirectOpener */
+  async open(request: ContentRequest, thrown: unknown, signal: AbortSignal): Promise<Content> {
+    const { direct, log, onDirect } = this.#deps;
+    const why = toAppError(thrown);
+    assertAllowed(request, why);
+    log.warn({ url: redactUrl(request.source.url), why: why.message }, "reading the origin directly");
+    onDirect?.(why);
+    return await direct.open(request, signal);
+  }
+
+  /** As {@link open}, for who wants to know what the content is. */
+  async stat(request: ContentRequest, thrown: unknown, signal: AbortSignal): Promise<ContentInfo> {
+    assertAllowed(request, toAppError(thrown));
+    return await this.#deps.direct.stat(request, signal);
+  }
+}
 
 /** What the origin itself has said is final; everything else about the swarm may be got round. */
-export function mayGoDirect(request: ContentRequest, error: AppError): boolean {
-  if (!request.backToSource) return false;
-  return !error.code.startsWith("ORIGIN_") && !FINAL_CODES.has(error.code);
+function assertAllowed({ backToSource }: ContentRequest, why: AppError): void {
+  const isFinal = why.code.startsWith("ORIGIN_") || FINAL_CODES.has(why.code);
+  if (backToSource && !isFinal) return;
+  if (backToSource || why.code !== "SUPERNODE_UNREACHABLE") throw why;
+  throw new AppError("BACK_SOURCE_FORBIDDEN", `${why.message}; and reading the origin directly is not allowed`, { cause: why });
 }
 
 const FINAL_CODES: ReadonlySet<string> = new Set([
@@ -16,12 +51,3 @@ const FINAL_CODES: ReadonlySet<string> = new Set([
   "TLS_FAILED",
   "URL_INVALID",
 ]);
-
-/** What is said to who may not. */
-export function backSourceError(request: ContentRequest, error: AppError): AppError {
-  const swarmFailed = error.code === "SUPERNODE_UNREACHABLE";
-  if (request.backToSource || !swarmFailed) return error;
-  return new AppError("BACK_SOURCE_FORBIDDEN", `${error.message}; and reading the origin directly is not allowed`, {
-    cause: error,
-  });
-}

@@ -1,15 +1,14 @@
 /** A peer for as long as one dfget runs. */
-import type { Origin } from "../origin/origin.ts";
 import type { OwnPeerConfig, TlsConfig } from "./config.ts";
 import type { ContentOpener } from "./content.ts";
 import type { SiteTls } from "./membership/site-tls.ts";
 import type { PeerLog } from "./peer.ts";
-import { PeerNode } from "./peer-node.ts";
+import { PeerNode, type PeerNodeDeps } from "./peer-node.ts";
 
 /** @throws AppError LISTEN_FAILED, DISK_FAILED, CONFIG_INVALID */
 export async function createOwnPeer(
   config: OwnPeerConfig,
-  deps: { readonly origin: Origin; readonly log: PeerLog },
+  deps: Pick<PeerNodeDeps, "origin" | "log" | "onDirect">,
 ): Promise<{ readonly opener: ContentOpener; close(): Promise<void> }> {
   const tls = config.tls === undefined ? undefined : await openTls(config.tls, config.joinToken, deps.log);
   try {

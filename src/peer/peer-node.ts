@@ -10,7 +10,6 @@ import type { Registry } from "prom-client";
 import { AppError, toAppError } from "../base/errors.ts";
 import type { Origin } from "../origin/origin.ts";
 import { BudgetedOrigin, type OriginBudget } from "../origin/origin-budget.ts";
-import { redactUrl } from "../origin/origin-url.ts";
 import type { HostInfo, Source } from "../protocol/control-messages.ts";
 import type { TaskId } from "../protocol/ids.ts";
 import { topologyOf } from "../protocol/topology.ts";
@@ -22,7 +21,7 @@ import { generatePeerId } from "./membership/credentials.ts";
 import type { SiteTls } from "./membership/site-tls.ts";
 import { SupernodeClock } from "./membership/supernode-clock.ts";
 import { parseTicket } from "./membership/tickets.ts";
-import { backSourceError, mayGoDirect } from "./back-to-source.ts";
+import { BackToSource, type BackToSourceDeps } from "./back-to-source.ts";
 import { DirectOpener, type DirectOpenerDeps } from "./direct-content.ts";
 import { EarlyWords } from "./early-words.ts";
 import { failureOf, recordOf } from "./joined-task.ts";
@@ -56,6 +55,7 @@ export interface PeerNodeDeps {
   /** Stays the caller's. Undefined: in the clear. */
   readonly tls?: SiteTls | undefined;
   readonly log: PeerLog;
+  readonly onDirect?: BackToSourceDeps["onDirect"];
 }
 
 export class PeerNode implements ContentOpener {
@@ -65,7 +65,7 @@ export class PeerNode implements ContentOpener {
   readonly #peer: Peer;
   readonly #server: Server;
   readonly #control: ControlClient;
-  readonly #direct: DirectOpener;
+  readonly #backToSource: BackToSource;
   readonly #directDeps: DirectOpenerDeps;
   readonly #originLimit: RateGate;
   /** For what others on this host ask origins beside it: it counts against the site's budgets. */
@@ -132,7 +132,7 @@ export class PeerNode implements ContentOpener {
       nowMs: () => performance.now(),
     });
     this.#directDeps = { origin: new BudgetedOrigin(deps.origin, this.originBudget), limit: this.#originLimit };
-    this.#direct = new DirectOpener(this.#directDeps);
+    this.#backToSource = new BackToSource({ direct: new DirectOpener(this.#directDeps), log: deps.log, onDirect: deps.onDirect });
     const peerId = generatePeerId(hostname());
     this.#peer = new Peer({
       peerId,
@@ -238,7 +238,7 @@ export class PeerNode implements ContentOpener {
         },
       });
     } catch (thrown) {
-      return this.#openDirect(request, toAppError(thrown), signal);
+      return await this.#backToSource.open(request, thrown, signal);
     }
   }
 
@@ -253,9 +253,7 @@ export class PeerNode implements ContentOpener {
         headers: task.headers,
       };
     } catch (thrown) {
-      const error = toAppError(thrown);
-      if (!mayGoDirect(request, error)) throw backSourceError(request, error);
-      return this.#direct.stat(request, signal);
+      return await this.#backToSource.stat(request, thrown, signal);
     }
   }
 
@@ -321,12 +319,6 @@ export class PeerNode implements ContentOpener {
     // What was here before counts at the supernode, too: others may have it from us.
     if (task.stored.have.count > 0) this.#rejoin(kept);
     return kept;
-  }
-
-  async #openDirect(request: ContentRequest, error: AppError, signal: AbortSignal): Promise<Content> {
-    if (!mayGoDirect(request, error)) throw backSourceError(request, error);
-    this.#log.warn({ url: redactUrl(request.source.url), why: error.message }, "reading the origin directly");
-    return this.#direct.open(request, signal);
   }
 
   #registered(publicKey: Uint8Array): void {

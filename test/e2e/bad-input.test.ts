@@ -178,6 +178,8 @@ check("dfget is its own peer with the token, and nobody without it", async () =>
   const flags = [...alone, "--join-token-file", wrong, "--no-back-source"];
   assertExit(await dfget(lab, [url, "-O", output, ...flags]), [6], /TOKEN_REFUSED/);
   assert.equal(existsSync(output), false);
+  const goesOn = await dfget(lab, [url, "-O", output, ...alone, "--join-token-file", wrong]);
+  assertExit(goesOn, [0], /TOKEN_REFUSED.*reading the origin directly/);
 });
 
 check("without any supernode dfget reads the origin, unless told not to", async () => {
