@@ -47,6 +47,7 @@ void test("each broken link is named, and with all of them whole the test image 
 
     const socketOnly = await examine({}, ["setpriv", "--reuid", "1234", "--regid", "1234", "--clear-groups"]);
     assert.match(socketOnly["socket"] ?? "", /this user may not use .*; run dfget as root/);
+    assert.equal(socketOnly["disk"], undefined, "what this user may not see is not broken");
 
     const small = lab.makeDir("small");
     const onDisk = (mount: string, fill: string): Promise<Finished> =>

@@ -8,22 +8,28 @@ import { ContainersImage } from "./lib/containers-image.ts";
 import { CriContainerd, hostsToml } from "./lib/containerd.ts";
 import { Docker } from "./lib/docker.ts";
 import { assertNothingWentPast, assertPulls } from "./lib/engine-pulls.ts";
+import type { Dfdaemon } from "./lib/dragonfly.ts";
 import type { PushedImage } from "./lib/image.ts";
 import { Lab } from "./lib/processes.ts";
 import { REGISTRY_NAME, Site } from "./lib/site.ts";
 import { USER } from "./lib/token-server.ts";
-import { newerDebian } from "./lib/tools.ts";
+import { newerDebian, tool } from "./lib/tools.ts";
 
 void test("Kubernetes pulls and runs through containerd", async (t) => {
   await withSite(t, "cri", async (site, lab) => {
     const pauseImage = await site.pushPause();
-    for (const root of [undefined, newerDebian()]) {
+    const parallel = { layerFetchBufferBytes: 1 << 20 };
+    for (const { name, root, ...options } of [
+      { name: "cri" },
+      { name: "cri-newer", root: newerDebian(), ...parallel },
+      { name: "cri-newest", root: newerDebian(), program: tool("containerd"), ...parallel },
+    ]) {
       const { engineHost, daemon } = await site.addHost(REGISTRY_NAME, root);
       const cri = await CriContainerd.start(lab, engineHost, {
-        registry: REGISTRY_NAME, mirror: daemon.mirror, server: site.registry.url, pauseImage,
-        ...(root === undefined ? {} : { layerFetchBufferBytes: 1 << 20 }),
+        registry: REGISTRY_NAME, mirror: daemon.mirror, server: site.registry.url, pauseImage, ...options,
       });
-      await assertPulls(t, site, cri, await site.push(root === undefined ? "cri" : "cri-newer"), { pullsPublicAnonymously: true });
+      await assertPulls(t, site, cri, await site.push(name), { pullsPublicAnonymously: true });
+      if ("layerFetchBufferBytes" in options) assertFetchedInParts(t, daemon);
     }
   });
 });
@@ -76,7 +82,7 @@ void test("Podman fetches of a zstd:chunked image only the files that it has not
       assert.equal(ran.code, 0, ran.stderr);
       assert.equal(ran.stdout, output);
     }
-    const lines = readFileSync(daemon.service.logFile, "utf8").split("\n").filter((line) => line.includes('"mirror request"')).map((line) => JSON.parse(line) as MirrorLine);
+    const lines = mirrorLines(daemon);
     // The first is answered with the registry's challenge.
     const several = lines.filter(({ range, status }) => range?.includes(",") === true && status !== 401);
     assert.ok(several.length > 0, `no request for several ranges:\n${lines.map(({ range, status }) => `${status} ${range}`).join("\n")}`);
@@ -123,9 +129,25 @@ void test("Docker with containerd's store pulls and runs from any registry", asy
   });
 });
 
+/** Layers came by several requests beside each other, each for all from some byte on. */
+function assertFetchedInParts(t: TestContext, daemon: Dfdaemon): void {
+  const ranged = mirrorLines(daemon).filter(({ kind, range }) => kind === "blob" && range !== undefined);
+  const later = ranged.filter(({ range, status }) => range !== "bytes=0-" && status === 206);
+  const hungUp = later.filter(({ result }) => result === "aborted");
+  t.diagnostic(`${later.length} requests for the rest of a layer, ${hungUp.length} of them hung up on`);
+  assert.ok(later.length > 0, `no layer was fetched in parts:\n${ranged.map(({ status, range }) => `${status} ${range}`).join("\n")}`);
+}
+
+function mirrorLines(daemon: Dfdaemon): readonly MirrorLine[] {
+  const lines = readFileSync(daemon.service.logFile, "utf8").split("\n").filter((line) => line.includes('"mirror request"'));
+  return lines.map((line) => JSON.parse(line) as MirrorLine);
+}
+
 /** Of dfdaemon's log, as far as it matters here. */
 interface MirrorLine {
+  readonly kind: string;
   readonly range?: string;
+  readonly result: string;
   readonly status: number;
   readonly sentBytes: number;
 }

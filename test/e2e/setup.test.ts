@@ -9,6 +9,7 @@ import { Machine } from "./lib/machine.ts";
 import { Lab, type Service, waitFor } from "./lib/processes.ts";
 import { Registry } from "./lib/registry.ts";
 
+const ENGINES = ["containerd", "docker", "podman"];
 const ENGINE_FILES = ["/etc/containerd", "/etc/containers", "/etc/docker"];
 /** As an administrator left it: dockerd needs these on a host without iptables. */
 const DAEMON_JSON = '{\n    "bridge": "none",\n    "iptables": false,\n    "ip-forward": false\n}\n';
@@ -83,6 +84,17 @@ END
     assert.equal(docker.code, 0, docker.stdout + docker.stderr);
     assert.match(docker.stdout, /"healthy": true[^]*docker pulled docker\.io\/team\/app:v1/);
     assert.match(await machine.sh("docker run --rm --network host docker.io/team/app:v1"), /^[0-9a-f]{64}/);
+
+    const image404 = "docker.io/team/none:v1";
+    const refused = await machine.bin("dfdaemon", "doctor", ...ENGINES.flatMap((engine) => ["--engine", engine]), "--image", image404);
+    assert.equal(refused.code, 1);
+    for (const [engine, client] of [["containerd", "ctr"], ["docker", "docker"], ["podman", "skopeo"]]) {
+      assert.match(refused.stdout, new RegExp(`BROKEN +${engine} pull +${client} could not pull ${image404}: .+; see dfdaemon's log`));
+    }
+    await daemon.stop();
+    const alone = await machine.bin("dfdaemon", "doctor", ...ENGINES.flatMap((engine) => ["--engine", engine]));
+    assert.equal(alone.code, 1);
+    for (const engine of ENGINES) assert.match(alone.stdout, new RegExp(`skipped +${engine} pull +no pull can succeed before the links above are mended`));
 
     const undo = await machine.bin("dfdaemon", "setup", "--undo");
     assert.equal(undo.code, 0, undo.stdout + undo.stderr);

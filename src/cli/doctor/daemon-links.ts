@@ -1,5 +1,5 @@
 /** The links on this host: the daemon's ports, its socket, its disk. */
-import { closeSync, existsSync, fsyncSync, openSync, rmSync, statfsSync, writeSync } from "node:fs";
+import { closeSync, fsyncSync, openSync, rmSync, statfsSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { LOCAL_PROTOCOL } from "../../dfdaemon/local/local-api.ts";
 import type { ListenAddress } from "../../peer/config.ts";
@@ -53,29 +53,33 @@ export async function checkSocket(socketPath: string): Promise<Finding> {
 /** Can pieces be kept? */
 export function checkDisk(dataDirectory: string, reservedFreeBytes: number): Finding {
   const link = "disk";
-  if (!existsSync(dataDirectory)) {
-    return broken(link, `the data folder ${dataDirectory} is not there`, "start dfdaemon once, or say where it is with --data-dir");
-  }
-  const probe = join(dataDirectory, `.doctor-${process.pid}`);
   try {
-    const file = openSync(probe, "wx", 0o600);
-    writeSync(file, Buffer.alloc(PROBE_BYTES));
-    fsyncSync(file);
-    closeSync(file);
+    writeProbe(join(dataDirectory, `.doctor-${process.pid}`));
   } catch (thrown) {
     const { code, message } = thrown as NodeJS.ErrnoException;
+    if (code === "ENOENT") return broken(link, `the data folder ${dataDirectory} is not there`, "start dfdaemon once, or say where it is with --data-dir");
     if (code === "EACCES" || code === "EPERM") return skipped(link, `this user may not look into ${dataDirectory}: run the doctor as root`);
     if (code === "EROFS") return broken(link, `${dataDirectory} lies on a read-only file system`, "mount it writable, or move it with --data-dir");
     if (code === "ENOSPC") return broken(link, `no space is left in ${dataDirectory}`, "free some, or move it with --data-dir");
     return broken(link, `cannot write in ${dataDirectory}: ${message}`, "mend the disk, or move it with --data-dir");
-  } finally {
-    rmSync(probe, { force: true });
   }
   const { bavail, bsize } = statfsSync(dataDirectory);
   const freeBytes = bavail * bsize;
   if (freeBytes >= reservedFreeBytes) return ok(link, `${dataDirectory} takes writes, ${showBytes(freeBytes)} are free`);
   const said = `${showBytes(freeBytes)} are free in ${dataDirectory}, and ${showBytes(reservedFreeBytes)} are reserved (reservedFree): pieces are not kept`;
   return broken(link, said, "free some space, or lower --reserved-free");
+}
+
+/** Writes a file that was not there, to the disk itself, and removes it. */
+function writeProbe(path: string): void {
+  const file = openSync(path, "wx", 0o600);
+  try {
+    writeSync(file, Buffer.alloc(PROBE_BYTES));
+    fsyncSync(file);
+  } finally {
+    closeSync(file);
+    rmSync(path);
+  }
 }
 
 function whoIs(port: number): string {

@@ -1,10 +1,11 @@
 /** Each link of the doctor's chain, broken in turn, is named with what to do. Whole chains: test/e2e/doctor.test.ts. */
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { createServer, type RequestListener } from "node:http";
-import { createServer as createTcpServer, type AddressInfo, type Server } from "node:net";
+import { createServer as createTcpServer, type AddressInfo, type Server, type Socket } from "node:net";
 import { after, test } from "node:test";
-import { mkdirSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { filesOf } from "../../engines/machine-fixture.test.ts";
@@ -64,6 +65,20 @@ test("a mirror port that is taken by another program, of HTTP or not", async () 
   isBroken(await checkDaemon(web, 1, "1"), "dfdaemon", new RegExp(`is taken by .* \\(pid ${process.pid}\\), which is no dfdaemon; stop that program, or choose another port`));
   const mail = await listening(createTcpServer((socket) => socket.on("error", () => undefined).end("220 mail\r\n")));
   isBroken(await checkDaemon(mail, 1, "1"), "dfdaemon", /which is no dfdaemon/);
+  const refusing = await listening(http((_request, response) => response.writeHead(401).end('{"version":"1"}')));
+  isBroken(await checkDaemon(refusing, 1, "1"), "dfdaemon", /which is no dfdaemon/);
+});
+
+test("who takes the connection and says nothing is told from who is not there", async () => {
+  const open: Socket[] = [];
+  const silent = await listening(createTcpServer((socket) => open.push(socket)));
+  const [daemon, [reached]] = await Promise.all([
+    checkDaemon(silent, 1, "1"),
+    checkSupernode({ supernode: { ...silent, weight: 1 }, version: "1", token: { value: "t" }, unixMs: Date.now }),
+  ]);
+  isBroken(daemon, "dfdaemon", new RegExp(`does not answer: no answer within 3 s; see .* \\(pid ${process.pid}\\) and its log`));
+  isBroken(reached, "supernode", /cannot be reached: no answer within 3 s; check the network and firewalls between the two/);
+  for (const socket of open) socket.destroy();
 });
 
 test("a dfdaemon of another version", async () => {
@@ -75,8 +90,15 @@ test("a dfdaemon of another version", async () => {
 test("a socket that is not there, and one of another protocol", async () => {
   isBroken(await checkSocket(join(directory, "none.sock")), "socket", /there is no such socket; restart dfdaemon, with this --socket/);
   const path = join(directory, "old.sock");
-  await listening(http((_request, response) => response.end('{"protocol":"dragonfly-local/0"}')), path);
+  const old = http((_request, response) => response.end('{"protocol":"dragonfly-local/0"}'));
+  await listening(old, path);
   isBroken(await checkSocket(path), "socket", /does not speak dragonfly-local\/1; restart dfdaemon/);
+});
+
+test("a socket whose dfdaemon is gone", async () => {
+  const dead = join(directory, "dead.sock");
+  spawnSync(process.execPath, ["-e", `require("net").createServer().listen(${JSON.stringify(dead)}, () => process.kill(process.pid, "SIGKILL"))`]);
+  isBroken(await checkSocket(dead), "socket", /no dfdaemon at .*dead\.sock: nobody listens; restart dfdaemon, with this --socket/);
 });
 
 test("a disk that is not there, and one without the space that is to be left", () => {
@@ -85,16 +107,18 @@ test("a disk that is not there, and one without the space that is to be left", (
   mkdirSync(data);
   assert.equal(checkDisk(data, 0).status, "ok");
   isBroken(checkDisk(data, 2 ** 60), "disk", /are reserved \(reservedFree\): pieces are not kept; free some space/);
+  writeFileSync(join(directory, "a-file"), "");
+  isBroken(checkDisk(join(directory, "a-file"), 0), "disk", /cannot write in .*a-file: ENOTDIR.*; mend the disk, or move it with --data-dir/);
   assert.deepEqual(readdirSync(data), []);
 });
 
-async function supernode(token: string, tls?: TlsConfig): Promise<{ readonly host: string; readonly port: number; readonly close: () => Promise<void> }> {
+async function supernode(token: string | undefined, tls?: TlsConfig): Promise<{ readonly host: string; readonly port: number; readonly close: () => Promise<void> }> {
   const started = await startSupernode(
     {
       version: "1",
       listen: { host: "127.0.0.1", port: 0 },
       advertiseHost: undefined,
-      joinToken: { kind: "given", token },
+      joinToken: token === undefined ? { kind: "none" } : { kind: "given", token },
       tls,
       network: PLAIN_NETWORK,
       grants: { grantMs: 300_000, outageGrantMs: 0 },
@@ -123,6 +147,9 @@ test("a supernode that is well; a wrong token, none, and a clock that is off", a
     isBroken((await look(undefined))[2], "token", /this host has no join token, and the supernode wants one/);
     isBroken((await look("right-token-0123456789", 3_600_000))[1], "clock", /clock is 3[56]\d\d s ahead of .*; set both clocks/);
     isBroken((await look("right-token-0123456789", -3_600_000))[1], "clock", /clock is 3[56]\d\d s behind/);
+    for (const [aheadSeconds, status] of [[290, "ok"], [-290, "ok"], [310, "broken"], [-310, "broken"]] as const) {
+      assert.equal((await look("right-token-0123456789", aheadSeconds * 1000))[1]?.status, status, `${aheadSeconds} s`);
+    }
   } finally {
     await close();
   }
@@ -149,6 +176,36 @@ test("TLS: the chain is well, another authority, only one side speaks it, files 
   }
 });
 
+test("a supernode that wants no token", async () => {
+  const { close, ...address } = await supernode(undefined);
+  try {
+    const found = await checkSupernode({ supernode: { ...address, weight: 1 }, version: "1", token: { value: undefined }, unixMs: Date.now });
+    assert.match(`${found[2]?.status} ${found[2]?.message}`, /^ok 127\.0\.0\.1:\d+ takes peers without a join token$/);
+  } finally {
+    await close();
+  }
+});
+
+test("a supernode of another version, and what only says that it is ready", async () => {
+  const ready: RequestListener = (_request, response) => response.end('{"status":"ready"}');
+  const look = async (place: { readonly host: string; readonly port: number }): Promise<readonly Finding[]> =>
+    checkSupernode({ supernode: { ...place, weight: 1 }, version: "1", token: { value: "t" }, unixMs: Date.now });
+  const newer = http(ready).on("upgrade", (_request, socket) => {
+    socket.on("error", () => undefined).write("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n");
+    const challenge = Buffer.from(JSON.stringify({ type: "challenge", version: 99, nonce: "A".repeat(22) }));
+    const length = Buffer.alloc(4);
+    length.writeUInt32BE(challenge.length);
+    socket.write(Buffer.concat([length, challenge]));
+  });
+  isBroken((await look(await listening(newer)))[2], "token", /speaks protocol 99, not 1; install the same version on both/);
+  isBroken((await look(await listening(http(ready))))[2], "token", /answered 200; is it a supernode of this version\?; check what listens there/);
+  const undated = http((request, response) => {
+    response.sendDate = false;
+    ready(request, response);
+  });
+  assert.match((await look(await listening(undated)))[1]?.message ?? "", /did not say what time it is/);
+});
+
 test("a token file that cannot be read", async () => {
   const ready = await listening(http((_request, response) => response.end('{"status":"ready"}')));
   const question = { supernode: { ...ready, weight: 1 }, version: "1", token: { problem: "cannot read a join token from /x" }, unixMs: Date.now };
@@ -164,6 +221,8 @@ test("a supernode that is not there, not ready, or something else", async () => 
   isBroken((await look({ host: "no-such-host.invalid", port: 1 }))[0], "supernode", /cannot be reached: (?:there is no such host|its name cannot be looked up); check/);
   isBroken((await look(await listening(http((_request, response) => response.writeHead(503).end()))))[0], "supernode", /starting or shutting down/);
   isBroken((await look(await listening(http((_request, response) => response.end("hello")))))[0], "supernode", /is no supernode/);
+  const mail = createTcpServer((socket) => socket.on("error", () => undefined).end("220 mail\r\n"));
+  isBroken((await look(await listening(mail)))[0], "supernode", /cannot be reached: what listens there does not speak HTTP; check --supernode/);
 });
 
 test("a dfdaemon that no supernode knows", async () => {
@@ -186,6 +245,7 @@ test("an upstream that refuses, a swarm that is passed by, a cache that keeps no
   };
   const task = { "x-dragonfly-task-id": "a" };
   isBroken((await checkSwarm(await mirror(() => ({}), 502)))[0], "swarm", /upstream refuses the manifest of the test image: 502 no such thing/);
+  isBroken((await checkSwarm(await closedPort()))[0], "swarm", /upstream refuses the manifest of the test image: .*ECONNREFUSED/);
   isBroken((await checkSwarm(await mirror(() => ({ status: 403 }))))[0], "swarm", /upstream refuses the layer/);
   isBroken((await checkSwarm(await mirror(() => ({}))))[0], "swarm", /came from its origin, past the swarm/);
   isBroken((await checkSwarm(await mirror(() => ({ headers: task, body: Buffer.from("other") }))))[0], "swarm", /not the one of its digest/);

@@ -6,6 +6,8 @@ import { tool } from "./tools.ts";
 const CERTS = "/etc/containerd/certs.d";
 
 export interface ContainerdOptions {
+  /** The program; the host's own when absent. */
+  readonly program?: string;
   /** The registry's name in image references; it need not resolve. */
   readonly registry: string;
   /** Where it is asked first. */
@@ -21,13 +23,15 @@ export interface ContainerdOptions {
 /** A containerd of one host, driven by `ctr`: own state and mounts, and registry hosts as an administrator writes them. */
 export class Containerd {
   readonly socket: string;
+  readonly version: string;
   readonly #engineHost: EngineHost;
   readonly #service: Service;
 
-  private constructor(engineHost: EngineHost, service: Service, socket: string) {
+  private constructor(engineHost: EngineHost, service: Service, socket: string, version: string) {
     this.#engineHost = engineHost;
     this.#service = service;
     this.socket = socket;
+    this.version = version;
   }
 
   static async start(lab: Lab, engineHost: EngineHost, options: ContainerdOptions): Promise<Containerd> {
@@ -35,10 +39,11 @@ export class Containerd {
     const dir = lab.makeDir(name);
     engineHost.configure(`${CERTS}/${options.registry}/hosts.toml`, hostsToml(options.mirror, options.server));
     const socket = "/run/containerd/containerd.sock";
-    const isVersion2 = (await engineHost.run(["containerd", "--version"])).stdout.includes(" 2.");
-    engineHost.configure("/etc/containerd/config.toml", configToml(dir, socket, isVersion2, options));
-    const service = engineHost.start("containerd", ["containerd", "--log-level", "warn"]);
-    const containerd = new Containerd(engineHost, service, socket);
+    const program = options.program ?? "containerd";
+    const version = (await engineHost.run([program, "--version"])).stdout.trim().split(" ").at(2) ?? "";
+    engineHost.configure("/etc/containerd/config.toml", configToml(dir, socket, /^v?1\./.test(version), options));
+    const service = engineHost.start("containerd", [program, "--log-level", "warn"]);
+    const containerd = new Containerd(engineHost, service, socket, version);
     await waitFor(`${name} answers`, async () => (await containerd.#ctr(["version"])).code === 0, {
       services: [service],
     });
@@ -84,8 +89,7 @@ export class CriContainerd implements Engine {
 
   static async start(lab: Lab, engineHost: EngineHost, options: ContainerdOptions & { readonly pauseImage: string }): Promise<CriContainerd> {
     const containerd = await Containerd.start(lab, engineHost, options);
-    const version = await engineHost.run(["containerd", "--version"]);
-    const cri = new CriContainerd(lab, engineHost, `containerd ${version.stdout.trim().split(" ").at(2)}`);
+    const cri = new CriContainerd(lab, engineHost, `containerd ${containerd.version}`);
     await waitFor("the CRI answers", async () => (await cri.#crictl(["version"])).code === 0, { services: [containerd.service] });
     return cri;
   }
@@ -128,14 +132,14 @@ export function hostsToml(mirror: string, server: string): string {
   return [`server = "${server}"`, `[host."${mirror}"]`, '  capabilities = ["pull", "resolve"]', ""].join("\n");
 }
 
-function configToml(dir: string, socket: string, isVersion2: boolean, options: ContainerdOptions): string {
+function configToml(dir: string, socket: string, isVersion1: boolean, options: ContainerdOptions): string {
   const { pauseImage, layerFetchBufferBytes } = options;
   const shared = [`root = "${dir}/root"`, `state = "${dir}/state"`];
   const grpc = ["[grpc]", `  address = "${socket}"`];
   if (pauseImage === undefined) {
     return ["version = 2", ...shared, 'disabled_plugins = ["io.containerd.grpc.v1.cri"]', ...grpc, ""].join("\n");
   }
-  if (!isVersion2) {
+  if (isVersion1) {
     return [
       "version = 2", ...shared, ...grpc,
       '[plugins."io.containerd.grpc.v1.cri"]',

@@ -6,7 +6,7 @@ const TOOLS_DIR = process.env["E2E_TOOLS_DIR"] ?? "/var/cache/dragonfly-e2e";
 export const TOOLS_BIN = `${TOOLS_DIR}/bin`;
 
 /** A program compiled from its Go module. @throws Error when it is not there: nothing is skipped */
-export function tool(name: "crane" | "crictl" | "helm" | "oci-conformance" | "oras"): string {
+export function tool(name: "containerd" | "crane" | "crictl" | "helm" | "oci-conformance" | "oras"): string {
   return there(`${TOOLS_BIN}/${name}`);
 }
 
