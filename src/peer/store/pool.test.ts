@@ -12,8 +12,8 @@ import type { SignedStatement } from "./worker.ts";
 import { assertSameBytes, pieceBytes, temporaryDirectory } from "./fixture.test.ts";
 
 /** By default everything goes to the threads. */
-function poolOf(t: TestContext, workerCount = 2, workerUrl?: URL, ownBytesMax = 0): StorePool {
-  const pool = new StorePool(workerCount, workerUrl, ownBytesMax);
+function poolOf(t: TestContext, workerCount = 2, workerUrl?: URL, ownBytesMax = 0, nowMs = (): number => 0): StorePool {
+  const pool = new StorePool(workerCount, workerUrl, ownBytesMax, nowMs);
   t.after(() => pool.close());
   return pool;
 }
@@ -62,6 +62,26 @@ describe("store pool", () => {
     t.after(() => closeSync(readOnly));
     await assert.rejects(pool.run("digestAndWrite", { fd: readOnly, offsetByte: 0, bytes }, path), { code: "DISK_FAILED", message: /EBADF/ });
     await assert.rejects(pool.run("fileDigest", { fd, algorithm: "md5", lengthBytes: 1 }, path), { code: "INTERNAL" });
+  });
+
+  test("small pieces go to the threads for a second after a write that took longer than 5 ms", async (t) => {
+    const noThread = new URL("./there-is-no-such-thread.mjs", import.meta.url);
+    const bytes = pieceBytes("a", 0);
+    let nowMs = 0;
+    let writeMs = 0;
+    // Asked before and after each write.
+    const pool = poolOf(t, 1, noThread, bytes.length, () => (nowMs += writeMs));
+    const { path, fd } = fileOf(t, "");
+    const write = (): Promise<Uint8Array> => pool.run("digestAndWrite", { fd, offsetByte: 0, bytes }, path);
+    writeMs = 6;
+    await write();
+    writeMs = 0;
+    const doneMs = nowMs;
+    await assert.rejects(write(), { code: "INTERNAL", message: /the thread doing it ended/ });
+    nowMs = doneMs + 999;
+    await assert.rejects(write(), { code: "INTERNAL" });
+    nowMs = doneMs + 1_000;
+    await write();
   });
 
   test("finds the pieces that are wrong, cut, or not there", async (t) => {

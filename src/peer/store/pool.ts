@@ -34,6 +34,7 @@ export class StorePool implements StoreRunner {
   readonly #pending = new Map<number, Pending>();
   readonly #workerUrl: URL;
   readonly #ownBytesMax: number;
+  readonly #nowMs: () => number;
   #nextId = 1;
   #closed = false;
   /** The disk was slow: everything goes to the threads until then. */
@@ -43,12 +44,14 @@ export class StorePool implements StoreRunner {
    * @param workerCount threads, ≥ 1; two keep up with 3 GB/s
    * @param workerUrl the thread's module, for tests
    * @param ownBytesMax pieces up to this length are done on the caller's thread; 0: none
+   * @param nowMs a clock that does not go back, for tests
    */
-  constructor(workerCount: number, workerUrl: URL = WORKER_URL, ownBytesMax = OWN_BYTES_MAX) {
+  constructor(workerCount: number, workerUrl: URL = WORKER_URL, ownBytesMax = OWN_BYTES_MAX, nowMs = (): number => performance.now()) {
     assert(Number.isInteger(workerCount) && workerCount >= 1, `a pool of ${workerCount} threads`);
     this.#slots = Array.from({ length: workerCount }, () => ({ worker: undefined, jobCount: 0 }));
     this.#workerUrl = workerUrl;
     this.#ownBytesMax = ownBytesMax;
+    this.#nowMs = nowMs;
     // A thread takes 0.1 s of CPU to start: not when the first piece is there. The others wait until there is work.
     const first = this.#slots[0] as Slot;
     first.worker = this.#start(first);
@@ -81,17 +84,17 @@ export class StorePool implements StoreRunner {
 
   #isOwn(request: StoreRequest): boolean {
     if (request.kind !== "verifyAndWrite" && request.kind !== "digestAndWrite") return false;
-    return request.input.bytes.length <= this.#ownBytesMax && performance.now() >= this.#handOverUntilMs;
+    return request.input.bytes.length <= this.#ownBytesMax && this.#nowMs() >= this.#handOverUntilMs;
   }
 
   async #doHere<K extends StoreJobKind>(request: StoreRequest, path: string): Promise<StoreJobs[K]["output"]> {
-    const startMs = performance.now();
+    const startMs = this.#nowMs();
     try {
       return await doStoreJob(request);
     } catch (thrown) {
       throw diskFailureError(diskFailure(thrown), DOING[request.kind], path);
     } finally {
-      const endMs = performance.now();
+      const endMs = this.#nowMs();
       if (endMs - startMs > SLOW_MS) this.#handOverUntilMs = endMs + HAND_OVER_MS;
     }
   }
