@@ -4,6 +4,8 @@ import { closeSync, openSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, test, type TestContext } from "node:test";
 import { pathToFileURL } from "node:url";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import { AppError } from "../../base/errors.ts";
 import { SigningKey } from "../membership/credentials.ts";
 import { pieceDigest } from "./piece-hash.ts";
@@ -27,6 +29,13 @@ function fileOf(t: TestContext, content: Uint8Array | string): { readonly path: 
 }
 
 const KEY = SigningKey.generate();
+const MIB = 1024 * 1024;
+
+/** Of this thread. */
+const collectGarbage = ((): (() => void) => {
+  setFlagsFromString("--expose-gc");
+  return runInNewContext("gc") as () => void;
+})();
 
 /** The digest, signed. */
 function signed(digest: Uint8Array): SignedStatement {
@@ -53,6 +62,8 @@ describe("store pool", () => {
     const noThread = new URL("./there-is-no-such-thread.mjs", import.meta.url);
     const bytes = pieceBytes("a", 0);
     const digest = pieceDigest(bytes);
+    // However slow the machine: it is not the disk that is.
+    t.mock.method(performance, "now", () => 0);
     const pool = poolOf(t, 1, noThread, bytes.length);
     const { path, fd } = fileOf(t, "");
     assert.equal(await pool.run("verifyAndWrite", { fd, offsetByte: 0, bytes, digest: new Uint8Array(32), signed: signed(digest) }, path), "mismatch");
@@ -153,6 +164,21 @@ describe("store pool", () => {
     await assert.rejects(dying, { code: "INTERNAL", message: /cannot read data: the thread doing it ended \(the roof is on fire\)/ });
     await behind.catch((error: unknown) => assert.ok(error instanceof AppError && error.code === "INTERNAL"));
     assert.equal(await pool.run("verifyAndWrite", input, "data"), true);
+  });
+
+  test("a thread keeps no piece's memory for long, though each has its own", async (t) => {
+    const pool = poolOf(t, 1);
+    const { path, fd } = fileOf(t, "");
+    const digest = new Uint8Array(32);
+    const job = async (): Promise<unknown> => {
+      const bytes = new Uint8Array(new SharedArrayBuffer(4 * MIB));
+      return await pool.run("verifyAndWrite", { fd, offsetByte: 0, bytes, digest, signed: signed(digest) }, path);
+    };
+    for (let i = 0; i < 50; i++) assert.equal(await job(), "mismatch");
+    // Memory is given back behind a collection, by other threads.
+    const isKept = (): boolean => (collectGarbage(), process.memoryUsage().arrayBuffers > 48 * MIB);
+    for (const endMs = performance.now() + 5_000; isKept() && performance.now() < endMs; ) await new Promise(setImmediate);
+    assert.equal(isKept(), false, `of 200 MiB ${Math.round(process.memoryUsage().arrayBuffers / MIB)} are still there`);
   });
 
   test("close rejects what is not done, and refuses what comes later", async (t) => {

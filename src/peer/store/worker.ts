@@ -8,6 +8,7 @@ import { isMainThread, parentPort } from "node:worker_threads";
 import type { DigestAlgorithm } from "../../protocol/ids.ts";
 import { createPieceHasher, pieceDigest } from "./piece-hash.ts";
 import { diskFailure, type DiskFailure } from "./errors.ts";
+import { LentMemory } from "./lent-memory.ts";
 
 /** A piece on disk and what it must hash to. */
 export interface PieceOnDisk {
@@ -80,11 +81,12 @@ let readBuffer: Uint8Array | undefined;
 
 if (!isMainThread && parentPort !== null) {
   const port = parentPort;
+  const lent = new LentMemory();
   port.on("message", (request: StoreRequest) => {
-    doStoreJob(request).then(
+    void doStoreJob(request).then(
       (output) => port.postMessage({ id: request.id, output } satisfies StoreReply),
       (error: unknown) => port.postMessage({ id: request.id, failure: diskFailure(error) } satisfies StoreReply),
-    );
+    ).then(() => lent.used("bytes" in request.input ? request.input.bytes.length : 0));
   });
 }
 

@@ -33,14 +33,20 @@ test("a buffer larger than the budget is handed out alone", async () => {
   (await next).release();
 });
 
-test("a detached buffer makes room at once, and is not handed out again", async () => {
-  const pool = new BufferPool(10);
+test("a detached buffer makes room at once, and is used again once it is released", async () => {
+  const pool = new BufferPool(40);
   const first = await pool.acquire(10, signal);
   first.detach();
+  assert.equal(pool.usedBytes, 0);
   const second = await pool.acquire(10, signal);
   assert.notEqual(second.bytes.buffer, first.bytes.buffer);
+  assert.equal(pool.usedBytes, 10);
   first.release();
+  assert.equal(pool.usedBytes, 10);
+  const third = await pool.acquire(10, signal);
+  assert.equal(third.bytes.buffer, first.bytes.buffer);
   second.release();
+  third.release();
   assert.equal(pool.usedBytes, 0);
 });
 

@@ -74,7 +74,7 @@ export class BufferPool {
     return {
       bytes: new Uint8Array(kept),
       release: () => {
-        if (isCounted) this.#keep(kept);
+        this.#keep(kept);
         uncount();
       },
       detach: uncount,
