@@ -32,7 +32,7 @@ export class PeerLeases {
   progressed(task: Task, leaseId: number, nextPiece: number, nowMs: number, effects: SchedulerEffect[]): void {
     const lease = task.spanLeases.get(leaseId);
     if (lease === undefined || nextPiece < lease.nextPiece) return;
-    lease.nextPiece = Math.min(nextPiece, lease.endPiece);
+    lease.nextPiece = nextPiece;
     this.#until.delete(lease);
     if (lease.nextPiece < lease.endPiece) return void this.#until.set(lease, nowMs + this.#config.spanMs);
     task.spanLeases.delete(leaseId);
