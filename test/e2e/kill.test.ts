@@ -7,21 +7,20 @@
  */
 import assert from "node:assert/strict";
 import { createHash, randomFillSync } from "node:crypto";
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
-import { pino } from "pino";
 
 import { toAppError } from "../../src/base/errors.ts";
 import { Prng } from "../../src/base/prng.ts";
-import { HttpOrigin } from "../../src/origin/http-origin.ts";
-import { PeerNode } from "../../src/peer/peer-node.ts";
+import type { PeerNode } from "../../src/peer/peer-node.ts";
 import { frameLengthAt } from "../../src/peer/store/frame.ts";
 import { checkPreamble, decodeFrame, PREAMBLE_LENGTH_BYTES } from "../../src/peer/store/journal-format.ts";
 import type { TaskRecord } from "../../src/peer/store/piece-store.ts";
 import { Supernode } from "./lib/dragonfly.ts";
 import { Origin } from "./lib/origin.ts";
+import { startOwnPeer } from "./lib/own-peer.ts";
 import { Lab } from "./lib/processes.ts";
 
 const KILLS = Number(process.env["E2E_KILLS"] ?? 40);
@@ -94,34 +93,6 @@ class KillLab {
     const newest = Math.min(this.files.length, 3);
     const at = this.below(2) === 0 ? this.files.length - 1 - this.below(newest) : this.below(this.files.length);
     return this.files[at] as TestFile;
-  }
-
-  async startPeer(): Promise<{ readonly node: PeerNode; close(): Promise<void> }> {
-    const dataDirectory = mkdtempSync(join(this.lab.dir, "peer-"));
-    const [host = "", port = ""] = this.supernode.listen.split(":");
-    const origin = new HttpOrigin({ userAgent: "dragonfly/test" });
-    const node = await PeerNode.start(
-      {
-        program: "dfget",
-        version: "0.1.0",
-        supernodes: [{ host, port: Number(port), weight: 1 }],
-        joinToken: readFileSync(this.supernode.tokenFile, "utf8").trim(),
-        peerListen: { host: "127.0.0.1", port: 0 },
-        advertiseHost: "127.0.0.1",
-        cache: { dataDirectory, quotaBytes: undefined, reservedFreeBytes: 0, scrubBytesPerSecond: 0 },
-        limits: { downloadBytesPerSecond: undefined, uploadBytesPerSecond: undefined, originBytesPerSecond: undefined },
-        labels: {},
-      },
-      { origin, log: pino({ level: "silent" }) },
-    );
-    return {
-      node,
-      close: async () => {
-        await node.close();
-        await origin.close();
-        rmSync(dataDirectory, { recursive: true, force: true });
-      },
-    };
   }
 
   /** Resolves when the origin has given so many bytes from now on, or when it has nothing to give any more. */
@@ -287,7 +258,7 @@ async function live(site: KillLab, steady: PeerNode): Promise<boolean> {
   await supernode.restart();
   await site.checkPins();
   const ending = new AbortController();
-  const fresh = await site.startPeer();
+  const fresh = await startOwnPeer(site.lab, supernode);
   const work = [site.operate(ending.signal)];
   for (const node of [steady, fresh.node]) for (let lane = 0; lane < DOWNLOADS_PER_PEER; lane++) work.push(site.load(node, ending.signal));
   // Not after a time, but after so many bytes of the origin: on a busy machine, too, that is amid the work.
@@ -309,7 +280,7 @@ void test(`a supernode killed ${KILLS} times: no wrong byte, nothing that was on
     origin.bytesPerSecond = ORIGIN_BYTES_PER_SECOND;
     const supernode = await Supernode.start(lab, "127.0.0.1", ["--scrub-rate", "0"]);
     const site = new KillLab(lab, origin, supernode);
-    const steady = await site.startPeer();
+    const steady = await startOwnPeer(site.lab, supernode);
     await supernode.service.kill();
     let held: ReadonlyMap<string, OnDisk> = new Map();
     let seen = 0;
@@ -339,7 +310,7 @@ void test(`a supernode killed ${KILLS} times: no wrong byte, nothing that was on
     const everything = AbortSignal.timeout(300_000);
     const downloadAll = async (): Promise<number> => {
       const before = origin.log.entries.length;
-      const fresh = await site.startPeer();
+      const fresh = await startOwnPeer(site.lab, supernode);
       for (const file of site.files) await site.download(fresh.node, file, everything);
       await fresh.close();
       return before;
