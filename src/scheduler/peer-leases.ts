@@ -24,7 +24,6 @@ export class PeerLeases {
   want(task: Task, spans: readonly PieceSpan[], nowMs: number, effects: SchedulerEffect[]): void {
     this.end(task, effects);
     task.unreadSpans = portions(spans, this.#config.spanPieceCount);
-    task.wantsReaders = spans.length > 0;
     this.fill(task, nowMs, effects);
   }
 
@@ -70,7 +69,6 @@ export class PeerLeases {
 
   /** Gives spans to readers as long as there are both. Costs a look at each member, and only while peers are needed. */
   fill(task: Task, nowMs: number, effects: SchedulerEffect[]): void {
-    if (!task.wantsReaders) return;
     for (const member of task.members.values()) {
       if (task.unreadSpans.length === 0 || task.spanLeases.size >= this.#config.spanHolderCountMax) break;
       if (!mayRead(member)) continue;
@@ -82,7 +80,6 @@ export class PeerLeases {
     }
     if (task.unreadSpans.length === 0 || task.spanLeases.size > 0) return;
     // Nobody is left who could: whoever wants the file has to find another way.
-    task.wantsReaders = false;
     task.unreadSpans = [];
     effects.push({ type: "nobodyReads", taskId: task.id });
   }
@@ -95,7 +92,6 @@ export class PeerLeases {
     }
     task.spanLeases.clear();
     task.unreadSpans = [];
-    task.wantsReaders = false;
   }
 
   #takeBack(lease: SpanLease, effects: SchedulerEffect[]): void {

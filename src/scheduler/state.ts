@@ -88,8 +88,7 @@ export class Task {
   leaseHolder: Member | undefined;
   /** Seeds whose read failed since somebody last joined. */
   readonly failedSeeds = new Set<PeerId>();
-  /** The seeds cannot read: peers are to. */
-  wantsReaders = false;
+  /** Where the seeds cannot read, and peers do. */
   readonly spanLeases = new Map<number, SpanLease>();
   /** To be read by peers, and lent to nobody; ascending. */
   unreadSpans: PieceSpan[] = [];

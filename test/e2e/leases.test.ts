@@ -62,6 +62,5 @@ void test("a supernode without room, killed three times while two of four hosts 
     t.diagnostic(`${reads().length} reads by ${new Set(reads().map(({ userAgent }) => userAgent)).size} hosts; ${again} bytes read again over ${KILLED_AT_BYTES.length} kills`);
     assert.ok(again <= KILLED_AT_BYTES.length * LOST_BYTES_MAX, `${readBytes()} bytes for ${content.length}`);
     assert.deepEqual(origin.log.of("/file").filter(({ bytes, userAgent }) => bytes > 1 && !names.includes(userAgent)), [], "the supernode reads what it cannot keep");
-    await Promise.all(peers.map((peer) => peer.close()));
   });
 });

@@ -37,12 +37,14 @@ export async function startOwnPeer(lab: Lab, supernode: Supernode, { name = "dra
     },
     { origin, log: pino({ level: "silent" }) },
   );
-  return {
-    node,
-    close: async () => {
-      await node.close();
-      await origin.close();
-      rmSync(dataDirectory, { recursive: true, force: true });
-    },
+  let closing: Promise<void> | undefined;
+  const end = async (): Promise<void> => {
+    await node.close();
+    await origin.close();
+    rmSync(dataDirectory, { recursive: true, force: true });
   };
+  const close = (): Promise<void> => (closing ??= end());
+  // A test that fails does not come to it.
+  lab.onClose(() => void close());
+  return { node, close };
 }
