@@ -3,17 +3,20 @@
  *
  * Each message with shared memory in it leaves an object in the receiving thread's heap, and the memory stays for as long as
  * that does. V8 counts shared memory against nobody's heap, and a job leaves little else: of pieces of 4 MiB, each in memory of its
- * own, a thread kept a GiB until its nursery was full. So the nursery is collected by the bytes that came.
+ * own, a thread kept a GiB until its nursery was full. So the nursery is collected by the bytes that came, and soon after the last.
  */
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 
-/** A collection takes 0.4 ms of a thread that has little in its heap: a hundredth of what hashing and writing this much takes. */
+/** A collection takes 0.4 ms of a thread that has little in its heap: a twentieth of what hashing and writing this much takes. */
 const KEPT_BYTES_MAX = 32 * 1024 * 1024;
+/** Less than that is let go of after this. */
+const KEPT_MS_MAX = 1_000;
 
 export class LentMemory {
   readonly #collectNursery: () => void;
   #keptBytes = 0;
+  #timer: NodeJS.Timeout | undefined;
 
   /** Of the thread that calls it. */
   constructor() {
@@ -26,8 +29,15 @@ export class LentMemory {
 
   /** Shared memory of this length came, and is needed no more. */
   used(lengthBytes: number): void {
+    if (lengthBytes === 0) return;
     this.#keptBytes += lengthBytes;
-    if (this.#keptBytes < KEPT_BYTES_MAX) return;
+    if (this.#keptBytes >= KEPT_BYTES_MAX) this.#letGo();
+    else this.#timer ??= setTimeout(() => this.#letGo(), KEPT_MS_MAX).unref();
+  }
+
+  #letGo(): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
     this.#keptBytes = 0;
     this.#collectNursery();
   }
