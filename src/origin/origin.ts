@@ -1,9 +1,12 @@
 import type { Readable } from "node:stream";
+import type { RegistryCredentials } from "./registry-tokens.ts";
 
 /** What a caller asks of an origin. Header names are lower case. Holds credentials: never logged, never stored. */
 export interface OriginRequest {
   readonly url: string;
   readonly headers: Readonly<Record<string, string>>;
+  /** What to log in with where the origin asks for that, in place of what is configured for it; not with an `authorization`. */
+  readonly login?: RegistryCredentials;
 }
 
 /** What the origin said about one version of a file. */

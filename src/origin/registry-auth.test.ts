@@ -112,6 +112,44 @@ test("configured credentials go to the realm of their registry, and to a Basic c
   await failure(read(registryOrigin(t), basic.base + BLOB), "ORIGIN_UNAUTHORIZED");
 });
 
+test("a login that comes with the request is used in place of what is configured, and its tokens are its own", async (t) => {
+  let nowMs = 0;
+  const { registry, tokens } = await registryWithTokens(t, (_request, count) => ({ token: `t${count}`, expires_in: 3600 }));
+  const basic = await serve(t, (request, response) => {
+    if (request.headers.authorization === `Basic ${btoa("alice:a")}`) response.end("basic");
+    else response.writeHead(401, { "www-authenticate": 'Basic realm="x"' }).end();
+  });
+  const origin = registryOrigin(t, { credentials: new Map([[registry.base, { username: "me", password: "pw" }]]), nowMs: () => nowMs });
+  const authorizationOf = (username: string, base = registry.base): Promise<string | undefined> =>
+    origin.authorizationFor({ ...ask(base + BLOB), login: { username, password: username.slice(0, 1) } }, idle());
+  assert.deepEqual([await authorizationOf("alice"), await authorizationOf("bob"), await authorizationOf("alice")], ["Bearer t1", "Bearer t2", "Bearer t1"]);
+  assert.deepEqual(tokens.seen.map(({ headers }) => headers.authorization), [`Basic ${btoa("alice:a")}`, `Basic ${btoa("bob:b")}`]);
+  assert.ok(registry.seen.every(({ headers }) => headers.authorization?.startsWith("Basic") !== true), "the registry was shown a password");
+  nowMs = 29_999;
+  assert.equal(await authorizationOf("alice"), "Bearer t1");
+  nowMs = 30_000;
+  assert.equal(await authorizationOf("alice"), "Bearer t3", "a caller's token stands for what he may for some seconds only");
+  assert.equal(await authorizationOf("alice", basic.base), `Basic ${btoa("alice:a")}`);
+});
+
+test("a repository that wanted nothing is asked again after a minute what it wants", async (t) => {
+  let nowMs = 0;
+  let isOpen = true;
+  const registry = await serve(t, (request, response) => {
+    if (isOpen || request.headers.authorization !== undefined) response.end();
+    else response.writeHead(401, { "www-authenticate": 'Basic realm="x"' }).end();
+  });
+  const origin = registryOrigin(t, { credentials: new Map([[registry.base, { username: "me", password: "pw" }]]), nowMs: () => nowMs });
+  const authorization = (): Promise<string | undefined> => origin.authorizationFor(ask(registry.base + BLOB), idle());
+  assert.equal(await authorization(), undefined);
+  isOpen = false;
+  nowMs = 59_999;
+  const before = registry.seen.length;
+  assert.deepEqual([await authorization(), registry.seen.length], [undefined, before]);
+  nowMs = 60_000;
+  assert.equal(await authorization(), `Basic ${btoa("me:pw")}`);
+});
+
 test("a token service that refuses, or talks nonsense, is told apart", async (t) => {
   const refused = await registryWithTokens(t, () => undefined);
   const error = await failure(read(registryOrigin(t), refused.registry.base + BLOB), "ORIGIN_UNAUTHORIZED");

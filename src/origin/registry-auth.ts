@@ -1,7 +1,7 @@
 import type { OriginBody, OriginInfo, Origin, OriginRequest } from "./origin.ts";
 import { AppError } from "../base/errors.ts";
 import { basicAuthorization, parseOriginUrl, redactUrl } from "./origin-url.ts";
-import { RegistryTokens } from "./registry-tokens.ts";
+import { LOGIN_TOKEN_KEPT_MS, RegistryTokens } from "./registry-tokens.ts";
 import type { RegistryCredentials, TokenScope } from "./registry-tokens.ts";
 import { parseWwwAuthenticate } from "./www-authenticate.ts";
 
@@ -23,7 +23,7 @@ export interface RegistryOriginOptions {
  * Another origin, with the token dance of OCI registries around it.
  *
  * When the registry answers 401 to a caller who sent no credentials, fetches a token as the challenge says
- * (anonymously, or with the credentials configured for that registry), and asks once more. Tokens are kept until shortly
+ * (anonymously, with the request's login, or with the credentials configured for that registry), and asks once more. Tokens are kept until shortly
  * before they expire, and used at once for the next file of the same repository. A caller who sends `authorization`, or
  * userinfo in the URL, stands for himself: what the registry tells him is relayed as it is, and never goes to the realm.
  *
@@ -36,12 +36,14 @@ export class RegistryOrigin implements Origin {
   readonly #tokens: RegistryTokens;
   readonly #credentials: ReadonlyMap<string, RegistryCredentials>;
   /** Repository and whether we spoke in our own name → how its registry last wanted to be asked. */
-  readonly #known = new Map<string, Access | typeof OPEN>();
+  readonly #known = new Map<string, Access | Open>();
+  readonly #nowMs: () => number;
 
   /** `inner` stays the caller's; the token service is asked through it as well. */
   constructor(inner: Origin, options: RegistryOriginOptions = {}) {
     this.#inner = inner;
-    this.#tokens = new RegistryTokens(inner, options.nowMs ?? ((): number => performance.now()));
+    this.#nowMs = options.nowMs ?? ((): number => performance.now());
+    this.#tokens = new RegistryTokens(inner, this.#nowMs);
     this.#credentials = options.credentials ?? new Map();
   }
 
@@ -68,12 +70,14 @@ export class RegistryOrigin implements Origin {
     const url = parseOriginUrl(request.url);
     const key = accessKeyOf(request, url);
     if (key === undefined) return undefined;
+    const before = this.#known.get(key);
+    if (before?.kind === "open" && this.#nowMs() >= before.endsMs) this.#known.delete(key);
     if (!this.#known.has(key)) {
       await this.stat(request, signal);
-      if (!this.#known.has(key)) this.#remember(key, OPEN);
+      if (!this.#known.has(key)) this.#remember(key, { kind: "open", endsMs: this.#nowMs() + OPEN_MS });
     }
-    const known = this.#known.get(key) ?? OPEN;
-    return known.kind === "open" ? undefined : this.#authorizationFor(known, url, undefined, signal);
+    const known = this.#known.get(key);
+    return known === undefined || known.kind === "open" ? undefined : this.#authorizationFor(known, url, undefined, signal);
   }
 
   async #authorized<T>(
@@ -90,7 +94,8 @@ export class RegistryOrigin implements Origin {
     try {
       return await ask(early === undefined ? request : withAuthorization(request, early));
     } catch (error) {
-      const access = this.#accessFor(error, url, isNobody(asked) ? undefined : this.#credentials.get(url.origin));
+      const credentials = asked.login ?? (isNobody(asked) ? undefined : this.#credentials.get(url.origin));
+      const access = this.#accessFor(error, url, credentials, asked.login === undefined ? undefined : LOGIN_TOKEN_KEPT_MS);
       if (access === undefined) throw error;
       if (early !== undefined && access.kind === "token") this.#tokens.forget(access.scope, early);
       const authorization = await this.#authorizationFor(access, url, error, signal);
@@ -100,7 +105,7 @@ export class RegistryOrigin implements Origin {
   }
 
   /** How to get past a 401; `undefined` when there is no way, or none for us. */
-  #accessFor(error: unknown, url: URL, credentials: RegistryCredentials | undefined): Access | undefined {
+  #accessFor(error: unknown, url: URL, credentials: RegistryCredentials | undefined, keptMs: number | undefined): Access | undefined {
     if (!(error instanceof AppError) || error.code !== "ORIGIN_UNAUTHORIZED") return undefined;
     // A host the registry redirected to has no say: its challenge could send our password anywhere.
     if (error.details["origin"] !== undefined && error.details["origin"] !== url.origin) return undefined;
@@ -111,7 +116,8 @@ export class RegistryOrigin implements Origin {
       const { realm = "", service, scope } = bearer.params;
       // Anywhere but at a registry a realm is a name for people (RFC 6750 §3): the caller has to bring the token.
       if (repositoryOf(url) === undefined && URL.parse(realm) === null) return undefined;
-      return { kind: "token", scope: { realm: safeRealm(realm, url), service, scope, credentials } };
+      const asked = { realm: safeRealm(realm, url), service, scope, credentials };
+      return { kind: "token", scope: keptMs === undefined ? asked : { ...asked, keptMs } };
     }
     if (credentials === undefined || !challenges.some(({ scheme }) => scheme === "basic")) return undefined;
     return { kind: "basic", authorization: basicAuthorization(credentials.username, credentials.password) };
@@ -132,12 +138,12 @@ export class RegistryOrigin implements Origin {
     }
   }
 
-  #atHand(known: Access | typeof OPEN): string | undefined {
+  #atHand(known: Access | Open): string | undefined {
     if (known.kind === "open") return undefined;
     return known.kind === "basic" ? known.authorization : this.#tokens.peek(known.scope);
   }
 
-  #remember(key: string, access: Access | typeof OPEN): void {
+  #remember(key: string, access: Access | Open): void {
     this.#known.delete(key);
     this.#known.set(key, access);
     const oldest = this.#known.keys().next().value;
@@ -149,8 +155,11 @@ type Access =
   | { readonly kind: "token"; readonly scope: TokenScope }
   | { readonly kind: "basic"; readonly authorization: string };
 
-/** The registry asked for nothing. */
-const OPEN = { kind: "open" } as const;
+/** The registry asked for nothing, and may ask for something later. */
+interface Open {
+  readonly kind: "open";
+  readonly endsMs: number;
+}
 
 function bringsCredentials(request: OriginRequest, url: URL): boolean {
   if (url.username !== "" || url.password !== "") return true;
@@ -168,7 +177,10 @@ function withoutAuthorization({ url, headers }: OriginRequest): OriginRequest {
 /** What is learnt of a repository serves who asks it in the same name. */
 function accessKeyOf(request: OriginRequest, url: URL): string | undefined {
   const repository = repositoryOf(url);
-  return repository === undefined ? undefined : `${isNobody(request) ? "nobody" : "us"} ${repository}`;
+  if (repository === undefined) return undefined;
+  const { login } = request;
+  const name = login === undefined ? [isNobody(request) ? "nobody" : "us"] : [login.username, login.password];
+  return JSON.stringify([repository, ...name]);
 }
 
 function withAuthorization(request: OriginRequest, authorization: string): OriginRequest {
@@ -200,6 +212,9 @@ function safeRealm(realm: string, url: URL): string {
 }
 
 const REFUSALS: ReadonlySet<string> = new Set(["ORIGIN_UNAUTHORIZED", "ORIGIN_FORBIDDEN", "ORIGIN_NOT_FOUND"]);
+
+/** As short as a minute without a pull is: what it costs is a HEAD. */
+const OPEN_MS = 60_000;
 
 /** Some 300 bytes each. */
 const REPOSITORIES_MAX = 4096;

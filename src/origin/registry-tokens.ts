@@ -18,6 +18,8 @@ export interface TokenScope {
   readonly scope: string | undefined;
   /** `undefined` = anonymous. */
   readonly credentials: RegistryCredentials | undefined;
+  /** How long a token is used again at most, ms, though it be good for longer. */
+  readonly keptMs?: number;
 }
 
 /**
@@ -83,7 +85,7 @@ export class RegistryTokens {
     const request = { url: tokenUrl(scope), headers };
     const { body } = await this.#origin.open(request, { startByte: 0, endByte: undefined }, undefined, signal);
     const { text, lifetimeMs } = parseToken(await textOf(body, scope.realm), scope.realm);
-    const refreshAtMs = this.#nowMs() + Math.max(0, lifetimeMs - REFRESH_EARLY_MS);
+    const refreshAtMs = this.#nowMs() + Math.min(scope.keptMs ?? Infinity, Math.max(0, lifetimeMs - REFRESH_EARLY_MS));
     const token = { authorization: `Bearer ${text}`, refreshAtMs };
     this.#tokens.delete(key);
     this.#tokens.set(key, token);
@@ -98,8 +100,8 @@ interface Token {
   readonly refreshAtMs: number;
 }
 
-function keyOf({ realm, service, scope, credentials }: TokenScope): string {
-  return JSON.stringify([realm, service, scope, credentials?.username, credentials?.password]);
+function keyOf({ realm, service, scope, credentials, keptMs }: TokenScope): string {
+  return JSON.stringify([realm, service, scope, credentials?.username, credentials?.password, keptMs]);
 }
 
 function tokenUrl({ realm, service, scope, credentials }: TokenScope): string {
@@ -171,6 +173,9 @@ const LIFETIME_DEFAULT_S = 60;
 const REFRESH_EARLY_MS = 10_000;
 
 const FETCH_TIMEOUT_MS = 30_000;
+
+/** Of a caller's token: rights that were taken away end with it, whatever the token says. */
+export const LOGIN_TOKEN_KEPT_MS = 30_000;
 
 /** Tokens are of some KiB; the bound keeps a wrong realm from filling our memory. */
 const ANSWER_BYTES_MAX = 256 * 1024;

@@ -38,9 +38,9 @@ void test("Podman pulls and runs; skopeo copies; buildah builds on what it pulls
   await withSite(t, "podman", async (site, lab) => {
     for (const root of [undefined, newerDebian()]) {
       const { engineHost, daemon } = await site.addHost(REGISTRY_NAME, root);
-      const tools = new ContainersImage(lab, engineHost, { registry: REGISTRY_NAME, mirror: daemon.mirror });
+      const tools = new ContainersImage(lab, engineHost, { registries: [REGISTRY_NAME], mirror: daemon.mirror });
       const { open, secret } = await site.push(root === undefined ? "podman" : "podman-newer");
-      await assertPulls(t, site, await tools.podman(), { open, secret }, { pullsPublicAnonymously: false });
+      await assertPulls(t, site, await tools.podman(), { open, secret }, { pullsPublicAnonymously: true });
 
       site.registry.log.clear();
       const [openName, secretName] = [open, secret].map((image) => `${REGISTRY_NAME}/${image.repository}:${image.tag}`) as [string, string];
@@ -66,7 +66,7 @@ void test("Podman pulls and runs; skopeo copies; buildah builds on what it pulls
 void test("Podman fetches of a zstd:chunked image only the files that it has not got, by many ranges at a time", async (t) => {
   await withSite(t, "chunked", async (site, lab) => {
     const { engineHost, daemon } = await site.addHost(REGISTRY_NAME, newerDebian());
-    const tools = new ContainersImage(lab, engineHost, { registry: REGISTRY_NAME, mirror: daemon.mirror });
+    const tools = new ContainersImage(lab, engineHost, { registries: [REGISTRY_NAME], mirror: daemon.mirror });
     const podman = await tools.podman();
     const words = Array.from({ length: 40 }, (_, i) => `${i}`);
     const changed = words.map((word, i) => (i % 4 === 0 ? `${word} anew` : word));

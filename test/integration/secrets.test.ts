@@ -9,6 +9,8 @@ import { startSite, type TestHost } from "./site.test.ts";
 
 const MARK = "planted";
 const NS = "?ns=reg.test";
+/** A client whose password dfdaemon takes to the registry. */
+const LOGIN = { "docker-distribution-api-version": "registry/2.0" };
 
 /** As it may be written: as it is, in base64 at any alignment, percent-encoded, in hex. */
 function spellings(secret: string): string[] {
@@ -30,7 +32,7 @@ test("no log, metric, answer or file of any program holds a credential that went
   registry.rights.set(user, new Set(["alice/app"]));
   const good = registry.bearer(user);
   const secrets = [
-    `token-${user}-0`, "planted-bad-token", "planted-basic-password", "planted-url-password", "planted-cookie-value", "planted-private-token",
+    `token-${user}-0`, "planted-bad-token", "planted-basic-password", "planted-login-password", "planted-url-password", "planted-cookie-value", "planted-private-token",
     "planted-signature", "planted-query-token",
   ];
   const answers: Answer[] = [];
@@ -38,7 +40,9 @@ test("no log, metric, answer or file of any program holds a credential that went
     answers.push(await answer.catch((error: unknown) => ({ status: 0, headers: {}, body: Buffer.from(String(error)) })));
   };
   const basic = `Basic ${Buffer.from("me:planted-basic-password").toString("base64")}`;
+  const basicLogin = `Basic ${Buffer.from(`${user}:planted-login-password`).toString("base64")}`;
   for (const host of hosts) {
+    for (const rest of ["manifests/v1", `blobs/${image.layers[1]?.digest}`, "tags/list"]) await ask(host.get(`/v2/reg.test/alice/app/${rest}`, basicLogin, LOGIN));
     for (const authorization of [good, "Bearer planted-bad-token", basic]) {
       for (const rest of ["manifests/v1", `manifests/${image.digest}`, "manifests/none", `blobs/${image.layers[1]?.digest}`, `blobs/sha256:${"0".repeat(64)}`, "tags/list"]) {
         await ask(host.get(`/v2/alice/app/${rest}${NS}`, authorization));

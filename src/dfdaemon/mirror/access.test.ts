@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { AppError } from "../../base/errors.ts";
 import type { Digest } from "../../protocol/ids.ts";
-import { callerAt, MirrorAccess, type Caller, type MirrorAccessOptions } from "./access.ts";
+import { MirrorAccess, type MirrorAccessOptions } from "./access.ts";
+import { callerAt, type Caller } from "./caller.ts";
 
 const digest = "sha256:aa" as Digest;
 const place = { registry: "reg.test", repository: "team/app" };
@@ -64,6 +65,17 @@ void test("M14: a grant is of one caller and one repository, opens what it holds
   assert.equal(await isGranted(alice, { ...target, registry: "other.test" }), false);
   clock.nowMs = 1000;
   assert.equal(await isGranted(alice), false);
+});
+
+void test("M14: a login's grant is shorter by as long as its token is used again: rights end within a grant's life all the same", async () => {
+  const { access, clock, isGranted } = build({ grantMs: 40_000 });
+  const login: Caller = { ...alice, authorization: undefined, login: { username: "alice", password: "x" } };
+  access.holds(place, [digest]);
+  access.grant(login, place, 0);
+  clock.nowMs = 9_999;
+  assert.equal(await isGranted(login), true);
+  clock.nowMs = 10_000;
+  assert.equal(await isGranted(login), false);
 });
 
 void test("M14: one question per caller and repository: it opens all that the repository is known to hold", async () => {

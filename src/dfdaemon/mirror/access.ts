@@ -1,16 +1,7 @@
-import { createHmac, randomBytes } from "node:crypto";
 import { AppError, toAppError } from "../../base/errors.ts";
-import { NOBODY } from "../../origin/registry-auth.ts";
+import { LOGIN_TOKEN_KEPT_MS } from "../../origin/registry-tokens.ts";
 import type { Digest } from "../../protocol/ids.ts";
-import type { Upstream } from "./registries.ts";
-
-/** In whose name the upstream is asked. */
-export interface Caller {
-  /** Secret: goes to the upstream only. {@link NOBODY} for an anonymous caller, undefined for dfdaemon itself. */
-  readonly authorization: string | undefined;
-  /** Stands for the credentials in tables: equal for equal ones within this process, and tells nothing about them. */
-  readonly scope: string;
-}
+import { ANONYMOUS, type Caller } from "./caller.ts";
 
 /** One repository of one registry. */
 export interface Place {
@@ -74,8 +65,10 @@ export class MirrorAccess {
   /** @param askedMs when the upstream was asked: its word is no younger than that */
   grant(caller: Caller, place: Place, askedMs: number): void {
     const key = grantKey(caller.scope, place);
+    // A token may say what was true when it was made, and this caller's is used again.
+    const wordMs = caller.login === undefined ? askedMs : askedMs - LOGIN_TOKEN_KEPT_MS;
     this.#grants.delete(key);
-    this.#grants.set(key, askedMs + this.#options.grantMs);
+    this.#grants.set(key, wordMs + this.#options.grantMs);
     trim(this.#grants, this.#options.entriesMax);
   }
 
@@ -161,13 +154,6 @@ export class MirrorAccess {
   }
 }
 
-/** @param authorization the header as it came; counts only where callers stand for themselves */
-export function callerAt({ access }: Pick<Upstream, "access">, authorization: string | undefined): Caller {
-  if (access === "own-credentials") return { authorization: undefined, scope: OWN };
-  if (access === "public" || (authorization ?? "") === "") return { authorization: NOBODY, scope: ANONYMOUS };
-  return { authorization, scope: createHmac("sha256", SCOPE_KEY).update(authorization ?? "").digest("base64url") };
-}
-
 /** @throws the upstream's refusal to give what is here, as it would be had from the upstream itself */
 export function refuseUnverified(target: AccessTarget): never {
   throw new AppError(
@@ -203,11 +189,4 @@ function trim(table: Map<string, unknown> | Set<string>, sizeMax: number): void 
   }
 }
 
-const ANONYMOUS = "anonymous";
-/** dfdaemon's credentials: everybody who may ask it stands behind them. */
-const OWN = "own";
-
 const ABSENT_MAX = 4096;
-
-/** New with each process: a scope that leaks is worth nothing against a list of likely passwords. */
-const SCOPE_KEY = randomBytes(32);

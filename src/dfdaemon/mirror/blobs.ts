@@ -4,7 +4,8 @@ import type { Content, ContentInfo, ContentOpener } from "../../peer/content.ts"
 import type { Source } from "../../protocol/control-messages.ts";
 import type { Digest } from "../../protocol/ids.ts";
 import type { RequestRecord } from "./access-log.ts";
-import { refuseUnverified, type AccessTarget, type Caller, type MirrorAccess } from "./access.ts";
+import { refuseUnverified, type AccessTarget, type MirrorAccess } from "./access.ts";
+import type { Caller } from "./caller.ts";
 import { withDeadline } from "./deadline.ts";
 import { specAnswer } from "./errors.ts";
 import type { UpstreamAsker } from "./passthrough.ts";

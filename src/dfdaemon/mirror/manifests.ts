@@ -7,8 +7,9 @@ import { digestAlgorithm, type Digest, type TaskId } from "../../protocol/ids.ts
 import type { ManifestCache } from "./manifest-cache.ts";
 import { manifestContentType, readManifest, type Manifest } from "./manifest-content.ts";
 import {
-  isOutage, isRefusal, refuseUnverified, type AccessVerdict, type Caller, type MirrorAccess, type Place,
+  isOutage, isRefusal, refuseUnverified, type AccessVerdict, type MirrorAccess, type Place,
 } from "./access.ts";
+import type { Caller } from "./caller.ts";
 import { withDeadline } from "./deadline.ts";
 import type { UpstreamAsker } from "./passthrough.ts";
 import { repositoryAt, resourceUrl, type Upstream } from "./registries.ts";

@@ -8,8 +8,9 @@ import { ManifestCache } from "./manifest-cache.ts";
 import { Manifests } from "./manifests.ts";
 import type { GrantConfig } from "../config.ts";
 import { MirrorMetrics } from "../metrics.ts";
-import { callerAt, MirrorAccess, type Caller } from "./access.ts";
+import { MirrorAccess } from "./access.ts";
 import { Blobs } from "./blobs.ts";
+import { callerAt, decidesOnceForAll, loggedInCallerAt, LOGIN_CHALLENGE, type Caller } from "./caller.ts";
 import { errorAnswer, specAnswer } from "./errors.ts";
 import { TagMemory } from "./tag-memory.ts";
 import type { UpstreamAsker } from "./passthrough.ts";
@@ -122,12 +123,16 @@ export class Mirror {
     const named = isDocker ? registries.resolveForDocker(resource.type === "root") : registries.resolve(registry);
     const upstream = given ?? named;
     record.registry = upstream?.name;
-    if (resource.type === "root") return this.#ping(upstream, request.headers.authorization, response, record);
+    const { authorization } = request.headers;
+    const isLoggedIn = given === undefined && decidesOnceForAll(request.headers);
+    if (resource.type === "root") {
+      return isLoggedIn && registry === undefined ? askLogin(authorization, response, record) : this.#ping(upstream, authorization, response, record);
+    }
     if (upstream === undefined) {
       const message = "which registry? Name it by ?ns=<host>, or by the path /v2/<host>/<repository>/…";
       return sendError(response, specAnswer(404, "NAME_UNKNOWN", message), record);
     }
-    const caller = callerAt(upstream, request.headers.authorization);
+    const caller = isLoggedIn ? loggedInCallerAt(upstream, registries.configured().includes(upstream), authorization) : callerAt(upstream, authorization);
     try {
       await this.#answer(request, method, parsed, upstream, caller, response, record);
     } catch (thrown) {
@@ -256,6 +261,14 @@ function inOurName({ name, baseUrl, access }: Upstream, thrown: unknown): unknow
   }
   const what = access === "public" ? "wants credentials, and is configured to be asked without" : "refuses dfdaemon's own credentials";
   return new AppError("ORIGIN_FORBIDDEN", `${name} ${what}; check access, username and passwordFile of this registry`, { cause: error });
+}
+
+/** The ping of who asks no registry in particular. Whatever he answers is told right or wrong by the registry that he names next. */
+function askLogin(authorization: string | undefined, response: ServerResponse, record: RequestRecord): Promise<void> {
+  record.kind = "ping";
+  if (authorization !== undefined) return sendBytes(response, 200, { "content-type": "application/json" }, Buffer.from("{}"), record);
+  const message = "say who you are at the registry that you mean; who is nobody there says so by an empty name and password";
+  return sendError(response, specAnswer(401, "UNAUTHORIZED", message, { "www-authenticate": LOGIN_CHALLENGE }), record);
 }
 
 function refuseMethod(response: ServerResponse, record: RequestRecord): Promise<void> {

@@ -6,7 +6,7 @@ import type { AddressInfo } from "node:net";
 import { text } from "node:stream/consumers";
 import { test } from "node:test";
 import { AppError } from "../../base/errors.ts";
-import type { Caller } from "./access.ts";
+import type { Caller } from "./caller.ts";
 import { HttpUpstreamAsker } from "./passthrough.ts";
 import type { Upstream } from "./registries.ts";
 

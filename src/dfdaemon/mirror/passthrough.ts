@@ -2,8 +2,9 @@ import type { Readable } from "node:stream";
 import { discard, exchange, type Answer } from "../../origin/http-exchange.ts";
 import { MANIFEST_ACCEPT } from "../../protocol/distribution.ts";
 import type { OriginBudget } from "../../origin/origin-budget.ts";
+import type { OriginRequest } from "../../origin/origin.ts";
 import { OriginClients, type OriginNetwork } from "../../origin/origin-clients.ts";
-import type { Caller } from "./access.ts";
+import type { Caller } from "./caller.ts";
 import type { Upstream } from "./registries.ts";
 
 /** What an upstream answers to a ping, as far as it matters: may a client go on, or is it to bring credentials? */
@@ -33,9 +34,10 @@ export interface UpstreamAsker {
   /** Resolves when `caller` may read `url`. @throws AppError as Origin.stat */
   stat(upstream: Upstream, url: string, accept: string, caller: Caller, signal: AbortSignal): Promise<unknown>;
   /**
-   * What `caller` reads `url` with, as a source's `authorization`: his own, dfdaemon's as the registry wants it, or NOBODY.
+   * What `caller` reads `url` with, as a source's `authorization`: his own, what his login or dfdaemon's is at this
+   * registry, or NOBODY.
    *
-   * @returns undefined where dfdaemon speaks and the registry wants nothing
+   * @returns undefined where dfdaemon speaks, or logs in, and the registry wants nothing
    * @throws AppError as Origin.stat
    */
   authorization(upstream: Upstream, url: string, caller: Caller, signal: AbortSignal): Promise<string | undefined>;
@@ -68,7 +70,7 @@ export class HttpUpstreamAsker implements UpstreamAsker {
 
   async stat(upstream: Upstream, url: string, accept: string, caller: Caller, signal: AbortSignal): Promise<unknown> {
     await this.#budget?.request(url, signal);
-    return this.clients.clientFor(upstream.baseUrl).origin.stat({ url, headers: headersOf(accept, caller.authorization) }, signal);
+    return this.clients.clientFor(upstream.baseUrl).origin.stat(asCaller(url, accept, caller), signal);
   }
 
   async authorization(upstream: Upstream, url: string, caller: Caller, signal: AbortSignal): Promise<string | undefined> {
@@ -84,8 +86,8 @@ export class HttpUpstreamAsker implements UpstreamAsker {
   }
 
   async relay(upstream: Upstream, ask: DirectAsk, signal: AbortSignal): Promise<RelayedAnswer> {
-    // Where callers do not stand for themselves, they cannot answer a challenge either.
-    const isDanced = upstream.access !== "passthrough";
+    // Who does not stand for himself, or leaves it to us, cannot answer a challenge either.
+    const isDanced = upstream.access !== "passthrough" || ask.caller.login !== undefined;
     const authorization = isDanced ? await this.#danced(upstream, ask, signal) : ask.caller.authorization;
     const answer = await this.#exchange(upstream, { ...ask, authorization }, signal);
     const { "www-authenticate": challenge, ...headers } = answer.headers;
@@ -107,7 +109,7 @@ export class HttpUpstreamAsker implements UpstreamAsker {
     signal: AbortSignal,
   ): Promise<string | undefined> {
     const { origin } = this.clients.clientFor(upstream.baseUrl);
-    return origin.authorizationFor({ url, headers: headersOf(accept, caller.authorization) }, signal);
+    return origin.authorizationFor(asCaller(url, accept, caller), signal);
   }
 
   async #exchange(
@@ -123,6 +125,11 @@ export class HttpUpstreamAsker implements UpstreamAsker {
       { method: ask.method, url: ask.url, callerHeaders, ownHeaders: { "accept-encoding": "identity" }, signal },
     );
   }
+}
+
+function asCaller(url: string, accept: string, { authorization, login }: Caller): OriginRequest {
+  const request = { url, headers: headersOf(accept, authorization) };
+  return login === undefined ? request : { ...request, login };
 }
 
 function headersOf(accept: string, authorization: string | undefined): Record<string, string> {

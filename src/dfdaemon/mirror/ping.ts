@@ -1,6 +1,6 @@
 import { NOBODY } from "../../origin/registry-auth.ts";
 import { withDeadline } from "./deadline.ts";
-import type { Caller } from "./access.ts";
+import type { Caller } from "./caller.ts";
 import type { PingAnswer, UpstreamAsker } from "./passthrough.ts";
 import type { Upstream } from "./registries.ts";
 

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test, type TestContext } from "node:test";
 import type { RegistryAccess } from "../config.ts";
-import { errorCode, eventually, openLab, patterned, type Lab } from "./lab.test.ts";
+import { errorCode, eventually, fetchAnswer, openLab, patterned, type Lab } from "./lab.test.ts";
 
 const PASSWORD = "planted-password";
 const BASIC = `Basic ${Buffer.from(`robot:${PASSWORD}`).toString("base64")}`;
@@ -85,4 +85,62 @@ void test("passthrough: dfdaemon answers a challenge with no credentials of its 
   assert.equal((await lab.ask("/v2/team/app/manifests/v1")).status, 401);
   assert.equal((await lab.ask("/v2/team/app/tags/list")).status, 401);
   assert.deepEqual((await lab.ask(lab.path, { headers: { authorization: "Bearer token-robot" } })).body, lab.bytes);
+});
+
+/** As Podman, skopeo, buildah and CRI-O ask. */
+const CONTAINERS_IMAGE = { "docker-distribution-api-version": "registry/2.0" };
+
+void test("M9: who decides at /v2/ how to authenticate everywhere is asked for a login, and gets in at each registry as that one wants it", async (t) => {
+  const lab = await openTokenLab(t, "passthrough", "planted-other");
+  for (const path of ["/v2/", "/v2"]) {
+    const ping = await fetchAnswer(lab.port, path, "GET", CONTAINERS_IMAGE);
+    assert.deepEqual([ping.status, ping.headers["www-authenticate"]], [401, 'Basic realm="dragonfly"']);
+  }
+  const headers = { ...CONTAINERS_IMAGE, authorization: BASIC };
+  assert.equal((await fetchAnswer(lab.port, "/v2/", "GET", headers)).status, 200, "as podman login asks");
+  assert.equal(lab.registry.requests.length, 0, "no registry was named");
+  for (const form of ["/v2/reg.test/team/app", "/v2/team/app"]) {
+    assert.equal((await fetchAnswer(lab.port, `${form}/manifests/v1`, "GET", headers)).status, 200);
+    const blob = lab.path.replace("/v2/team/app", form);
+    assert.deepEqual((await fetchAnswer(lab.port, blob, "GET", headers)).body, lab.bytes);
+  }
+  lab.registry.files.set("/v2/team/app/tags/list", { bytes: Buffer.from("{}"), contentType: "application/json" });
+  assert.equal((await fetchAnswer(lab.port, "/v2/reg.test/team/app/tags/list", "GET", headers)).status, 200);
+  assert.equal(lab.tokenRequests, 1);
+  for (const opened of lab.opener.opened) assert.equal(opened.headers["authorization"], "Bearer token-robot");
+  const shown = lab.registry.requests.filter(({ headers: { authorization } }) => authorization === BASIC).map(({ url }) => url.split("?")[0]);
+  assert.deepEqual(shown, ["/token"], "the password went elsewhere");
+});
+
+void test("M9: a login without name and password is nobody's", async (t) => {
+  const lab = await openTokenLab(t, "passthrough", PASSWORD);
+  const headers = { ...CONTAINERS_IMAGE, authorization: `Basic ${btoa(":")}` };
+  const refused = await fetchAnswer(lab.port, "/v2/reg.test/team/app/manifests/v1", "GET", headers);
+  assert.deepEqual([refused.status, refused.headers["www-authenticate"], lab.tokenRequests], [401, lab.registry.challenge, 0]);
+  lab.registry.mayRead = (authorization) => authorization === undefined;
+  assert.deepEqual((await fetchAnswer(lab.port, lab.path, "GET", headers)).body, lab.bytes);
+});
+
+void test("M14: a password for the mirror is taken to no registry that its operator has not named", async (t) => {
+  const lab = await openTokenLab(t, "passthrough", PASSWORD);
+  const elsewhere = new URL(lab.registry.challenge.split('"')[1] ?? "").host.replace(":", "_");
+  const headers = { ...CONTAINERS_IMAGE, authorization: BASIC };
+  const answer = await fetchAnswer(lab.port, `/v2/${elsewhere}/team/app/manifests/v1`, "GET", headers);
+  assert.equal(answer.status, 401);
+  assert.equal((await fetchAnswer(lab.port, lab.path.replace("/v2", `/v2/${elsewhere}`), "GET", headers)).status, 401);
+  const sent = [...lab.registry.requests.map((request) => request.headers.authorization), ...lab.opener.opened.map((source) => source.headers["authorization"] || undefined)];
+  assert.deepEqual(new Set(sent), new Set([undefined, "Bearer token-nobody"]));
+});
+
+void test("M14: a wrong password is the registry's refusal, and is in no answer and no log", async (t) => {
+  const lab = await openTokenLab(t, "passthrough", PASSWORD);
+  const headers = { ...CONTAINERS_IMAGE, authorization: `Basic ${btoa("robot:planted-wrong")}` };
+  assert.equal((await fetchAnswer(lab.port, lab.path, "GET", { ...headers, authorization: BASIC })).status, 200);
+  for (const path of ["/v2/reg.test/team/app/manifests/v1", lab.path]) {
+    const refused = await fetchAnswer(lab.port, path, "GET", headers);
+    assert.deepEqual([refused.status, refused.headers["www-authenticate"], errorCode(refused)], [401, lab.registry.challenge, "UNAUTHORIZED"]);
+    assert.doesNotMatch(refused.body.toString(), /planted/);
+  }
+  await eventually(() => lab.lines.length === 3, "three lines of log");
+  assert.doesNotMatch(JSON.stringify(lab.lines), /planted/);
 });

@@ -2,7 +2,7 @@ import type { ServerResponse } from "node:http";
 import { AppError, toAppError } from "../../base/errors.ts";
 import { fromNodeError } from "../../origin/http-failure.ts";
 import type { RequestRecord } from "./access-log.ts";
-import type { Caller } from "./access.ts";
+import type { Caller } from "./caller.ts";
 import type { RelayedAnswer, UpstreamAsker } from "./passthrough.ts";
 import { BodyWriter } from "./send.ts";
 import type { Upstream } from "./registries.ts";

@@ -13,22 +13,15 @@ export class ContainersImage {
   readonly #lab: Lab;
   readonly #engineHost: EngineHost;
   readonly #mirrorHost: string;
+  #authFiles = 0;
 
-  constructor(lab: Lab, engineHost: EngineHost, options: { readonly registry: string; readonly mirror: string }) {
+  constructor(lab: Lab, engineHost: EngineHost, options: { readonly registries: readonly string[]; readonly mirror: string }) {
     this.#lab = lab;
     this.#engineHost = engineHost;
     this.#mirrorHost = new URL(options.mirror).host;
     engineHost.configure(
       "/etc/containers/registries.conf.d/50-dragonfly.conf",
-      [
-        "[[registry]]",
-        `prefix = "${options.registry}"`,
-        `location = "${options.registry}"`,
-        "[[registry.mirror]]",
-        `location = "${this.#mirrorHost}/${options.registry}"`,
-        "insecure = true",
-        "",
-      ].join("\n"),
+      options.registries.map((registry) => mirrored(registry, registry, `${this.#mirrorHost}/${registry}`)).join(""),
     );
     engineHost.configure("/etc/containers/policy.json", JSON.stringify({ default: [{ type: "insecureAcceptAnything" }] }));
     engineHost.configure(
@@ -38,14 +31,17 @@ export class ContainersImage {
   }
 
   async podman(): Promise<Engine> {
-    const podman = async (args: readonly string[]): Promise<Finished> =>
-      await this.#engineHost.run(["podman", "--cgroup-manager", "cgroupfs", "--events-backend", "none", ...args]);
+    const podman = async (args: readonly string[]): Promise<Finished> => await this.runPodman(args);
     return {
       name: (await podman(["--version"])).stdout.trim(),
       pull: async (reference, credentials) => await podman(["pull", "--quiet", ...this.authFlags(credentials), reference]),
       run: async (reference) => await podman(["run", "--rm", "--pull", "never", ...RUN_FLAGS, reference]),
       forget: async (reference) => await podman(["rmi", "--force", reference]),
     };
+  }
+
+  async runPodman(args: readonly string[]): Promise<Finished> {
+    return await this.#engineHost.run(["podman", "--cgroup-manager", "cgroupfs", "--events-backend", "none", ...args]);
   }
 
   /** Copies an image to a directory. */
@@ -67,10 +63,22 @@ export class ContainersImage {
 
   /** Credentials lie under the mirror's name: those of the registry itself are not given to another host. */
   authFlags(credentials: Credentials | undefined): string[] {
-    const { name, password } = credentials ?? { name: "nobody", password: "" };
-    const auth = Buffer.from(`${name}:${password}`).toString("base64");
-    const auths = credentials === undefined ? {} : { [this.#mirrorHost]: { auth } };
-    const file = `auth-${this.#engineHost.host.name}-${name}-${password}.json`;
-    return ["--authfile", this.#lab.writeFile(file, JSON.stringify({ auths }))];
+    return this.authFileFlags(credentials === undefined ? {} : { "": credentials });
   }
+
+  /** @param credentials by what follows the mirror's name: `/reg.test`, or nothing */
+  authFileFlags(credentials: Readonly<Record<string, Credentials>>): string[] {
+    const auths = Object.entries(credentials).map(([path, { name, password }]) => {
+      return [`${this.#mirrorHost}${path}`, { auth: Buffer.from(`${name}:${password}`).toString("base64") }] as const;
+    });
+    this.#authFiles += 1;
+    const file = this.#lab.writeFile(`auth-${this.#engineHost.host.name}-${this.#authFiles}.json`, JSON.stringify({ auths: Object.fromEntries(auths) }));
+    return ["--authfile", file];
+  }
+}
+
+/** An entry of registries.conf for images whose names begin with `prefix`. */
+export function mirrored(prefix: string, location: string, mirror: string, ...settings: readonly string[]): string {
+  const registry = ["[[registry]]", `prefix = "${prefix}"`, `location = "${location}"`];
+  return [...registry, "[[registry.mirror]]", `location = "${mirror}"`, "insecure = true", ...settings, ""].join("\n");
 }

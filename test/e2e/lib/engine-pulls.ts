@@ -98,7 +98,7 @@ export async function assertPulls(
 }
 
 /** Since its log was last cleared the registry heard from nobody but dfdaemons and the supernode. */
-export function assertNothingWentPast({ registry }: Site, what = ""): void {
+export function assertNothingWentPast({ registry }: Pick<Site, "registry">, what = ""): void {
   const strangers = registry.log.entries.filter((entry) => !OURS.test(entry.userAgent));
   assert.deepEqual(strangers.map(({ method, path, userAgent }) => ({ method, path, userAgent })), [], `${what}: went past dfdaemon`);
 }

@@ -3,6 +3,7 @@ import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 
+import type { Credentials } from "./engine.ts";
 import type { Lab } from "./processes.ts";
 
 const ISSUER = "e2e-tokens";
@@ -20,17 +21,19 @@ interface Access {
 
 /**
  * What docker-registry sends its clients to for tokens: everybody gets to read repositories under `public/`, and
- * {@link USER} all of them. As Docker's, it answers an unknown password with 401, and a right that one has not by a
+ * one user all of them. As Docker's, it answers an unknown password with 401, and a right that one has not by a
  * token without it.
  */
 export class TokenServer {
   /** `auth` of docker-registry's configuration, one line. */
   readonly registryConfig: string;
+  readonly #user: Credentials;
   readonly #key: KeyObject;
   readonly #certificate: string;
   #requests = 0;
 
-  private constructor(address: string, port: number, keyFile: string, certificateFile: string) {
+  private constructor(user: Credentials, address: string, port: number, keyFile: string, certificateFile: string) {
+    this.#user = user;
     this.#key = createPrivateKey(readFileSync(keyFile));
     this.#certificate = readFileSync(certificateFile, "utf8").replaceAll(/-----[^-]+-----|\s/g, "");
     const realm = `http://${address}:${port}/token`;
@@ -38,13 +41,14 @@ export class TokenServer {
       `auth: { token: { realm: "${realm}", service: ${SERVICE}, issuer: ${ISSUER}, rootcertbundle: "${certificateFile}" } }`;
   }
 
-  static async start(lab: Lab, address: string, port: number): Promise<TokenServer> {
-    const [key, certificate] = [lab.path("token.key"), lab.path("token.crt")];
+  /** @param user who may read everything */
+  static async start(lab: Lab, address: string, port: number, user: Credentials = USER): Promise<TokenServer> {
+    const [key, certificate] = [lab.path(`token-${port}.key`), lab.path(`token-${port}.crt`)];
     await lab.must([
       "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", `/CN=${ISSUER}`,
       "-keyout", key, "-out", certificate,
     ]);
-    const tokens = new TokenServer(address, port, key, certificate);
+    const tokens = new TokenServer(user, address, port, key, certificate);
     const server = createServer((request, response) => void tokens.#answer(request, response));
     server.listen(port, address);
     await once(server, "listening");
@@ -63,7 +67,7 @@ export class TokenServer {
   async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
     this.#requests += 1;
     const asked = await parametersOf(request);
-    const user = userOf(request, asked);
+    const user = userOf(request, asked, this.#user);
     if (user === null) {
       response.writeHead(401, { "Content-Type": "application/json" });
       response.end(JSON.stringify({ errors: [{ code: "UNAUTHORIZED", message: "no such user or password" }] }));
@@ -97,12 +101,12 @@ async function parametersOf(request: IncomingMessage): Promise<URLSearchParams> 
 }
 
 /** @returns undefined for nobody, null for somebody unknown */
-function userOf(request: IncomingMessage, asked: URLSearchParams): string | null | undefined {
+function userOf(request: IncomingMessage, asked: URLSearchParams, known: Credentials): string | null | undefined {
   const basic = /^Basic (.+)$/.exec(request.headers.authorization ?? "")?.[1];
   const form = asked.get("grant_type") === "password" ? `${asked.get("username")}:${asked.get("password")}` : undefined;
   const credentials = basic === undefined ? form : Buffer.from(basic, "base64").toString();
   if (credentials === undefined) return undefined;
-  return credentials === `${USER.name}:${USER.password}` ? USER.name : null;
+  return credentials === `${known.name}:${known.password}` ? known.name : null;
 }
 
 function accessOf(scope: string): Access | undefined {
