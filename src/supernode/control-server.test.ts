@@ -183,6 +183,16 @@ test("a supernode that has not refused us is waited for, as it may only be busy"
   assert.equal((await joinWith(client)).ticket, "t.t");
 });
 
+test("who is not answered in time gives the next attempt more of it: a supernode that ten thousand ask at once answers each", { timeout: 20_000 }, async (t) => {
+  const site = await startSite(t);
+  answerJoins(site);
+  // Each attempt alone takes longer than the first is given, 1,500 ms.
+  const slow = await startSlow(t, 2_000, site.port);
+  const { client, registered } = startClient(t, [slow], { connectTimeoutMs: 100, pendingTimeoutMs: 600 });
+  await registered;
+  assert.equal((await joinWith(client)).ticket, "t.t");
+});
+
 test("one that says nothing is waited for longer than one that refuses, not for ever", async (t) => {
   const times = { connectTimeoutMs: 100, pendingTimeoutMs: 600 };
   const timed = async (ports: readonly number[]): Promise<number> => {

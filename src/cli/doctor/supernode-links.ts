@@ -71,7 +71,8 @@ async function checkToken(supernode: SupernodeAddress, version: string, token: S
       peerId: generatePeerId(`doctor-${hostname()}`),
       // As one that cannot be dialled and takes part in nothing.
       host: { address: "", port: 0, name: hostname().slice(0, 255), program: "dfget", version, labels: {} },
-      timeoutMs: SESSION_TIMEOUT_MS,
+      reachMs: SESSION_TIMEOUT_MS,
+      answerMs: SESSION_TIMEOUT_MS,
       signal: new AbortController().signal,
       onOpen: (session) => session.close(),
       onMessage: () => undefined,

@@ -102,6 +102,8 @@ export class ControlClient {
   #isConnectTimeOver = false;
   #graceOver = false;
   #failedRounds = 0;
+  /** Rounds one after the other in which somebody took the connection and did not answer in time. */
+  #slowRounds = 0;
 
   constructor(options: ControlClientOptions) {
     this.#options = options;
@@ -186,15 +188,18 @@ export class ControlClient {
   }
 
   async #connect(): Promise<void> {
+    let isSlow = false;
     for (const supernode of this.#supernodes) {
       if (this.#closing.signal.aborted) return;
       this.#refused.delete(supernode);
+      let isReached = false;
       try {
         // oxlint-disable-next-line no-await-in-loop -- in order, one at a time
-        await this.#open(supernode);
+        await this.#open(supernode, () => (isReached = true));
         return;
       } catch (error) {
         if (!(error instanceof AppError)) throw error;
+        if (isReached && error.code === "TIMEOUT") isSlow = true;
         if (error.code !== "TIMEOUT") this.#refused.add(supernode);
         this.#onOpenFailed(error, `${supernode.host}:${supernode.port}`);
       }
@@ -202,19 +207,24 @@ export class ControlClient {
     const refused = this.#lastError?.code === "TOKEN_REFUSED";
     const boundMs = refused ? REFUSED_RETRY_MS : Math.min(RETRY_MS_MAX, RETRY_MS_MIN * 2 ** this.#failedRounds);
     this.#failedRounds++;
+    if (isSlow) this.#slowRounds++;
     this.#reconnectAfter((boundMs * (1 + this.#options.random())) / 2);
   }
 
-  #open(supernode: SupernodeChoice): Promise<void> {
+  #open(supernode: SupernodeChoice, onReached: () => void): Promise<void> {
     const { token, tls, peerId, host, log } = this.#options;
+    const reachMs = Math.max(OPEN_TIMEOUT_MS_MIN, this.#pendingTimeoutMs / this.#supernodes.length);
     return openControlSession({
       supernode,
       token,
       tls,
       peerId,
       host,
-      // Given up and dialled anew, it would begin at the end of a busy supernode's queue.
-      timeoutMs: Math.max(OPEN_TIMEOUT_MS_MIN, this.#pendingTimeoutMs / this.#supernodes.length),
+      reachMs,
+      // Given up and dialled anew, it begins at the end of a busy supernode's queue, and what that has spent on it is lost:
+      // ten thousand peers that all give up after the same time never come in.
+      answerMs: Math.max(reachMs, Math.min(ANSWER_MS_MAX, reachMs * 2 ** this.#slowRounds)),
+      onReached,
       signal: this.#closing.signal,
       onOpen: (session, registered) => {
         log.info({ supernode: `${supernode.host}:${supernode.port}` }, "registered at the supernode");
@@ -230,6 +240,7 @@ export class ControlClient {
     this.#session = session;
     this.#lastError = undefined;
     this.#failedRounds = 0;
+    this.#slowRounds = 0;
     clearTimeout(this.#grace);
     for (const { message } of this.#joins.values()) this.#ask(message);
     this.#options.handlers.onRegistered(Buffer.from(registered.publicKey, "base64"), registered.address, registered.unixMs);
@@ -360,7 +371,9 @@ const REFUSED_RETRY_MS = 10_000;
 /** For nobody there, and for a supernode on a machine too busy to accept: sixteen hosts that read the origin are worse. */
 const CONNECT_TIMEOUT_MS = 1_000;
 const PENDING_TIMEOUT_MS = 5_000;
-/** From the first SYN to `registered`. */
+/** Least time for a supernode to be reached, and to answer. */
 const OPEN_TIMEOUT_MS_MIN = 1_500;
+/** Most that a supernode may take to answer `register`: of 10,000 peers at once, by TLS, the last waits for 20 to 30 s (bench/control). */
+const ANSWER_MS_MAX = 40_000;
 /** An origin may take 30 s for its headers, and redirects and retries come on top. */
 const JOIN_TIMEOUT_MS = 120_000;

@@ -29,8 +29,12 @@ export interface ControlSessionOptions {
   readonly tls?: SiteTls | undefined;
   readonly peerId: PeerId;
   readonly host: HostInfo;
-  /** From the first SYN to the answer to `register`. */
-  readonly timeoutMs: number;
+  /** From the first SYN until the supernode's machine takes the connection. */
+  readonly reachMs: number;
+  /** From then to the answer to `register`. */
+  readonly answerMs: number;
+  /** The supernode's machine has taken the connection. */
+  readonly onReached?: () => void;
   readonly signal: AbortSignal;
   /** The session is open; called before any message. */
   readonly onOpen: (session: ControlSession, registered: RegisteredMessage) => void;
@@ -53,16 +57,24 @@ export type RegisteredMessage = Extract<SupernodeToPeer, { type: "registered" }>
  *   PROTOCOL_VIOLATION
  */
 export async function openControlSession(options: ControlSessionOptions): Promise<void> {
-  const timeout = AbortSignal.timeout(options.timeoutMs);
-  const signal = AbortSignal.any([timeout, options.signal]);
+  const timeout = new AbortController();
+  let limitMs = options.reachMs;
+  let timer = setTimeout(() => timeout.abort(), limitMs);
+  const reached = (): void => {
+    clearTimeout(timer);
+    limitMs = options.answerMs;
+    timer = setTimeout(() => timeout.abort(), limitMs);
+    options.onReached?.();
+  };
+  const signal = AbortSignal.any([timeout.signal, options.signal]);
   try {
-    const { socket, head } = await upgrade(options, signal);
+    const { socket, head } = await upgrade(options, signal, reached);
     await register(socket, head, options, signal);
   } catch (error) {
     const { host, port } = options.supernode;
     if (options.signal.aborted) throw new AppError("ABORTED", "connecting to the supernode was given up", { cause: error });
-    if (timeout.aborted) {
-      const message = `the supernode ${host}:${port} did not answer within ${options.timeoutMs} ms`;
+    if (timeout.signal.aborted) {
+      const message = `the supernode ${host}:${port} did not answer within ${limitMs} ms`;
       throw new AppError("TIMEOUT", message, { cause: error });
     }
     if (error instanceof AppError) throw error;
@@ -70,17 +82,21 @@ export async function openControlSession(options: ControlSessionOptions): Promis
     if (failure !== undefined) throw failure;
     const why = error instanceof Error ? error.message : String(error);
     throw new AppError("SUPERNODE_UNREACHABLE", `cannot reach the supernode ${host}:${port}: ${why}`, { cause: error });
+  } finally {
+    clearTimeout(timer);
   }
 }
 
 function upgrade(
   { supernode, tls }: ControlSessionOptions,
   signal: AbortSignal,
+  reached: () => void,
 ): Promise<{ readonly socket: Socket; readonly head: Buffer }> {
   return new Promise((resolve, reject) => {
     const { host, port } = supernode;
     const question = { host, port, path: "/v1/control", headers: { connection: "Upgrade", upgrade: CONTROL_PROTOCOL }, agent: false, signal } as const;
     const asked: ClientRequest = tls === undefined ? request(question) : requestByTls({ ...question, ...tls.toSupernode(host) });
+    asked.on("socket", (socket) => socket.once("connect", reached));
     asked.on("upgrade", (_response, socket: Socket, head) => resolve({ socket, head }));
     asked.on("response", (response) => {
       response.destroy();
