@@ -40,3 +40,11 @@ test("an admission ends with its ticket; a newer ticket replaces it, an outage l
   pass(2000);
   assert.deepEqual(over, [1, 2]);
 });
+
+test("tickets of many lengths share a few timers' lengths: Node keeps a list of each for hours", (t) => {
+  const setTimeout = t.mock.method(globalThis, "setTimeout");
+  const admissions = new Admissions(() => assert.fail("hours too early"));
+  for (let i = 0; i < 1_000; i++) admissions.admit(1, taskId, ticket(0), () => 12 * 3_600_000 - i);
+  admissions.close();
+  assert.ok(new Set(setTimeout.mock.calls.map((call) => call.arguments[1])).size <= 2);
+});

@@ -1,4 +1,5 @@
 /** Whom this peer gives pieces: neighbours that have shown a ticket, for as long as it is good. */
+import { coarseDelayMs } from "../base/coarse-delay.ts";
 import type { TicketClaims } from "../protocol/control-messages.ts";
 import type { TaskId } from "../protocol/ids.ts";
 
@@ -30,14 +31,13 @@ export class Admissions {
     const look = (): void => {
       const leftMs = remainingMs(claims);
       if (leftMs > 0) {
-        admission.timer = setTimeout(look, Math.min(leftMs, TIMER_MS_MAX)).unref();
+        admission.timer = setTimeout(look, coarseDelayMs(leftMs)).unref();
         return;
       }
       this.end(linkId, taskId);
       this.#onOver(linkId, taskId);
     };
-    const timer = setTimeout(look, Math.min(Math.max(1, remainingMs(claims)), TIMER_MS_MAX)).unref();
-    const admission: Admission = { claims, timer };
+    const admission: Admission = { claims, timer: setTimeout(look, coarseDelayMs(remainingMs(claims))).unref() };
     tasks.set(taskId, admission);
   }
 
@@ -58,6 +58,3 @@ export class Admissions {
     for (const linkId of [...this.#links.keys()]) this.endLink(linkId);
   }
 }
-
-/** What a timer of Node takes. */
-const TIMER_MS_MAX = 2 ** 31 - 1;

@@ -7,6 +7,7 @@ import { hostname } from "node:os";
 import { join as joinPath } from "node:path";
 import { setTimeout as sleepFor } from "node:timers/promises";
 import type { Registry } from "prom-client";
+import { coarseDelayMs } from "../base/coarse-delay.ts";
 import { AppError, toAppError } from "../base/errors.ts";
 import type { Origin } from "../origin/origin.ts";
 import { BudgetedOrigin, type OriginBudget } from "../origin/origin-budget.ts";
@@ -387,7 +388,7 @@ export class PeerNode implements ContentOpener {
       else this.#renewLater(kept);
     };
     const delayMs = leftMs > 0 ? Math.min(Math.max(leftMs / 2, RENEWAL_MS_MIN), RENEWAL_MS_MAX) : lateMs;
-    kept.renewal = setTimeout(renew, delayMs).unref();
+    kept.renewal = setTimeout(renew, coarseDelayMs(delayMs)).unref();
   }
 
   /** The supernode wants us to read a part of a file from its origin, for all. */
