@@ -96,6 +96,14 @@ test("stat probes a large file whose HEAD is silent on ranges, and leaves a smal
   assert.equal(server.seen.length, 3);
 });
 
+test("a HEAD that says 0 bytes, as some frameworks do of every file, is not believed", async (t) => {
+  const server = await serve(t, (request, response) => {
+    if (request.method === "HEAD") response.writeHead(200, { "content-length": 0 }).end();
+    else honest(request.method, request.headers.range, response);
+  });
+  assert.equal((await httpOrigin(t).stat(ask(`${server.base}/f`), idle())).lengthBytes, 20);
+});
+
 test("stat of an empty file", async (t) => {
   const server = await serve(t, (request, response) => {
     if (request.method === "HEAD") response.writeHead(200, { "content-length": 0 }).end();
@@ -137,6 +145,7 @@ test("open cuts a whole answer at the range's end, and refuses it for a later st
 test("open refuses a 206 for other bytes than asked", async (t) => {
   const answers = [
     { "content-range": "bytes 0-3/20" },
+    { "content-range": "bytes 0-7/20" },
     { "content-range": "bytes 4-5/20" },
     { "content-range": "bytes 4-9/20" },
     { "content-range": "bytes 4-7/20", "content-length": "3" },
@@ -163,6 +172,8 @@ test("a body that is coded all the same is refused by stat and open", async (t) 
   const error = await failure(origin.open(ask(`${server.base}/f`), ALL, undefined, idle()), "ORIGIN_PROTOCOL");
   assert.match(error.message, /coded as "gzip"/);
   await failure(origin.stat(ask(`${server.base}/f`), idle()), "ORIGIN_PROTOCOL");
+  const plain = await serve(t, (_request, response) => void response.writeHead(200, { "content-encoding": "Identity", "content-length": 3 }).end("abc"));
+  assert.equal(await textOf((await origin.open(ask(plain.base), ALL, undefined, idle())).body), "abc");
 });
 
 test("a body cut short fails with ORIGIN_CUT, with and without a length", async (t) => {

@@ -18,7 +18,12 @@ const key = SigningKey.generate();
 const taskId = "d".repeat(64) as TaskId;
 
 /** A file of six pieces, of which the seed holds the second, and a desk for the rest. */
-async function lab({ digest, held = [1], windowed = false }: { digest?: string; held?: readonly number[]; windowed?: boolean } = {}) {
+async function lab({ digest, held = [1], windowed = false, received = () => Promise.resolve() }: {
+  readonly digest?: string;
+  readonly held?: readonly number[];
+  readonly windowed?: boolean;
+  readonly received?: (taskId: TaskId, count: number, signal: AbortSignal) => Promise<void>;
+} = {}) {
   const pieceBytes = windowed ? 8192 * KIB : PIECE_BYTES;
   const content = randomBytes(windowed ? 12 * pieceBytes : 5 * pieceBytes + 100);
   const record: TaskRecord = {
@@ -38,7 +43,7 @@ async function lab({ digest, held = [1], windowed = false }: { digest?: string; 
   const desk = new LeaseDesk({
     key,
     push: (input) => void pushed.push(input),
-    received: () => Promise.resolve(),
+    received,
     onFailed: (_taskId, { code }, discard) => void failures.push({ code, discard }),
     log: silentLog,
   });
@@ -143,4 +148,146 @@ test("when nobody reads, the reason why the seed does not is told", async () => 
   await new Promise((resolve) => setImmediate(resolve));
   assert.deepEqual(failures, [{ code: "DISK_FULL", discard: false }]);
   assert.equal(desk.isActive(taskId), false);
+});
+
+const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+test("what is whole, has no known length, or is lent already is not lent again", async () => {
+  const { desk, stored, cause, pushed } = await lab();
+  assert.ok(desk.begin(stored, cause));
+  assert.ok(desk.begin(stored, cause));
+  assert.equal(pushed.filter(({ type }) => type === "readersWanted").length, 1);
+  const whole = await lab({ held: [0, 1, 2, 3, 4], windowed: false });
+  whole.stored.have.add(5);
+  assert.equal(whole.desk.begin(whole.stored, cause), false);
+  const endless = await lab();
+  endless.stored.record = { ...endless.stored.record, lengthBytes: undefined };
+  assert.equal(endless.desk.begin(endless.stored, cause), false);
+  assert.deepEqual([...whole.pushed, ...endless.pushed], []);
+});
+
+test("spans are of 16 MiB at most", async () => {
+  const large = await lab({ held: [], windowed: true });
+  large.desk.begin(large.stored, large.cause);
+  assert.deepEqual(large.wanted().map(({ firstPiece, endPiece }) => endPiece - firstPiece), [2, 2, 2, 2, 2, 2]);
+});
+
+test("with the end of the file here, the last piece that is missing waits for the whole", async () => {
+  const { desk, stored, cause, bring, pieceOf } = await lab({ held: [0, 1, 3] });
+  stored.pieces.set(5, Buffer.from(pieceOf(5)));
+  stored.have.add(5);
+  desk.begin(stored, cause);
+  desk.granted(taskId, 1, A, { firstPiece: 2, endPiece: 3 });
+  desk.granted(taskId, 2, B, { firstPiece: 4, endPiece: 5 });
+  let isSigned = false;
+  const last = bring(2, B, 4).then(() => (isSigned = true));
+  await turn();
+  assert.equal(isSigned, false);
+  await bring(1, A, 2);
+  await last;
+});
+
+test("what is brought counts, and is not signed before the limit lets it", async () => {
+  const counted: number[] = [];
+  const gate = Promise.withResolvers<void>();
+  const { desk, stored, cause, bring } = await lab({ received: (_taskId, count) => (counted.push(count), gate.promise) });
+  desk.begin(stored, cause);
+  desk.granted(taskId, 1, A, { firstPiece: 2, endPiece: 4 });
+  let isSigned = false;
+  const brought = bring(1, A, 2).then(() => (isSigned = true));
+  await turn();
+  assert.deepEqual([counted, isSigned], [[PIECE_BYTES], false]);
+  gate.resolve();
+  await brought;
+});
+
+test("the end of a task ends what waits for a limit or for others, and nothing is taken any more", async () => {
+  let signal: AbortSignal | undefined;
+  const { desk, stored, cause, bring } = await lab({ held: [], windowed: true, received: (_taskId, _count, given) => ((signal = given), Promise.resolve()) });
+  desk.begin(stored, cause);
+  desk.granted(taskId, 1, A, { firstPiece: 8, endPiece: 10 });
+  const ahead = bring(1, A, 8);
+  await turn();
+  desk.close();
+  await assert.rejects(ahead, { code: "SHUTTING_DOWN" });
+  assert.equal(signal?.aborted, true);
+  assert.equal(desk.granted(taskId, 2, B, { firstPiece: 0, endPiece: 1 }), false);
+  assert.throws(() => desk.expectedBytes(taskId, 2, B, 0), { code: "TICKET_REFUSED" });
+});
+
+test("who is kept waiting by others shows life all the while", async (t) => {
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  const { desk, stored, cause, bring, pushed } = await lab({ held: [], windowed: true });
+  desk.begin(stored, cause);
+  desk.granted(taskId, 1, A, { firstPiece: 8, endPiece: 10 });
+  void bring(1, A, 8).catch(() => undefined);
+  const signs = (): number => pushed.filter((input) => input.type === "spanProgressed" && input.nextPiece === 8).length;
+  for (const expected of [0, 1, 2]) {
+    await turn();
+    assert.equal(signs(), expected);
+    t.mock.timers.tick(5_000);
+  }
+  desk.close();
+});
+
+test("only its holder gives a lease up, and who lost one brings nothing under it", async () => {
+  const { desk, stored, cause, bring, pushed } = await lab();
+  desk.begin(stored, cause);
+  desk.granted(taskId, 1, A, { firstPiece: 2, endPiece: 4 });
+  desk.failed(taskId, 1, B);
+  assert.equal(pushed.some(({ type }) => type === "spanFailed"), false);
+  desk.failed(taskId, 1, A);
+  assert.deepEqual(pushed.at(-1), { type: "spanFailed", taskId, leaseId: 1 });
+  desk.revoked(taskId, 1);
+  await assert.rejects(bring(1, A, 2), { code: "TICKET_REFUSED" });
+});
+
+test("the supernode keeps what is brought before it is signed for, and hears of the end when all answers have gone", async () => {
+  const { desk, stored, cause, bring, pushed } = await lab({ held: [0, 1, 2, 3] });
+  const said: string[] = [];
+  const kept = Promise.withResolvers<void>();
+  const outcome = {
+    keep: async (piece: number): Promise<void> => {
+      said.push(`keep ${piece}`);
+      if (piece === 4) await kept.promise;
+    },
+    onComplete: () => void said.push("complete"),
+  };
+  desk.begin(stored, cause, outcome);
+  desk.granted(taskId, 1, A, { firstPiece: 4, endPiece: 5 });
+  desk.granted(taskId, 2, B, { firstPiece: 5, endPiece: 6 });
+  const first = bring(1, A, 4).then(() => void said.push("signed 4"));
+  await bring(2, B, 5);
+  assert.deepEqual(said, ["keep 4", "keep 5"]);
+  assert.equal(pushed.filter((input) => input.type === "readersWanted" && input.spans.length === 0).length, 0);
+  kept.resolve();
+  await first;
+  assert.deepEqual(said, ["keep 4", "keep 5", "complete", "signed 4"]);
+});
+
+test("whoever wants to know that nobody reads is told that instead of a failure", async () => {
+  const { desk, stored, cause, failures } = await lab();
+  let isNobody = false;
+  desk.begin(stored, cause, { onNobody: () => void (isNobody = true) });
+  desk.nobodyReads(taskId);
+  await turn();
+  assert.deepEqual([isNobody, failures], [true, []]);
+});
+
+test("a wrong file ends the reading, and so does a disk that does not give back what it holds", async () => {
+  const wrong = await lab({ held: [0, 1, 2, 3, 4] });
+  wrong.desk.begin(wrong.stored, wrong.cause);
+  wrong.desk.granted(taskId, 1, A, { firstPiece: 5, endPiece: 6 });
+  await assert.rejects(wrong.bring(1, A, 5, randomBytes(100)), { code: "DIGEST_MISMATCH" });
+  const broken = await lab();
+  broken.stored.pieces.delete(1);
+  broken.desk.begin(broken.stored, broken.cause);
+  broken.desk.granted(taskId, 1, A, { firstPiece: 0, endPiece: 1 });
+  await broken.bring(1, A, 0);
+  for (let i = 0; i < 5; i++) await turn();
+  assert.deepEqual(broken.failures, [{ code: "PIECE_UNKNOWN", discard: false }]);
+  for (const { pushed, desk } of [wrong, broken]) {
+    assert.ok(pushed.some((input) => input.type === "readersWanted" && input.spans.length === 0));
+    assert.equal(desk.isActive(taskId), false);
+  }
 });
