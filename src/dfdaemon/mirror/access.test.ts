@@ -172,4 +172,10 @@ void test("beyond the bound the oldest is forgotten", async () => {
   const found = [];
   for (const each of digests) found.push(await isGranted(alice, { ...target, digest: each }));
   assert.deepEqual(found, [false, true, true]);
+  // A grant that is given again is young again.
+  access.grant(bob, place, 0);
+  access.grant(alice, place, 0);
+  access.grant(as("Bearer carol"), place, 0);
+  const target3 = { ...target, digest: "sha256:3" as Digest };
+  assert.deepEqual([await isGranted(alice, target3), await isGranted(bob, target3)], [true, false]);
 });

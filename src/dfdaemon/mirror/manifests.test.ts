@@ -303,6 +303,48 @@ void test("M14: with the registry down a manifest in memory is given to nobody w
   }
 });
 
+void test("M14: with the registry down a manifest that only lies here is given to nobody who has no grant, by whatever name", async (t) => {
+  const lab = await openLab(t);
+  const { digest, bytes } = putImage(lab);
+  lab.opener.held.set(digest, bytes);
+  lab.registry.down = true;
+  const refused = await lab.ask(`/v2/team/other/manifests/${digest}`);
+  assert.deepEqual([refused.status, errorCode(refused)], [502, "UNAVAILABLE"]);
+});
+
+void test("M14: a refusal by tag ends the grant for all that it opened", async (t) => {
+  const lab = await openLab(t);
+  const { digest, layer } = putImage(lab);
+  const alice = { headers: { authorization: "Bearer alice" } };
+  lab.registry.mayRead = (authorization) => authorization === "Bearer alice";
+  assert.equal((await lab.ask(TAG, alice)).status, 200);
+  lab.registry.mayRead = (_authorization, path) => !path.endsWith("/manifests/v1");
+  assert.equal((await lab.ask(TAG, alice)).status, 401);
+  lab.registry.mayRead = () => false;
+  for (const path of [`/v2/team/app/manifests/${digest}`, `/v2/team/app/blobs/${layer}`]) {
+    // oxlint-disable-next-line no-await-in-loop -- each by itself
+    assert.equal((await lab.ask(path, alice)).status, 401, path);
+  }
+});
+
+void test("a manifest of more or fewer bytes than the registry said is not believed, nor one that says it is larger than any may be read", async (t) => {
+  const lab = await openLab(t);
+  putImage(lab);
+  const open = lab.opener.open.bind(lab.opener);
+  let saidBytes = 3;
+  lab.opener.open = async (request, signal) => {
+    const content = await open(request, signal);
+    return { ...content, info: { ...content.info, lengthBytes: saidBytes } };
+  };
+  const cut = await lab.ask(TAG);
+  assert.equal(cut.status, 502);
+  assert.match(cut.body.toString(), /a manifest of 3 bytes ended after \d+/);
+  const readBytes = lab.opener.readBytes;
+  saidBytes = 2 ** 30;
+  assert.equal((await lab.ask(TAG)).status, 502);
+  assert.equal(lab.opener.readBytes, readBytes, "it was read all the same");
+});
+
 void test("with the registry down: what was granted goes on, what the swarm vouches for comes, what only lies here does not", async (t) => {
   const lab = await openLab(t);
   const { digest, layer, layerBytes } = putImage(lab);
