@@ -170,6 +170,10 @@ void test("a quota: files that nobody needs make way within the second, one that
     const refused = await download(site, origin.put("/huge", randomBytes(31 * MIB)), "--no-back-source");
     assert.deepEqual([refused.code, /\[CACHE_QUOTA_EXCEEDED\] .*the cache quota of 31457280 bytes .*raise --cache-quota/.test(refused.stderr)], [3, true], refused.stderr);
     assert.equal(bytesOf(origin, "/huge", /dragonfly/), 0);
+    const metrics = await (await fetch(`http://${site.supernode.listen}/metrics`)).text();
+    assert.match(metrics, /^dragonfly_supernode_cache_evicted_tasks\{reason="quota"\} 4$/m);
+    assert.match(metrics, /^dragonfly_supernode_cache_evicted_tasks\{reason="free-space"\} 0$/m);
+    assert.match(metrics, /^dragonfly_supernode_cache_refused_requests\{reason="quota"\} [1-9]/m);
   });
 });
 

@@ -33,6 +33,7 @@ test("a file is read once, and each piece stored as it comes", async () => {
   assert.equal(lab.meter.bytesOf(stored.record.taskId), origin.content.length);
   assert.deepEqual(lab.told, [{ event: "opened" }, { event: "complete" }]);
   assert.equal(lab.pool.usedBytes, 0);
+  assert.equal(origin.asked.at(-1)?.etag, '"v1"', "at the end it is asked whether it is still this version");
 });
 
 for (const ranges of [true, false]) {
@@ -250,6 +251,46 @@ test("a wrong digest: the last piece is never stored, and nothing is kept", asyn
     await lab.seeds.close();
     assert.equal(stored.have.count, 0);
     assert.equal(lab.pool.usedBytes, 0);
+  }
+});
+
+test("unknown length, cut, and no ranges: read again from its start, and compared", async () => {
+  const origin = new FakeOrigin(randomBytes(4 * MIB + 9));
+  origin.tellsLength = false;
+  origin.fault = (n) => (n === 1 ? { cutAfterBytes: 2 * MIB + 1 } : undefined);
+  const lab = seedLab(origin);
+  const resolved = resolvedTask(origin, lab.key);
+  // Promised, and not kept.
+  origin.ranges = false;
+  const stored = await lab.read(resolved);
+  assert.ok(stored.content.equals(origin.content));
+  assert.ok(origin.intervals.every(([startByte]) => startByte === 0));
+});
+
+test("a read names the version that it is a part of", async () => {
+  const origin = new FakeOrigin(randomBytes(20 * PIECE));
+  origin.fault = (n) => (n === 1 ? { cutAfterBytes: 2 * PIECE } : undefined);
+  const lab = seedLab(origin);
+  await lab.read(resolvedTask(origin, lab.key));
+  assert.ok(origin.expected.length >= 2);
+  for (const expected of origin.expected) assert.equal(expected?.etag, '"v1"');
+});
+
+test("a part of a file whose length is another now is thrown away; a whole one of the same version is served", async () => {
+  for (const isWhole of [false, true]) {
+    const origin = new FakeOrigin(randomBytes(20 * PIECE));
+    if (!isWhole) origin.fault = (n) => (n === 1 ? { cutAfterBytes: 12 * PIECE } : { error: new AppError("ORIGIN_NOT_FOUND", "gone") });
+    const store = new FakeStore();
+    const key = SigningKey.generate();
+    const before = seedLab(origin, store, key);
+    const resolved = resolvedTask(origin, key);
+    await before.read(resolved);
+    await before.seeds.close();
+    const after = seedLab(origin, store, key);
+    const record = { ...resolved.record, lengthBytes: 19 * PIECE };
+    const { task } = await after.seeds.open({ ...resolved, record });
+    assert.equal(task.stored.have.count, isWhole ? 20 : 0);
+    await after.seeds.close();
   }
 });
 

@@ -30,6 +30,7 @@ export interface Fault {
 export class FakeOrigin implements Origin {
   content: Buffer;
   etag: string | undefined = '"v1"';
+  lastModified: string | undefined;
   ranges = true;
   tellsLength = true;
   statCount = 0;
@@ -38,6 +39,8 @@ export class FakeOrigin implements Origin {
   readonly asked: (OriginInfo | undefined)[] = [];
   readonly intervals: [startByte: number, endByte: number][] = [];
   readonly requests: OriginRequest[] = [];
+  /** What each `open` was to be a part of. */
+  readonly expected: (OriginInfo | undefined)[] = [];
   fault: (n: number, startByte: number) => Fault | undefined = () => undefined;
   chunkBytes: number = 64 * KIB;
 
@@ -50,7 +53,7 @@ export class FakeOrigin implements Origin {
       lengthBytes: this.tellsLength ? this.content.length : undefined,
       ranges: this.ranges,
       etag: this.etag,
-      lastModified: undefined,
+      lastModified: this.lastModified,
       contentType: "application/x-test",
       headers: { "x-relayed": "1" },
     };
@@ -75,6 +78,7 @@ export class FakeOrigin implements Origin {
     expected: OriginInfo | undefined,
   ): Promise<OriginBody> {
     this.requests.push(request);
+    this.expected.push(expected);
     const fault = this.fault(this.requests.length, startByte);
     await new Promise((resolve) => setImmediate(resolve));
     if (fault?.error !== undefined) throw fault.error;
@@ -212,9 +216,12 @@ export class FakeStore {
   readonly tasks = new Map<TaskId, FakeStored>();
   /** Files cannot be made. */
   openError: AppError | undefined;
+  /** Files cannot be read. */
+  findError: AppError | undefined;
 
   async find(taskId: TaskId): Promise<FakeStored | undefined> {
     await new Promise((resolve) => setImmediate(resolve));
+    if (this.findError !== undefined) throw this.findError;
     return this.tasks.get(taskId);
   }
 

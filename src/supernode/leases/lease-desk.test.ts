@@ -201,7 +201,8 @@ test("what is brought counts, and is not signed before the limit lets it", async
   await brought;
 });
 
-test("the end of a task ends what waits for a limit or for others, and nothing is taken any more", async () => {
+test("the end of a task ends what waits for a limit or for others, at once, and nothing is taken any more", async (t) => {
+  t.mock.timers.enable({ apis: ["setTimeout"] });
   let signal: AbortSignal | undefined;
   const { desk, stored, cause, bring } = await lab({ held: [], windowed: true, received: (_taskId, _count, given) => ((signal = given), Promise.resolve()) });
   desk.begin(stored, cause);

@@ -212,6 +212,66 @@ test("what is stale is given out as long as the operator says, with its age", as
   await assert.rejects(later(1), { code: "ORIGIN_UNREACHABLE" });
 });
 
+test("what cannot have changed is not stale, but is given out no longer than a day while nobody can be asked", async () => {
+  const origin = new FakeOrigin(Buffer.alloc(1000));
+  const { resolver, store, clock } = lab(origin);
+  const byDigest = { url: `http://origin/v2/r/blobs/sha256:${"a".repeat(64)}`, headers: {} };
+  await complete(store, await resolver.resolve(byDigest, undefined));
+  const later = async (ms: number): Promise<number | undefined> => {
+    clock.nowMs = clock.unixMs += ms;
+    origin.statErrors = Array.from({ length: 4 }, down);
+    return (await resolver.resolve(byDigest, undefined)).staleMs;
+  };
+  assert.equal(await later(24 * HOUR_MS), undefined);
+  await assert.rejects(later(1_001), { code: "ORIGIN_UNREACHABLE" });
+});
+
+test("M14: who brings credentials gets nothing stale where the operator allows none, nor by having known the file's name", async () => {
+  const origin = new FakeOrigin(Buffer.alloc(1000));
+  const { resolver, store, clock, active } = lab(origin);
+  const mine = { url: "http://origin/f", headers: { authorization: "Bearer x" } };
+  const { taskId, ...fresh } = await resolver.resolve(mine, undefined);
+  await complete(store, { taskId, ...fresh });
+  const later = async (hint?: TaskId): Promise<string> => {
+    clock.nowMs = clock.unixMs += 2_000;
+    origin.statErrors = Array.from({ length: 4 }, down);
+    return await resolver.resolve(mine, hint).then(() => "stale", (error: unknown) => toAppError(error).code);
+  };
+  assert.equal(await later(), "stale", "within a grant");
+  resolver.setFreshness({ revalidateMs: 1000, staleMs: undefined, staleTagMs: undefined });
+  assert.equal(await later(), "ORIGIN_UNREACHABLE");
+  assert.equal(await later(taskId), "ORIGIN_UNREACHABLE", "nobody is at it");
+  active.add(taskId);
+  assert.equal(await later(taskId), "stale");
+});
+
+test("what is not here any more, or cannot be looked at, is asked for without conditions", async () => {
+  const origin = new FakeOrigin(Buffer.alloc(1000));
+  const { resolver, store, clock } = lab(origin);
+  const { taskId, record } = await resolver.resolve(source, undefined);
+  await store.open(record);
+  store.findError = new AppError("DISK_FAILED", "input/output error");
+  clock.nowMs = 1000;
+  assert.equal((await resolver.resolve(source, undefined)).taskId, taskId);
+  store.findError = undefined;
+  await store.remove(taskId);
+  clock.nowMs = 2000;
+  await resolver.resolve(source, undefined);
+  assert.deepEqual(origin.asked, [undefined, undefined, undefined]);
+});
+
+test("a file with a date and no ETag is confirmed by its date", async () => {
+  const origin = new FakeOrigin(Buffer.alloc(1000));
+  origin.etag = undefined;
+  origin.lastModified = "Thu, 01 Jan 2026 00:00:00 GMT";
+  const { resolver, store, clock } = lab(origin);
+  const { taskId, record } = await resolver.resolve(source, undefined);
+  await store.open(record);
+  clock.nowMs = 1000;
+  assert.equal((await resolver.resolve(source, undefined)).taskId, taskId);
+  assert.equal(origin.asked[1]?.lastModified, origin.lastModified);
+});
+
 test("an image's tag has a limit of its own", async () => {
   const origin = new FakeOrigin(Buffer.alloc(1000));
   const { resolver, store, clock } = lab(origin);
