@@ -5,7 +5,7 @@ import type { SchedulerEffect, SchedulerInput } from "../src/scheduler/index.ts"
 import { Swarm, type SwarmConfig, type SwarmEffect, type SwarmInput } from "../src/swarm/index.ts";
 import { drawLies } from "./lies.ts";
 import { Host, Network, Rack } from "./network.ts";
-import { mixedShare, type SimOptions } from "./options.ts";
+import { downlinkShare, mixedShare, type SimOptions } from "./options.ts";
 import { Oracles } from "./oracles.ts";
 import { OriginModel } from "./origin-model.ts";
 import { type Brain, PeerModel } from "./peer-model.ts";
@@ -107,6 +107,6 @@ function hostsOf(options: SimOptions, prng: Prng): Host[] {
     const share = { equal: 1, mixed: mixedShare(i), any }[options.uplinks];
     const rack = racks.at(-1);
     const topology = options.labelled && rack !== undefined ? { rack: rack.name } : {};
-    return new Host(share * linkBytesPerSecond, Math.max(1, share) * linkBytesPerSecond, rack, topology);
+    return new Host(share * linkBytesPerSecond, downlinkShare(i, options, share) * linkBytesPerSecond, rack, topology);
   });
 }

@@ -59,8 +59,10 @@ export interface SimOptions {
   readonly tasks: readonly TaskOptions[];
   /** Of a plain peer with share 1, both ways. */
   readonly linkBytesPerSecond: number;
-  /** Uplinks as shares of that: all 1; the fixed mix of {@link mixedShare}; any. Downlinks are no slower, and at least 1. */
+  /** Uplinks as shares of that: all 1; the fixed mix of {@link mixedShare}; any. */
   readonly uplinks: "equal" | "mixed" | "any";
+  /** Downlinks: as fast as the uplink, and at least 1; or one in ten of them a fifth. */
+  readonly downlinks: "wide" | "someSlow";
   /** Seed's uplink as a multiple of `linkBytesPerSecond`. */
   readonly seedFactor: number;
   /** 0: the seed holds everything at the start. */
@@ -99,6 +101,7 @@ export function plainOptions(seed: number, changes: Partial<SimOptions> = {}): S
     tasks,
     linkBytesPerSecond: LAB_BYTES_PER_SECOND,
     uplinks: "equal",
+    downlinks: "wide",
     seedFactor: 1,
     originBytesPerSecond: 0,
     delayUs: 200,
@@ -127,6 +130,11 @@ export function oneTask(pieceCount: number, pieceKib: number): TaskOptions[] {
 export function mixedShare(peerIndex: number): number {
   const pattern = [1, 0.5, 1, 1, 4, 1, 0.2, 1, 0.5, 1];
   return pattern[peerIndex % pattern.length] as number;
+}
+
+/** With `someSlow`: of ten hosts the fourth, whose uplink is a plain one in the mix. */
+export function downlinkShare(peerIndex: number, options: SimOptions, uplinkShare: number): number {
+  return options.downlinks === "someSlow" && peerIndex % 10 === 3 ? 0.2 : Math.max(1, uplinkShare);
 }
 
 /** Any workload small enough to be run by the thousand, with every kind of fault in some of them. */
@@ -174,6 +182,8 @@ export function drawnOptions(seed: number): SimOptions {
       liars: some(Math.min(2, few)),
       originCuts: some(2),
     },
+    // Drawn last, so that a seed's other options are what they were.
+    downlinks: pick("wide", "wide", "someSlow"),
   });
 }
 

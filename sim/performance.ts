@@ -39,6 +39,8 @@ export const SCENARIOS: readonly Scenario[] = [
   small("lab-16-image", { peerCount: 16, tasks: LAYERS }),
   small("100", { peerCount: 100 }),
   small("100-mixed", { peerCount: 100, uplinks: "mixed", seedFactor: 2 }),
+  small("100-slow-downlinks", { peerCount: 100, downlinks: "someSlow", seedFactor: 2 }),
+  small("100-mixed-slow-downlinks", { peerCount: 100, uplinks: "mixed", downlinks: "someSlow", seedFactor: 2 }),
   small("100-leaving", { peerCount: 100, seedFactor: 2, ...leaving(100) }),
   small("100-readers", { peerCount: 100, readers: true }),
   small("100-wan", { peerCount: 100, delayUs: 20_000, slowStart: true, windowBytes: 1024 * 1024 }),

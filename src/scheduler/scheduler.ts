@@ -83,6 +83,7 @@ export class Scheduler {
         this.#withMember(input.peerId, input.taskId, (member) => {
           this.#showedLife(member);
           this.#progressed(member, input.pieceCount, input.complete);
+          this.#giveToLate(member);
           this.#watchEmptiness(member.task);
         });
         break;
@@ -238,6 +239,16 @@ export class Scheduler {
     this.#tables.refresh(member);
     // A holder that lost its pieces (disk, eviction) may have been the only one.
     if (wasComplete && !complete) grantLeaseIfNeeded(member.task, false, this.#effects);
+  }
+
+  /**
+   * Those who joined last have half the neighbours of others, and nobody comes after them: in a world of unequal uplinks they
+   * are the last to finish. Once they have begun, they are given the most of what others have.
+   */
+  #giveToLate(member: Member): void {
+    if (member.complete || member.peer.seed || !member.peer.connected) return;
+    const added = this.#giveNeighbours(member, this.#tables.enoughDegree - member.degree);
+    if (added.length > 0) this.#rewire(member, added, []);
   }
 
   #neighboursLost(member: Member, lost: readonly PeerId[]): void {

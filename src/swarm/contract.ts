@@ -120,7 +120,7 @@ export type SwarmEffect =
 
 export interface SwarmConfig {
   /**
-   * Transfers sent at a time: enough that one slow receiver does not idle the uplink, few enough that each piece is
+   * Transfers sent at a time, at most: enough that one slow receiver does not idle the uplink, few enough that each piece is
    * soon whole and can be passed on. Source: docs/decisions.md §10.
    */
   readonly uploadCount: number;

@@ -320,3 +320,33 @@ test("a piece that was sent, and is then announced by who got it, counts as one 
     assert.deepEqual(named(bench.neighbour(4), "sendOffer"), [[4, 0]]);
   }
 });
+
+test("an uplink slower than those that feed it sends fewer at a time: what is agreed beyond that waits", () => {
+  for (const [outMs, expected] of [[50, 2], [1_000, 1]] as const) {
+    const bench = new TestSwarm({ uploadCount: 2 });
+    bench.open(40, []);
+    bench.neighbour(9, { have: Array.from({ length: 40 }, (_, piece) => piece), receives: false });
+    // Everything comes in, each piece in 100 ms; what is offered meanwhile is left unanswered until all is here.
+    for (let piece = 0; piece < 20; piece++) {
+      bench.tell("offered", 9, piece);
+      bench.progressed("receive", 9, piece);
+      bench.nowMs += 100;
+      bench.tell("receiveFinished", 9, piece);
+      bench.stored(piece);
+    }
+    const sending: Transfer[] = [];
+    const take = (effects: readonly SwarmEffect[]): void => {
+      for (const { type, ...effect } of effects as readonly { readonly type: string; readonly linkId: number; readonly piece: number; readonly pieces: readonly number[] }[]) {
+        if (type === "startSend") sending.push([effect.linkId, effect.piece]);
+        if (type === "sendOffer") take(bench.tell("offerAccepted", effect.linkId, effect.pieces[0] as number));
+      }
+    };
+    for (const linkId of [1, 2, 3]) take(bench.neighbour(linkId, { capacity: 8 }));
+    for (let i = 0; i < 8; i++) {
+      bench.nowMs += outMs;
+      const [linkId, piece] = sending.shift() as Transfer;
+      take(bench.tell("sendFinished", linkId, piece));
+    }
+    assert.equal(sending.length, expected, `${expected} at a time while one ends every ${outMs} ms`);
+  }
+});

@@ -4,6 +4,7 @@ import type { DeclineReason } from "../protocol/link-frames.ts";
 import { chooseSend } from "./choose-send.ts";
 import type { LinkId, SwarmConfig, SwarmEffect } from "./contract.ts";
 import { addCopies, addHave, avoid, type Link, type Remote, type Send, STALLED_MS, type Task } from "./tables.ts";
+import { UploadPace } from "./upload-pace.ts";
 
 /** A piece just sent, or said to be on its way, is not offered again for this long; `want` and `have` end it sooner. */
 const AVOID_MS = 3_000;
@@ -18,6 +19,7 @@ export class Sending {
   readonly #prng: Prng;
   readonly #links: ReadonlyMap<LinkId, Link>;
   readonly #emit: (effect: SwarmEffect) => void;
+  readonly #pace: UploadPace;
   /** In the order of their offers; agreed ones start in this order. */
   readonly #sends = new Set<Send>();
   /** There was nobody to offer to, and nothing has changed since that could matter. */
@@ -40,6 +42,7 @@ export class Sending {
     this.#prng = prng;
     this.#links = links;
     this.#emit = emit;
+    this.#pace = new UploadPace(config.uploadCount);
   }
 
   /** True while a transfer or an offer is under way. */
@@ -69,7 +72,7 @@ export class Sending {
       else pending++;
     }
     for (const send of this.#sends) {
-      if (sending >= this.#config.uploadCount) break;
+      if (sending >= this.#pace.count) break;
       if (send.state !== "agreed") continue;
       send.state = "sending";
       send.sinceMs = nowMs;
@@ -83,7 +86,7 @@ export class Sending {
         piece: firstOf(send),
       });
     }
-    const target = this.#config.uploadCount + this.#lookaheadCount();
+    const target = this.#pace.count + this.#lookaheadCount();
     while (sending + pending < target) {
       const choice = this.#dry ? undefined : chooseSend(this.#links.values(), this.#config.candidateCount, this.#prng, nowMs);
       if (choice === undefined) {
@@ -148,11 +151,13 @@ export class Sending {
     remote.link.stalledUntilMs = 0;
   }
 
-  finished(remote: Remote, piece: number, nowMs: number): void {
+  /** @param usualInMs how long pieces take to come in here; 0 while unknown */
+  finished(remote: Remote, piece: number, usualInMs: number, nowMs: number): void {
     const send = this.#find(remote, piece);
     if (send === undefined) return;
     if (this.#endedMs !== undefined) this.#intervalMs = average(this.#intervalMs, Math.min(nowMs - this.#endedMs, INTERVAL_MS_MAX));
     this.#endedMs = nowMs;
+    this.#pace.ended(nowMs - send.sinceMs, usualInMs);
     remote.link.stalledUntilMs = 0;
     remote.task.sentPieces++;
     this.#remove(send);

@@ -1,0 +1,45 @@
+/**
+ * How many transfers to send at a time: `uploadCount`, and fewer on an uplink that is slower than those that feed us. A slow
+ * uplink shared by many makes each of its pieces late, and holds a place at each of its receivers meanwhile.
+ *
+ * The quickest of the last few transfers tells, not their mean: one of them slow says something of its receiver, all of
+ * them slow something of our uplink. Never more than `uploadCount`: a socket may take a whole piece at once, and who
+ * measures that thinks himself quick. Source: docs/policy.md, "Uploads that follow the uplink".
+ */
+
+/** A piece that takes so many times as long to go out as pieces take to come in goes out over a slow uplink. */
+const SLOW_FACTOR = 1.5;
+
+export class UploadPace {
+  readonly #countMax: number;
+  #count: number;
+  #endedCount = 0;
+  #quickestMs = Number.POSITIVE_INFINITY;
+
+  /** @param countMax transfers at a time, at most; at least 1 */
+  constructor(countMax: number) {
+    this.#countMax = countMax;
+    this.#count = countMax;
+  }
+
+  /** Transfers to send at a time, now. */
+  get count(): number {
+    return this.#count;
+  }
+
+  /**
+   * A transfer has ended that took `outMs`.
+   *
+   * @param usualInMs how long pieces take to come in; 0 while nothing has come in: nothing to compare with (a seed)
+   */
+  ended(outMs: number, usualInMs: number): void {
+    if (usualInMs === 0) return;
+    this.#endedCount++;
+    this.#quickestMs = Math.min(this.#quickestMs, outMs);
+    // One of each that run at a time; two at least, or a slow receiver would speak for the uplink.
+    if (this.#endedCount < Math.max(2, this.#count)) return;
+    this.#count = this.#quickestMs > usualInMs * SLOW_FACTOR ? Math.max(1, this.#count - 1) : Math.min(this.#countMax, this.#count + 1);
+    this.#endedCount = 0;
+    this.#quickestMs = Number.POSITIVE_INFINITY;
+  }
+}
