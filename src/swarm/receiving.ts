@@ -3,6 +3,7 @@ import type { DeclineReason } from "../protocol/link-frames.ts";
 import type { TaskId } from "../protocol/ids.ts";
 import type { LinkId, SwarmConfig, SwarmEffect } from "./contract.ts";
 import { mayImport } from "./importing.ts";
+import { IntakePace } from "./intake-pace.ts";
 import { Promises } from "./promises.ts";
 import { claim, holdsMissing, isComplete, type Link, type Receive, type Remote, STALLED_MS, type Task } from "./tables.ts";
 
@@ -24,6 +25,8 @@ export class Receiving {
   #incoming = 0;
   /** Of those, from outside of our rack, zone or region. */
   #farIncoming = 0;
+  /** Have begun and are not whole. */
+  #moving = 0;
   /** Whole, but not verified and written yet. */
   #verifying = 0;
   /** Declined as busy: they wait to hear that there is room, in this order. */
@@ -35,6 +38,7 @@ export class Receiving {
   /** All who could send know that nothing comes in here. */
   #idleTold = true;
   #transferMs = 0;
+  readonly #intake = new IntakePace();
   readonly #promises = new Promises();
 
   constructor(config: SwarmConfig, links: ReadonlyMap<LinkId, Link>, emit: (effect: SwarmEffect) => void) {
@@ -92,6 +96,11 @@ export class Receiving {
     return this.#transferMs;
   }
 
+  /** How long pieces take to come in, for comparison with how long they take to go out; 0 while nothing has come in. */
+  get usualInMs(): number {
+    return this.#intake.usualMs;
+  }
+
   /** Somebody waits for room, and there is some. */
   get hasNews(): boolean {
     for (const link of this.#waiting) if (this.loadFor(link) < this.#config.downloadCountMax) return true;
@@ -124,6 +133,7 @@ export class Receiving {
     receive.link.paidMs = nowMs;
     if (receive.state === "agreed") {
       receive.state = "receiving";
+      this.#moving++;
       receive.sinceMs = nowMs;
       this.#promises.kept(receive.link.peerId);
     }
@@ -134,6 +144,8 @@ export class Receiving {
     if (receive === undefined || receive.state === "verifying") return;
     const tookMs = nowMs - receive.sinceMs;
     this.#transferMs = this.#transferMs === 0 ? tookMs : this.#transferMs * 0.8 + tookMs * 0.2;
+    this.#intake.ended(tookMs, this.#moving, nowMs);
+    if (receive.state === "receiving") this.#moving--;
     receive.state = "verifying";
     this.#verifying++;
     if (!receive.late) this.#count(receive, -1);
@@ -366,6 +378,7 @@ export class Receiving {
     const left = (incoming.get(receive.piece) ?? []).filter((other) => other !== receive);
     if (left.length === 0) incoming.delete(receive.piece);
     else incoming.set(receive.piece, left);
+    if (receive.state === "receiving") this.#moving--;
     if (receive.state === "verifying") this.#verifying--;
     else if (!receive.late) this.#count(receive, -1);
   }

@@ -336,9 +336,9 @@ test("an uplink slower than those that feed it sends fewer at a time: what is ag
     }
     const sending: Transfer[] = [];
     const take = (effects: readonly SwarmEffect[]): void => {
-      for (const { type, ...effect } of effects as readonly { readonly type: string; readonly linkId: number; readonly piece: number; readonly pieces: readonly number[] }[]) {
-        if (type === "startSend") sending.push([effect.linkId, effect.piece]);
-        if (type === "sendOffer") take(bench.tell("offerAccepted", effect.linkId, effect.pieces[0] as number));
+      for (const effect of effects) {
+        if (effect.type === "startSend") sending.push([effect.linkId, effect.piece]);
+        if (effect.type === "sendOffer") take(bench.tell("offerAccepted", effect.linkId, effect.pieces[0] as number));
       }
     };
     for (const linkId of [1, 2, 3]) take(bench.neighbour(linkId, { capacity: 8 }));

@@ -251,7 +251,7 @@ export class Swarm {
       }
       case "sendFinished": {
         const remote = this.#remote(input.linkId, input.taskId);
-        if (remote !== undefined) this.#sending.finished(remote, input.piece, this.#receiving.transferMs, nowMs);
+        if (remote !== undefined) this.#sending.finished(remote, input.piece, this.#receiving.usualInMs, nowMs);
         return;
       }
       case "receiveFinished": {

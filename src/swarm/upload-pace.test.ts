@@ -36,6 +36,10 @@ test("slow receivers among quick ones do not slow the uplink down", () => {
   assert.deepEqual(new Set(counts(pace, Array.from({ length: 40 }, (_, i) => (i % 4 === 0 ? 100 : 2_000)), 100)), new Set([4]));
 });
 
+test("milliseconds are the process's own, and say nothing of the uplink", () => {
+  assert.deepEqual(new Set(counts(new UploadPace(4), Array.from({ length: 40 }, () => 40), 1)), new Set([4]));
+});
+
 test("who receives nothing has nothing to compare with", () => {
   assert.deepEqual(new Set(counts(new UploadPace(4), Array.from({ length: 40 }, () => 5_000), 0)), new Set([4]));
 });

@@ -9,6 +9,8 @@
 
 /** A piece that takes so many times as long to go out as pieces take to come in goes out over a slow uplink. */
 const SLOW_FACTOR = 1.5;
+/** One that is out sooner holds nobody up, whatever it is compared with: on a fast network it is the process that takes the time. */
+const SLOW_MS_MIN = 50;
 
 export class UploadPace {
   readonly #countMax: number;
@@ -38,7 +40,8 @@ export class UploadPace {
     this.#quickestMs = Math.min(this.#quickestMs, outMs);
     // One of each that run at a time; two at least, or a slow receiver would speak for the uplink.
     if (this.#endedCount < Math.max(2, this.#count)) return;
-    this.#count = this.#quickestMs > usualInMs * SLOW_FACTOR ? Math.max(1, this.#count - 1) : Math.min(this.#countMax, this.#count + 1);
+    const isSlow = this.#quickestMs > Math.max(SLOW_MS_MIN, usualInMs * SLOW_FACTOR);
+    this.#count = isSlow ? Math.max(1, this.#count - 1) : Math.min(this.#countMax, this.#count + 1);
     this.#endedCount = 0;
     this.#quickestMs = Number.POSITIVE_INFINITY;
   }
