@@ -200,7 +200,7 @@ test("every failure has its code and its exit code, and leaves nothing behind", 
 });
 
 test("a timeout is 10, and -c goes on with what came", async () => {
-  const failed = await dfget(`${url}/slow`, "-O", "resumed", "-T", "2s", "--json");
+  const failed = await dfget(`${url}/slow`, "-O", "resumed", "-T", "4s", "--json");
   assertError(failed, 10, "TIMEOUT");
   assert.match(failed.stderr, /resumed\.part keeps .*go on with -c/);
   assert.deepEqual((JSON.parse(failed.stdout.toString()) as { exitCode: number }).exitCode, 10);
