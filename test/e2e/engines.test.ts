@@ -93,10 +93,14 @@ void test("Podman fetches of a zstd:chunked image only the files that it has not
 
 void test("Docker pulls and runs what is on Docker Hub, with the classic store", async (t) => {
   await withSite(t, "docker", async (site, lab) => {
-    const { engineHost, daemon } = await site.addHost("docker.io");
+    const { engineHost, daemon } = await site.addHost("docker.io", undefined, ["--registry", `${REGISTRY_NAME}=${site.registry.url}`]);
     const docker = await Docker.start(lab, engineHost, { "registry-mirrors": [daemon.mirror] });
     const images = await site.push("docker");
     await assertPulls(t, site, docker, images, { registryName: "docker.io", pullsPublicAnonymously: false });
+    site.registry.log.clear();
+    const named = await docker.pull(`${new URL(daemon.mirror).host}/${REGISTRY_NAME}/${images.open.repository}:v1`);
+    assert.equal(named.code, 0, `dfdaemon named in the image: ${named.stderr}`);
+    assertNothingWentPast(site);
     await assertBuilds(site, docker, "docker.io", images.open);
     // BuildKit looks for a mirror's password under the mirror's own name.
     const login = { registry: new URL(daemon.mirror).host, credentials: USER };

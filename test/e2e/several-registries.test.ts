@@ -44,17 +44,23 @@ void test("Podman pulls public and private images of several registries, each by
         for (const { registry } of registries) assertNothingWentPast({ registry }, reference);
         return pulled.code === 0 ? "pulled" : pulled.stderr;
       };
+      // By skopeo, which does not try again.
+      const isRefused = async (reference: string, auth: readonly string[] = tools.authFileFlags({})): Promise<boolean> => {
+        const inspected = await engineHost.run(["skopeo", "inspect", "--no-tags", ...auth, `docker://${reference}`]);
+        return inspected.code !== 0;
+      };
       const passwords = tools.authFileFlags({ [`/${HUB}`]: USER });
       const { name, password } = OTHER_USER;
       const login = await tools.runPodman(["login", "--tls-verify=false", ...passwords, "-u", name, "-p", password, `${mirror}/${OTHER_NAME}`]);
       assert.equal(login.code, 0, login.stderr);
       for (const { name } of registries) {
         assert.equal(await pull(`${name}/${open.repository}:v1`), "pulled");
-        assert.notEqual(await pull(`${name}/${secret.repository}:v1`), "pulled", "for nobody");
+        assert.ok(await isRefused(`${name}/${secret.repository}:v1`), "for nobody");
         assert.equal(await pull(`${name}/${secret.repository}:v1`, passwords), "pulled");
-        assert.equal(await pull(`${name}/${open.repository}:v1`, passwords), "pulled");
+        assert.ok(await isRefused(`${name}/${secret.repository}:v1`), "for nobody, cached");
+        assert.equal(await isRefused(`${name}/${open.repository}:v1`, passwords), false);
       }
-      assert.notEqual(await pull(`${OTHER_NAME}/${secret.repository}:v1`, tools.authFileFlags({ "": USER })), "pulled", "by another registry's password");
+      assert.ok(await isRefused(`${OTHER_NAME}/${secret.repository}:v1`, tools.authFileFlags({ "": USER })), "by another registry's password");
       for (const { registry } of registries) {
         const shown = registry.log.entries.filter(({ authorization }) => authorization?.startsWith("Basic") === true);
         assert.deepEqual(shown, [], "a password went to a registry that takes tokens");
@@ -63,7 +69,7 @@ void test("Podman pulls public and private images of several registries, each by
       assert.equal(await pull(`${open.repository}:v1`), "pulled", "a short name");
       assert.equal(await pull("our-app:v1"), "pulled", "an alias");
       assert.equal(await pull(`pinned.test/${open.repository}@${open.indexDigest}`), "pulled", "by digest from a mirror for digests only");
-      assert.notEqual(await pull(`pinned.test/${aliased.open.repository}:v1`), "pulled", "by tag from a mirror for digests only");
+      assert.ok(await isRefused(`pinned.test/${aliased.open.repository}:v1`), "by tag from a mirror for digests only");
     }
   });
 });

@@ -59,6 +59,22 @@ void test("a Docker that names no registry means docker.io, never another that i
   assert.deepEqual(opened, [`https://registry-1.docker.io/v2/team/app/manifests/${digest}`]);
 });
 
+void test("a Docker that has docker.io's token for all it asks of this host gets what anybody may have of other registries", async (t) => {
+  const lab = await openLab(t, {}, { registry: { host: "docker.io" } });
+  lab.registry.putManifest("team/app", "v1", { config: {}, layers: [] });
+  const digest = lab.registry.putBlob("team/app", patterned(10));
+  const elsewhere = new URL(lab.registry.challenge.split('"')[1] ?? "").host.replace(":", "_");
+  const get = async (rest: string, userAgent: string): Promise<number> =>
+    (await fetchAnswer(lab.port, `/v2/${elsewhere}/team/app/${rest}`, "GET", { "user-agent": userAgent, authorization: "Bearer of-docker.io" })).status;
+  lab.registry.mayRead = (authorization) => authorization === undefined;
+  for (const rest of ["manifests/v1", `blobs/${digest}`]) {
+    assert.equal(await get(rest, "docker/20.10.24 go/go1.19"), 200, rest);
+    assert.equal(await get(rest, "containerd/2.1"), 401, rest);
+  }
+  lab.registry.mayRead = () => false;
+  assert.equal(await get("manifests/v1", "docker/20.10.24 go/go1.19"), 401);
+});
+
 void test("M13: manifests/sha256:garbage is a 400, without a question upstream", async (t) => {
   const lab = await openLab(t);
   const answer = await lab.ask("/v2/team/app/manifests/sha256:garbage");

@@ -119,8 +119,8 @@ export class Mirror {
     if ((method !== "GET" && method !== "HEAD") || resource.type === "upload") return refuseMethod(response, record);
 
     const { registries } = this.#deps;
-    const isDocker = registry === undefined && record.userAgent?.startsWith("docker/") === true;
-    const named = isDocker ? registries.resolveForDocker(resource.type === "root") : registries.resolve(registry);
+    const isDocker = record.userAgent?.startsWith("docker/") === true;
+    const named = isDocker && registry === undefined ? registries.resolveForDocker(resource.type === "root") : registries.resolve(registry);
     const upstream = given ?? named;
     record.registry = upstream?.name;
     const { authorization } = request.headers;
@@ -133,10 +133,14 @@ export class Mirror {
       return sendError(response, specAnswer(404, "NAME_UNKNOWN", message), record);
     }
     const caller = isLoggedIn ? loggedInCallerAt(upstream, registries.configured().includes(upstream), authorization) : callerAt(upstream, authorization);
+    const answer = async (as: Caller): Promise<void> => this.#answer(request, method, parsed, upstream, as, response, record);
     try {
-      await this.#answer(request, method, parsed, upstream, caller, response, record);
+      await answer(caller);
     } catch (thrown) {
-      throw inOurName(upstream, thrown);
+      // Docker's classic store has a token as our ping had it fetch one: of docker.io, whatever the path names.
+      const isTokenOfOther = isDocker && parsed.registryForm === "path" && authorization !== undefined && registries.resolveForDocker(true) !== undefined;
+      if (!isTokenOfOther || toAppError(thrown).code !== "ORIGIN_UNAUTHORIZED") throw inOurName(upstream, thrown);
+      await answer(callerAt(upstream, undefined)).catch(() => Promise.reject(inOurName(upstream, thrown)));
     }
   }
 
