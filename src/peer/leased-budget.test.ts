@@ -36,6 +36,18 @@ test("bytes take as many slices as they need, in a budget of their own", async (
   assert.deepEqual(asked, Array(3).fill("bytes reg.example"));
 });
 
+test("each host has a slice of its own, for requests and for bytes; a thousand are remembered", async () => {
+  const { budget, asked } = rig(...Array.from({ length: 1_100 }, () => ({ amount: 100, forMs: 5000 })));
+  await budget.request("http://a/", never);
+  await budget.request("http://b/", never);
+  await budget.reading("http://a/")(10, never);
+  for (const url of ["http://a/", "http://b/"]) await budget.request(url, never);
+  assert.deepEqual(asked, ["requests a", "requests b", "bytes a"]);
+  for (let i = 0; i < 1_000; i++) await budget.request(`http://host-${i}/`, never);
+  await budget.request("http://a/", never);
+  assert.equal(asked.filter((question) => question === "requests a").length, 2, "asked longest ago, forgotten");
+});
+
 test("a slice that is not used in time is lost", async () => {
   const { budget, asked, clock } = rig({ amount: 5, forMs: 5000 }, { amount: 5, forMs: 5000 });
   await budget.request(URL_A, never);

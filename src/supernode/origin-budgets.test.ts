@@ -74,7 +74,7 @@ test("readings and leased bytes share a host's bytes per second", async (t) => {
 test("the first pattern that matches counts, each host has a budget of its own, and others have none", async () => {
   const budgets = new OriginBudgets([
     { host: "free.example", bytesPerSecond: undefined, requestsPerSecond: undefined },
-    { host: "reg.example:5000", bytesPerSecond: 1, requestsPerSecond: undefined },
+    { host: "reg.example:5000", bytesPerSecond: 4_000_000, requestsPerSecond: undefined },
     { host: "*.example", bytesPerSecond: 2_000_000, requestsPerSecond: undefined },
   ]);
   const amountFor = async (host: string): Promise<number | null> => (await budgets.lease(host, "bytes", never)).amount;
@@ -84,7 +84,9 @@ test("the first pattern that matches counts, each host has a budget of its own, 
   assert.equal(await amountFor("a.example:8443"), 100_000);
   assert.equal(await amountFor("b.example"), 100_000, "at once: another host's use is not its own");
   assert.equal(budgets.reading("http://elsewhere.org/x"), undefined);
-  assert.notEqual(budgets.reading("http://reg.example:5000/x"), undefined);
+  assert.notEqual(budgets.reading("http://a.example:8443/x"), undefined);
+  assert.equal(await amountFor("reg.example:5000"), 200_000, "with a port the pattern is for that port");
+  assert.equal(await amountFor("reg.example:5001"), 100_000);
   budgets.close();
 });
 
@@ -106,6 +108,34 @@ test("new budgets hold at once, for those who wait as well; no budget lets all g
   const then = tally.done;
   await clock.pass(1000);
   assert.ok(tally.done - then > 300, `${tally.done - then}`);
+});
+
+test("new budgets of bytes hold for readings that are under way", async (t) => {
+  const clock = clockOf(t);
+  const budgets = new OriginBudgets([{ host: "*", bytesPerSecond: 10_000, requestsPerSecond: undefined }], () => clock.ms);
+  const pay = budgets.reading("http://a/");
+  const tally = hammer(3, async () => {
+    await pay?.(1_000, never);
+    return 1_000;
+  });
+  await clock.pass(2_000);
+  assert.ok(tally.done <= 25_000, `${tally.done}`);
+  budgets.setConfigs([{ host: "*", bytesPerSecond: 500_000, requestsPerSecond: undefined }]);
+  const before = tally.done;
+  await clock.pass(2_000);
+  assert.ok(Math.abs(tally.done - before - 1_000_000) <= 50_000, `${tally.done - before}`);
+});
+
+test("a thousand hosts are remembered, those that somebody waits for among them", async (t) => {
+  const clock = clockOf(t);
+  const budgets = new OriginBudgets([{ host: "*", bytesPerSecond: undefined, requestsPerSecond: 1 }], () => clock.ms);
+  const giving = new AbortController();
+  const waiting = [1, 2, 3].map(() => budgets.request("http://busy/", giving.signal).catch(() => undefined));
+  for (let i = 0; i < 1_500; i++) await budgets.request(`http://host-${i}/`, never);
+  const hosts = budgets.view().map(({ host }) => host);
+  assert.ok(hosts.length <= 1_000 && hosts.includes("busy") && hosts.includes("host-1499"), `${hosts.length} hosts`);
+  giving.abort();
+  await Promise.all(waiting);
 });
 
 test("who gives up takes nothing", async (t) => {

@@ -8,7 +8,7 @@
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 
-/** A collection takes 0.4 ms of a thread that has little in its heap: a twentieth of what hashing and writing this much takes. */
+/** A collection takes 0.4 ms of a thread that has little in its heap; hashing and writing this much, 20. */
 const KEPT_BYTES_MAX = 32 * 1024 * 1024;
 /** Less than that is let go of after this. */
 const KEPT_MS_MAX = 1_000;

@@ -59,6 +59,8 @@ const different: Record<string, readonly [string, string]> = {
   "another path": [taskOf({}), taskOf({ url: "http://h/g" })],
   "another parameter": [taskOf({}), taskOf({ url: "http://h/f?a=1" })],
   "parameters that only look like a signature's": [taskOf({ url: "http://h/f?sp=1&Expires=2" }), taskOf({ url: "http://h/f?sp=2&Expires=3" })],
+  "half of an Azure signature": [taskOf({ url: "http://h/f?sv=1" }), taskOf({ url: "http://h/f?sv=2" })],
+  "a signature of nobody's": [taskOf({ url: "http://h/f?signature=1" }), taskOf({ url: "http://h/f?signature=2" })],
   "a filter that names another parameter": [taskOf({ url: "http://h/f?t=1", filteredQueryParameters: ["u"] }), taskOf({ url: "http://h/f?t=2", filteredQueryParameters: ["u"] })],
   "another ETag": [taskOf({}), taskOf({}, { etag: '"v2"' })],
   "another length": [taskOf({}), taskOf({}, { lengthBytes: 1001 })],
