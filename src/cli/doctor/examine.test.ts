@@ -29,12 +29,12 @@ async function http(answer: RequestListener): Promise<string> {
 }
 
 /** The findings between this host's dfdaemon and the supernode, `link: status, message`; its engines are not looked at. */
-async function doctor(flags: Readonly<Record<string, string>>, ...switches: readonly string[]): Promise<{ readonly code: number; readonly found: Readonly<Record<string, string>> }> {
+async function doctor(flags: Readonly<Record<string, string>>, { switches = [], ...user }: { readonly switches?: readonly string[]; readonly uid?: number; readonly gid?: number } = {}): Promise<{ readonly code: number; readonly found: Readonly<Record<string, string>> }> {
   const given = { "--data-dir": directory, "--socket": join(directory, "none.sock"), "--reserved-free": "0", ...flags };
   const argv = ["doctor", "--json", "--engine", "cri-o", ...switches, ...Object.entries(given).flat()];
   const env = { PATH: process.env["PATH"] ?? "", HOME: directory };
   return await new Promise((resolve, reject) => {
-    execFile(DFDAEMON, argv, { env }, (error, stdout, stderr) => {
+    execFile(DFDAEMON, argv, { env, ...user }, (error, stdout, stderr) => {
       if (stdout === "") return reject(new Error(stderr));
       const { findings } = JSON.parse(stdout) as { readonly findings: readonly Finding[] };
       const site = findings.filter(({ link }) => !link.startsWith("cri-o "));
@@ -52,6 +52,12 @@ test("what cannot be asked is said to be left out, and the exit code is 1", asyn
   for (const link of ["socket", "registration", "swarm"]) assert.equal(found[link], "skipped, dfdaemon was not there to ask");
   assert.match(found["supernode"] ?? "", /^broken, the supernode 127\.0\.0\.1:1 cannot be reached/);
   for (const link of ["clock", "token"]) assert.match(found[link] ?? "", /^skipped, /);
+});
+
+test("who is not root is told that he may not see all there is", { skip: process.getuid?.() !== 0 && "root only" }, async () => {
+  const flags = { "--listen": CLOSED, "--supernode": CLOSED, "--join-token": "a-token-0123456789" };
+  assert.match((await doctor(flags, { uid: 1234, gid: 1234 })).found["user"] ?? "", /^skipped, not run as root/);
+  assert.equal((await doctor(flags)).found["user"], undefined);
 });
 
 test("a dfdaemon that is well but registered nowhere is not asked for the test image while no supernode is there", async () => {
@@ -76,9 +82,9 @@ test("a token or a certificate that cannot be had is its own link's matter", asy
   assert.match(unread.found["token"] ?? "", /^broken, .*no-token.*; give --join-token-file FILE or DRAGONFLY_JOIN_TOKEN$/);
   assert.match(unread.found["supernode"] ?? "", /^ok, /);
   // Nothing but a web server: the token is not even asked for.
-  const without = await doctor({ ...flags, "--join-token-file": join(directory, "no-token") }, "--insecure-no-token");
+  const without = await doctor({ ...flags, "--join-token-file": join(directory, "no-token") }, { switches: ["--insecure-no-token"] });
   assert.match(without.found["token"] ?? "", /^broken, (?!.*no-token).*; check what listens there, and that both are of one version$/);
   const missing = join(directory, "none.pem");
-  const encrypted = await doctor({ ...flags, "--join-token": "a-token-0123456789-0123456789-01", "--tls-ca": missing, "--tls-cert": missing, "--tls-key": missing }, "--tls");
+  const encrypted = await doctor({ ...flags, "--join-token": "a-token-0123456789-0123456789-01", "--tls-ca": missing, "--tls-cert": missing, "--tls-key": missing }, { switches: ["--tls"] });
   assert.match(encrypted.found["supernode"] ?? "", /^broken, this host's TLS cannot be used: .*none\.pem/);
 });

@@ -48,7 +48,7 @@ async function examine({ config, machine, version }: SubcommandCall<Settings>, f
     ...values.supernodes.map((supernode) => checkSupernode({ ...question, supernode })),
   ]);
   const known = isFine(daemon) ? socket : skipped("socket", "dfdaemon was not there to ask");
-  const findings = [daemon, known, checkDisk(values.dataDir, values.reservedFree), ...supernodes.flat()];
+  const findings = [...(machine.isRoot ? [] : [NOT_ROOT]), daemon, known, checkDisk(values.dataDir, values.reservedFree), ...supernodes.flat()];
   const whole = await examineWhole(mirror, daemon, supernodes);
   const noPull = whole.every(isFine) ? undefined : "no pull can succeed before the links above are mended";
   findings.push(...whole);
@@ -90,5 +90,8 @@ function textOf(findings: readonly Finding[]): string {
   const count = findings.filter(({ status }) => status === "broken").length;
   return `${lines.join("")}${count === 0 ? "all is well" : `${count} broken`}\n`;
 }
+
+/** A dfdaemon of this user's own is examined well; of a service's he may not see everything. */
+const NOT_ROOT = skipped("user", "not run as root: a service's token, files and engines may look broken only because this user may not see them");
 
 const SIGNS = { ok: "ok     ", broken: "BROKEN ", skipped: "skipped" } as const;

@@ -31,5 +31,9 @@ void test("a busy registry says when to come back; a fault of ours tells nothing
   const busy = errorAnswer(new AppError("ORIGIN_BUSY", "x", { details: { retryAfterMs: 1500 } }), "blob");
   assert.equal(busy.status, 503);
   assert.equal(busy.headers["retry-after"], "2");
+  assert.equal(errorAnswer(new AppError("ORIGIN_BUSY", "x"), "blob").headers["retry-after"], undefined);
+  const beyond = (lengthBytes?: number): unknown =>
+    errorAnswer(new AppError("RANGE_NOT_SATISFIABLE", "x", lengthBytes === undefined ? {} : { details: { lengthBytes } }), "blob").headers["content-range"];
+  assert.deepEqual([beyond(5), beyond()], ["bytes */5", undefined]);
   assert.doesNotMatch(errorAnswer(new AppError("INTERNAL", "secret thing"), "blob").body, /secret/);
 });

@@ -50,6 +50,14 @@ void test("own-credentials: callers need none, what they send is ignored, the re
   for (const { headers } of lab.opener.opened) assert.equal(headers["authorization"], "Bearer token-robot");
 });
 
+void test("own-credentials: what is not there, and a registry that is down, are told as what they are", async (t) => {
+  const lab = await openTokenLab(t, "own-credentials", PASSWORD);
+  assert.equal((await lab.ask("/v2/team/app/manifests/none")).status, 404);
+  assert.equal((await lab.ask(`/v2/team/app/blobs/sha256:${"0".repeat(64)}`)).status, 404);
+  lab.registry.down = true;
+  assert.equal((await lab.ask("/v2/team/other/manifests/v1")).status, 502);
+});
+
 void test("own-credentials that the registry refuses are the operator's matter: a 403 without a challenge, and without the password", async (t) => {
   const lab = await openTokenLab(t, "own-credentials", "planted-other");
   const answer = await lab.ask("/v2/team/app/manifests/v1", { headers: { authorization: BASIC } });
