@@ -1,7 +1,7 @@
 /**
  * A site under mixed load with churn, for as long as is told: do memory, timers and descriptors stay where they are?
  *
- *   node bench/soak/main.ts [--minutes 20] [--pause 500] [--out FILE.json]
+ *   node bench/soak/main.ts [--minutes 20] [--pause 500] [--lanes 1] [--out FILE.json]
  *
  * A supernode and three dfdaemons on loopback with small cache quotas, so that eviction never rests. Two daemons stay, one is
  * stopped or killed and started again every half minute; a fourth comes and goes. Exit 1 when something grows, or a byte is wrong.
@@ -41,10 +41,12 @@ interface Daemon extends SoakHost {
 }
 
 const { values } = parseArgs({
-  options: { minutes: { type: "string", default: "20" }, pause: { type: "string", default: "500" }, out: { type: "string" } },
+  options: { minutes: { type: "string", default: "20" }, pause: { type: "string", default: "500" }, lanes: { type: "string", default: "1" }, out: { type: "string" } },
 });
 const forMs = Number(values.minutes) * 60_000;
 const pauseMs = Number(values.pause);
+/** Users at a time: more of them show in minutes what each request leaves behind. */
+const laneCount = Number(values.lanes);
 const folder = mkdtempSync(join(tmpdir(), "dragonfly-soak-"));
 const registry = new SoakRegistry();
 const programs = new Set<Program>();
@@ -127,7 +129,7 @@ async function soak(): Promise<boolean> {
       churning = churn().catch((thrown: unknown) => void (churnFailure = thrown));
       nextChurnMs += CHURN_MS;
     }
-    await load.act();
+    await Promise.all(Array.from({ length: laneCount }, () => load.act()));
     await sleep(pauseMs);
   }
   await churning;

@@ -4,9 +4,8 @@ import { closeSync, openSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, test, type TestContext } from "node:test";
 import { pathToFileURL } from "node:url";
-import { setFlagsFromString } from "node:v8";
-import { runInNewContext } from "node:vm";
 import { AppError } from "../../base/errors.ts";
+import { collectGarbage } from "../../base/garbage-fixture.test.ts";
 import { SigningKey } from "../membership/credentials.ts";
 import { pieceDigest } from "./piece-hash.ts";
 import { StorePool } from "./pool.ts";
@@ -30,12 +29,6 @@ function fileOf(t: TestContext, content: Uint8Array | string): { readonly path: 
 
 const KEY = SigningKey.generate();
 const MIB = 1024 * 1024;
-
-/** Of this thread. */
-const collectGarbage = ((): (() => void) => {
-  setFlagsFromString("--expose-gc");
-  return runInNewContext("gc") as () => void;
-})();
 
 /** The digest, signed. */
 function signed(digest: Uint8Array): SignedStatement {

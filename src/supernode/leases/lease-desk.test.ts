@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
 import { test } from "node:test";
 import { AppError } from "../../base/errors.ts";
+import { collectGarbage } from "../../base/garbage-fixture.test.ts";
 import { SignatureVerifier, SigningKey } from "../../peer/membership/credentials.ts";
 import type { PieceProof, TaskRecord } from "../../peer/store/piece-store.ts";
 import type { PeerId, TaskId } from "../../protocol/ids.ts";
@@ -291,4 +292,20 @@ test("a wrong file ends the reading, and so does a disk that does not give back 
     assert.ok(pushed.some((input) => input.type === "readersWanted" && input.spans.length === 0));
     assert.equal(desk.isActive(taskId), false);
   }
+});
+
+test("what is in the digest is not kept", async () => {
+  const { desk, stored, cause, pieceOf, bring } = await lab({ held: [] });
+  desk.begin(stored, cause);
+  desk.granted(taskId, 1, A, { firstPiece: 0, endPiece: 6 });
+  const brought: WeakRef<Uint8Array>[] = [];
+  const bringOne = async (piece: number): Promise<void> => {
+    const bytes = pieceOf(piece);
+    brought.push(new WeakRef(bytes));
+    await bring(1, A, piece, bytes);
+  };
+  for (const piece of [0, 1, 2]) await bringOne(piece);
+  await turn();
+  collectGarbage();
+  assert.deepEqual(brought.map((bytes) => bytes.deref() === undefined), [true, true, true]);
 });
