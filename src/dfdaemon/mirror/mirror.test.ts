@@ -70,9 +70,18 @@ void test("a Docker that has docker.io's token for all it asks of this host gets
   for (const rest of ["manifests/v1", `blobs/${digest}`]) {
     assert.equal(await get(rest, "docker/20.10.24 go/go1.19"), 200, rest);
     assert.equal(await get(rest, "containerd/2.1"), 401, rest);
+    // With containerd's store it has asked the registry itself for its token.
+    const byNamespace = `/v2/team/app/${rest}?ns=${elsewhere.replace("_", ":")}`;
+    const headers = { "user-agent": "docker/28.5.2", authorization: "Bearer of-docker.io" };
+    assert.equal((await fetchAnswer(lab.port, byNamespace, "GET", headers)).status, 401, rest);
   }
   lab.registry.mayRead = () => false;
   assert.equal(await get("manifests/v1", "docker/20.10.24 go/go1.19"), 401);
+  const without = await openLab(t);
+  without.registry.putManifest("team/app", "v1", { config: {}, layers: [] });
+  without.registry.mayRead = (authorization) => authorization === undefined;
+  const asDocker = { "user-agent": "docker/20.10.24 go/go1.19", authorization: "Bearer mine" };
+  assert.equal((await fetchAnswer(without.port, "/v2/reg.test/team/app/manifests/v1", "GET", asDocker)).status, 401, "docker.io's challenge was never relayed");
 });
 
 void test("M13: manifests/sha256:garbage is a 400, without a question upstream", async (t) => {

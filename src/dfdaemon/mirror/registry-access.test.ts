@@ -1,5 +1,7 @@
 /** In whose name registries are asked: `access` of the config, against a registry with a token service. */
 import assert from "node:assert/strict";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { test, type TestContext } from "node:test";
 import type { RegistryAccess } from "../config.ts";
 import { errorCode, eventually, fetchAnswer, openLab, patterned, type Lab } from "./lab.test.ts";
@@ -140,15 +142,37 @@ void test("M14: a password for the mirror is taken to no registry that its opera
   assert.deepEqual(new Set(sent), new Set([undefined, "Bearer token-nobody"]));
 });
 
+void test("a login counts for nothing where dfdaemon has credentials of its own", async (t) => {
+  const lab = await openTokenLab(t, "own-credentials", PASSWORD);
+  const headers = { ...CONTAINERS_IMAGE, authorization: `Basic ${btoa("robot:planted-wrong")}` };
+  assert.equal((await fetchAnswer(lab.port, "/v2/reg.test/team/app/manifests/v1", "GET", headers)).status, 200);
+  assert.deepEqual((await fetchAnswer(lab.port, lab.path, "GET", headers)).body, lab.bytes);
+});
+
+void test("a password that comes by the proxy is the registry's own, whoever brings it", async (t) => {
+  const lab = await openTokenLab(t, "passthrough", PASSWORD);
+  const upstream = { name: "elsewhere.test", baseUrl: new URL(lab.registry.challenge.split('"')[1] ?? "").origin, access: "passthrough" } as const;
+  const server = createServer((request, response) => void lab.mirror.handle(request, response, upstream));
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  t.after(() => server.close());
+  const path = "/v2/team/app/manifests/v1?ns=elsewhere.test";
+  await fetchAnswer((server.address() as AddressInfo).port, path, "GET", { ...CONTAINERS_IMAGE, authorization: BASIC });
+  assert.deepEqual(lab.opener.opened.map((source) => source.headers["authorization"]), [BASIC]);
+});
+
 void test("M14: a wrong password is the registry's refusal, and is in no answer and no log", async (t) => {
   const lab = await openTokenLab(t, "passthrough", PASSWORD);
   const headers = { ...CONTAINERS_IMAGE, authorization: `Basic ${btoa("robot:planted-wrong")}` };
   assert.equal((await fetchAnswer(lab.port, lab.path, "GET", { ...headers, authorization: BASIC })).status, 200);
-  for (const path of ["/v2/reg.test/team/app/manifests/v1", lab.path]) {
+  // In memory by now, and granted to who has the right password.
+  const { digest } = lab.registry.putManifest("team/app", "v2", { config: {}, layers: [] });
+  const byDigest = `/v2/reg.test/team/app/manifests/${digest}`;
+  assert.equal((await fetchAnswer(lab.port, byDigest, "GET", { ...headers, authorization: BASIC })).status, 200);
+  for (const path of [byDigest, "/v2/reg.test/team/app/manifests/v1", lab.path]) {
     const refused = await fetchAnswer(lab.port, path, "GET", headers);
     assert.deepEqual([refused.status, refused.headers["www-authenticate"], errorCode(refused)], [401, lab.registry.challenge, "UNAUTHORIZED"]);
     assert.doesNotMatch(refused.body.toString(), /planted/);
   }
-  await eventually(() => lab.lines.length === 3, "three lines of log");
+  await eventually(() => lab.lines.length === 5, "five lines of log");
   assert.doesNotMatch(JSON.stringify(lab.lines), /planted/);
 });
