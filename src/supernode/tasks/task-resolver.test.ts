@@ -272,6 +272,23 @@ test("a file with a date and no ETag is confirmed by its date", async () => {
   assert.equal(origin.asked[1]?.lastModified, origin.lastModified);
 });
 
+test("an origin that says nothing is waited for a minute, with something to fall back on five seconds", async (t) => {
+  const origin = new FakeOrigin(Buffer.alloc(1000));
+  const { resolver, store, clock } = lab(origin);
+  const waited: number[] = [];
+  const timeout = t.mock.method(AbortSignal, "timeout", (delayMs: number) => (waited.push(delayMs), AbortSignal.abort()));
+  const stat = t.mock.method(origin, "stat", () => Promise.reject(new AppError("ABORTED", "given up")));
+  await assert.rejects(resolver.resolve(source, undefined), { code: "TIMEOUT" });
+  stat.mock.restore();
+  clock.nowMs = 2_000;
+  await complete(store, await resolver.resolve(source, undefined));
+  t.mock.method(origin, "stat", () => Promise.reject(new AppError("ABORTED", "given up")));
+  clock.nowMs = 4_000;
+  assert.notEqual((await resolver.resolve(source, undefined)).staleMs, undefined);
+  assert.deepEqual(waited, [60_000, 60_000, 5_000]);
+  timeout.mock.restore();
+});
+
 test("an image's tag has a limit of its own", async () => {
   const origin = new FakeOrigin(Buffer.alloc(1000));
   const { resolver, store, clock } = lab(origin);
