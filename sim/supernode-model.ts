@@ -1,6 +1,7 @@
 /** The supernode process around the shipping Scheduler, and every peer's control connection to it. */
 import { Prng } from "../src/base/prng.ts";
 import type { PeerId, TaskId } from "../src/protocol/ids.ts";
+import { progressStep } from "../src/protocol/progress-steps.ts";
 import { Scheduler, type SchedulerConfig, type SchedulerEffect, type SchedulerInput, type SchedulerSnapshot } from "../src/scheduler/index.ts";
 import type { Host, Network } from "./network.ts";
 import type { Oracles } from "./oracles.ts";
@@ -53,8 +54,8 @@ export class SupernodeModel {
   readonly #wanted = new Set<TaskShape>();
   messageCount = 0;
   readonly #sessions = new Map<PeerModel, Session>();
-  /** Quarters of each task told by each peer. */
-  readonly #toldQuarters = new Map<PeerModel, number[]>();
+  /** How far each peer has told it is with each task. */
+  readonly #toldSteps = new Map<PeerModel, number[]>();
 
   constructor(deps: SupernodeModelDeps, seed: number) {
     this.#deps = deps;
@@ -104,15 +105,15 @@ export class SupernodeModel {
     this.#sayFrom(peer, { type: "peerAccused", accuser: peer.peerId, accused, taskId: task.taskId, piece });
   }
 
-  /** At each quarter of the file, as the control protocol has it. */
+  /** When a quarter of the file is here, and all of it, as the control protocol has it. */
   stored(peer: PeerModel, task: TaskShape): void {
     const { taskId, pieceCount } = task;
     const count = peer.diskOf(task).count;
-    const quarter = Math.floor((count * 4) / pieceCount);
-    let told = this.#toldQuarters.get(peer);
-    if (told === undefined) this.#toldQuarters.set(peer, (told = []));
-    if ((told[task.index] ?? 0) >= quarter) return;
-    told[task.index] = quarter;
+    const step = progressStep(count, pieceCount);
+    let told = this.#toldSteps.get(peer);
+    if (told === undefined) this.#toldSteps.set(peer, (told = []));
+    if ((told[task.index] ?? 0) >= step) return;
+    told[task.index] = step;
     this.#sayFrom(peer, { type: "taskProgressed", peerId: peer.peerId, taskId, pieceCount: count, complete: count >= pieceCount });
   }
 

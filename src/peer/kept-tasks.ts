@@ -3,6 +3,7 @@
  */
 import type { Source, TaskInfo } from "../protocol/control-messages.ts";
 import type { TaskId } from "../protocol/ids.ts";
+import type { ProgressStep } from "../protocol/progress-steps.ts";
 import type { PeerTask } from "./peer.ts";
 
 /** A task without readers goes on seeding (or loading) this long; on disk it stays until evicted. */
@@ -18,7 +19,7 @@ export interface KeptTask {
   readonly readerLimits: (number | undefined)[];
   /** Somebody who reads it lets this host read the origin. */
   mayReadOrigin: boolean;
-  toldQuarter: number;
+  toldStep: ProgressStep;
   timer: NodeJS.Timeout | undefined;
   /** Joins under way that tell the supernode anew what is held here. */
   joinings: number;
@@ -51,7 +52,7 @@ export class KeptTasks {
       return present;
     }
     const kept: KeptTask = {
-      task, source, info, readers: 1, readerLimits: [], mayReadOrigin, toldQuarter: 0, timer: undefined, joinings: 0, renewal: undefined, isWorthless: false,
+      task, source, info, readers: 1, readerLimits: [], mayReadOrigin, toldStep: 0, timer: undefined, joinings: 0, renewal: undefined, isWorthless: false,
     };
     this.#kept.set(taskId, kept);
     return kept;

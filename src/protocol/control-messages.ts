@@ -95,7 +95,7 @@ export const peerToSupernodeSchema = z.discriminatedUnion("type", [
     /** False: only what the task is (HEAD); no mesh, no ticket. */
     download: z.boolean(),
   }),
-  /** A quarter more of the file is here, or it is complete. */
+  /** A quarter of the file is here, or all of it; or pieces are gone. */
   z.object({
     type: z.literal("progress"),
     taskId: taskIdSchema,
