@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import type { IncomingMessage } from "node:http";
+import { Readable } from "node:stream";
 import { test } from "node:test";
 import type { TestContext } from "node:test";
 import { AppError } from "../base/errors.ts";
@@ -7,6 +8,7 @@ import { ask, failure, httpOrigin, idle, serve, textOf } from "./local-server.te
 import type { LocalServer } from "./local-server.test.ts";
 import type { Origin } from "./origin.ts";
 import { RegistryOrigin } from "./registry-auth.ts";
+import { RegistryTokens } from "./registry-tokens.ts";
 import type { RegistryOriginOptions } from "./registry-auth.ts";
 
 const ALL = { startByte: 0, endByte: undefined };
@@ -124,12 +126,26 @@ test("a login that comes with the request is used in place of what is configured
     origin.authorizationFor({ ...ask(base + BLOB), login: { username, password: username.slice(0, 1) } }, idle());
   assert.deepEqual([await authorizationOf("alice"), await authorizationOf("bob"), await authorizationOf("alice")], ["Bearer t1", "Bearer t2", "Bearer t1"]);
   assert.deepEqual(tokens.seen.map(({ headers }) => headers.authorization), [`Basic ${btoa("alice:a")}`, `Basic ${btoa("bob:b")}`]);
+  assert.deepEqual(tokens.seen.map(({ url = "" }) => new URL(url, "http://x").searchParams.get("account")), ["alice", "bob"]);
   assert.ok(registry.seen.every(({ headers }) => headers.authorization?.startsWith("Basic") !== true), "the registry was shown a password");
   nowMs = 29_999;
   assert.equal(await authorizationOf("alice"), "Bearer t1");
   nowMs = 30_000;
   assert.equal(await authorizationOf("alice"), "Bearer t3", "a caller's token stands for what he may for some seconds only");
   assert.equal(await authorizationOf("alice", basic.base), `Basic ${btoa("alice:a")}`);
+});
+
+test("of very many callers the tokens that were fetched first are forgotten", async () => {
+  let fetched = 0;
+  const inner = {
+    open: () => Promise.resolve({ body: Readable.from([Buffer.from(`{"token":"t${++fetched}"}`)]) }),
+  } as unknown as Origin;
+  const tokens = new RegistryTokens(inner, () => 0);
+  const get = (user: number): Promise<string> =>
+    tokens.get({ realm: "http://auth.test/token", service: undefined, scope: undefined, credentials: { username: `u${user}`, password: "x" } }, idle());
+  for (let user = 0; user <= 1024; user++) await get(user);
+  assert.deepEqual([await get(1), fetched], ["Bearer t2", 1025]);
+  assert.equal(await get(0), "Bearer t1026");
 });
 
 test("a repository that wanted nothing is asked again after a minute what it wants", async (t) => {
