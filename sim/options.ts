@@ -182,8 +182,6 @@ export function drawnOptions(seed: number): SimOptions {
       liars: some(Math.min(2, few)),
       originCuts: some(2),
     },
-    // Drawn last, so that a seed's other options are what they were.
-    downlinks: pick("wide", "wide", "someSlow"),
   });
 }
 
