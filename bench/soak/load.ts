@@ -1,5 +1,6 @@
 /** What users do to a site in a soak: everything that programs are there for, and what they should survive. */
 import { createHash } from "node:crypto";
+import { rmSync } from "node:fs";
 import { request } from "node:http";
 import { join } from "node:path";
 import type { Prng } from "../../src/base/prng.ts";
@@ -96,10 +97,12 @@ export class Load {
         return;
       }
       case "dfgets": {
-        const output = join(this.#deps.folder, "dfget.out");
-        const url = this.#asks(`http://127.0.0.1:${registryPort}/files/${++this.#newest}`);
-        const program = new Program("dfget", "dfget", ["--socket", host.socket, url, "-O", output, "--force", "-q"]);
+        const number = ++this.#newest;
+        const url = this.#asks(`http://127.0.0.1:${registryPort}/files/${number}`);
+        const output = join(this.#deps.folder, `dfget-${number}.out`);
+        const program = new Program("dfget", "dfget", ["--socket", host.socket, url, "-O", output, "-q"]);
         const { code, stderr } = await program.ended;
+        rmSync(output, { force: true });
         if (code !== 0) throw new Error(`dfget: exit ${code} ${stderr.slice(-200)}`);
       }
     }
