@@ -33,4 +33,15 @@ export const REGRESSIONS: readonly Regression[] = [
     options:
       '{"seed":29,"peerCount":5,"seedFactor":2,"originBytesPerSecond":3125000,"delayUs":10000,"rackSize":4,"oversubscription":4,"labelled":true,"readers":true,"faults":{"leaves":1,"returns":2,"freezes":1,"resets":3,"liars":2,"originCuts":2},"tasks":[{"pieceCount":26,"pieceLengthBytes":65536,"priority":"interactive"},{"pieceCount":17,"pieceLengthBytes":65536,"priority":"preheat"},{"pieceCount":13,"pieceLengthBytes":1048576,"priority":"normal"},{"pieceCount":4,"pieceLengthBytes":262144,"priority":"preheat"}]}',
   },
+  {
+    story:
+      "Seed 4949: pieces take longer than starvedMs to come, and who pauses for half a second counts as stalled. So once a second the seed was named useless, was given again for want of others, and all that was half here began anew. Whose payload comes is of use.",
+    options:
+      '{"seed":4949,"peerCount":2,"uplinks":"mixed","originBytesPerSecond":3125000,"delayUs":40000,"windowBytes":131072,"slowStart":true,"arrivalMs":5000,"rackSize":4,"oversubscription":4,"faults":{"freezes":1,"partitions":1},"tasks":[{"pieceCount":84,"pieceLengthBytes":1048576,"priority":"normal"}]}',
+  },
+  {
+    story: "Seed 1971, with slow downlinks drawn: the same, with eight senders that share a fifth of a downlink, so that each pauses.",
+    options:
+      '{"seed":1971,"peerCount":20,"downlinks":"someSlow","originBytesPerSecond":25000000,"delayUs":10000,"fairQueueing":true,"oversubscription":4,"faults":{"leaves":5,"freezes":4,"slowdowns":4},"tasks":[{"pieceCount":48,"pieceLengthBytes":1048576,"priority":"normal"}]}',
+  },
 ];

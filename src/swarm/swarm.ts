@@ -447,7 +447,9 @@ export class Swarm {
     const barren = nowMs - Math.max(task.lastGainMs, task.lastAskMs) >= this.#config.starvedMs * BARREN_FACTOR;
     if (nowMs - task.lastGainMs >= this.#config.starvedMs) {
       for (const remote of task.remotes.values()) {
-        if (remote.isolated || nowMs < remote.link.stalledUntilMs) useless.push(remote.link.peerId);
+        // Whose payload comes is of use, however slowly: the supernode may know nobody else, and what is half here would begin anew.
+        const { paidMs, stalledUntilMs, peerId } = remote.link;
+        if (remote.isolated || (nowMs < stalledUntilMs && nowMs - paidMs >= this.#config.starvedMs)) useless.push(peerId);
       }
     }
     if (useless.length === 0 && task.remotes.size > 0 && !barren) return;
