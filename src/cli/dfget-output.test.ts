@@ -85,6 +85,31 @@ test("parts come in any order, some of them twice, and the digests are those of 
   assert.ok(readFileSync(path).equals(CONTENT));
 });
 
+test("that it is being written is seen before anything is, and what an earlier run left stays until then", async () => {
+  const state = (): unknown => JSON.parse(readFileSync(`${path}.part.json`, "utf8"));
+  const first = await open();
+  assert.deepEqual(state(), { version: 1, pid: process.pid, file: null, syncedBytes: 0 });
+  assert.equal(await first.abandon(true), 0);
+  assert.deepEqual(readdirSync(directory), []);
+  await partialRun(70_000);
+  const left = state() as object;
+  const second = await open();
+  assert.deepEqual(state(), { ...left, pid: process.pid });
+  assert.equal(await second.abandon(true), 70_000);
+  assert.deepEqual(state(), left);
+});
+
+test("another's file at the part's name is not given out for what was downloaded", async () => {
+  const output = await open();
+  await output.begin(VERSION);
+  await output.write(CONTENT, 0);
+  rmSync(`${path}.part`);
+  writeFileSync(`${path}.part`, "another's");
+  await assert.rejects(output.finish(), { code: "OUTPUT_UNWRITABLE", message: /replaced while it was being written; is another dfget/ });
+  assert.equal(existsSync(path), false);
+  assert.equal(readFileSync(`${path}.part`, "utf8"), "another's");
+});
+
 test("what lies behind a gap is not counted on by a later run", async () => {
   const output = await open();
   await output.begin(VERSION);

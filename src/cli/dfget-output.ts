@@ -82,7 +82,9 @@ export async function openFileOutput(options: FileOutputOptions): Promise<FileOu
       throw outputError(thrown, options.path, "OUTPUT_UNWRITABLE");
     },
   );
-  return new FileOutput({ ...options, path }, handle, state?.file, state?.syncedBytes ?? 0);
+  // At once, though nothing is written yet: whoever comes while the origin is being asked has to see that it is taken.
+  writePartState(`${partPath}.json`, { version: 1, file: state?.file ?? null, syncedBytes: state?.syncedBytes ?? 0, pid: process.pid });
+  return new FileOutput({ ...options, path }, handle, state?.file ?? undefined, state?.syncedBytes ?? 0);
 }
 
 export class FileOutput implements DfgetOutput {
@@ -172,7 +174,9 @@ export class FileOutput implements DfgetOutput {
     }
     try {
       await this.#handle.sync();
+      const written = await this.#handle.stat();
       await this.#handle.close();
+      this.#assertOurs(written);
       await this.#putInPlace();
     } catch (thrown) {
       throw outputError(thrown, this.#options.path, "DISK_FAILED");
@@ -263,6 +267,14 @@ export class FileOutput implements DfgetOutput {
       file: this.#version,
       syncedBytes: this.#syncedBytes,
     });
+  }
+
+  /** What lies at the part's name is the file that was written, and not what somebody else has put there since. */
+  #assertOurs({ dev, ino }: Stats): void {
+    const there = statOf(this.#partPath, "itself");
+    if (there?.dev === dev && there.ino === ino) return;
+    const { path } = this.#options;
+    throw new AppError("OUTPUT_UNWRITABLE", `${this.#partPath} was taken away or replaced while it was being written; is another dfget writing ${path}?`);
   }
 
   async #putInPlace(): Promise<void> {

@@ -20,13 +20,14 @@ const partStateSchema = (z: Zod) => z.object({
   version: z.literal(1),
   /** The process that writes, or wrote last. */
   pid: z.number().int(),
+  /** Null: who writes does not know yet what it will be, and has written nothing. */
   file: z.object({
     urlHash: z.string(),
     lengthBytes: z.number().nullable(),
     digest: z.string().nullable(),
     etag: z.string().nullable(),
     lastModified: z.string().nullable(),
-  }),
+  }).nullable(),
   /** So many bytes were on the disk itself when this was written. */
   syncedBytes: z.number().int().nonnegative(),
 });
