@@ -22,6 +22,8 @@ import { serveProxy } from "../origin/proxy-lab.test.ts";
 
 const BIN = join(import.meta.dirname, "../../bin");
 const CONTENT = randomBytes(1_000_000);
+/** Another file, of the same length. */
+const OTHER = randomBytes(CONTENT.length);
 const SHA256 = `sha256:${createHash("sha256").update(CONTENT).digest("hex")}`;
 
 let directory: string;
@@ -60,7 +62,7 @@ function answer(request: IncomingMessage, response: ServerResponse): void {
   response.writeHead(start > 0 ? 206 : 200);
   if (request.method === "HEAD") response.end();
   else if (request.url === "/slow" && start === 0) response.write(CONTENT.subarray(0, SLOW_BYTES));
-  else response.end(CONTENT.subarray(start));
+  else response.end((request.url === "/other" ? OTHER : CONTENT).subarray(start));
 }
 
 interface Finished {
@@ -197,6 +199,19 @@ test("every failure has its code and its exit code, and leaves nothing behind", 
   assert.equal(readFileSync(file, "utf8"), "precious");
   rmSync(file);
   assert.deepEqual(readdirSync(directory), before);
+});
+
+test("of two that begin to write one file at the same moment, who says that it is there is right", async () => {
+  for (let round = 0; round < 4; round++) {
+    const name = `shared-${round}`;
+    // oxlint-disable-next-line no-await-in-loop -- one pair after the other: they are to meet each other alone
+    const [one, other] = await Promise.all(["file", "other"].map((path) => dfget(`${url}/${path}`, "-O", name)));
+    const won = [[one, CONTENT], [other, OTHER]].filter(([finished]) => (finished as Finished).code === 0);
+    assert.ok(won.length <= 1, "both say so");
+    for (const [, content] of won) assert.ok(readFileSync(join(directory, name)).equals(content as Buffer), `round ${round}: not what was downloaded`);
+    const lost = [one, other].filter((finished) => finished?.code !== 0);
+    for (const finished of lost) assert.match(finished?.stderr ?? "", /another dfget|exists and stays|made by somebody else/);
+  }
 });
 
 test("a timeout is 10, and -c goes on with what came", async () => {

@@ -1,5 +1,7 @@
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
 import { createHash, randomBytes } from "node:crypto";
+import { once } from "node:events";
 import {
   chmodSync,
   existsSync,
@@ -97,6 +99,38 @@ test("that it is being written is seen before anything is, and what an earlier r
   assert.deepEqual(state(), { ...left, pid: process.pid });
   assert.equal(await second.abandon(true), 70_000);
   assert.deepEqual(state(), left);
+});
+
+test("of two that found the part free each writes a file of its own, and who claimed it last has it", async () => {
+  // Neither has seen the other's claim; both are this process here, so the claim itself says nothing.
+  const [first, second] = [await open(), await open()];
+  await first.begin(VERSION);
+  await first.write(CONTENT.subarray(0, 50_000), 0);
+  const other = randomBytes(CONTENT.length);
+  await second.begin({ ...VERSION, urlHash: "another" });
+  await second.write(other, 0);
+  await first.write(CONTENT.subarray(50_000), 50_000);
+  await assert.rejects(first.finish(), { code: "OUTPUT_UNWRITABLE", message: /replaced while it was being written; is another dfget/ });
+  assert.equal(await first.abandon(true), 0);
+  assert.ok(readFileSync(`${path}.part`).equals(other));
+  await second.abandon(false);
+  assert.deepEqual(readdirSync(directory), []);
+});
+
+test("who has lost the claim to another dfget ends, and leaves alone what is that one's", async (t) => {
+  const other = spawn(process.execPath, ["-e", "setInterval(() => {}, 1000)", "dfget"], { stdio: "ignore" });
+  t.after(() => other.kill("SIGKILL"));
+  await once(other, "spawn");
+  const output = await open();
+  await output.begin(VERSION);
+  await output.write(CONTENT, 0);
+  const claim = JSON.stringify({ version: 1, pid: other.pid, file: null, syncedBytes: 0 });
+  writeFileSync(`${path}.part.json`, claim);
+  await assert.rejects(output.finish(), { code: "OUTPUT_UNWRITABLE", message: new RegExp(`another dfget \\(process ${other.pid}\\) is writing`) });
+  assert.equal(await output.abandon(true), 0);
+  assert.deepEqual(readdirSync(directory), ["FILE.part", "FILE.part.json"]);
+  assert.equal(readFileSync(`${path}.part.json`, "utf8"), claim);
+  await assert.rejects(open(), { code: "OUTPUT_UNWRITABLE", message: /another dfget/ });
 });
 
 test("another's file at the part's name is not given out for what was downloaded", async () => {

@@ -9,6 +9,7 @@ import {
   isHeldByOther,
   isResumable,
   isSameVersion,
+  type PartState,
   readPartState,
   writePartState,
   type FileVersion,
@@ -71,25 +72,42 @@ export async function openFileOutput(options: FileOutputOptions): Promise<FileOu
   }
   const partPath = `${path}.part`;
   const state = readPartState(`${partPath}.json`);
-  if (isHeldByOther(state)) {
-    throw new AppError(
-      "OUTPUT_UNWRITABLE",
-      `another dfget (process ${state?.pid}) is writing ${options.path}; wait for it, or choose another file`,
-    );
-  }
-  const handle = await open(partPath, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o666).catch(
-    (thrown: unknown) => {
-      throw outputError(thrown, options.path, "OUTPUT_UNWRITABLE");
-    },
-  );
+  if (isHeldByOther(state)) throw heldError(state, options.path);
+  const opened = await openPart(partPath).catch((thrown: unknown) => {
+    throw outputError(thrown, options.path, "OUTPUT_UNWRITABLE");
+  });
   // At once, though nothing is written yet: whoever comes while the origin is being asked has to see that it is taken.
   writePartState(`${partPath}.json`, { version: 1, file: state?.file ?? null, syncedBytes: state?.syncedBytes ?? 0, pid: process.pid });
-  return new FileOutput({ ...options, path }, handle, state?.file ?? undefined, state?.syncedBytes ?? 0);
+  return new FileOutput({ ...options, path }, opened, state?.file ?? undefined, state?.syncedBytes ?? 0);
 }
 
+interface OpenedPart {
+  readonly handle: FileHandle;
+  /** It was not there: no other dfget has it open to begin a download of its own in it. */
+  readonly isNew: boolean;
+}
+
+async function openPart(partPath: string): Promise<OpenedPart> {
+  const flags = constants.O_RDWR | constants.O_NOFOLLOW;
+  try {
+    return { handle: await open(partPath, flags | constants.O_CREAT | constants.O_EXCL, 0o666), isNew: true };
+  } catch (thrown) {
+    if ((thrown as NodeJS.ErrnoException).code !== "EEXIST") throw thrown;
+    return { handle: await open(partPath, flags | constants.O_CREAT, 0o666), isNew: false };
+  }
+}
+
+/**
+ * Two dfgets that begin at the same moment may both find FILE.part free. Whose claim is written last has it; the other finds
+ * out at its next checkpoint or at its end, and fails. Until then neither harms the other: who does not go on with what is there
+ * writes to a file of its own, and who does writes the same bytes of the same version.
+ */
 export class FileOutput implements DfgetOutput {
   readonly #options: FileOutputOptions;
-  readonly #handle: FileHandle;
+  #handle: FileHandle;
+  #isNew: boolean;
+  /** The file that was written, once it is closed. */
+  #written: Stats | undefined;
   readonly #partPath: string;
   readonly #statePath: string;
   /** What the part's bytes are of; before `begin`, the earlier run's word for its first `#usableBytes`. */
@@ -103,9 +121,10 @@ export class FileOutput implements DfgetOutput {
   #readBack: Buffer | undefined;
   readonly takesAnyOrder = true;
 
-  constructor(options: FileOutputOptions, handle: FileHandle, version: FileVersion | undefined, usableBytes: number) {
+  constructor(options: FileOutputOptions, { handle, isNew }: OpenedPart, version: FileVersion | undefined, usableBytes: number) {
     this.#options = options;
     this.#handle = handle;
+    this.#isNew = isNew;
     this.#partPath = `${options.path}.part`;
     this.#statePath = `${options.path}.part.json`;
     this.#version = version;
@@ -133,7 +152,7 @@ export class FileOutput implements DfgetOutput {
     if (goesOn && this.#writtenBytes > 0) return this.#writtenBytes;
     try {
       if (goesOn) await this.#takeUp(Math.min(this.#usableBytes, version.lengthBytes ?? Number.POSITIVE_INFINITY));
-      else this.restart();
+      else await this.#startAfresh();
       this.#version = version;
       await this.#handle.truncate(this.#writtenBytes);
     } catch (thrown) {
@@ -174,10 +193,12 @@ export class FileOutput implements DfgetOutput {
     }
     try {
       await this.#handle.sync();
-      const written = await this.#handle.stat();
+      this.#written = await this.#handle.stat();
       await this.#handle.close();
-      this.#assertOurs(written);
+      this.#assertClaim();
+      this.#assertIs(this.#written, this.#partPath);
       await this.#putInPlace();
+      this.#assertIs(this.#written, this.#options.path);
     } catch (thrown) {
       throw outputError(thrown, this.#options.path, "DISK_FAILED");
     }
@@ -193,6 +214,10 @@ export class FileOutput implements DfgetOutput {
   }
 
   async abandon(keep: boolean): Promise<number> {
+    if (await this.#isTaken()) {
+      await this.#handle.close().catch(() => undefined);
+      return 0;
+    }
     const version = this.#version;
     if (!keep || version === undefined || !isResumable(version) || this.#keptBytes === 0) {
       await this.#remove();
@@ -259,8 +284,21 @@ export class FileOutput implements DfgetOutput {
     this.#saveState();
   }
 
+  async #startAfresh(): Promise<void> {
+    this.restart();
+    if (this.#isNew) return;
+    const own = `${this.#partPath}.${process.pid}`;
+    rmSync(own, { force: true });
+    const handle = await open(own, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o666);
+    await this.#handle.close();
+    this.#handle = handle;
+    await rename(own, this.#partPath);
+    this.#isNew = true;
+  }
+
   #saveState(): void {
     if (this.#version === undefined) return;
+    this.#assertClaim();
     writePartState(this.#statePath, {
       version: 1,
       pid: process.pid,
@@ -269,12 +307,16 @@ export class FileOutput implements DfgetOutput {
     });
   }
 
-  /** What lies at the part's name is the file that was written, and not what somebody else has put there since. */
-  #assertOurs({ dev, ino }: Stats): void {
-    const there = statOf(this.#partPath, "itself");
-    if (there?.dev === dev && there.ino === ino) return;
-    const { path } = this.#options;
-    throw new AppError("OUTPUT_UNWRITABLE", `${this.#partPath} was taken away or replaced while it was being written; is another dfget writing ${path}?`);
+  #assertClaim(): void {
+    const state = readPartState(this.#statePath);
+    if (isHeldByOther(state)) throw heldError(state, this.#options.path);
+  }
+
+  /** What lies there is the file that was written, and not what somebody else has put there meanwhile. */
+  #assertIs(written: Stats, path: string): void {
+    const there = statOf(path, "itself");
+    if (there !== undefined && isSameFile(there, written)) return;
+    throw new AppError("OUTPUT_UNWRITABLE", `${path} was taken away or replaced while it was being written; is another dfget writing ${this.#options.path}?`);
   }
 
   async #putInPlace(): Promise<void> {
@@ -303,12 +345,30 @@ export class FileOutput implements DfgetOutput {
     await directory.sync().finally(() => directory.close());
   }
 
+  /** Another dfget has the part: what lies there is not ours to keep or to remove. */
+  async #isTaken(): Promise<boolean> {
+    if (isHeldByOther(readPartState(this.#statePath))) return true;
+    const own = this.#written ?? (await this.#handle.stat().catch(() => undefined));
+    const there = statOf(this.#partPath, "itself");
+    return own !== undefined && there !== undefined && !isSameFile(own, there);
+  }
+
   async #remove(): Promise<void> {
+    const isTaken = await this.#isTaken();
     this.#version = undefined;
     await this.#handle.close().catch(() => undefined);
+    if (isTaken) return;
     rmSync(this.#partPath, { force: true });
     rmSync(this.#statePath, { force: true });
   }
+}
+
+function isSameFile(one: Stats, other: Stats): boolean {
+  return one.dev === other.dev && one.ino === other.ino;
+}
+
+function heldError(state: PartState | undefined, path: string): AppError {
+  return new AppError("OUTPUT_UNWRITABLE", `another dfget (process ${state?.pid}) is writing ${path}; wait for it, or choose another file`);
 }
 
 /** @returns undefined when there is nothing, or nothing that can be looked at: opening it will say why */
