@@ -4,7 +4,7 @@ import { createHash, randomBytes } from "node:crypto";
 import { test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 
-import type { PeerNode } from "../../src/peer/peer-node.ts";
+import { readWhole } from "../lib/read-whole.ts";
 import { Supernode } from "./lib/dragonfly.ts";
 import { Origin } from "./lib/origin.ts";
 import { startOwnPeer } from "./lib/own-peer.ts";
@@ -16,18 +16,6 @@ const LEASE_PEERS = 2;
 const KILLED_AT_BYTES = [8 * MIB, 16 * MIB, 24 * MIB];
 /** Per holder: the piece that it was bringing, one begun, and what the origin had sent ahead. */
 const LOST_BYTES_MAX = LEASE_PEERS * (2 * PIECE_BYTES + MIB / 2);
-
-async function fetchAll(node: PeerNode, url: string, digest: string): Promise<Buffer> {
-  const { signal } = new AbortController();
-  const content = await node.open({ source: { url, headers: {}, digest }, backToSource: true }, signal);
-  const chunks: Uint8Array[] = [];
-  try {
-    for await (const chunk of content.read({ startByte: 0, endByte: undefined }, signal)) chunks.push(chunk);
-  } finally {
-    content.close();
-  }
-  return Buffer.concat(chunks);
-}
 
 void test("a supernode without room, killed three times while two of four hosts read for all: every byte right, and what they read they do not read again", async (t) => {
   const lab = new Lab("leases");
@@ -44,7 +32,7 @@ void test("a supernode without room, killed three times while two of four hosts 
     const reads = (): readonly { readonly userAgent: string; readonly bytes: number }[] => origin.log.entries.filter(({ method, userAgent }) => method === "GET" && names.includes(userAgent));
     const readBytes = (): number => reads().reduce((sum, { bytes }) => sum + bytes, 0);
 
-    const fetching = Promise.all(peers.map(({ node }) => fetchAll(node, url, digest)));
+    const fetching = Promise.all(peers.map(({ node }) => readWhole(node, { source: { url, headers: {}, digest }, backToSource: true })));
     for (const atBytes of KILLED_AT_BYTES) {
       // oxlint-disable-next-line no-await-in-loop -- one life after the other
       await waitFor(`hosts have read ${atBytes} bytes`, () => readBytes() >= atBytes, { timeoutMs: 60_000 });

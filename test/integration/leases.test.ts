@@ -15,6 +15,7 @@ import type { Origin } from "../../src/origin/origin.ts";
 import { PeerNode } from "../../src/peer/peer-node.ts";
 import type { SupernodeConfig } from "../../src/supernode/config.ts";
 import { startSupernode, type Supernode } from "../../src/supernode/supernode.ts";
+import { readWhole } from "../lib/read-whole.ts";
 import { NO_LIMITS, cacheIn, supernodeConfig } from "./lib/supernode-config.ts";
 
 const MIB = 1 << 20;
@@ -104,17 +105,9 @@ class Site {
   }
 
   /** Reads all of the file at a peer. */
-  async fetch(node: PeerNode, { backToSource = true, digest = true } = {}): Promise<Buffer> {
-    const { signal } = new AbortController();
+  fetch(node: PeerNode, { backToSource = true, digest = true } = {}): Promise<Buffer> {
     const source = { url: this.url, headers: {}, ...(digest ? { digest: this.digest } : {}) };
-    const content = await node.open({ source, backToSource }, signal);
-    const chunks: Uint8Array[] = [];
-    try {
-      for await (const chunk of content.read({ startByte: 0, endByte: undefined }, signal)) chunks.push(chunk);
-    } finally {
-      content.close();
-    }
-    return Buffer.concat(chunks);
+    return readWhole(node, { source, backToSource });
   }
 
   /** The supernode cannot make a file of a task any more, or can again. */

@@ -18,6 +18,7 @@ import { generateJoinToken, generatePeerId } from "../../src/peer/membership/cre
 import { SiteTls } from "../../src/peer/membership/site-tls.ts";
 import { PeerNode } from "../../src/peer/peer-node.ts";
 import { startSupernode } from "../../src/supernode/supernode.ts";
+import { readWhole } from "../lib/read-whole.ts";
 import { cacheIn, NO_LIMITS, supernodeConfig } from "./lib/supernode-config.ts";
 
 const log = pino({ level: process.env["TEST_LOG"] ?? "silent" });
@@ -111,13 +112,8 @@ async function startOrigin(t: TestContext, content: Buffer): Promise<string> {
   return `http://127.0.0.1:${await listening(t, web)}/file`;
 }
 
-async function pull(node: PeerNode, url: string): Promise<Buffer> {
-  const signal = AbortSignal.timeout(20_000);
-  const content = await node.open({ source: { url, headers: {} }, backToSource: false }, signal);
-  const chunks: Uint8Array[] = [];
-  for await (const chunk of content.read({ startByte: 0, endByte: undefined }, signal)) chunks.push(Uint8Array.from(chunk));
-  content.close();
-  return Buffer.concat(chunks);
+function pull(node: PeerNode, url: string): Promise<Buffer> {
+  return readWhole(node, { source: { url, headers: {} }, backToSource: false }, AbortSignal.timeout(20_000));
 }
 
 /** An authority of an operator's own, and certificates by it. */
