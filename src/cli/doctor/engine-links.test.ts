@@ -66,6 +66,21 @@ test("a pull that its client could not make is broken, in the client's last word
   });
 });
 
+test("registries that a file of their own takes past dfdaemon are named, and when it is all of them nothing is well", async () => {
+  program("skopeo", "exit 0");
+  const own = { "/etc/containers/registries.conf.d/99-own.conf": '[[registry]]\nlocation = "quay.io"\n' };
+  const other = `[[registry]]\nprefix = "ghcr.io"\nlocation = "ghcr.io"\n[[registry.mirror]]\nlocation = "${ADDRESS}/ghcr.io"\n`;
+  const test = `[[registry]]\nlocation = "doctor.invalid"\n[[registry.mirror]]\nlocation = "${ADDRESS}/doctor.invalid"\n`;
+  const reason = `/etc/containers/registries.conf.d/99-own.conf does not name ${ADDRESS}/quay.io first`;
+  const [some] = await look("podman", { ...own, "/etc/containers/registries.conf": other }, []);
+  assert.deepEqual(some, { link: "podman configuration", status: "ok", message: `podman pulls through dfdaemon: ghcr.io; past it quay.io: ${reason}` });
+  const [none] = await look("podman", { ...own, "/etc/containers/registries.conf": test }, []);
+  assert.deepEqual(none, {
+    link: "podman configuration", status: "broken",
+    message: `podman pulls nothing but the doctor's own image through dfdaemon: ${reason}; run: dfdaemon setup --engine podman`,
+  });
+});
+
 test("a pull that dfdaemon did not hear of is broken, one that it did is well", async () => {
   program("skopeo", "exit 0");
   const past = await look("podman", PODMAN, ["quay.io/team/app:v1"], false);

@@ -46,7 +46,12 @@ export async function checkEngine(question: EngineQuestion): Promise<readonly Fi
   const unread = await notRead(question);
   if (unread !== undefined) return [unread];
   const names = mirrored.filter(({ registry }) => registry !== SELF_TEST_REGISTRY).map(({ registry }) => (registry === "*" ? "any registry" : registry));
-  const configured = ok(link, `${engine} pulls through dfdaemon: ${names.join(", ")}`);
+  const past = routes.filter(({ isMirrored }) => !isMirrored);
+  if (names.length === 0) {
+    return [broken(link, `${engine} pulls nothing but the doctor's own image through dfdaemon: ${past[0]?.reason ?? "its files name no registry"}`, advice)];
+  }
+  const rest = past.map(({ registry, reason }) => `; past it ${registry}: ${reason}`).join("");
+  const configured = ok(link, `${engine} pulls through dfdaemon: ${names.join(", ")}${rest}`);
   if (noPull !== undefined) return [configured, skipped(`${engine} pull`, noPull)];
   return [configured, ...(await pulls(question, mirrored))];
 }

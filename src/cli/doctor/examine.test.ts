@@ -75,6 +75,15 @@ test("a dfdaemon that is well but registered nowhere is not asked for the test i
   assert.deepEqual(asked.toSorted(), ["/readyz", "/version"]);
 });
 
+test("of a supernode that cannot be reached, though dfdaemon is registered at one, it is said that the doctor may lack dfdaemon's flags", async () => {
+  const version = packageVersion();
+  const answers: Readonly<Record<string, string>> = { "/version": JSON.stringify({ version }), "/readyz": "ok" };
+  const listen = await http(({ url = "" }, response) => void response.writeHead(url in answers ? 200 : 404).end(answers[url]));
+  const { found } = await doctor({ "--listen": listen, "--supernode": CLOSED, "--join-token": "a-token-0123456789" });
+  assert.match(found["registration"] ?? "", /^ok, /);
+  assert.match(found["supernode"] ?? "", /^broken, .*cannot be reached.*; dfdaemon itself is registered at a supernode: if it was started with flags, give the doctor the same$/);
+});
+
 test("a token or a certificate that cannot be had is its own link's matter", async () => {
   const supernode = await http((_request, response) => response.end('{"status":"ready"}'));
   const flags = { "--listen": CLOSED, "--supernode": supernode };

@@ -48,8 +48,10 @@ async function examine({ config, machine, version }: SubcommandCall<Settings>, f
     ...values.supernodes.map((supernode) => checkSupernode({ ...question, supernode })),
   ]);
   const known = isFine(daemon) ? socket : skipped("socket", "dfdaemon was not there to ask");
-  const findings = [...(machine.isRoot ? [] : [NOT_ROOT]), daemon, known, checkDisk(values.dataDir, values.reservedFree), ...supernodes.flat()];
   const whole = await examineWhole(mirror, daemon, supernodes);
+  const isRegistered = whole.some((finding) => finding.link === "registration" && isFine(finding));
+  const site = supernodes.flat().map((finding) => (isRegistered && finding.status === "broken" ? { ...finding, message: `${finding.message}; ${OTHER_SETTINGS}` } : finding));
+  const findings = [...(machine.isRoot ? [] : [NOT_ROOT]), daemon, known, checkDisk(values.dataDir, values.reservedFree), ...site];
   const noPull = whole.every(isFine) ? undefined : "no pull can succeed before the links above are mended";
   findings.push(...whole);
   const files = new HostFiles("/");
@@ -93,5 +95,8 @@ function textOf(findings: readonly Finding[]): string {
 
 /** A dfdaemon of this user's own is examined well; of a service's he may not see everything. */
 const NOT_ROOT = skipped("user", "not run as root: a service's token, files and engines may look broken only because this user may not see them");
+
+/** Flags of dfdaemon that nobody gave the doctor, more often than anything else. */
+const OTHER_SETTINGS = "dfdaemon itself is registered at a supernode: if it was started with flags, give the doctor the same";
 
 const SIGNS = { ok: "ok     ", broken: "BROKEN ", skipped: "skipped" } as const;
