@@ -81,7 +81,7 @@ test("of a supernode that cannot be reached, though dfdaemon is registered at on
   const listen = await http(({ url = "" }, response) => void response.writeHead(url in answers ? 200 : 404).end(answers[url]));
   const { found } = await doctor({ "--listen": listen, "--supernode": CLOSED, "--join-token": "a-token-0123456789" });
   assert.match(found["registration"] ?? "", /^ok, /);
-  assert.match(found["supernode"] ?? "", /^broken, .*cannot be reached.*; dfdaemon itself is registered at a supernode: if it was started with flags, give the doctor the same$/);
+  assert.match(found["supernode"] ?? "", /^broken, .*cannot be reached.*; dfdaemon itself is registered at a supernode: if flags told it which, give the doctor the same \(--supernode, --join-token-file\)$/);
 });
 
 test("a token or a certificate that cannot be had is its own link's matter", async () => {

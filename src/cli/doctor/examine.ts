@@ -97,6 +97,6 @@ function textOf(findings: readonly Finding[]): string {
 const NOT_ROOT = skipped("user", "not run as root: a service's token, files and engines may look broken only because this user may not see them");
 
 /** Flags of dfdaemon that nobody gave the doctor, more often than anything else. */
-const OTHER_SETTINGS = "dfdaemon itself is registered at a supernode: if it was started with flags, give the doctor the same";
+const OTHER_SETTINGS = "dfdaemon itself is registered at a supernode: if flags told it which, give the doctor the same (--supernode, --join-token-file)";
 
 const SIGNS = { ok: "ok     ", broken: "BROKEN ", skipped: "skipped" } as const;
