@@ -90,7 +90,7 @@ async function measure(): Promise<void> {
   crowd.cores();
   await load("steady", `256 in flight, ${taskCount} tasks`, { type: "join", urls: urls("steady", taskCount), window: 256, whole: false });
   crowd.cores();
-  await load("whole", `with four words of progress each, ${taskCount} tasks`, { type: "join", urls: urls("whole", taskCount), window: 256, whole: true });
+  await load("whole", `with two words of progress each, ${taskCount} tasks`, { type: "join", urls: urls("whole", taskCount), window: 256, whole: true });
   const loaded = supernode.usage();
   say("memory per peer after all that", `${((loaded.rssBytes - before.rssBytes) / peerCount / KIB).toFixed(1)} KiB`);
 

@@ -6,10 +6,9 @@ import { AppError, type ErrorCode } from "../base/errors.ts";
 import type { Digest } from "../protocol/ids.ts";
 import type { DigestCheck } from "./digest-check.ts";
 import {
-  isHeldByOther,
   isResumable,
   isSameVersion,
-  type PartState,
+  otherHolderOf,
   readPartState,
   writePartState,
   type FileVersion,
@@ -71,8 +70,8 @@ export async function openFileOutput(options: FileOutputOptions): Promise<FileOu
     throw new AppError("OUTPUT_EXISTS", `${options.path} exists and stays as it is; give --force to overwrite it`);
   }
   const partPath = `${path}.part`;
+  assertFree(`${partPath}.json`, options.path);
   const state = readPartState(`${partPath}.json`);
-  if (isHeldByOther(state)) throw heldError(state, options.path);
   const opened = await openPart(partPath).catch((thrown: unknown) => {
     throw outputError(thrown, options.path, "OUTPUT_UNWRITABLE");
   });
@@ -195,7 +194,7 @@ export class FileOutput implements DfgetOutput {
       await this.#handle.sync();
       this.#written = await this.#handle.stat();
       await this.#handle.close();
-      this.#assertClaim();
+      assertFree(this.#statePath, this.#options.path);
       this.#assertIs(this.#written, this.#partPath);
       await this.#putInPlace();
       this.#assertIs(this.#written, this.#options.path);
@@ -298,18 +297,13 @@ export class FileOutput implements DfgetOutput {
 
   #saveState(): void {
     if (this.#version === undefined) return;
-    this.#assertClaim();
+    assertFree(this.#statePath, this.#options.path);
     writePartState(this.#statePath, {
       version: 1,
       pid: process.pid,
       file: this.#version,
       syncedBytes: this.#syncedBytes,
     });
-  }
-
-  #assertClaim(): void {
-    const state = readPartState(this.#statePath);
-    if (isHeldByOther(state)) throw heldError(state, this.#options.path);
   }
 
   /** What lies there is the file that was written, and not what somebody else has put there meanwhile. */
@@ -347,7 +341,7 @@ export class FileOutput implements DfgetOutput {
 
   /** Another dfget has the part: what lies there is not ours to keep or to remove. */
   async #isTaken(): Promise<boolean> {
-    if (isHeldByOther(readPartState(this.#statePath))) return true;
+    if (otherHolderOf(this.#statePath) !== undefined) return true;
     const own = this.#written ?? (await this.#handle.stat().catch(() => undefined));
     const there = statOf(this.#partPath, "itself");
     return own !== undefined && there !== undefined && !isSameFile(own, there);
@@ -367,8 +361,11 @@ function isSameFile(one: Stats, other: Stats): boolean {
   return one.dev === other.dev && one.ino === other.ino;
 }
 
-function heldError(state: PartState | undefined, path: string): AppError {
-  return new AppError("OUTPUT_UNWRITABLE", `another dfget (process ${state?.pid}) is writing ${path}; wait for it, or choose another file`);
+/** @throws AppError OUTPUT_UNWRITABLE when another dfget writes the part that the state is of */
+function assertFree(statePath: string, path: string): void {
+  const pid = otherHolderOf(statePath);
+  if (pid === undefined) return;
+  throw new AppError("OUTPUT_UNWRITABLE", `another dfget (process ${pid}) is writing ${path}; wait for it, or choose another file`);
 }
 
 /** @returns undefined when there is nothing, or nothing that can be looked at: opening it will say why */

@@ -31,7 +31,7 @@ const partStateSchema = (z: Zod) => z.object({
   /** So many bytes were on the disk itself when this was written. */
   syncedBytes: z.number().int().nonnegative(),
 });
-export type PartState = z.infer<ReturnType<typeof partStateSchema>>;
+type PartState = z.infer<ReturnType<typeof partStateSchema>>;
 
 export function fileVersion(source: Source, info: ContentInfo): FileVersion {
   return {
@@ -81,17 +81,28 @@ export function writePartState(path: string, state: PartState): void {
   }
 }
 
-/** True when another dfget that runs is writing this part. */
-export function isHeldByOther(state: PartState | undefined): boolean {
-  if (state === undefined || state.pid === process.pid) return false;
+/**
+ * @returns the process of another dfget that runs and writes this part; undefined: there is none. Looks at no more of the
+ *   state than that, for it is asked in mid-download, and zod takes longer to load than to be of use there
+ */
+export function otherHolderOf(statePath: string): number | undefined {
   try {
-    process.kill(state.pid, 0);
+    const { pid } = JSON.parse(readFileSync(statePath, "utf8")) as { readonly pid?: unknown };
+    return typeof pid === "number" && pid !== process.pid && isDfget(pid) ? pid : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function isDfget(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
   } catch (thrown) {
     if ((thrown as NodeJS.ErrnoException).code === "ESRCH") return false;
   }
   try {
     // The number may have gone to another program since.
-    return readFileSync(`/proc/${state.pid}/cmdline`, "utf8").includes("dfget");
+    return readFileSync(`/proc/${pid}/cmdline`, "utf8").includes("dfget");
   } catch {
     return false;
   }
