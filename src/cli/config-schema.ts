@@ -4,6 +4,7 @@
  */
 import { defaultDataDirectory, defaultSocketPath, SYSTEM_STATE, type Machine } from "./machine.ts";
 import * as networkKinds from "./network-kinds.ts";
+import { networkLabels } from "./network-labels-kind.ts";
 import * as kinds from "./setting-kinds.ts";
 import type { Kind } from "./setting-kinds.ts";
 
@@ -281,7 +282,14 @@ export const SUPERNODE_SETTINGS = {
     "The same for images' manifests by tag; none = never.",
     { reloads: true },
   ),
-  labels,
+  labels: { ...labels, doc: "Where this supernode stands (`region=eu`, `zone=a`, `rack=…`, `switch=…`); the flag may be repeated." },
+  networkLabels: setting(
+    networkLabels,
+    "--network-labels",
+    [],
+    "Where the hosts of a network stand, for those that do not say it themselves: `NETWORK=LABEL:VALUE/LABEL:VALUE`, by the address that the supernode sees; each label from the longest network that has it; the flag may be repeated.",
+    { reloads: true, defaultText: "none" },
+  ),
   logLevel,
 };
 

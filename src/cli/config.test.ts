@@ -204,6 +204,38 @@ test("budgets for origins come from flags and files alike", () => {
   }
 });
 
+test("networks get labels from flags and files alike; what is wrong with one is said with its place", () => {
+  const resolved = (text: string, texts: readonly string[] = []): unknown =>
+    resolveConfig(SUPERNODE, { flags: texts.length === 0 ? {} : { networkLabels: texts }, file: file(text) }, machine()).values.networkLabels;
+  const expected = [
+    { network: "10.1.0.0/16", labels: { region: "eu", zone: "a" } },
+    { network: "2001:db8::/32", labels: { rack: "r:1" } },
+  ];
+  assert.deepEqual(resolved("", ["10.1.0.0/16=region:eu/zone:a", "2001:db8::/32=rack:r:1"]), expected);
+  assert.deepEqual(resolved("", ["10.1.0.0/16=region:eu/zone:a,2001:db8::/32=rack:r:1"]), expected);
+  assert.deepEqual(resolved('networkLabels:\n  - {network: 10.1.0.0/16, labels: {region: eu, zone: a}}\n  - {network: "2001:db8::/32", labels: {rack: "r:1"}}\n'), expected);
+  for (const [entries, why] of [
+    ["[{network: 10.1.0.0/33, labels: {zone: a}}]", /c\.yaml:1: networkLabels\.0\.network: "10\.1\.0\.0\/33" has no prefix length from 0 to 32/],
+    ["[{network: 10.1.2.0/16, labels: {zone: a}}]", /"10\.1\.2\.0\/16" has bits set beyond its first 16/],
+    ["[{network: rack-1, labels: {zone: a}}]", /"rack-1" is not a network such as/],
+    ["[{network: 10.1.0.0/16, labels: {room: a}}]", /"room" is not one of region, zone, rack, switch/],
+    ["[{network: 10.1.0.0/16, labels: {zone: 3}}]", /a label needs a text/],
+    ["[{network: 10.1.0.0/16, labels: {zone: ''}}]", /a label's text is empty/],
+    ["[{network: 10.1.0.0/16, labels: {}}]", /no label is given/],
+    ["[{network: 10.1.0.0/16}]", /is not a mapping of LABEL: VALUE/],
+    ["[{labels: {zone: a}}]", /network is missing/],
+    ["[{network: 10.1.0.0/16, labels: {zone: a}, note: x}]", /unknown key "networkLabels\.0\.note"/],
+    ["[10.1.0.0/16]", /is not a mapping with network and labels/],
+    ["10.1.0.0/16", /is not a list of networks with labels/],
+    ["\n  - {network: 10.0.0.0/8, labels: {zone: a}}\n  - {network: 10.0.0.0/08, labels: {zone: b}}", /c\.yaml:3: networkLabels\.1\.network: "10\.0\.0\.0\/08" is given twice, the other time as "10\.0\.0\.0\/8"/],
+    ["\n  - {network: '2001:db8::/32', labels: {zone: a}}\n  - {network: '2001:DB8:0::/32', labels: {zone: a}}", /is given twice/],
+  ] as const) {
+    assert.throws(() => resolved(`networkLabels: ${entries}\n`), ({ message }: Error) => why.test(message) || assert.fail(`${entries}: ${message}`));
+  }
+  assert.throws(() => resolved("", ["10.1.0.0/16"]), /no label is given/);
+  assert.throws(() => resolved("", ["10.1.0.0/16=zone"]), /a label needs a text: write NETWORK=LABEL:VALUE/);
+});
+
 test("a switch that says no, from a flag and from a variable", () => {
   assert.equal(resolve("", { backToSource: [] }).values.backToSource, false);
   assert.equal(resolve("", {}, { DRAGONFLY_BACK_SOURCE: "false" }).values.backToSource, false);

@@ -50,6 +50,7 @@ export function supernodeConfig(config: ResolvedConfig<typeof SUPERNODE_SETTINGS
     leaseBelowBytesPerSecond: values.leaseBelow,
     originBudgets: values.originBudgets,
     labels: values.labels,
+    networkLabels: values.networkLabels,
     logLevel: values.logLevel,
   });
 }

@@ -184,8 +184,9 @@ export class PeerNode implements ContentOpener {
       log: deps.log,
       random: Math.random,
       handlers: {
-        onRegistered: (publicKey, _address, unixMs) => {
+        onRegistered: (publicKey, _address, unixMs, place) => {
           this.#clock.registered(unixMs);
+          this.#peer.setTopology(place ?? topologyOf(config.labels));
           this.#registered(publicKey);
         },
         onNeighbours: (taskId, add, drop) =>

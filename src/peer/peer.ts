@@ -88,7 +88,7 @@ export interface PeerOptions {
     readonly downloadBytesPerSecond: number | undefined;
     readonly uploadBytesPerSecond: number | undefined;
   };
-  /** Where this host stands; default: nobody knows. */
+  /** Where this host stands, to begin with; default: nobody knows. */
   readonly topology?: Topology;
   /** The mesh of a task does not feed us. */
   readonly needNeighbours?: (taskId: TaskId, useless: readonly PeerId[]) => void;
@@ -192,6 +192,11 @@ export class Peer implements PeerService {
 
   get linkCount(): number {
     return this.#links.count;
+  }
+
+  /** Where this host stands by what the supernode knows of it. */
+  setTopology(topology: Topology): void {
+    this.#driver.places.moved(topology);
   }
 
   snapshot(): SwarmSnapshot {

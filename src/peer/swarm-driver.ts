@@ -4,7 +4,7 @@
  */
 import { PieceSet } from "../protocol/piece-set.ts";
 import type { PeerId, TaskId } from "../protocol/ids.ts";
-import { distanceOf, type Topology } from "../protocol/topology.ts";
+import type { Topology } from "../protocol/topology.ts";
 import type { LinkFrame } from "../protocol/link-frames.ts";
 import { DEFAULT_SWARM_CONFIG, type Priority, Swarm, type SwarmConfig, type SwarmEffect, type SwarmInput, type SwarmSnapshot, type TaskIntake } from "../swarm/index.ts";
 import { toAppError } from "../base/errors.ts";
@@ -13,13 +13,14 @@ import type { LinkTable } from "./link/link-table.ts";
 import type { Logger } from "pino";
 import { Admissions } from "./admissions.ts";
 import { EarlyJoins } from "./early-joins.ts";
+import { LinkPlaces } from "./link-places.ts";
 import { PieceArrivals, type PieceCounters } from "./piece-arrivals.ts";
 import type { TaskSession } from "./task-session.ts";
 
 export interface SwarmDriverDeps {
   readonly links: LinkTable;
   readonly nowMs: () => number;
-  /** Where this host stands. */
+  /** Where this host stands, to begin with. */
   readonly topology: Topology;
   readonly seed: number;
   readonly swarm?: Partial<SwarmConfig>;
@@ -52,6 +53,7 @@ export class SwarmDriver {
     this.feed({ type: "remoteAdmitted", linkId, taskId, receives: false });
   });
   readonly #earlyJoins = new EarlyJoins();
+  readonly places: LinkPlaces;
   /** Own `have` as last told in a join, until the other side has joined too. */
   readonly #toldHave = new Map<string, PieceSet>();
   readonly counters: PieceCounters = { uploadedBytes: 0, downloadedBytes: 0, wastedBytes: 0, rejectedPieces: 0, forgedProofs: 0 };
@@ -61,6 +63,7 @@ export class SwarmDriver {
   constructor(deps: SwarmDriverDeps) {
     this.#deps = deps;
     this.#swarm = new Swarm({ ...DEFAULT_SWARM_CONFIG, ...deps.swarm }, deps.seed);
+    this.places = new LinkPlaces(deps.topology, { links: deps.links, placed: ({ linkId }, distance) => this.feed({ type: "remotePlaced", linkId, distance }) });
     this.#arrivals = new PieceArrivals({
       nowMs: deps.nowMs,
       log: deps.log,
@@ -146,7 +149,7 @@ export class SwarmDriver {
   }
 
   linkOpened(link: Link, peerId: PeerId): void {
-    link.send({ type: "place", topology: this.#deps.topology });
+    this.places.opened(link);
     this.feed({ type: "linkOpened", linkId: link.linkId, peerId });
   }
 
@@ -186,12 +189,7 @@ export class SwarmDriver {
       case "join":
         return this.#remoteJoined(link, frame);
       case "status":
-        return this.feed({
-          type: "remoteStatus",
-          linkId: link.linkId,
-          incoming: frame.incoming,
-          capacity: frame.capacity,
-        });
+        return this.feed({ type: "remoteStatus", linkId: link.linkId, incoming: frame.incoming, capacity: frame.capacity });
       case "accept":
       case "decline":
       case "cancel": {
@@ -209,7 +207,7 @@ export class SwarmDriver {
         return;
       }
       case "place":
-        return this.feed({ type: "remotePlaced", linkId: link.linkId, distance: distanceOf(this.#deps.topology, frame.topology) });
+        return this.places.heard(link, frame.topology);
       case "ping":
       case "pong":
       case "handshake":

@@ -25,6 +25,7 @@ const FROM_PEER: Readonly<Record<string, Message>> = {
 
 const FROM_SUPERNODE: Readonly<Record<string, Message>> = {
   registered: { type: "registered", publicKey: "AAAA", address: "10.0.0.2", unixMs: 1 },
+  "registered, told where it stands": { type: "registered", publicKey: "AAAA", address: "10.0.0.2", unixMs: 1, place: { zone: "a", rack: "r" } },
   joined: JOINED,
   "joined, length unknown": { ...JOINED, task: { ...TASK_INFO, lengthBytes: null }, lengthSignature: null },
   "joined, content inline": { ...JOINED, inline: "AAAA", ticket: null, neighbours: [] },

@@ -6,7 +6,7 @@ import { z } from "zod";
 import { isTaskId, type PeerId, type TaskId } from "./ids.ts";
 import { explanationSchema } from "./explanation.ts";
 import { peerIdSchema } from "./handshake.ts";
-import { BUCKET_COUNT, type Distance } from "./topology.ts";
+import { BUCKET_COUNT, type Distance, topologyOf } from "./topology.ts";
 import { isFileLength, isPieceLength } from "./geometry.ts";
 
 export const CONTROL_PROTOCOL = "dragonfly-control/1";
@@ -34,6 +34,8 @@ export const sourceSchema = z.object({
 });
 export type Source = z.infer<typeof sourceSchema>;
 
+const labels = z.record(z.string().max(64), z.string().max(256));
+
 /** How a peer can be reached, and where it stands. */
 export const hostInfoSchema = z.object({
   /** Empty: the supernode uses the address it sees. */
@@ -43,7 +45,7 @@ export const hostInfoSchema = z.object({
   name: z.string().max(255),
   program: z.enum(["supernode", "dfdaemon", "dfget"]),
   version: z.string().max(64),
-  labels: z.record(z.string().max(64), z.string().max(256)),
+  labels,
 });
 export type HostInfo = z.infer<typeof hostInfoSchema>;
 
@@ -130,6 +132,8 @@ export const supernodeToPeerSchema = z.discriminatedUnion("type", [
     address: z.string(),
     /** The supernode's wall clock: tickets are of its time. */
     unixMs: z.number().int(),
+    /** Where the peer stands, by its labels and its address. Older supernodes do not say it: then by its labels alone. */
+    place: labels.transform(topologyOf).optional(),
   }),
   z.object({
     type: z.literal("joined"),

@@ -72,7 +72,7 @@ export type LinkFrame =
   | { readonly type: "length"; readonly channel: number; readonly lengthBytes: number; readonly signature: Uint8Array }
   /** A newer ticket than the one shown at `join`; its sender's channel. */
   | { readonly type: "ticket"; readonly channel: number; readonly ticket: string }
-  /** Where I stand: once, before any join. */
+  /** Where I stand: before any join, and again when that changes. */
   | { readonly type: "place"; readonly topology: Topology }
   /** Of this task I take over this link only what is in these buckets; before I say so, everything. */
   | { readonly type: "imports"; readonly channel: number; readonly buckets: Buckets }

@@ -1,5 +1,6 @@
 import type { OriginNetwork } from "../origin/origin-clients.ts";
 import type { CacheConfig, HostLabels, ListenAddress, LogLevel, RateLimits, TlsConfig } from "../peer/config.ts";
+import type { Topology } from "../protocol/topology.ts";
 
 /**
  * How peers prove that they belong here.
@@ -40,6 +41,14 @@ export interface OriginBudgetConfig {
   readonly requestsPerSecond: number | undefined;
 }
 
+/** Labels for the hosts of a network, as far as they do not say themselves where they stand. */
+export interface NetworkLabels {
+  /** `10.1.0.0/16`, `2001:db8::/32`, or one address. */
+  readonly network: string;
+  /** At least one. */
+  readonly labels: Topology;
+}
+
 /** Everything that a supernode is told; parsed, checked and frozen by src/cli. */
 export interface SupernodeConfig {
   readonly version: string;
@@ -61,6 +70,9 @@ export interface SupernodeConfig {
   /** A read slower than this for ten seconds is handed to them; undefined = never. */
   readonly leaseBelowBytesPerSecond: number | undefined;
   readonly originBudgets: readonly OriginBudgetConfig[];
+  /** Its own. */
   readonly labels: HostLabels;
+  /** Of its peers. No network twice. */
+  readonly networkLabels: readonly NetworkLabels[];
   readonly logLevel: LogLevel;
 }

@@ -10,6 +10,7 @@ import type { HostInfo } from "../protocol/control-messages.ts";
 import type { PeerId, TaskId } from "../protocol/ids.ts";
 import { ControlServer, type PeerMessage } from "./control-server.ts";
 import { type ConnectedPeer, PeerTable } from "./peer-table.ts";
+import { PlaceMap } from "./place-map.ts";
 import { silentLog } from "./cache/seed-fixture.test.ts";
 
 const ownPeerId = "seed-1" as PeerId;
@@ -18,9 +19,16 @@ const host: HostInfo = { address: "", port: 7, name: "h", program: "dfdaemon", v
 const source = { url: "http://o/f", headers: {} };
 const UPGRADE = "GET /v1/control HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: dragonfly-control/1\r\n\r\n";
 
+const ignore = (): void => {};
+const NO_HANDLERS: ControlClientOptions["handlers"] = {
+  onRegistered: ignore, onNeighbours: ignore, onImports: ignore, onLength: ignore, onTaskFailed: ignore, onLease: ignore, onLeaseRevoked: ignore, onDisconnected: ignore,
+};
+
 interface Site {
   readonly port: number;
   readonly peers: PeerTable;
+  readonly control: ControlServer;
+  readonly placeMap: PlaceMap;
   readonly messages: PeerMessage[];
   readonly events: string[];
   onMessage: (peer: ConnectedPeer, message: PeerMessage) => void;
@@ -29,6 +37,7 @@ interface Site {
 
 async function startSite(t: TestContext, token: string | undefined = "token", port = 0, connectionCountMax = 100): Promise<Site> {
   const peers = new PeerTable(() => performance.now());
+  const placeMap = new PlaceMap([]);
   const messages: PeerMessage[] = [];
   const events: string[] = [];
   const control = new ControlServer({
@@ -36,6 +45,7 @@ async function startSite(t: TestContext, token: string | undefined = "token", po
     ownPeerId,
     publicKey: new Uint8Array([1, 2, 3]),
     peers,
+    placeMap,
     log: silentLog,
     handshakeMs: 300,
     connectionCountMax,
@@ -56,7 +66,7 @@ async function startSite(t: TestContext, token: string | undefined = "token", po
     if (server.listening) await new Promise((resolve) => server.close(resolve));
   };
   t.after(close);
-  const site: Site = { port: (server.address() as AddressInfo).port, peers, messages, events, onMessage: () => {}, close };
+  const site: Site = { port: (server.address() as AddressInfo).port, peers, control, placeMap, messages, events, onMessage: () => {}, close };
   return site;
 }
 
@@ -128,6 +138,40 @@ test("a peer registers, joins, is told of changes, and leaves", async (t) => {
   await told;
   client.close();
   await assert.rejects(joinWith(client), { code: "SHUTTING_DOWN" });
+});
+
+test("who stands in a labelled network is told its labels, and told again when the labels are others", async (t) => {
+  const site = await startSite(t);
+  site.placeMap.setNetworks([{ network: "127.0.0.0/8", labels: { region: "eu", rack: "r1" } }]);
+  const start = (name: string, labels: Record<string, string>): { readonly told: unknown[]; readonly next: () => Promise<void> } => {
+    const told: unknown[] = [];
+    let wake = (): void => {};
+    const client = new ControlClient({
+      supernodes: [{ host: "127.0.0.1", port: site.port }], token: "token", peerId: name as PeerId, host: { ...host, labels }, log: silentLog, random: () => 0,
+      handlers: {
+        ...NO_HANDLERS,
+        onRegistered: (_publicKey, _address, _unixMs, place) => {
+          told.push(place);
+          wake();
+        },
+      },
+    });
+    t.after(() => client.close());
+    return { told, next: () => new Promise((resolve) => (wake = resolve)) };
+  };
+  const [silent, decided] = [start("silent", {}), start("decided", { region: "us", rack: "r2" })];
+  await Promise.all([silent.next(), decided.next()]);
+  assert.deepEqual([silent.told, decided.told], [[{ region: "eu", rack: "r1" }], [{ region: "us", rack: "r2" }]]);
+  assert.deepEqual(site.peers.get("silent" as PeerId)?.place.sources, { region: "127.0.0.0/8", rack: "127.0.0.0/8" });
+
+  site.placeMap.setNetworks([{ network: "127.0.0.0/8", labels: { region: "eu", rack: "r9" } }]);
+  const again = silent.next();
+  site.control.endMoved();
+  await again;
+  assert.deepEqual(silent.told[1], { region: "eu", rack: "r9" });
+  assert.equal(decided.told.length, 1, "who stands where it stood keeps its connection");
+  site.control.endMoved();
+  assert.equal(site.peers.size, 2);
 });
 
 test("a refused join says why, with its details", async (t) => {

@@ -7,6 +7,7 @@ import { randomBytes } from "node:crypto";
 import type { IncomingMessage } from "node:http";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
+import { isDeepStrictEqual } from "node:util";
 import type { Logger } from "pino";
 import { AppError } from "../base/errors.ts";
 import { ControlChannel, parseMessage } from "../peer/control/control-channel.ts";
@@ -19,6 +20,7 @@ import {
   peerToSupernodeSchema,
 } from "../protocol/control-messages.ts";
 import type { PeerId } from "../protocol/ids.ts";
+import type { PlaceMap } from "./place-map.ts";
 import { type ConnectedPeer, type PeerTable, plainAddress } from "./peer-table.ts";
 
 /** A message of a registered peer. */
@@ -30,6 +32,7 @@ export interface ControlServerDeps {
   /** SPKI DER. */
   readonly publicKey: Uint8Array;
   readonly peers: PeerTable;
+  readonly placeMap: Pick<PlaceMap, "placeOf">;
   readonly log: Pick<Logger, "info" | "warn" | "debug">;
   readonly onConnected: (peer: ConnectedPeer) => void;
   readonly onDisconnected: (peer: ConnectedPeer) => void;
@@ -77,6 +80,17 @@ export class ControlServer {
     for (const channel of this.#channels) channel.close();
   }
 
+  /**
+   * Ends the connections of those who by now stand elsewhere than they were told. They come back within a tenth of a
+   * second with all that they hold, and are told then, as after any loss of the connection.
+   */
+  endMoved(): void {
+    const { peers, placeMap, log } = this.#deps;
+    const moved = [...peers].filter(({ host, remoteAddress, place }) => !isDeepStrictEqual(placeMap.placeOf(host.labels, remoteAddress), place));
+    for (const { channel } of moved) channel.close();
+    if (moved.length > 0) log.info({ peerCount: moved.length }, "peers stand elsewhere by the new configuration: they register again");
+  }
+
   #isFull(): boolean {
     const { connectionCountMax, log } = this.#deps;
     if (this.#channels.size < connectionCountMax) {
@@ -117,7 +131,8 @@ export class ControlServer {
         if (peer !== undefined) throw new AppError("PROTOCOL_VIOLATION", "the peer registered twice");
         clearTimeout(deadline);
         channel.allowFrames(CONTROL_LENGTH_BYTES_MAX);
-        peer = { peerId, host: message.host, remoteAddress, localAddress, connectedUnixMs: Date.now(), channel };
+        const place = this.#deps.placeMap.placeOf(message.host.labels, remoteAddress);
+        peer = { peerId, host: message.host, place, remoteAddress, localAddress, connectedUnixMs: Date.now(), channel };
         this.#register(peer);
       } else if (peer === undefined) {
         throw new AppError("PROTOCOL_VIOLATION", `the peer said ${message.type} before register`);
@@ -151,7 +166,7 @@ export class ControlServer {
       before.channel.close();
     }
     const address = peer.host.address === "" ? peer.remoteAddress : peer.host.address;
-    peer.channel.send({ type: "registered", publicKey: Buffer.from(publicKey).toString("base64"), address, unixMs: Date.now() });
+    peer.channel.send({ type: "registered", publicKey: Buffer.from(publicKey).toString("base64"), address, unixMs: Date.now(), place: peer.place.topology });
     onConnected(peer);
   }
 }

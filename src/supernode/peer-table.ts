@@ -2,10 +2,12 @@
 import type { ControlChannel } from "../peer/control/control-channel.ts";
 import type { HostInfo, SupernodeToPeer } from "../protocol/control-messages.ts";
 import type { PeerId } from "../protocol/ids.ts";
+import type { Place } from "./place-map.ts";
 
 export interface ConnectedPeer {
   readonly peerId: PeerId;
   readonly host: HostInfo;
+  readonly place: Place;
   /** The other end of its control connection, as we see it. */
   readonly remoteAddress: string;
   /** Our end: the address by which it reached us. */

@@ -5,7 +5,6 @@ import { AppError } from "../base/errors.ts";
 import type { SigningKey } from "../peer/membership/credentials.ts";
 import type { Neighbour } from "../protocol/control-messages.ts";
 import type { PeerId, TaskId } from "../protocol/ids.ts";
-import { topologyOf } from "../protocol/topology.ts";
 import type { SchedulerEffect, SchedulerInput } from "../scheduler/index.ts";
 import type { PeerMessage } from "./control-server.ts";
 import type { SupernodeMetrics } from "./metrics.ts";
@@ -42,9 +41,9 @@ export class SiteEffects {
     this.#deps = deps;
   }
 
-  peerConnected({ peerId, host }: ConnectedPeer): void {
+  peerConnected({ peerId, host, place }: ConnectedPeer): void {
     this.#deps.log.info({ peerId, program: host.program, version: host.version }, "a peer registered");
-    this.#deps.push({ type: "peerConnected", peerId, seed: false, dialable: host.port !== 0, topology: topologyOf(host.labels) });
+    this.#deps.push({ type: "peerConnected", peerId, seed: false, dialable: host.port !== 0, topology: place.topology });
   }
 
   peerDisconnected(peer: ConnectedPeer): void {

@@ -51,7 +51,7 @@ function dataDirectory(t: TestContext): string {
   return directory;
 }
 
-async function start(t: TestContext, directory: string, changes: Partial<SupernodeConfig> = {}): Promise<{ supernode: Supernode; shown: string[]; stop: () => Promise<void> }> {
+async function start(t: TestContext, directory: string, changes: Partial<SupernodeConfig> = {}): Promise<{ supernode: Supernode; config: SupernodeConfig; shown: string[]; stop: () => Promise<void> }> {
   const shown: string[] = [];
   const config: SupernodeConfig = {
     version: "0.0.1",
@@ -66,6 +66,7 @@ async function start(t: TestContext, directory: string, changes: Partial<Superno
     leasePeerCountMax: 3,
     leaseBelowBytesPerSecond: undefined,
     originBudgets: [],
+    networkLabels: [],
     labels: {},
     logLevel: "silent",
     ...changes,
@@ -74,7 +75,7 @@ async function start(t: TestContext, directory: string, changes: Partial<Superno
   let stopping: Promise<void> | undefined;
   const stop = (): Promise<void> => (stopping ??= supernode.close());
   t.after(stop);
-  return { supernode, shown, stop };
+  return { supernode, config, shown, stop };
 }
 
 async function connectPeer(t: TestContext, { address }: Supernode, token: string | undefined, peerId: PeerId = generatePeerId(hostname())) {
@@ -298,28 +299,29 @@ test("a port that is taken is a clear error, and nothing stays open", async (t) 
 
 test("new limits take effect without a restart", async (t) => {
   const directory = dataDirectory(t);
-  const { supernode } = await start(t, directory, { joinToken: { kind: "none" } });
+  const { supernode, config } = await start(t, directory, { joinToken: { kind: "none" } });
   const peer = await connectPeer(t, supernode, undefined);
-  supernode.reload({
-    version: "",
-    listen: { host: "", port: 0 },
-    advertiseHost: undefined,
-    joinToken: { kind: "none" },
-    network: PLAIN_NETWORK,
-    grants: { grantMs: 300_000, outageGrantMs: 0 },
-    cache: { dataDirectory: directory, quotaBytes: undefined, reservedFreeBytes: 0, scrubBytesPerSecond: 0 },
-    limits: { ...limits, originBytesPerSecond: 1_000_000 },
-    freshness,
-    leasePeerCountMax: 3,
-    leaseBelowBytesPerSecond: undefined,
-    originBudgets: [],
-    labels: {},
-    logLevel: "silent",
-  });
+  supernode.reload({ ...config, limits: { ...limits, originBytesPerSecond: 1_000_000 } });
   const web = await startWeb(t, randomBytes(300_000));
   const startedMs = performance.now();
   const { task } = await peer.ask({ url: web.url, headers: {} });
   await untilComplete(supernode, task.taskId);
   const tookMs = performance.now() - startedMs;
   assert.ok(tookMs >= 200, `${tookMs} ms for 300 ms of bytes less a burst`);
+});
+
+test("peers are shown with their labels and where these come from, also after the networks' labels have changed", async (t) => {
+  const { supernode, config } = await start(t, dataDirectory(t), { joinToken: { kind: "none" }, labels: { zone: "s" }, networkLabels: [{ network: "127.0.0.1", labels: { rack: "r1" } }] });
+  const { peerId } = await connectPeer(t, supernode, undefined);
+  const shown = async (): Promise<Record<string, unknown>> => {
+    const { peers } = (await (await fetch(`http://127.0.0.1:${supernode.address.port}/v1/peers`)).json()) as { peers: { peerId: string; seed: boolean; labels: unknown; labelSources: unknown }[] };
+    return Object.fromEntries(peers.map(({ seed, peerId: id, labels, labelSources }) => [seed ? "seed" : id, [labels, labelSources]]));
+  };
+  const seed = [{ zone: "s" }, { zone: "host" }];
+  assert.deepEqual(await shown(), { seed, [peerId]: [{ rack: "r1" }, { rack: "127.0.0.1" }] });
+  supernode.reload({ ...config, networkLabels: [{ network: "127.0.0.0/8", labels: { rack: "r2" } }] });
+  const expected = JSON.stringify({ rack: "r2" });
+  // oxlint-disable-next-line no-await-in-loop -- polls
+  while (JSON.stringify(((await shown())[peerId] as unknown[] | undefined)?.[0]) !== expected) await new Promise((resolve) => setTimeout(resolve, 5));
+  assert.deepEqual(await shown(), { seed, [peerId]: [{ rack: "r2" }, { rack: "127.0.0.0/8" }] });
 });

@@ -34,6 +34,7 @@ import { LeaseDesk, strongDigestOf } from "./leases/lease-desk.ts";
 import { LeaseHttp } from "./leases/lease-http.ts";
 import { OriginBudgets } from "./origin-budgets.ts";
 import { PeerTable } from "./peer-table.ts";
+import { PlaceMap } from "./place-map.ts";
 import { SchedulerDriver } from "./scheduler-driver.ts";
 import { OWN_FAILURES, SeedCache } from "./cache/seed-cache.ts";
 import { SiteEffects } from "./site-effects.ts";
@@ -125,6 +126,7 @@ async function compose(
 
   const ownPeerId = generatePeerId(hostname());
   const peers = new PeerTable(nowMs);
+  const placeMap = new PlaceMap(config.networkLabels);
   const peer = new Peer({
     peerId: ownPeerId,
     token,
@@ -243,6 +245,7 @@ async function compose(
     ownPeerId,
     publicKey: key.publicKey,
     peers,
+    placeMap,
     log,
     connectionCountMax: peerCountMax(log),
     onConnected: (connected) => effects.peerConnected(connected),
@@ -251,7 +254,7 @@ async function compose(
   });
   closers.push(() => control.close());
 
-  const seedAddress = { peerId: ownPeerId, address: config.advertiseHost ?? config.listen.host, port: 0 };
+  const seedAddress = { peerId: ownPeerId, address: config.advertiseHost ?? config.listen.host, port: 0, labels: config.labels, labelSources: placeMap.placeOf(config.labels, "").sources };
   const views = new ApiViews({
     snapshot: () => driver.snapshot(),
     seeds,
@@ -302,6 +305,8 @@ async function compose(
       limits.set(next.limits);
       resolver.setFreshness(next.freshness);
       budgets.setConfigs(next.originBudgets);
+      placeMap.setNetworks(next.networkLabels);
+      control.endMoved();
     },
     close: async () => {
       isReady = false;

@@ -1,6 +1,6 @@
 /** A supernode and dfdaemons in this process, on real sockets and disks, before a token registry. No tests of its own. */
 import { mkdtempSync, rmSync } from "node:fs";
-import { createServer } from "node:net";
+import { connect, createServer } from "node:net";
 import type { AddressInfo } from "node:net";
 import { request as httpRequest } from "node:http";
 import { tmpdir } from "node:os";
@@ -14,6 +14,7 @@ import type { HostLabels } from "../../src/peer/config.ts";
 import { startDfdaemon } from "../../src/dfdaemon/dfdaemon.ts";
 import { fetchAnswer, type Answer } from "../../src/dfdaemon/mirror/lab.test.ts";
 import type { Source } from "../../src/protocol/control-messages.ts";
+import type { NetworkLabels } from "../../src/supernode/config.ts";
 import { startSupernode, type Supernode } from "../../src/supernode/supernode.ts";
 import { TokenRegistry } from "./token-registry.test.ts";
 import { cacheIn, NO_LIMITS, supernodeConfig } from "./lib/supernode-config.ts";
@@ -52,6 +53,10 @@ export interface SiteOptions {
   readonly uploadBytesPerSecond?: number;
   /** Where each host stands; default: nobody says. */
   readonly labelsOf?: (host: number) => HostLabels;
+  /** What the supernode knows of networks. */
+  readonly networkLabels?: readonly NetworkLabels[];
+  /** The address, in 127.0.0.0/8, that the supernode sees each host at; default: 127.0.0.1. */
+  readonly addressOf?: (host: number) => string;
 }
 
 export async function startSite(t: TestContext, options: SiteOptions): Promise<TestSite> {
@@ -66,7 +71,7 @@ export async function startSite(t: TestContext, options: SiteOptions): Promise<T
   const common = { version: "1", labels: {}, limits: { ...NO_LIMITS, uploadBytesPerSecond: options.uploadBytesPerSecond }, logLevel: "debug" } as const;
   const cacheOf = (name: string) => cacheIn(join(directory, name));
   const supernode = await startSupernode(
-    supernodeConfig(join(directory, "supernode"), { ...common, grants, joinToken: { kind: "given", token: JOIN_TOKEN }, network }),
+    supernodeConfig(join(directory, "supernode"), { ...common, grants, joinToken: { kind: "given", token: JOIN_TOKEN }, network, networkLabels: options.networkLabels ?? [] }),
     { log, showToken: () => {} },
   );
   let isUp = true;
@@ -80,10 +85,12 @@ export async function startSite(t: TestContext, options: SiteOptions): Promise<T
       const name = `host${index}`;
       const peerPort = await freePort();
       const socketPath = join(directory, `${name}.sock`);
+      const { port } = supernode.address;
+      const supernodePort = options.addressOf === undefined ? port : await relayFrom(t, options.addressOf(index), port);
       const daemon = await startDfdaemon(
         {
           ...common, labels: options.labelsOf?.(index) ?? {}, listen: { host: "127.0.0.1", port: 0 }, peerListen: { host: "127.0.0.1", port: peerPort }, advertiseHost: "127.0.0.1",
-          socketPath, supernodes: [{ host: "127.0.0.1", port: supernode.address.port, weight: 1 }], joinToken: JOIN_TOKEN, backToSource: true,
+          socketPath, supernodes: [{ host: "127.0.0.1", port: supernodePort, weight: 1 }], joinToken: JOIN_TOKEN, backToSource: true,
           registries: [{ host: "reg.test", url: registry.url, access: options.access }], network,
           proxy: { clientNetworks: ["127.0.0.1"], credentials: undefined, interceptedHosts: [], authorityDirectory: join(directory, name, "proxy-ca"), swarmUrls: [] },
           grants: { ...grants, tagMs: 0, staleTagMs: 3_600_000 }, cache: cacheOf(name),
@@ -129,6 +136,17 @@ function askLocal(socketPath: string, source: Source): Promise<Answer> {
 
 async function untilReady(host: TestHost): Promise<void> {
   while ((await fetchAnswer(host.mirrorPort, "/readyz")).status !== 200) await new Promise((resolve) => setTimeout(resolve, 20));
+}
+
+/** @returns the port of a way to `port` on which one is seen at `localAddress` */
+async function relayFrom(t: TestContext, localAddress: string, port: number): Promise<number> {
+  const relay = createServer((socket) => {
+    const onward = connect({ host: "127.0.0.1", port, localAddress });
+    for (const [end, other] of [[socket, onward], [onward, socket]] as const) end.on("error", () => other.destroy()).on("close", () => other.destroy()).pipe(other);
+  });
+  await new Promise<void>((resolve) => void relay.listen(0, "127.0.0.1", resolve));
+  t.after(() => relay.close());
+  return (relay.address() as AddressInfo).port;
 }
 
 async function freePort(): Promise<number> {

@@ -6,7 +6,7 @@ import type { AddressInfo } from "node:net";
 import { test, type TestContext } from "node:test";
 import { DaemonClient } from "../../src/cli/daemon-client.ts";
 import { type Explanation, readExplanation } from "../../src/protocol/explanation.ts";
-import { startSite, type TestHost } from "./site.test.ts";
+import { startSite, type SiteOptions, type TestHost } from "./site.test.ts";
 
 const CONTENT = randomBytes(12 * 1024 * 1024);
 const RACK_SIZE = 3;
@@ -38,11 +38,13 @@ async function download(host: TestHost, url: string): Promise<Explanation> {
   return explanation;
 }
 
+const rackOf = (host: number): number => Math.floor(host / RACK_SIZE);
+/** Under this name or another. */
+const labelled = (label: string): Partial<SiteOptions> => ({ labelsOf: (host) => ({ [label]: `rack-${rackOf(host)}` }) });
+
 /** Two racks of three and a seed in neither. @returns copies of the file that came into each from outside */
-async function copiesIntoRacks(t: TestContext, label: string): Promise<readonly number[]> {
-  const rackOf = (host: number): number => Math.floor(host / RACK_SIZE);
-  const labelsOf = (host: number): Record<string, string> => ({ [label]: `rack-${rackOf(host)}` });
-  const site = await startSite(t, { hosts: 2 * RACK_SIZE, uploadBytesPerSecond: UPLOAD_BYTES_PER_SECOND, labelsOf });
+async function copiesIntoRacks(t: TestContext, known: Partial<SiteOptions>): Promise<readonly number[]> {
+  const site = await startSite(t, { hosts: 2 * RACK_SIZE, uploadBytesPerSecond: UPLOAD_BYTES_PER_SECOND, ...known });
   const { peers } = (await (await fetch(`http://127.0.0.1:${site.supernode.address.port}/v1/peers`)).json()) as { peers: { peerId: string; port: number }[] };
   const rackByPeer = new Map(site.hosts.map(({ peerPort }, host) => [peers.find(({ port }) => port === peerPort)?.peerId, rackOf(host)]));
   const url = await startOrigin(t);
@@ -54,11 +56,19 @@ async function copiesIntoRacks(t: TestContext, label: string): Promise<readonly 
   return outside.map((bytes) => bytes / CONTENT.length);
 }
 
+function assertOnce(t: TestContext, copies: readonly number[]): void {
+  t.diagnostic(`copies into the racks: ${copies.map((count) => count.toFixed(2)).join(", ")}`);
+  for (const count of copies) assert.ok(count >= 1 && count <= 1.15, `${count} copies came into a rack`);
+}
+
 test("hosts that say in which rack they stand bring each piece into it about once; of others it is not known", { timeout: 90_000 }, async (t) => {
-  const labelled = await copiesIntoRacks(t, "rack");
-  t.diagnostic(`copies into the racks: ${labelled.map((copies) => copies.toFixed(2)).join(", ")}`);
-  for (const copies of labelled) assert.ok(copies >= 1 && copies <= 1.15, `${copies} copies came into a rack`);
-  const unknown = await copiesIntoRacks(t, "room");
+  assertOnce(t, await copiesIntoRacks(t, labelled("rack")));
+  const unknown = await copiesIntoRacks(t, labelled("room"));
   t.diagnostic(`of whom it is not known: ${unknown.map((copies) => copies.toFixed(2)).join(", ")}`);
   assert.ok(Math.max(...unknown) > 1.3, `${unknown.join(", ")} copies: nothing is shown`);
+});
+
+test("hosts that say nothing do the same where the supernode knows the racks' networks", { timeout: 90_000 }, async (t) => {
+  const networkLabels = [0, 1].map((rack) => ({ network: `127.0.${rack + 2}.0/24`, labels: { rack: `rack-${rack}` } }));
+  assertOnce(t, await copiesIntoRacks(t, { networkLabels, addressOf: (host) => `127.0.${rackOf(host) + 2}.${host + 1}` }));
 });

@@ -13,7 +13,7 @@ import type {
   SupernodeToPeer,
 } from "../../protocol/control-messages.ts";
 import type { PeerId, TaskId } from "../../protocol/ids.ts";
-import type { Imports } from "../../protocol/topology.ts";
+import type { Imports, Topology } from "../../protocol/topology.ts";
 import type { Lease } from "../lease-reader.ts";
 import type { SiteTls } from "../membership/site-tls.ts";
 import type { Slice } from "../leased-budget.ts";
@@ -24,9 +24,12 @@ export type TaskFailedMessage = Extract<SupernodeToPeer, { type: "taskFailed" }>
 
 /** What the supernode says unasked, in the order of arrival; never from within a call of the client. */
 export interface ControlHandlers {
-  /** The connection is up (again). `publicKey`: SPKI DER; `address`: ours as the supernode sees it. */
-  /** @param unixMs the supernode's wall clock */
-  readonly onRegistered: (publicKey: Uint8Array, address: string, unixMs: number) => void;
+  /**
+   * The connection is up (again). `publicKey`: SPKI DER; `address`: ours as the supernode sees it.
+   * @param unixMs the supernode's wall clock
+   * @param place where we stand by its word; undefined: it does not say
+   */
+  readonly onRegistered: (publicKey: Uint8Array, address: string, unixMs: number, place: Topology | undefined) => void;
   readonly onNeighbours: (taskId: TaskId, add: readonly Neighbour[], drop: readonly PeerId[]) => void;
   readonly onImports: (taskId: TaskId, imports: readonly Imports[]) => void;
   readonly onLength: (taskId: TaskId, lengthBytes: number, signature: Uint8Array) => void;
@@ -227,7 +230,7 @@ export class ControlClient {
       onReached,
       signal: this.#closing.signal,
       onOpen: (session, registered) => {
-        log.info({ supernode: `${supernode.host}:${supernode.port}` }, "registered at the supernode");
+        log.info({ supernode: `${supernode.host}:${supernode.port}`, place: registered.place }, "registered at the supernode");
         this.#registeredAt = supernode;
         this.#onOpen(session, registered);
       },
@@ -243,7 +246,7 @@ export class ControlClient {
     this.#slowRounds = 0;
     clearTimeout(this.#grace);
     for (const { message } of this.#joins.values()) this.#ask(message);
-    this.#options.handlers.onRegistered(Buffer.from(registered.publicKey, "base64"), registered.address, registered.unixMs);
+    this.#options.handlers.onRegistered(Buffer.from(registered.publicKey, "base64"), registered.address, registered.unixMs, registered.place);
   }
 
   #onOpenFailed(error: AppError, supernode: string): void {

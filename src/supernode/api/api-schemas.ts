@@ -94,6 +94,11 @@ export const peersSchema: Schema = object({
       address: text,
       port: count,
       labels: { type: "object", additionalProperties: text },
+      labelSources: {
+        type: "object",
+        additionalProperties: text,
+        description: "for region, zone, rack and switch: `host`, which says so itself, or the network of `networkLabels` that its address is in",
+      },
       taskCount: count,
     }),
   ),

@@ -1,9 +1,11 @@
 /** What the REST API shows, gathered from those who know. */
 import { AppError } from "../../base/errors.ts";
+import type { HostLabels } from "../../peer/config.ts";
 import type { PieceStore } from "../../peer/store/piece-store.ts";
 import { isTaskId, type PeerId, type TaskId } from "../../protocol/ids.ts";
 import type { SchedulerSnapshot } from "../../scheduler/index.ts";
 import type { OriginMeter } from "../cache/origin-meter.ts";
+import type { LabelSources } from "../place-map.ts";
 import { isLoopback, type PeerTable } from "../peer-table.ts";
 import type { SeedCache } from "../cache/seed-cache.ts";
 import type { TaskJoins } from "../task-joins.ts";
@@ -18,7 +20,7 @@ export interface ApiViewsDeps {
   readonly peers: PeerTable;
   readonly store: Pick<PieceStore, "list" | "has" | "usage" | "remove" | "pin" | "verify">;
   readonly quotaBytes: number | undefined;
-  readonly seed: { readonly peerId: PeerId; readonly address: string; readonly port: number };
+  readonly seed: { readonly peerId: PeerId; readonly address: string; readonly port: number; readonly labels: HostLabels; readonly labelSources: LabelSources };
   readonly version: string;
 }
 
@@ -82,7 +84,8 @@ export class ApiViews {
           version: isSelf ? version : (peer?.host.version ?? ""),
           address: where?.address ?? "",
           port: where?.port ?? 0,
-          labels: peer?.host.labels ?? {},
+          labels: isSelf ? seed.labels : { ...peer?.host.labels, ...peer?.place.topology },
+          labelSources: isSelf ? seed.labelSources : (peer?.place.sources ?? {}),
           taskCount,
         };
       }),

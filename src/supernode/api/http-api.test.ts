@@ -69,7 +69,7 @@ async function startApi(t: TestContext, token: string | undefined): Promise<{ ap
       verify: () => Promise.resolve({ checkedPieces: 4, damagedPieces: 1 }),
     },
     quotaBytes: undefined,
-    seed: { peerId: seedId, address: "10.0.0.1", port: 8002 },
+    seed: { peerId: seedId, address: "10.0.0.1", port: 8002, labels: { zone: "a" }, labelSources: { zone: "host" } },
     version: "1.2.3",
   });
   let ready = true;

@@ -23,6 +23,7 @@ export function supernodeConfig(dataDirectory: string, changes: Partial<Supernod
     leasePeerCountMax: 3,
     leaseBelowBytesPerSecond: undefined,
     originBudgets: [],
+    networkLabels: [],
     labels: {},
     logLevel: "silent",
     ...changes,
