@@ -233,6 +233,22 @@ test("a file that is shorter than the daemon says is an error, not a short file"
   await assert.rejects(readParts(content), { code: "CACHE_CORRUPT", message: /ends at byte 5/ });
 });
 
+test("why a file was cut while it was read is what the daemon says of it", async () => {
+  const filePath = join(directory, "data");
+  writeFileSync(filePath, "01234");
+  await serve(digits, undefined, {
+    filePath,
+    readInPlace: async function* () {
+      yield { startByte: 0, endByte: 5 };
+      // The caller is at it when what it has not read yet is thrown away.
+      yield { startByte: 5, endByte: 10 };
+      throw new AppError("ORIGIN_CHANGED", "the file has changed");
+    },
+  });
+  const content = await new DaemonClient(socketPath, { startByte: 0, unordered: true }).open(REQUEST, never);
+  await assert.rejects(readParts(content), { code: "ORIGIN_CHANGED" });
+});
+
 test("that we were slower than the daemon is told as the reader's time", async () => {
   const filePath = join(directory, "data");
   writeFileSync(filePath, "0123456789");

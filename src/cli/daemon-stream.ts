@@ -13,6 +13,8 @@ import { HeldFile } from "./held-file.ts";
 /** What one read takes at most; a unix socket holds about as much. */
 const BUFFER_BYTES = 256 * 1024;
 const HTTP_HEAD_BYTES_MAX = 16 * 1024;
+/** Who throws content away says so in the same moment. */
+const REASON_MS = 2_000;
 
 export class DaemonStream {
   readonly #socket: Socket;
@@ -97,8 +99,7 @@ export class DaemonStream {
       for (;;) {
         for (let part = this.#parts.shift(); part !== undefined; part = this.#parts.shift()) {
           if ("bytes" in part) yield part;
-          else if (this.#file !== undefined) yield* this.#file.read(part.startByte, part.endByte);
-          else throw new AppError("PROTOCOL_VIOLATION", STRANGE);
+          else yield* this.#held(part);
         }
         if (this.#end?.error !== undefined) throw this.#end.error;
         if (this.#end !== undefined) {
@@ -111,6 +112,27 @@ export class DaemonStream {
     } finally {
       this.close();
     }
+  }
+
+  async *#held({ startByte, endByte }: HeldRange): AsyncGenerator<ContentPart> {
+    if (this.#file === undefined) throw new AppError("PROTOCOL_VIOLATION", STRANGE);
+    try {
+      yield* this.#file.read(startByte, endByte);
+    } catch (thrown) {
+      throw (await this.#failure()) ?? thrown;
+    }
+  }
+
+  /** Where bytes that were there are not, they may have been thrown away: the daemon says why. @returns undefined when it does not */
+  async #failure(): Promise<AppError | undefined> {
+    const timer = setTimeout(() => this.#ended(undefined), REASON_MS);
+    while (this.#end === undefined) {
+      this.#parts.length = 0;
+      this.#socket.resume();
+      await this.#changed();
+    }
+    clearTimeout(timer);
+    return this.#end.error;
   }
 
   close(): void {
