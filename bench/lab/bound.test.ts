@@ -22,6 +22,14 @@ test("slow uplinks set the bound when their sum is what is short", () => {
   assert.equal(lowerBoundSeconds(1e6, mixed).toFixed(3), "1.612");
 });
 
+test("a rack's link carries one copy of the file at least, and all copies come from the seed and from racks", () => {
+  const racks = (count: number, rate: number) => ({ ...links(16, 50e6, 50e6), racks: { count, rate } });
+  assert.equal(lowerBoundSeconds(50 * MIB, racks(4, 50e6)).toFixed(2), "8.45");
+  assert.equal(lowerBoundSeconds(50 * MIB, racks(4, 25e6)).toFixed(2), "16.90");
+  assert.equal(lowerBoundSeconds(1e6, { ...racks(4, 10e6), seedUp: 1e6 }).toFixed(3), "8.059");
+  assert.equal(lowerBoundSeconds(1e6, { seedUp: 10e6, up: [0, 0, 100e6, 100e6], down: [100e6, 100e6, 100e6, 100e6], racks: { count: 4, rate: 10e6 } }).toFixed(3), "0.806");
+});
+
 test("direct delivery costs one file per host on the seed's link", () => {
   assert.equal(directSeconds(50 * MIB, links(16, 50e6, 50e6)).toFixed(0), "135");
 });

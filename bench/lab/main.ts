@@ -7,7 +7,7 @@ import { isInstalled } from "./command.ts";
 import { lockLab } from "./lock.ts";
 import { measure } from "./measure.ts";
 import { buildNetwork, BURST_BYTES, congestionControl, hostNamespace, QUEUE_MS, removeNetwork } from "./network.ts";
-import { linksOf, parseOptions, USAGE, type Options } from "./options.ts";
+import { linksOf, parseOptions, racksOf, USAGE, type Options } from "./options.ts";
 import { makeFile } from "./origin.ts";
 import { append, describe, table, type Row } from "./report.ts";
 import { verifyShaping } from "./shaping.ts";
@@ -43,9 +43,9 @@ async function runAll(options: Options, systems: readonly System[], workDirector
   const links = linksOf(options);
   const tStar = lowerBoundSeconds(options.sizeBytes, links);
   const speeds = links.up.map((up, host) => ({ up, down: links.down[host] ?? options.rate }));
-  buildNetwork(speeds, { up: options.seedRate, down: options.seedRate }, options.congestion);
+  buildNetwork(speeds, { up: options.seedRate, down: options.seedRate }, racksOf(options), options.congestion);
   console.log(
-    `${options.hosts} hosts at ${options.rate / 1e6} Mbit/s, seed at ${options.seedRate / 1e6} Mbit/s, file of ${options.sizeBytes / 2 ** 20} MiB; ` +
+    `${options.hosts} hosts at ${options.rate / 1e6} Mbit/s${options.rackCount > 0 ? ` in ${options.rackCount} racks at the same` : ""}, seed at ${options.seedRate / 1e6} Mbit/s, file of ${options.sizeBytes / 2 ** 20} MiB; ` +
       `tbf burst ${BURST_BYTES / 1024} KiB, latency ${QUEUE_MS} ms; T* = ${tStar.toFixed(2)} s`,
   );
   console.log(`machine: ${Object.entries(machineFacts()).map(([key, value]) => `${key} ${value}`).join(", ")}, load ${loadAverage().toFixed(2)}`);

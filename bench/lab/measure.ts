@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { descendantCpuSeconds, loadAverage, machineCpuSeconds, watchMemory } from "./accounting.ts";
 import { lowerBoundSeconds } from "./bound.ts";
-import { ORIGIN, SEED, sentBytes } from "./network.ts";
+import { bytesIntoRack, ORIGIN, SEED, sentBytes } from "./network.ts";
 import { deadlineSeconds, linksOf, type Options } from "./options.ts";
 import { serveOrigin, sha256Of, type Origin } from "./origin.ts";
 import { Programs } from "./process.ts";
@@ -21,6 +21,8 @@ export interface Measurement {
   /** Bytes sent on the wire from start to last finish, in files; up to 0.8 % of it are headers. */
   readonly seedCopies: number;
   readonly originCopies: number;
+  /** Bytes that came into each rack over its cable, in files: headers and acknowledgements are in it. Empty without --racks. */
+  readonly rackCopies: readonly number[];
   /** CPU of all programs in that time (peers, seed, tracker, origin) per 1e9 bytes delivered. */
   readonly cpuPerGB: number;
   readonly rssMaxMiB: number;
@@ -62,6 +64,8 @@ async function race(downloads: readonly Download[], options: Options, origin: Or
   for (const { done } of downloads) done.catch(() => undefined);
   const loadBefore = loadAverage();
   const [seedBefore, originBefore] = [sentBytes(SEED), sentBytes(ORIGIN)];
+  const intoRacks = (): readonly number[] => Array.from({ length: options.rackCount }, (_, rack) => bytesIntoRack(rack));
+  const racksBefore = intoRacks();
   const [cpuBefore, machineBefore] = [descendantCpuSeconds(), machineCpuSeconds()];
   const memory = watchMemory();
 
@@ -82,6 +86,7 @@ async function race(downloads: readonly Download[], options: Options, origin: Or
   const cpu = descendantCpuSeconds() - cpuBefore;
   const machine = machineCpuSeconds() - machineBefore;
   const [seedSent, originSent] = [sentBytes(SEED) - seedBefore, sentBytes(ORIGIN) - originBefore];
+  const rackCopies = intoRacks().map((bytes, rack) => round((bytes - (racksBefore[rack] ?? 0)) / origin.sizeBytes));
   const rssMaxMiB = memory.stop();
   verify(survivors, origin);
 
@@ -95,6 +100,7 @@ async function race(downloads: readonly Download[], options: Options, origin: Or
     efficiency: round(tStar / lastSeconds),
     seedCopies: round(seedSent / origin.sizeBytes),
     originCopies: round(originSent / origin.sizeBytes),
+    rackCopies,
     cpuPerGB: round(cpu / ((survivors.length * origin.sizeBytes) / 1e9)),
     rssMaxMiB,
     loadBefore: round(loadBefore),

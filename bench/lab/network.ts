@@ -6,12 +6,15 @@
  *                  switch (bridge)          every cable is shaped at both ends: the host's end is its uplink,
  *     seed ────veth──┘                      the switch's end its downlink
  *       └──veth, not shaped── origin        the seed forwards, so hosts reach the origin through the seed's link
+ *
+ * With racks the hosts of each hang on a bridge of their own, and that on the switch by a cable shaped in both directions.
  */
 import { MTU_BYTES } from "./bound.ts";
 import { run } from "./command.ts";
 
 const PREFIX = "dflab-";
 const SWITCH = `${PREFIX}switch`;
+const CORE = "br0";
 export const SEED = `${PREFIX}seed`;
 export const ORIGIN = `${PREFIX}origin`;
 export const SEED_ADDRESS = "10.77.0.1";
@@ -29,18 +32,34 @@ export function hostAddress(host: number): string {
   return `10.77.1.${host + 1}`;
 }
 
+function rackBridge(rack: number): string {
+  return `rack${rack + 1}`;
+}
+
+/** The switch's end of a rack's cable. */
+function corePort(rack: number): string {
+  return `${rackBridge(rack)}-down`;
+}
+
 export interface Speed {
   readonly up: number;
   readonly down: number;
 }
 
+/** Which hosts share a link to the switch, and how fast it is, both ways. */
+export interface Racks {
+  readonly count: number;
+  readonly rate: number;
+  readonly of: (host: number) => number;
+}
+
 /** Builds everything; speeds in bit/s. Removes what an interrupted lab left behind first. */
-export function buildNetwork(hosts: readonly Speed[], seed: Speed, congestion: string | undefined): void {
+export function buildNetwork(hosts: readonly Speed[], seed: Speed, racks: Racks | undefined, congestion: string | undefined): void {
   removeNetwork();
   addNamespace(SWITCH, congestion);
-  run("ip", ["-n", SWITCH, "link", "add", "br0", "mtu", String(MTU_BYTES), "type", "bridge", "forward_delay", "0", "mcast_snooping", "0"]);
-  run("ip", ["-n", SWITCH, "link", "set", "br0", "up"]);
-  plug(SEED, SEED_ADDRESS, seed, congestion);
+  addBridge(CORE);
+  plug(SEED, SEED_ADDRESS, CORE, seed, congestion);
+  for (let rack = 0; rack < (racks?.count ?? 0); rack++) addRack(rack, racks!.rate);
   addNamespace(ORIGIN, congestion);
   run("ip", ["-n", ORIGIN, "-batch", "-"], [
     `link add eth0 mtu ${MTU_BYTES} type veth peer name origin0 mtu ${MTU_BYTES} netns ${SEED}`,
@@ -51,7 +70,7 @@ export function buildNetwork(hosts: readonly Speed[], seed: Speed, congestion: s
   run("ip", ["-n", SEED, "-batch", "-"], "addr add 10.78.0.1/30 dev origin0\nlink set origin0 up");
   sysctl(SEED, "net.ipv4.ip_forward=1");
   hosts.forEach((speed, host) => {
-    plug(hostNamespace(host), hostAddress(host), speed, congestion);
+    plug(hostNamespace(host), hostAddress(host), racks === undefined ? CORE : rackBridge(racks.of(host)), speed, congestion);
     run("ip", ["-n", hostNamespace(host), "route", "add", "10.78.0.0/30", "via", SEED_ADDRESS]);
   });
 }
@@ -72,9 +91,13 @@ export function removeNetwork(): void {
 }
 
 /** Bytes the interface has sent since it was made, headers included. */
-export function sentBytes(namespace: string): number {
-  const path = "/sys/class/net/eth0/statistics/tx_bytes";
-  return Number(run("ip", ["netns", "exec", namespace, "cat", path]));
+export function sentBytes(namespace: string, device = "eth0"): number {
+  return Number(run("ip", ["netns", "exec", namespace, "cat", `/sys/class/net/${device}/statistics/tx_bytes`]));
+}
+
+/** Bytes that have come into a rack over its cable. */
+export function bytesIntoRack(rack: number): number {
+  return sentBytes(SWITCH, corePort(rack));
 }
 
 export function congestionControl(namespace: string): string {
@@ -89,8 +112,27 @@ function addNamespace(name: string, congestion: string | undefined): void {
   if (congestion !== undefined) sysctl(name, `net.ipv4.tcp_congestion_control=${congestion}`);
 }
 
-/** A namespace with a cable into the switch, shaped at both ends. */
-function plug(name: string, address: string, speed: Speed, congestion: string | undefined): void {
+function addBridge(name: string): void {
+  run("ip", ["-n", SWITCH, "link", "add", name, "mtu", String(MTU_BYTES), "type", "bridge", "forward_delay", "0", "mcast_snooping", "0"]);
+  run("ip", ["-n", SWITCH, "link", "set", name, "up"]);
+}
+
+function addRack(rack: number, rate: number): void {
+  const [bridge, down, up] = [rackBridge(rack), corePort(rack), `${rackBridge(rack)}-up`];
+  addBridge(bridge);
+  run("ip", ["-n", SWITCH, "-batch", "-"], [
+    `link add ${down} mtu ${MTU_BYTES} type veth peer name ${up} mtu ${MTU_BYTES}`,
+    `link set ${down} master ${CORE}`,
+    `link set ${up} master ${bridge}`,
+    `link set ${down} up`,
+    `link set ${up} up`,
+  ].join("\n"));
+  shape(SWITCH, down, rate);
+  shape(SWITCH, up, rate);
+}
+
+/** A namespace with a cable into a bridge, shaped at both ends. */
+function plug(name: string, address: string, bridge: string, speed: Speed, congestion: string | undefined): void {
   const port = `p-${name.slice(PREFIX.length)}`;
   addNamespace(name, congestion);
   run("ip", ["-n", name, "-batch", "-"], [
@@ -98,7 +140,7 @@ function plug(name: string, address: string, speed: Speed, congestion: string | 
     `addr add ${address}/16 dev eth0`,
     "link set eth0 up",
   ].join("\n"));
-  run("ip", ["-n", SWITCH, "link", "set", port, "master", "br0", "up"]);
+  run("ip", ["-n", SWITCH, "link", "set", port, "master", bridge, "up"]);
   shape(name, "eth0", speed.up);
   shape(SWITCH, port, speed.down);
 }

@@ -1,5 +1,6 @@
 import { parseArgs } from "node:util";
 import { directSeconds, lowerBoundSeconds, type Links } from "./bound.ts";
+import type { Racks } from "./network.ts";
 
 export interface Options {
   readonly hosts: number;
@@ -12,6 +13,10 @@ export interface Options {
   readonly out: string | undefined;
   /** The first `slow.count` hosts have `slow.factor` of the uplink; their downlink is whole. */
   readonly slow: { readonly count: number; readonly factor: number };
+  /** The hosts stand in so many racks, each behind a link of `rate`; 0: all on one switch. */
+  readonly rackCount: number;
+  /** The programs are told of the racks. */
+  readonly labelled: boolean;
   /** What happens to the last host half-way (at T*\/2). */
   readonly fault: "none" | "kill" | "freeze";
   /** TCP congestion control in every namespace; undefined leaves what the kernel gives a new one. */
@@ -30,6 +35,8 @@ export const USAGE = `node bench/lab/main.ts [options]        (root; Linux with 
   --runs 3
   --systems dragonfly,direct,curl,aria2,libtorrent    also: dfget (every host its own peer, no dfdaemon)
   --slow 2x0.25         so many hosts with this share of the uplink
+  --racks 4             hosts in so many racks, each behind a link no faster than one host's (--rate); dfdaemons have their rack as label
+  --unlabelled          … have not
   --kill-one            SIGKILL the last host half-way
   --freeze-one          SIGSTOP the last host half-way
   --congestion NAME     TCP congestion control in all namespaces
@@ -51,6 +58,8 @@ export function parseOptions(argv: readonly string[]): Options | "help" {
       "cold-start": { type: "boolean", default: false },
       out: { type: "string" },
       slow: { type: "string", default: "0x1" },
+      racks: { type: "string" },
+      unlabelled: { type: "boolean", default: false },
       "kill-one": { type: "boolean", default: false },
       "freeze-one": { type: "boolean", default: false },
       congestion: { type: "string" },
@@ -66,6 +75,8 @@ export function parseOptions(argv: readonly string[]): Options | "help" {
   const hosts = wholeNumber("--hosts", values.hosts, 200);
   const slowCount = Number(slow[1]);
   if (slowCount > hosts) throw new Error(`--slow ${values.slow}: there are only ${hosts} hosts`);
+  const rackCount = values.racks === undefined ? 0 : wholeNumber("--racks", values.racks, 99);
+  if (rackCount > 0 && hosts % rackCount !== 0) throw new Error(`--racks ${rackCount}: ${hosts} hosts cannot be shared out evenly`);
   return {
     hosts,
     rate: parseRate(values.rate),
@@ -75,6 +86,8 @@ export function parseOptions(argv: readonly string[]): Options | "help" {
     systems: values.systems.split(","),
     out: values.out,
     slow: { count: slowCount, factor: Number(slow[2]) },
+    rackCount,
+    labelled: !values.unlabelled,
     fault: values["kill-one"] ? "kill" : values["freeze-one"] ? "freeze" : "none",
     congestion: values.congestion,
     coldStart: values["cold-start"],
@@ -87,7 +100,11 @@ export function linksOf(options: Options): Links {
   const up = Array.from({ length: options.hosts }, (_, host) =>
     host < options.slow.count ? options.rate * options.slow.factor : options.rate,
   );
-  return { seedUp: options.seedRate, up, down: up.map(() => options.rate) };
+  return { seedUp: options.seedRate, up, down: up.map(() => options.rate), racks: racksOf(options) };
+}
+
+export function racksOf({ hosts, rackCount, rate }: Options): Racks | undefined {
+  return rackCount === 0 ? undefined : { count: rackCount, rate, of: (host) => Math.floor((host * rackCount) / hosts) };
 }
 
 /** How long a run may take before it counts as failed. */

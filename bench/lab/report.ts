@@ -18,6 +18,7 @@ export function describe(row: Row): string {
   return (
     `${row.system} run ${row.run}: first ${first.toFixed(2)} s, last ${outcome.lastSeconds.toFixed(2)} s, ` +
     `efficiency ${(outcome.efficiency * 100).toFixed(1)} %, seed ${outcome.seedCopies.toFixed(2)} F, origin ${outcome.originCopies.toFixed(2)} F, ` +
+    (outcome.rackCopies.length > 0 ? `into racks ${outcome.rackCopies.map((copies) => copies.toFixed(2)).join(", ")} F, ` : "") +
     `CPU ${outcome.cpuPerGB.toFixed(2)} s/GB, load before ${outcome.loadBefore.toFixed(2)}, others' cores ${outcome.foreignCores.toFixed(2)}`
   );
 }
@@ -32,6 +33,8 @@ export function append(file: string, row: Row, options: Options, congestion: str
     seedRate: options.seedRate,
     sizeBytes: options.sizeBytes,
     slow: options.slow,
+    rackCount: options.rackCount,
+    labelled: options.labelled,
     fault: options.fault,
     system: row.system,
     run: row.run,
@@ -62,6 +65,7 @@ export function table(rows: readonly Row[], options: Options, tStar: number): st
           `${(of((o) => o.efficiency) * 100).toFixed(1)} % | ${of((o) => o.seedCopies).toFixed(2)} F | ${of((o) => o.originCopies).toFixed(2)} F | ` +
           `${of((o) => o.cpuPerGB).toFixed(2)} | ${of((o) => o.rssMaxMiB).toFixed(0)} MiB | ${of((o) => o.foreignCores).toFixed(2)} |`,
     );
+    if (options.rackCount > 0 && good.length > 0) lines.push(`| ${system}, into the racks | ${good.length} | ${range(good.flatMap((o) => o.rackCopies))} F | | | | | | | |`);
     if (options.slow.count > 0 && good.length > 0) {
       lines.push(`| ${system}, hosts with a whole uplink | ${good.length} | ${range(good.map((o) => o.lastWholeSeconds))} s | | | | | | | |`);
     }

@@ -6,6 +6,7 @@ import { connect } from "node:net";
 import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { hostAddress, hostNamespace, SEED, SEED_ADDRESS } from "../network.ts";
+import { type Options, racksOf } from "../options.ts";
 import { FILE_NAME } from "../origin.ts";
 import { shippedBin } from "../package.ts";
 import type { Program } from "../process.ts";
@@ -29,7 +30,7 @@ export const dragonfly: System = {
         const socket = join(directory, "d.sock");
         const daemon = stage.programs.start(hostNamespace(host), `dfdaemon-${name}`, [
           bin("dfdaemon"), "--listen", "127.0.0.1:65001", "--peer-listen", "0.0.0.0:65002", "--advertise", hostAddress(host),
-          "--supernode", SUPERNODE, "--join-token-file", tokenFile, "--data-dir", join(directory, "data"), "--socket", socket,
+          "--supernode", SUPERNODE, "--join-token-file", tokenFile, "--data-dir", join(directory, "data"), "--socket", socket, ...labels(stage.options, host),
         ]);
         await until(daemon, "opens its socket", async () => await accepts(socket));
         return { host, directory, socket, daemon };
@@ -66,7 +67,7 @@ export const dfget: System = {
     return await Promise.all(
       Array.from({ length: stage.options.hosts }, async (_, host) => {
         const path = join(stage.directory(`h${host + 1}`), FILE_NAME);
-        const client = await startClient(stage, host, ["-O", path, "--supernode", SUPERNODE, "--join-token-file", tokenFile]);
+        const client = await startClient(stage, host, ["-O", path, "--supernode", SUPERNODE, "--join-token-file", tokenFile, ...labels(stage.options, host)]);
         return { path, programs: [client], go: () => client.release(), done: client.success() };
       }),
     );
@@ -81,6 +82,11 @@ async function startClient({ options, origin, programs }: Stage, host: number, a
   const client = programs.start(namespace, name, ["env", `NODE_OPTIONS=--import=${join(import.meta.dirname, "../hold.ts")}`, ...command]);
   await client.line(/^held$/);
   return client;
+}
+
+function labels(options: Options, host: number): readonly string[] {
+  const racks = racksOf(options);
+  return racks === undefined || !options.labelled ? [] : ["--label", `rack=r${racks.of(host) + 1}`];
 }
 
 async function startSupernode({ programs, directory }: Stage): Promise<string> {
