@@ -48,6 +48,11 @@ export class AskingSwarm implements Brain {
     this.#prng = new Prng(seed);
   }
 
+  /** Who asks needs nobody to know. */
+  wanted(): readonly number[] {
+    return [];
+  }
+
   step(input: SwarmInput, nowMs: number): readonly SwarmEffect[] {
     this.#effects = [];
     this.#apply(input, nowMs);

@@ -8,7 +8,7 @@ import type { Connection } from "./network.ts";
 import type { TaskShape } from "./task-shape.ts";
 
 export type LinkMessage =
-  | { readonly type: "join"; readonly task: TaskShape; readonly have: Uint8Array; readonly seed: boolean }
+  | { readonly type: "join"; readonly task: TaskShape; readonly have: Uint8Array; readonly seed: boolean; readonly wants: readonly number[] }
   | { readonly type: "leave"; readonly task: TaskShape }
   | { readonly type: "have" | "lost" | "want" | "offer"; readonly task: TaskShape; readonly pieces: readonly number[] }
   | { readonly type: "imports"; readonly task: TaskShape; readonly buckets: Buckets }

@@ -30,6 +30,7 @@ export interface ControlPort {
 export interface Brain {
   step(input: SwarmInput, nowMs: number): readonly SwarmEffect[];
   nextDeadlineMs(): number | undefined;
+  wanted(taskId: TaskId): readonly number[];
   snapshot(): ReturnType<Swarm["snapshot"]>;
 }
 
@@ -437,7 +438,7 @@ export class PeerModel {
     const have = here.disk.toBytes();
     part.toldHave = PieceSet.fromBytes(have);
     const told = this.lies?.boasts === true ? PieceSet.full(task.pieceCount).toBytes() : have;
-    this.#send(link, { type: "join", task, have: told, seed: this.seed });
+    this.#send(link, { type: "join", task, have: told, seed: this.seed, wants: this.#swarm.wanted(task.taskId) });
     if (!this.#running) this.#flush();
   }
 
@@ -474,7 +475,7 @@ export class PeerModel {
     const { task } = message;
     const { taskId } = task;
     const part = link.parts[task.index];
-    if (message.type === "join") return this.#remoteJoined(link, task, PieceSet.fromBytes(message.have), message.seed);
+    if (message.type === "join") return this.#remoteJoined(link, message);
     if (part === undefined) return;
     switch (message.type) {
       case "leave":
@@ -503,7 +504,7 @@ export class PeerModel {
     }
   }
 
-  #remoteJoined(link: SimLink, task: TaskShape, have: PieceSet, seed: boolean): void {
+  #remoteJoined(link: SimLink, { task, have, seed, wants }: Extract<LinkMessage, { type: "join" }>): void {
     const here = this.#at(task);
     if (!here.open) return;
     const part = link.part(task);
@@ -515,7 +516,7 @@ export class PeerModel {
       if (since.length > 0) this.#send(link, { type: "have", task, pieces: since });
     }
     part.toldHave = undefined;
-    this.#feed({ type: "remoteJoined", linkId: link.linkId, taskId: task.taskId, have, seed, receives: true });
+    this.#feed({ type: "remoteJoined", linkId: link.linkId, taskId: task.taskId, have: PieceSet.fromBytes(have), seed, receives: true, wants });
   }
 
   // ── Payload ───────────────────────────────────────────────────────────────────────────────────────────────────

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import type { TaskId } from "../src/protocol/ids.ts";
 import { Scheduler, type SchedulerInput } from "../src/scheduler/index.ts";
 import { DEFAULT_SWARM_CONFIG, Swarm, type SwarmConfig, type SwarmEffect, type SwarmInput } from "../src/swarm/index.ts";
 import { describeOptions, drawnOptions, NO_FAULTS, oneTask, parseOptions, plainOptions, type SimOptions } from "./options.ts";
@@ -88,6 +89,10 @@ class Broken implements Brain {
 
   nextDeadlineMs(): number | undefined {
     return this.#swarm.nextDeadlineMs();
+  }
+
+  wanted(taskId: TaskId): readonly number[] {
+    return this.#swarm.wanted(taskId);
   }
 
   snapshot(): ReturnType<Swarm["snapshot"]> {

@@ -136,10 +136,9 @@ export class Transfer {
 
   async #copyOnce(way: Way): Promise<void> {
     const { source, backToSource, limitBytesPerSecond, output, signal } = this.#options;
-    const content = await untilAborted(
-      way.opener({ startByte: output.likelyStartByte, unordered: output.takesAnyOrder }).open({ source, backToSource, limitBytesPerSecond }, signal),
-      signal,
-    );
+    const reading = { startByte: output.likelyStartByte, unordered: output.takesAnyOrder };
+    const firstByte = reading.unordered ? undefined : reading.startByte;
+    const content = await untilAborted(way.opener(reading).open({ source, backToSource, limitBytesPerSecond, firstByte }, signal), signal);
     this.#content = content;
     try {
       const startByte = await output.begin(fileVersion(source, content.info));

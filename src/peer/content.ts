@@ -11,6 +11,8 @@ export interface ContentRequest {
   readonly backToSource: boolean;
   /** The task's own limit on this host, below the host's, > 0. Of several who want the task, the one with the most counts. */
   readonly limitBytesPerSecond?: number | undefined;
+  /** Where somebody will likely begin to read in order: the swarm is asked for that first. Undefined: any order will do. */
+  readonly firstByte?: number | undefined;
 }
 
 /** What the content is. `headers`: end-to-end headers of the origin worth relaying, lower case. */

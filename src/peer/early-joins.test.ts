@@ -34,6 +34,21 @@ describe("early joins", () => {
     assert.deepEqual(typesOf(early, OTHER_TASK), [["join"]]);
   });
 
+  test("come with what was wanted just before them, once", () => {
+    const early = new EarlyJoins();
+    const [one, other] = [linkOf(), linkOf()];
+    early.heard(one, { type: "want", channel: 1, pieces: [4, 5] });
+    early.heard(other, { type: "want", channel: 7, pieces: [6] });
+    assert.deepEqual(early.wantedWith(one, 2), []);
+    assert.deepEqual(early.wantedWith(one, 1), [4, 5]);
+    assert.deepEqual(early.wantedWith(one, 1), []);
+    early.joined(other, joinOf(TASK, 7));
+    assert.deepEqual(typesOf(early, TASK), [["want", "join"]]);
+    early.heard(one, { type: "want", channel: 1, pieces: [4] });
+    early.linkClosed(one);
+    assert.deepEqual(early.wantedWith(one, 1), []);
+  });
+
   test("outlive the buffer that they were read into", () => {
     const early = new EarlyJoins();
     const buffer = Uint8Array.of(0b101);

@@ -1,6 +1,6 @@
 /**
- * What neighbours say of a task while its files are still being opened here. A join that is dropped is never said again: the
- * neighbour gives to us and gets nothing, but from the seed.
+ * What neighbours say before it can be heard: of a task while its files are still being opened here, and what they want just before
+ * their join. A join that is dropped is never said again: the neighbour gives to us and gets nothing, but from the seed.
  */
 import type { LinkFrame } from "../protocol/link-frames.ts";
 import type { TaskId } from "../protocol/ids.ts";
@@ -19,19 +19,32 @@ type TaskFrame = Extract<LinkFrame, { readonly channel: number }>;
 interface EarlyJoin {
   readonly link: Link;
   readonly taskId: TaskId;
-  /** The join, and what came on its channel since. */
+  /** What was wanted with the join, the join, and what came on its channel since. */
   readonly frames: TaskFrame[];
 }
 
 export class EarlyJoins {
   readonly #joins: EarlyJoin[] = [];
+  /** Of each link the last `want` on a channel that nobody knows: the next join on it comes with that. */
+  readonly #wants = new Map<Link, Extract<LinkFrame, { type: "want" }>>();
+
+  /** What a neighbour that joins on this channel has said that it wants; told once. */
+  wantedWith(link: Link, channel: number): readonly number[] {
+    const want = this.#wants.get(link);
+    if (want?.channel !== channel) return [];
+    this.#wants.delete(link);
+    return want.pieces;
+  }
 
   /** A join of a task that is not here, or not yet. */
   joined(link: Link, frame: Extract<LinkFrame, { type: "join" }>): void {
     this.#drop(link, frame.channel);
     if (frame.have.length > HAVE_BYTES_MAX) return;
+    const pieces = this.wantedWith(link, frame.channel);
+    const frames: TaskFrame[] = pieces.length > 0 ? [{ type: "want", channel: frame.channel, pieces }] : [];
     // A frame may lie in the buffer that the next read goes to.
-    this.#joins.push({ link, taskId: frame.taskId, frames: [{ ...frame, have: frame.have.slice() }] });
+    frames.push({ ...frame, have: frame.have.slice() });
+    this.#joins.push({ link, taskId: frame.taskId, frames });
     if (this.#joins.length > JOIN_COUNT_MAX) this.#joins.shift();
   }
 
@@ -40,6 +53,7 @@ export class EarlyJoins {
     if (frame.type === "leave") return this.#drop(link, frame.channel);
     if ("pieces" in frame && frame.pieces.length > PIECE_COUNT_MAX) return;
     const join = this.#joins.find((entry) => entry.link === link && entry.frames[0]?.channel === frame.channel);
+    if (join === undefined && frame.type === "want") this.#wants.set(link, frame);
     if (join !== undefined && join.frames.length < FRAME_COUNT_MAX) join.frames.push(frame);
   }
 
@@ -51,6 +65,7 @@ export class EarlyJoins {
   }
 
   linkClosed(link: Link): void {
+    this.#wants.delete(link);
     this.#forget((join) => join.link === link);
   }
 

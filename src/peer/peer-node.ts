@@ -234,6 +234,7 @@ export class PeerNode implements ContentOpener {
         limitBytesPerSecond,
         supernodeConnected: () => this.#control.connected,
         closed: () => {
+          kept.task.expectReader(undefined);
           kept.readerLimits.splice(kept.readerLimits.indexOf(limitBytesPerSecond), 1);
           // The last one's stands for as long as the task loads on without readers.
           if (kept.readerLimits.length > 0) kept.task.setDownloadLimit(largest(kept.readerLimits));
@@ -290,7 +291,7 @@ export class PeerNode implements ContentOpener {
   }
 
   /** The task of a join's answer: opened, linked to its neighbours, one reader counted. */
-  async #take(joined: JoinedMessage, { source, backToSource }: ContentRequest, startedMs: number): Promise<KeptTask> {
+  async #take(joined: JoinedMessage, { source, backToSource, firstByte }: ContentRequest, startedMs: number): Promise<KeptTask> {
     const { taskId } = joined.task;
     const present = this.#kept.get(taskId);
     if (present !== undefined) {
@@ -298,6 +299,7 @@ export class PeerNode implements ContentOpener {
       this.#store.used(taskId);
       present.source = source;
       present.task.raise(source.priority ?? "interactive");
+      present.task.expectReader(firstByte);
       this.#connect(present, joined);
       return present;
     }
@@ -312,6 +314,7 @@ export class PeerNode implements ContentOpener {
     task.session.account.preceded(waitedMs);
     const kept = this.#kept.hold(task, source, joined.task, backToSource);
     kept.task.session.failure = undefined;
+    kept.task.expectReader(firstByte);
     this.#connect(kept, joined);
     this.#words.opened(taskId, kept);
     const failed = this.#failures.get(taskId);

@@ -9,6 +9,7 @@ import type { Logger } from "pino";
 import { AppError } from "../base/errors.ts";
 import type { RateFlow } from "../base/rate-budget.ts";
 import type { ByteSources, Neighbour } from "../protocol/control-messages.ts";
+import { PIECE_COUNT_MAX } from "../protocol/geometry.ts";
 import type { PeerId, TaskId } from "../protocol/ids.ts";
 import type { Imports, Topology } from "../protocol/topology.ts";
 import type { Priority, SwarmConfig, SwarmSnapshot } from "../swarm/index.ts";
@@ -23,7 +24,7 @@ import { RateGate } from "./rate-gate.ts";
 import type { PieceProof, PieceStore, StoredTask, TaskRecord } from "./store/piece-store.ts";
 import { SwarmDriver } from "./swarm-driver.ts";
 import { TaskAccount } from "./task-account.ts";
-import { TaskSession } from "./task-session.ts";
+import { EXPECTED_READER_ID, TaskSession } from "./task-session.ts";
 
 /** One task in which this peer takes part. Every `openTask` needs one `release`. */
 export interface PeerTask {
@@ -46,6 +47,8 @@ export interface PeerTask {
   setLength(lengthBytes: number, signature: Uint8Array): Promise<void>;
   /** Tells the swarm where a reader is blocked; undefined when it is done. */
   readerAt(readerId: number, piece: number | undefined): void;
+  /** A reader who will begin at this byte is on its way; undefined: none. Forgotten as soon as any reader says where it is. */
+  expectReader(firstByte: number | undefined): void;
   /** Whether a neighbour is known to hold the piece: it may come without the origin. */
   isHeldNearby(piece: number): boolean;
   sources(): ByteSources & { readonly cacheBytes: number };
@@ -376,8 +379,11 @@ export class Peer implements PeerService {
         this.#driver.storedPiece(session, piece);
       },
       setLength: (lengthBytes, signature) => this.#driver.setLength(session, lengthBytes, signature),
-      readerAt: (readerId, piece) =>
-        this.#driver.feed({ type: "readerMoved", taskId: session.taskId, readerId, piece }),
+      readerAt: (readerId, piece) => {
+        this.#driver.feed({ type: "readerMoved", taskId: session.taskId, readerId, piece });
+        this.#expectReader(session, undefined);
+      },
+      expectReader: (firstByte) => this.#expectReader(session, firstByte),
       isHeldNearby: (piece) => this.#driver.intake(session.taskId)?.isHeldNearby(piece) === true,
       sources: () => session.sources(),
       setDownloadLimit: (bytesPerSecond) => this.#download.setFlowLimit(session.downloadFlow, bytesPerSecond),
@@ -389,6 +395,14 @@ export class Peer implements PeerService {
         this.#release(session);
       },
     };
+  }
+
+  /** Joins say what is wanted first, and are said before anybody reads. */
+  #expectReader(session: TaskSession, firstByte: number | undefined): void {
+    const piece = firstByte === undefined ? undefined : Math.floor(firstByte / session.pieceLengthBytes);
+    if (piece === session.expectedPiece || (piece ?? 0) >= (session.pieceCount ?? PIECE_COUNT_MAX)) return;
+    session.expectedPiece = piece;
+    this.#driver.feed({ type: "readerMoved", taskId: session.taskId, readerId: EXPECTED_READER_ID, piece });
   }
 
   #release(session: TaskSession): void {

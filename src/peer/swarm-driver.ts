@@ -167,6 +167,9 @@ export class SwarmDriver {
     const channel = link.openChannel(session.taskId);
     const have = session.stored.have.toBytes();
     this.#toldHave.set(keyOf(link, session.taskId), PieceSet.fromBytes(have));
+    // Before the join, so that the other side's first offers are of what a reader waits for.
+    const wanted = this.#swarm.wanted(session.taskId);
+    if (wanted.length > 0) link.send({ type: "want", channel, pieces: wanted });
     link.send({ type: "join", channel, taskId: session.taskId, ticket: session.ticket, have });
     const { lengthBytes, lengthSignature } = session.stored.record;
     if (lengthBytes !== undefined && lengthSignature !== undefined) {
@@ -238,7 +241,7 @@ export class SwarmDriver {
       case "lost":
         return this.feed({ type: "remoteLost", linkId, taskId, pieces: frame.pieces });
       case "want":
-        return this.feed({ type: "remoteWants", linkId, taskId, pieces: frame.pieces.slice(0, 64) });
+        return this.feed({ type: "remoteWants", linkId, taskId, pieces: frame.pieces.slice(0, WANT_COUNT_MAX) });
       case "imports":
         return this.feed({ type: "remoteImports", linkId, taskId, buckets: frame.buckets });
       case "withdraw":
@@ -326,7 +329,8 @@ export class SwarmDriver {
     }
     this.#toldHave.delete(keyOf(link, taskId));
     const seed = this.#deps.isSeed(peerId);
-    this.feed({ type: "remoteJoined", linkId: link.linkId, taskId, have: PieceSet.fromBytes(frame.have), seed, receives });
+    const wants = this.#earlyJoins.wantedWith(link, channel).slice(0, WANT_COUNT_MAX);
+    this.feed({ type: "remoteJoined", linkId: link.linkId, taskId, have: PieceSet.fromBytes(frame.have), seed, receives, wants });
   }
 
   payloadTarget(link: Link, channel: number, piece: number, offset: number, length: number): Uint8Array | undefined {
@@ -408,7 +412,7 @@ export class SwarmDriver {
     const { linkId } = link;
     const { taskId } = session;
     const proof = session.stored.proofOf(piece);
-    const lengthBytes = lengthOf(session, piece);
+    const lengthBytes = session.lengthOf(piece);
     if (proof === undefined || lengthBytes === undefined) {
       link.send({ type: "withdraw", channel, piece });
       return this.feed({ type: "sendCancelled", linkId, taskId, piece });
@@ -471,14 +475,6 @@ export class SwarmDriver {
   }
 }
 
-/** Length of a held piece; undefined for a last piece of a file whose length is not known. */
-function lengthOf(session: TaskSession, piece: number): number | undefined {
-  const { lengthBytes, pieceLengthBytes } = session;
-  if (lengthBytes === undefined) return pieceLengthBytes;
-  const startByte = piece * pieceLengthBytes;
-  return startByte >= lengthBytes ? undefined : Math.min(pieceLengthBytes, lengthBytes - startByte);
-}
-
 /** In frames far below the limit, however much of a file is gone. */
 function sendLost(link: Link, channel: number, pieces: readonly number[]): void {
   for (let at = 0; at < pieces.length; at += LOST_COUNT_MAX) {
@@ -487,6 +483,8 @@ function sendLost(link: Link, channel: number, pieces: readonly number[]): void 
 }
 
 const LOST_COUNT_MAX = 65_536;
+/** More of what a neighbour wants is not listened to. */
+const WANT_COUNT_MAX = 64;
 
 function keyOf(link: Link, taskId: TaskId): string {
   return `${link.linkId}/${taskId}`;

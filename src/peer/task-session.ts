@@ -9,6 +9,9 @@ import { SignatureVerifier } from "./membership/credentials.ts";
 import { type TicketClock, TicketVerifier } from "./membership/tickets.ts";
 import type { StoredTask } from "./store/piece-store.ts";
 
+/** Among the readers of a task, the one who is on his way. */
+export const EXPECTED_READER_ID = 0;
+
 export class TaskSession {
   readonly stored: StoredTask;
   readonly verifier: SignatureVerifier;
@@ -24,13 +27,15 @@ export class TaskSession {
   ticket = "";
   /** Why the task cannot be completed through the swarm; readers get it once they need what is missing. */
   failure: AppError | undefined;
+  /** Where a reader who is on his way will begin. */
+  expectedPiece: number | undefined;
   holders = 1;
   /** The disk has just refused a piece: until then no other is taken in. */
   refusesUntilMs = 0;
   readonly #bytes = { seedBytes: 0, peerBytes: 0, originBytes: 0 };
   readonly #cacheBytes: number;
   readonly #waiters = new Set<() => void>();
-  #nextReaderId = 1;
+  #nextReaderId = EXPECTED_READER_ID + 1;
   #pins = 0;
   #released = false;
   readonly #stopListening: () => void;
@@ -100,6 +105,14 @@ export class TaskSession {
     if (this.lengthBytes === undefined) return lengthBytes >= 1 && lengthBytes <= this.pieceLengthBytes;
     if (piece >= (this.pieceCount as number)) return false;
     return lengthBytes === pieceLengthAt(piece, this.lengthBytes, this.pieceLengthBytes);
+  }
+
+  /** Length of a held piece; undefined for a last piece of a file whose length is not known. */
+  lengthOf(piece: number): number | undefined {
+    const { lengthBytes, pieceLengthBytes } = this;
+    if (lengthBytes === undefined) return pieceLengthBytes;
+    const startByte = piece * pieceLengthBytes;
+    return startByte >= lengthBytes ? undefined : Math.min(pieceLengthBytes, lengthBytes - startByte);
   }
 
   count(source: "seedBytes" | "peerBytes" | "originBytes", bytes: number): void {

@@ -9,8 +9,10 @@ export const PIECE_LENGTH_BYTES_MIN: number = 64 * KIB;
 export const PIECE_LENGTH_BYTES_MAX: number = 8192 * KIB;
 /** Piece length while the file's length is unknown: a guess that suits 100 MiB to 4 GiB. */
 export const PIECE_LENGTH_BYTES_UNKNOWN: number = 1024 * KIB;
-/** The longest file: keeps a piece index within 2²⁴ and a have-set within 2 MiB. */
-export const FILE_LENGTH_BYTES_MAX: number = PIECE_LENGTH_BYTES_MAX * 2 ** 24;
+/** Keeps a have-set within 2 MiB. */
+export const PIECE_COUNT_MAX: number = 2 ** 24;
+/** The longest file. */
+export const FILE_LENGTH_BYTES_MAX: number = PIECE_LENGTH_BYTES_MAX * PIECE_COUNT_MAX;
 
 /**
  * Piece length in bytes for a file: the power of two near length ÷ 1024 within 256 KiB … 8 MiB; smaller for files too

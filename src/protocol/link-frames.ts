@@ -6,6 +6,7 @@
  * A task is named on a link by a channel: a number its sender chose in `join`. Each side numbers its own.
  */
 import { AppError } from "../base/errors.ts";
+import { PIECE_COUNT_MAX } from "./geometry.ts";
 import { isTaskId, type TaskId } from "./ids.ts";
 import { type Buckets, type Topology, topologyOf } from "./topology.ts";
 
@@ -377,7 +378,7 @@ function topologyIn(json: Uint8Array): Topology {
 const LABEL_LENGTH_MAX = 256;
 
 function checkedPiece(index: number): number {
-  if (index >= 2 ** 24) throw new AppError("PROTOCOL_VIOLATION", `piece index ${index} is beyond the largest file`);
+  if (index >= PIECE_COUNT_MAX) throw new AppError("PROTOCOL_VIOLATION", `piece index ${index} is beyond the largest file`);
   return index;
 }
 

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { formatContentRange, parseContentRange, parseRange } from "./range.ts";
+import { firstByteOf, formatContentRange, parseContentRange, parseRange } from "./range.ts";
 
 /** Half-open ranges as text, or what else came of it. */
 function parsed(header: string | undefined, lengthBytes = 10_000): string {
@@ -47,6 +47,11 @@ const TABLE: readonly (readonly [header: string | undefined, expected: string])[
 for (const [header, expected] of TABLE) {
   test(`Range: ${header ?? "(none)"} → ${expected}`, () => assert.equal(parsed(header), expected));
 }
+
+test("where the first range begins is known before the length is", () => {
+  const headers = [undefined, "bytes=0-", "bytes=700-", " Bytes = 7-9, 20-30", "bytes=-500", "items=3-", "bytes=9999999999999999-"];
+  assert.deepEqual(headers.map(firstByteOf), [0, 0, 700, 7, 0, 0, 0]);
+});
 
 test("an empty file satisfies no range", () => {
   for (const header of ["bytes=0-", "bytes=0-0", "bytes=-1"]) assert.equal(parsed(header, 0), "unsatisfiable", header);

@@ -19,6 +19,12 @@ export type RangeRequest =
 /** More ranges than this in one request are answered with the whole file (RFC 9110 §14.2 allows it). */
 const RANGE_COUNT_MAX = 64;
 
+/** Where the first range begins, as far as that can be said before the length is known. */
+export function firstByteOf(header: string | undefined): number {
+  const digits = /^\s*bytes\s*=\s*(\d{1,15})-/i.exec(header ?? "")?.[1];
+  return Number(digits ?? 0);
+}
+
 /** Reads a `Range` header against a file of `lengthBytes`. */
 export function parseRange(header: string | undefined, lengthBytes: number): RangeRequest {
   const spec = header === undefined ? null : /^bytes\s*=\s*(.+)$/i.exec(header.trim());

@@ -46,7 +46,7 @@ export type SwarmInput =
   | { readonly type: "remoteImports"; readonly linkId: LinkId; readonly taskId: TaskId; readonly buckets: Buckets }
   /**
    * The other side takes part in the task and holds `have` (taken over). `receives`: it has shown a ticket, so that
-   * it may be given pieces; without, it can only give.
+   * it may be given pieces; without, it can only give. `wants` is what it wants first, before anything is offered.
    */
   | {
       readonly type: "remoteJoined";
@@ -55,6 +55,7 @@ export type SwarmInput =
       readonly have: PieceSet;
       readonly seed: boolean;
       readonly receives: boolean;
+      readonly wants: readonly number[];
     }
   /** Its ticket has run out (`receives` false: what is on its way ends), or it has shown another. */
   | { readonly type: "remoteAdmitted"; readonly linkId: LinkId; readonly taskId: TaskId; readonly receives: boolean }

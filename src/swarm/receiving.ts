@@ -233,7 +233,7 @@ export class Receiving {
   tellWanted(task: Task, nowMs: number): void {
     if (nowMs < this.wantDueMs(task)) return;
     task.wantedStale = false;
-    const wanted = this.#wanted(task);
+    const wanted = this.wanted(task);
     if (wanted.length === task.wanted.length && wanted.every((piece, i) => piece === task.wanted[i])) return;
     task.wanted = wanted;
     task.wantedToldMs = nowMs;
@@ -313,7 +313,8 @@ export class Receiving {
     return this.#isFarFull(remote.link) || !this.#hasRoomFor(task) ? "busy" : chosen;
   }
 
-  #wanted(task: Task): readonly number[] {
+  /** What readers wait for and nobody sends yet, what got lost on its way, and what is late. */
+  wanted(task: Task): readonly number[] {
     if (isComplete(task)) return [];
     const wanted = new Set<number>();
     for (const start of task.readers.values()) {

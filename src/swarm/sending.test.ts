@@ -148,6 +148,14 @@ test("a piece declined as held is never offered there again; one declined as und
   assert.deepEqual(named(bench.wait(200), "sendOffer"), [[1, 1]], "nothing else happens, and still it is tried again");
 });
 
+test("the first offer to a neighbour is of what it wanted when it joined", () => {
+  const bench = new TestSwarm();
+  bench.open(8);
+  // Somebody else holds all of it: what nobody around holds would go before.
+  bench.neighbour(2, { have: [0, 1, 2, 3, 4, 5, 6, 7], receives: false });
+  assert.deepEqual(named(bench.neighbour(1, { wants: [6, 3] }), "sendOffer").slice(0, 2), [[1, 6], [1, 3]]);
+});
+
 test("a piece declined as under way is offered again at once when it is wanted", () => {
   const bench = new TestSwarm({ lookaheadCount: 0 });
   bench.open(2, [1]);

@@ -15,6 +15,7 @@ export interface NeighbourTraits {
   readonly incoming?: number;
   readonly capacity?: number;
   readonly receives?: boolean;
+  readonly wants?: readonly number[];
 }
 
 export class TestSwarm {
@@ -56,8 +57,8 @@ export class TestSwarm {
   }
 
   join(linkId: number, traits: NeighbourTraits = {}): readonly SwarmEffect[] {
-    const { taskId = TASK, have = [], receives = true } = traits;
-    return this.feed({ type: "remoteJoined", linkId, taskId, have: setOf(have), seed: false, receives });
+    const { taskId = TASK, have = [], receives = true, wants = [] } = traits;
+    return this.feed({ type: "remoteJoined", linkId, taskId, have: setOf(have), seed: false, receives, wants });
   }
 
   status(linkId: number, incoming: number, capacity = 3): readonly SwarmEffect[] {

@@ -123,7 +123,7 @@ class World {
       case "join":
       case "joinMute": {
         const have = Array.from({ length: PIECES }, (_, i) => i).filter((i) => (i * 13 + pick) % 7 < 2);
-        return [() => ({ type: "remoteJoined", linkId, taskId, have: setOf(have), seed: false, receives: verb === "join" })];
+        return [() => ({ type: "remoteJoined", linkId, taskId, have: setOf(have), seed: false, receives: verb === "join", wants: pick % 2 === 0 ? [pick % PIECES] : [] })];
       }
       case "leave":
         return pick % 3 === 0 ? one({ type: "remoteLeft", linkId, taskId }) : [];
@@ -342,7 +342,7 @@ test("after any life, once the world is kind again, a peer beside a full neighbo
       step({ type: "lengthKnown", taskId: TASK, pieceCount: PIECES });
       step({ type: "linkOpened", linkId: 99, peerId: "peer-99" as PeerId });
       const all = setOf(Array.from({ length: PIECES }, (_, i) => i));
-      step({ type: "remoteJoined", linkId: 99, taskId: TASK, have: all, seed: true, receives: false });
+      step({ type: "remoteJoined", linkId: 99, taskId: TASK, have: all, seed: true, receives: false, wants: [] });
       for (let piece = 0; piece < PIECES; piece++) {
         nowMs += 10;
         const [answer] = step({ type: "offered", linkId: 99, taskId: TASK, pieces: [piece] });

@@ -337,17 +337,17 @@ export class Swarm {
   }
 
   #joinRemote(input: Extract<SwarmInput, { type: "remoteJoined" }>): void {
-    const { linkId, taskId, have } = input;
+    const { linkId, taskId } = input;
     const link = this.#links.get(linkId);
     const task = this.#tasks.get(taskId);
     if (link === undefined || task === undefined) return;
     const former = link.remotes.get(taskId);
     if (former !== undefined) this.#forgetRemote(former, false);
-    const remote = newRemote(link, task, have, input.seed, input.receives);
+    const remote = newRemote(link, task, input);
     link.remotes.set(taskId, remote);
     task.remotes.set(linkId, remote);
     link.stalledUntilMs = 0;
-    for (const piece of have) addCopies(task, piece, 1);
+    for (const piece of input.have) addCopies(task, piece, 1);
     this.#receiving.tellStatus(link);
     this.#tellImports(remote);
     // What is held it knows from the join.
@@ -478,6 +478,12 @@ export class Swarm {
   /** Pieces whole but not on disk keep anything more from being taken in. */
   get isStoringFull(): boolean {
     return this.#receiving.isStoringFull;
+  }
+
+  /** What is wanted first, for who tells a neighbour together with the join; none where there is no such task. */
+  wanted(taskId: TaskId): readonly number[] {
+    const task = this.#tasks.get(taskId);
+    return task === undefined ? [] : this.#receiving.wanted(task);
   }
 
   /** Undefined: no such task. */

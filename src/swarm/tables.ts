@@ -189,7 +189,7 @@ export function expireAvoidances(remote: Remote, nowMs: number): void {
   if (expired > 0) remote.avoidances.splice(0, expired);
 }
 
-export function newRemote(link: Link, task: Task, have: PieceSet, seed: boolean, receives: boolean): Remote {
+export function newRemote(link: Link, task: Task, { have, seed, receives, wants }: Pick<Remote, "have" | "seed" | "receives" | "wants">): Remote {
   return {
     link,
     task,
@@ -201,7 +201,7 @@ export function newRemote(link: Link, task: Task, have: PieceSet, seed: boolean,
     avoided: new PieceSet(),
     avoidances: [],
     credited: new PieceSet(),
-    wants: [],
+    wants,
     imports: ALL_BUCKETS,
     toldImports: ALL_BUCKETS,
     toldCount: task.claimed.length,

@@ -34,7 +34,7 @@ interface TestPeer {
   readonly tls: SiteTls | undefined;
 }
 
-async function startPeer(name: string, token: string | undefined = TOKEN): Promise<TestPeer> {
+async function startPeer(name: string, token: string | undefined = TOKEN, stored?: (piece: number) => void): Promise<TestPeer> {
   const directory = mkdtempSync(join(tmpdir(), "dragonfly-swarm-"));
   const store = await DiskStore.open({ directory, quotaBytes: undefined, reservedFreeBytes: 0, workerCount: 1, scrubBytesPerSecond: 0 });
   const peerId = generatePeerId(name);
@@ -47,6 +47,7 @@ async function startPeer(name: string, token: string | undefined = TOKEN): Promi
     store,
     log,
     limits: { downloadBytesPerSecond: undefined, uploadBytesPerSecond: undefined },
+    stored: (_session, piece) => stored?.(piece),
   });
   const server = tls?.createServer() ?? createServer();
   server.on("request", (request, response) => {
@@ -309,6 +310,20 @@ test("a neighbour that takes part before our files are open is served once they 
   lateTask.connect([neighbour(early, false)], ticketFor(key, record.taskId, late.peerId));
   await finished(earlyTask, 10_000);
   assert.ok((await contentOf(earlyTask, content.length)).equals(content));
+});
+
+test("what a reader who is on his way will begin with comes first, though he has not begun when the task is joined", { timeout: 60_000 }, async () => {
+  const key = SigningKey.generate();
+  const { record, content } = makeTask(key, 4 * 1024 * 1024);
+  const order: number[] = [];
+  const [seed, reader] = [await startPeer("seed"), await startPeer("reader", TOKEN, (piece) => order.push(piece))];
+  const seedTask = await seed.peer.openTask(record, "normal");
+  await seedAll(seedTask, key, content);
+  const task = await reader.peer.openTask(record, "normal");
+  task.expectReader(40 * record.pieceLengthBytes);
+  task.connect([neighbour(seed, true)], ticketFor(key, record.taskId, reader.peerId));
+  await finished(task, 30_000);
+  assert.equal(order[0], 40, String(order));
 });
 
 test("pieces that vanish from a disk come back from the neighbour, whichever side lost them", { timeout: 60_000 }, async () => {

@@ -158,7 +158,8 @@ export class LocalApi {
   async #open(body: string, signal: AbortSignal): Promise<ContentStreamAnswer> {
     const { source, backToSource, limitBytesPerSecond, startByte = 0, endByte, order = "ordered" } = parseBody(contentRequestSchema, body);
     const mayGoBack = backToSource && this.#options.backToSource !== false;
-    const content = await this.#options.opener.open({ source, backToSource: mayGoBack, limitBytesPerSecond }, signal);
+    const firstByte = order === "ordered" ? startByte : undefined;
+    const content = await this.#options.opener.open({ source, backToSource: mayGoBack, limitBytesPerSecond, firstByte }, signal);
     try {
       requireInside(content.info, startByte);
     } catch (thrown) {
@@ -196,7 +197,7 @@ export class LocalApi {
     try {
       const backToSource = wanted.backToSource && this.#options.backToSource !== false;
       const { source, limitBytesPerSecond } = wanted;
-      content = await this.#options.opener.open({ source, backToSource, limitBytesPerSecond }, gone.signal);
+      content = await this.#options.opener.open({ source, backToSource, limitBytesPerSecond, firstByte: startByte }, gone.signal);
       known.opened(content);
       writeHead(response, content.info, startByte, endByte);
       const isWhole = await copy(content.read({ startByte, endByte }, gone.signal), response, known, gone.signal);

@@ -3,6 +3,7 @@ import { AppError } from "../../base/errors.ts";
 import type { Content, ContentInfo, ContentOpener } from "../../peer/content.ts";
 import type { Source } from "../../protocol/control-messages.ts";
 import type { Digest } from "../../protocol/ids.ts";
+import { firstByteOf } from "../../protocol/range.ts";
 import type { RequestRecord } from "./access-log.ts";
 import { refuseUnverified, type AccessTarget, type MirrorAccess } from "./access.ts";
 import type { Caller } from "./caller.ts";
@@ -106,7 +107,7 @@ export class Blobs {
   ): Promise<void> {
     const { opener, openTimeoutMs, backToSource } = this.#deps;
     const content = await withDeadline(openTimeoutMs, `to open ${source.digest}`, hangUp.signal, (signal) =>
-      opener.open({ source, backToSource }, signal),
+      opener.open({ source, backToSource, firstByte: firstByteOf(request.bytes.range) }, signal),
     );
     const before = content.sources();
     record.taskId = content.info.taskId;

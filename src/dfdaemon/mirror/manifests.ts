@@ -161,7 +161,7 @@ export class Manifests {
       const headers: Record<string, string> = { accept: MANIFEST_ACCEPT };
       if (authorization !== undefined) headers["authorization"] = authorization;
       const source = digest === undefined ? { url, headers } : { url, headers, digest };
-      const content = await opener.open({ source, backToSource }, signal);
+      const content = await opener.open({ source, backToSource, firstByte: 0 }, signal);
       try {
         if (digest !== undefined && verdict === "unverified" && content.sources().cacheBytes > 0) {
           refuseUnverified({ ...place, digest });

@@ -2,7 +2,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import { AppError, toAppError } from "../../base/errors.ts";
 import type { Content, ContentInfo, ContentOpener } from "../../peer/content.ts";
 import type { Source } from "../../protocol/control-messages.ts";
-import { formatContentRange, parseRange, type ByteRange } from "../../protocol/range.ts";
+import { firstByteOf, formatContentRange, parseRange, type ByteRange } from "../../protocol/range.ts";
 import { withDeadline } from "../mirror/deadline.ts";
 import { isFieldValue } from "../mirror/errors.ts";
 import { BodyWriter } from "../mirror/send.ts";
@@ -44,7 +44,7 @@ export async function serveFile(
   let content: Content | undefined;
   try {
     content = await withDeadline(OPEN_TIMEOUT_MS, "to learn of the file", hangUp.signal, (signal) =>
-      opener.open({ source, backToSource }, signal),
+      opener.open({ source, backToSource, firstByte: firstByteOf(request.headers.range) }, signal),
     );
     record.taskId = content.info.taskId;
     await send(content, request, response, record, hangUp.signal);
