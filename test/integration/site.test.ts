@@ -53,7 +53,9 @@ export interface SiteOptions {
   readonly uploadBytesPerSecond?: number;
   /** Where each host stands; default: nobody says. */
   readonly labelsOf?: (host: number) => HostLabels;
-  /** What the supernode knows of networks. */
+  /** Where the supernode stands. */
+  readonly supernodeLabels?: HostLabels;
+  /** What it knows of networks. */
   readonly networkLabels?: readonly NetworkLabels[];
   /** The address, in 127.0.0.0/8, that the supernode sees each host at; default: 127.0.0.1. */
   readonly addressOf?: (host: number) => string;
@@ -71,7 +73,7 @@ export async function startSite(t: TestContext, options: SiteOptions): Promise<T
   const common = { version: "1", labels: {}, limits: { ...NO_LIMITS, uploadBytesPerSecond: options.uploadBytesPerSecond }, logLevel: "debug" } as const;
   const cacheOf = (name: string) => cacheIn(join(directory, name));
   const supernode = await startSupernode(
-    supernodeConfig(join(directory, "supernode"), { ...common, grants, joinToken: { kind: "given", token: JOIN_TOKEN }, network, networkLabels: options.networkLabels ?? [] }),
+    supernodeConfig(join(directory, "supernode"), { ...common, grants, joinToken: { kind: "given", token: JOIN_TOKEN }, network, labels: options.supernodeLabels ?? {}, networkLabels: options.networkLabels ?? [] }),
     { log, showToken: () => {} },
   );
   let isUp = true;

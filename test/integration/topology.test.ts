@@ -42,23 +42,39 @@ const rackOf = (host: number): number => Math.floor(host / RACK_SIZE);
 /** Under this name or another. */
 const labelled = (label: string): Partial<SiteOptions> => ({ labelsOf: (host) => ({ [label]: `rack-${rackOf(host)}` }) });
 
-/** Two racks of three and a seed in neither. @returns copies of the file that came into each from outside */
-async function copiesIntoRacks(t: TestContext, known: Partial<SiteOptions>): Promise<readonly number[]> {
-  const site = await startSite(t, { hosts: 2 * RACK_SIZE, uploadBytesPerSecond: UPLOAD_BYTES_PER_SECOND, ...known });
-  const { peers } = (await (await fetch(`http://127.0.0.1:${site.supernode.address.port}/v1/peers`)).json()) as { peers: { peerId: string; port: number }[] };
-  const rackByPeer = new Map(site.hosts.map(({ peerPort }, host) => [peers.find(({ port }) => port === peerPort)?.peerId, rackOf(host)]));
-  const url = await startOrigin(t);
-  const told = await Promise.all(site.hosts.map((host) => download(host, url)));
-  const outside = [0, 0];
-  for (const [host, { neighbours }] of told.entries()) {
-    for (const { peerId, bytes } of neighbours) if (rackByPeer.get(peerId) !== rackOf(host)) outside[rackOf(host)] = (outside[rackOf(host)] as number) + bytes;
-  }
-  return outside.map((bytes) => bytes / CONTENT.length);
+interface Copies {
+  /** Of the file, that came into each group from hosts outside of it. */
+  readonly entered: readonly number[];
+  /** As far as they came from the supernode. */
+  readonly fromSeed: readonly number[];
 }
 
+/** All hosts fetch one file at once. @param groupOf of a host, by its number */
+async function copiesInto(t: TestContext, hosts: number, groupOf: (host: number) => number, known: Partial<SiteOptions>): Promise<Copies> {
+  const site = await startSite(t, { hosts, uploadBytesPerSecond: UPLOAD_BYTES_PER_SECOND, ...known });
+  const { peers } = (await (await fetch(`http://127.0.0.1:${site.supernode.address.port}/v1/peers`)).json()) as { peers: { peerId: string; port: number }[] };
+  const groupByPeer = new Map(site.hosts.map(({ peerPort }, host) => [peers.find(({ port }) => port === peerPort)?.peerId, groupOf(host)]));
+  const url = await startOrigin(t);
+  const told = await Promise.all(site.hosts.map((host) => download(host, url)));
+  const groupCount = groupOf(hosts - 1) + 1;
+  const [entered, fromSeed] = [Array.from({ length: groupCount }, () => 0), Array.from({ length: groupCount }, () => 0)];
+  for (const [host, { neighbours }] of told.entries()) {
+    const group = groupOf(host);
+    for (const { peerId, bytes, seed } of neighbours) {
+      if (groupByPeer.get(peerId) !== group) entered[group] = (entered[group] as number) + bytes;
+      if (seed) fromSeed[group] = (fromSeed[group] as number) + bytes;
+    }
+  }
+  const copies = (bytes: readonly number[]): readonly number[] => bytes.map((count) => count / CONTENT.length);
+  return { entered: copies(entered), fromSeed: copies(fromSeed) };
+}
+
+/** Two racks of three and a seed in neither. */
+const copiesIntoRacks = async (t: TestContext, known: Partial<SiteOptions>): Promise<readonly number[]> => (await copiesInto(t, 2 * RACK_SIZE, rackOf, known)).entered;
+
 function assertOnce(t: TestContext, copies: readonly number[]): void {
-  t.diagnostic(`copies into the racks: ${copies.map((count) => count.toFixed(2)).join(", ")}`);
-  for (const count of copies) assert.ok(count >= 1 && count <= 1.15, `${count} copies came into a rack`);
+  t.diagnostic(`copies that came in: ${copies.map((count) => count.toFixed(2)).join(", ")}`);
+  for (const count of copies) assert.ok(count >= 1 && count <= 1.15, `${count} copies came in`);
 }
 
 test("hosts that say in which rack they stand bring each piece into it about once; of others it is not known", { timeout: 90_000 }, async (t) => {
@@ -71,4 +87,18 @@ test("hosts that say in which rack they stand bring each piece into it about onc
 test("hosts that say nothing do the same where the supernode knows the racks' networks", { timeout: 90_000 }, async (t) => {
   const networkLabels = [0, 1].map((rack) => ({ network: `127.0.${rack + 2}.0/24`, labels: { rack: `rack-${rack}` } }));
   assertOnce(t, await copiesIntoRacks(t, { networkLabels, addressOf: (host) => `127.0.${rackOf(host) + 2}.${host + 1}` }));
+});
+
+test("a supernode in a third region is read about once per region, and each rack in them about once from outside", { timeout: 90_000 }, async (t) => {
+  const regionOf = (host: number): number => host >> 2;
+  const known: Partial<SiteOptions> = {
+    supernodeLabels: { region: "far" },
+    labelsOf: (host) => ({ region: `region-${regionOf(host)}`, rack: `rack-${host >> 1}` }),
+  };
+  const regions = await copiesInto(t, 8, regionOf, known);
+  assertOnce(t, regions.entered);
+  const fromSeed = regions.fromSeed.reduce((sum, copies) => sum + copies, 0);
+  t.diagnostic(`from the supernode into both: ${fromSeed.toFixed(2)}`);
+  assert.ok(fromSeed <= 2 * 1.15, `${fromSeed} copies left the supernode`);
+  assertOnce(t, (await copiesInto(t, 8, (host) => host >> 1, known)).entered);
 });
