@@ -251,6 +251,8 @@ export class SupernodeModel {
       case "revokeSpan":
       case "nobodyReads":
         throw new Error("peers are asked to read, yet no seed gives up reading here");
+      case "invite":
+        throw new Error("somebody is invited, yet nobody here is a keeper");
       case "restTask":
         // The seeds join again with the next joiner, as the supernode opens the task for each join.
         return this.#closeSeeds(task);

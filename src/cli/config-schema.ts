@@ -4,7 +4,7 @@
  */
 import { defaultDataDirectory, defaultSocketPath, SYSTEM_STATE, type Machine } from "./machine.ts";
 import * as networkKinds from "./network-kinds.ts";
-import { networkLabels } from "./network-labels-kind.ts";
+import { networkLabels, networksWithoutHostBits } from "./network-labels-kind.ts";
 import * as kinds from "./setting-kinds.ts";
 import type { Kind } from "./setting-kinds.ts";
 
@@ -290,6 +290,13 @@ export const SUPERNODE_SETTINGS = {
     "Where the hosts of a network stand, for those that do not say it themselves: `NETWORK=LABEL:VALUE/LABEL:VALUE`, by the address that the supernode sees; each label from the longest network that has it; the flag may be repeated.",
     { reloads: true, defaultText: "none" },
   ),
+  keepers: setting(
+    networksWithoutHostBits,
+    "--keepers",
+    [],
+    "Networks of hosts whose dfdaemons, with `keeper` set, are further seeds: they take whatever others take, **private files included**, and give it on.",
+    { defaultText: "none" },
+  ),
   logLevel,
 };
 
@@ -387,6 +394,12 @@ export const DFDAEMON_SETTINGS = {
   ...limits,
   ...cache,
   labels,
+  keeper: setting(
+    kinds.truth,
+    "--keeper",
+    false,
+    "Be a further seed: take whatever others of the site take, as far as `cacheQuota` and the disk go, and give it on. The supernode's `keepers` has to have this host's address.",
+  ),
   logLevel,
 };
 

@@ -236,6 +236,14 @@ test("networks get labels from flags and files alike; what is wrong with one is 
   assert.throws(() => resolved("", ["10.1.0.0/16=zone"]), /a label needs a text: write NETWORK=LABEL:VALUE/);
 });
 
+test("networks of keepers are networks, and a dfdaemon wants to be a keeper only when told", () => {
+  const keepers = (...texts: string[]): unknown => resolveConfig(SUPERNODE, { flags: { keepers: texts }, file: file("") }, machine()).values.keepers;
+  assert.deepEqual(keepers("10.0.0.5,10.1.0.0/28", "2001:db8::/64"), ["10.0.0.5", "10.1.0.0/28", "2001:db8::/64"]);
+  for (const wrong of ["10.0.0.0/33", "10.0.0.5/28", "seed.example"]) assert.throws(() => keepers(wrong), { code: "CONFIG_INVALID", message: /is not a network such as/ }, wrong);
+  assert.equal(resolve("").values.keeper, false);
+  assert.equal(resolve("keeper: true\n").values.keeper, true);
+});
+
 test("a switch that says no, from a flag and from a variable", () => {
   assert.equal(resolve("", { backToSource: [] }).values.backToSource, false);
   assert.equal(resolve("", {}, { DRAGONFLY_BACK_SOURCE: "false" }).values.backToSource, false);

@@ -80,7 +80,7 @@ export const hostExceptions: Kind<string> = scalar(
 );
 
 /** A list of texts, each of which `isGood`; the word none is an empty list. */
-function texts(valueName: string, example: string, expected: string, isGood: (text: string) => boolean): Kind<readonly string[]> {
+export function texts(valueName: string, example: string, expected: string, isGood: (text: string) => boolean): Kind<readonly string[]> {
   const one = scalar(valueName, example, expected, (text) => (isGood(text) ? text : undefined), String);
   const list = fromZod((z) => z.array(within(z, one), { error: (issue) => `${quote(issue.input)} is not a list` }).max(ENTRIES_MAX, { error: `more than ${ENTRIES_MAX} entries` }));
   return {

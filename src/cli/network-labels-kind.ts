@@ -3,6 +3,7 @@ import { TOPOLOGY_LEVELS, topologyOf } from "../protocol/topology.ts";
 import type { NetworkLabels } from "../supernode/config.ts";
 import { parseNetwork } from "../supernode/ip-network.ts";
 import { fromZod, type Zod } from "./on-demand.ts";
+import { texts } from "./network-kinds.ts";
 import { items, quote, splitAtEquals, type Kind } from "./setting-kinds.ts";
 
 /** More racks than any site has. */
@@ -59,6 +60,14 @@ export const networkLabels: Kind<readonly NetworkLabels[]> = {
   print: (value) => (value.length === 0 ? undefined : value),
   valueName: "NETWORK=LABEL:VALUE",
 };
+
+/** Networks alone. */
+export const networksWithoutHostBits: Kind<readonly string[]> = texts(
+  "NETWORK",
+  "10.1.0.0/28",
+  "a network such as 10.1.0.0/28, or an address",
+  (text) => typeof parseNetwork(text) !== "string",
+);
 
 function splitAtColon(text: string): [string, string | undefined] {
   const index = text.indexOf(":");

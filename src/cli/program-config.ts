@@ -51,6 +51,7 @@ export function supernodeConfig(config: ResolvedConfig<typeof SUPERNODE_SETTINGS
     originBudgets: values.originBudgets,
     labels: values.labels,
     networkLabels: values.networkLabels,
+    keepers: values.keepers,
     logLevel: values.logLevel,
   });
 }
@@ -101,6 +102,7 @@ export function dfdaemonConfig(
     cache: cacheConfig(values),
     limits: rateLimits(values),
     labels: values.labels,
+    keeper: values.keeper,
     logLevel: values.logLevel,
   });
 }

@@ -73,5 +73,7 @@ export interface DfdaemonConfig {
   readonly cache: CacheConfig;
   readonly limits: RateLimits;
   readonly labels: HostLabels;
+  /** Take whatever others of the site take, where the supernode lets this host. */
+  readonly keeper?: boolean;
   readonly logLevel: LogLevel;
 }

@@ -130,9 +130,9 @@ function defaultDeps(config: DfdaemonConfig, log: Logger, tls: SiteTls | undefin
   const seed = heaviest(config.supernodes);
   const servers = tls === undefined || seed === undefined ? network.servers : [...network.servers, siteServer(seed, tls)];
   return {
-    createPeer: ({ version, supernodes, joinToken, peerListen, advertiseHost, cache, limits, labels }, origin, peerLog) =>
+    createPeer: ({ version, supernodes, joinToken, peerListen, advertiseHost, cache, limits, labels, keeper = false }, origin, peerLog) =>
       PeerNode.start(
-        { program: "dfdaemon", version, supernodes, joinToken, peerListen, advertiseHost, cache, limits, labels },
+        { program: "dfdaemon", version, supernodes, joinToken, peerListen, advertiseHost, cache, limits, labels, keeper },
         { origin, tls, log: peerLog },
       ),
     openLocalApi: ({ socketPath, version, backToSource }, peer, apiLog) =>

@@ -48,6 +48,21 @@ export type LogLevel = "trace" | "debug" | "info" | "warn" | "error" | "silent";
 /** Free-form facts about where a host stands (`region`, `zone`, `rack`), sent to the supernode as they are. */
 export type HostLabels = Readonly<Record<string, string>>;
 
+/** A host's peer as a whole. */
+export interface PeerNodeConfig {
+  readonly program: "dfdaemon" | "dfget";
+  readonly version: string;
+  readonly supernodes: readonly SupernodeAddress[];
+  readonly joinToken: string | undefined;
+  readonly peerListen: ListenAddress;
+  readonly advertiseHost: string | undefined;
+  readonly cache: CacheConfig;
+  readonly limits: RateLimits;
+  readonly labels: HostLabels;
+  /** Take whatever others take, if the supernode asks to. */
+  readonly keeper?: boolean;
+}
+
 /** A peer for as long as one dfget runs. */
 export interface OwnPeerConfig {
   /** Version of the program, for the handshake and User-Agent. */

@@ -11,11 +11,11 @@ import { coarseDelayMs } from "../base/coarse-delay.ts";
 import { AppError, toAppError } from "../base/errors.ts";
 import type { Origin } from "../origin/origin.ts";
 import { BudgetedOrigin, type OriginBudget } from "../origin/origin-budget.ts";
-import type { HostInfo, Source } from "../protocol/control-messages.ts";
+import type { Source } from "../protocol/control-messages.ts";
 import type { TaskId } from "../protocol/ids.ts";
 import { progressStep } from "../protocol/progress-steps.ts";
 import { topologyOf } from "../protocol/topology.ts";
-import type { CacheConfig, HostLabels, ListenAddress, RateLimits, SupernodeAddress } from "./config.ts";
+import type { PeerNodeConfig } from "./config.ts";
 import type { Content, ContentInfo, ContentOpener, ContentRequest } from "./content.ts";
 import { bringPiece } from "./control/lease-client.ts";
 import { ControlClient, type JoinedMessage, type TaskFailedMessage } from "./control/control-client.ts";
@@ -29,7 +29,9 @@ import { EarlyWords } from "./early-words.ts";
 import { failureOf, recordOf } from "./joined-task.ts";
 import { LeasedBudget } from "./leased-budget.ts";
 import { DiskStore } from "./store/disk-store.ts";
+import { hostInfoOf } from "./host-info.ts";
 import { HostLimits } from "./host-limits.ts";
+import { InvitedTasks } from "./invited-tasks.ts";
 import { type KeptTask, KeptTasks } from "./kept-tasks.ts";
 import { type Lease, LeaseReader } from "./lease-reader.ts";
 import { Peer, type PeerLog } from "./peer.ts";
@@ -40,18 +42,6 @@ import { makePrivateFolder } from "./private-folder.ts";
 import { explainTask, type TaskReport } from "./explain.ts";
 import { InlineContent, SwarmContent } from "./swarm-content.ts";
 
-export interface PeerNodeConfig {
-  readonly program: "dfdaemon" | "dfget";
-  readonly version: string;
-  readonly supernodes: readonly SupernodeAddress[];
-  readonly joinToken: string | undefined;
-  readonly peerListen: ListenAddress;
-  readonly advertiseHost: string | undefined;
-  readonly cache: CacheConfig;
-  readonly limits: RateLimits;
-  readonly labels: HostLabels;
-}
-
 export interface PeerNodeDeps {
   readonly origin: Origin;
   /** Stays the caller's. Undefined: in the clear. */
@@ -61,7 +51,6 @@ export interface PeerNodeDeps {
 }
 
 export class PeerNode implements ContentOpener {
-  readonly #config: PeerNodeConfig;
   readonly #log: PeerLog;
   readonly #store: DiskStore;
   readonly #peer: Peer;
@@ -82,6 +71,7 @@ export class PeerNode implements ContentOpener {
   readonly #clock = new SupernodeClock();
   readonly #closing = new AbortController();
   readonly #leases: LeaseReader;
+  readonly #invited: InvitedTasks;
   /** Leases of tasks that are not open here; the supernode takes them back when nothing comes of them. */
   readonly #early = new Map<TaskId, Lease>();
   readonly metrics: Registry;
@@ -122,7 +112,6 @@ export class PeerNode implements ContentOpener {
 
   private constructor(config: PeerNodeConfig, deps: PeerNodeDeps, store: DiskStore, kept: KeptTasks, server: Server) {
     const { tls } = deps;
-    this.#config = config;
     this.#log = deps.log;
     this.#store = store;
     this.#kept = kept;
@@ -163,6 +152,20 @@ export class PeerNode implements ContentOpener {
       random: Math.random,
       sleep: (delayMs, signal) => sleepFor(delayMs, undefined, { signal }),
     });
+    this.#invited = new InvitedTasks({
+      announce: (taskId) => {
+        const task = kept.get(taskId);
+        if (task !== undefined) this.#rejoin(task);
+        return task !== undefined;
+      },
+      hold: async (taskId, source) => {
+        const joined = await this.#join(source, true, this.#closing.signal, taskId);
+        return await this.#take(joined, { source, backToSource: false }, performance.now());
+      },
+      leave: (task) => kept.leave(task),
+      log: deps.log,
+      signal: this.#closing.signal,
+    });
     this.limits = new HostLimits({ ...this.#peer.limits, origin: this.#originLimit });
     this.metrics = peerMetrics(this.#peer, store, () => this.#control.connected);
     this.limits.observe(this.metrics);
@@ -180,7 +183,7 @@ export class PeerNode implements ContentOpener {
       token: config.joinToken,
       tls,
       peerId,
-      host: this.#hostInfo(),
+      host: hostInfoOf(config, server),
       log: deps.log,
       random: Math.random,
       handlers: {
@@ -189,6 +192,7 @@ export class PeerNode implements ContentOpener {
           this.#peer.setTopology(place ?? topologyOf(config.labels));
           this.#registered(publicKey);
         },
+        onInvited: (taskId, url) => this.#invited.invited(taskId, url),
         onNeighbours: (taskId, add, drop) =>
           this.#tell(taskId, ({ task }) => {
             task.disconnect(drop);
@@ -286,8 +290,9 @@ export class PeerNode implements ContentOpener {
     await this.#store.close();
   }
 
-  #join(source: Source, download: boolean, signal: AbortSignal): Promise<JoinedMessage> {
-    return this.#control.join(source, { download, signal, onJoined: (joined) => this.#joined(joined.task.taskId) });
+  /** @param taskId on invitation */
+  #join(source: Source, download: boolean, signal: AbortSignal, taskId?: TaskId): Promise<JoinedMessage> {
+    return this.#control.join(source, { ...(taskId === undefined ? {} : { taskId }), download, signal, onJoined: (joined) => this.#joined(joined.task.taskId) });
   }
 
   /** The task of a join's answer: opened, linked to its neighbours, one reader counted. */
@@ -297,7 +302,8 @@ export class PeerNode implements ContentOpener {
     if (present !== undefined) {
       this.#kept.use(present, backToSource);
       this.#store.used(taskId);
-      present.source = source;
+      // An invitation says less than the one who reads.
+      if (source.invited !== true) present.source = source;
       present.task.raise(source.priority ?? "interactive");
       present.task.expectReader(firstByte);
       this.#connect(present, joined);
@@ -471,18 +477,6 @@ export class PeerNode implements ContentOpener {
       sources: { seedBytes, peerBytes, originBytes },
       ...(explanation === undefined ? {} : { explanation }),
     });
-  }
-
-  #hostInfo(): HostInfo {
-    const address = this.#server.address();
-    return {
-      address: this.#config.advertiseHost ?? "",
-      port: typeof address === "object" && address !== null ? address.port : 0,
-      name: hostname(),
-      program: this.#config.program,
-      version: this.#config.version,
-      labels: { ...this.#config.labels },
-    };
   }
 }
 

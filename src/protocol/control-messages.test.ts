@@ -15,7 +15,9 @@ type Message = Readonly<Record<string, unknown>>;
 
 const FROM_PEER: Readonly<Record<string, Message>> = {
   register: { type: "register", host: HOST },
+  "register of a keeper": { type: "register", host: { ...HOST, keeper: true } },
   join: { type: "join", requestId: 1, source: SOURCE, download: true },
+  "join on invitation": { type: "join", requestId: 1, source: { url: "http://origin.test/f", headers: {}, invited: true }, taskId: TASK, download: true },
   "join with pieces": { type: "join", requestId: 1, source: { ...SOURCE, digest: `sha256:${TASK}`, priority: "preheat" }, taskId: TASK, have: "AQ==", download: true },
   progress: { type: "progress", taskId: TASK, pieceCount: 3, complete: false, sources: SOURCES },
   needNeighbours: { type: "needNeighbours", taskId: TASK, lost: [PEER] },
@@ -30,6 +32,7 @@ const FROM_SUPERNODE: Readonly<Record<string, Message>> = {
   "joined, length unknown": { ...JOINED, task: { ...TASK_INFO, lengthBytes: null }, lengthSignature: null },
   "joined, content inline": { ...JOINED, inline: "AAAA", ticket: null, neighbours: [] },
   joinFailed: { type: "joinFailed", requestId: 1, code: "ORIGIN_NOT_FOUND", message: "no such file", details: { status: 404 } },
+  invite: { type: "invite", taskId: TASK, url: "http://origin.test/f" },
   imports: { type: "imports", taskId: TASK, imports: [{ distance: 1, own: 5, backup: -8 }] },
   neighbours: { type: "neighbours", taskId: TASK, add: [NEIGHBOUR], drop: [PEER] },
   length: { type: "length", taskId: TASK, lengthBytes: 0, signature: "AA==" },

@@ -31,6 +31,8 @@ export const sourceSchema = z.object({
   /** Names of query parameters that do not belong to the file's identity. */
   filteredQueryParameters: z.array(z.string().max(256)).max(64).optional(),
   priority: z.enum(["interactive", "normal", "preheat"]).optional(),
+  /** A keeper follows the supernode's `invite` to the task of the join's `taskId`: `url` is for people, and nothing is asked of it. */
+  invited: z.literal(true).optional(),
 });
 export type Source = z.infer<typeof sourceSchema>;
 
@@ -46,6 +48,8 @@ export const hostInfoSchema = z.object({
   program: z.enum(["supernode", "dfdaemon", "dfget"]),
   version: z.string().max(64),
   labels,
+  /** It would join whatever it is invited to (see `invite`). */
+  keeper: z.boolean().optional(),
 });
 export type HostInfo = z.infer<typeof hostInfoSchema>;
 
@@ -169,6 +173,8 @@ export const supernodeToPeerSchema = z.discriminatedUnion("type", [
     add: z.array(neighbourSchema).max(256),
     drop: z.array(peerIdSchema).max(256),
   }),
+  /** To a keeper: others take this file, so join it. `url` has no user info and no query values. */
+  z.object({ type: z.literal("invite"), taskId: taskIdSchema, url: z.string().max(16 * 1024) }),
   /** What the peer may bring in is now this. */
   z.object({ type: z.literal("imports"), taskId: taskIdSchema, imports: importsSchema }),
   /** The length, once the origin has been read to its end. */

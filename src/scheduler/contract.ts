@@ -14,11 +14,15 @@ export interface PieceSpan {
 
 /** Past tense: it has already happened. */
 export type SchedulerInput =
-  /** A peer's control connection is up. `seed` peers may read the origin. `dialable`: others can open links to it. */
+  /**
+   * A peer's control connection is up. `seed` peers may read the origin. `keeper`: it takes and gives whatever others take (default: no).
+   * `dialable`: others can open links to it.
+   */
   | {
       readonly type: "peerConnected";
       readonly peerId: PeerId;
       readonly seed: boolean;
+      readonly keeper?: boolean;
       readonly dialable: boolean;
       readonly topology: Topology;
     }
@@ -89,6 +93,8 @@ export type SchedulerEffect =
       readonly add: readonly PeerId[];
       readonly drop: readonly PeerId[];
     }
+  /** `peerId`, a keeper, is to join the task, as somebody takes it. */
+  | { readonly type: "invite"; readonly peerId: PeerId; readonly taskId: TaskId }
   /** `holder` may read the task's origin from now on: the only one until `originRead` or its disconnection. */
   | { readonly type: "grantLease"; readonly taskId: TaskId; readonly holder: PeerId }
   /** `holder`, who is no seed, may read these pieces from the task's origin. */
@@ -109,7 +115,7 @@ export interface SchedulerConfig {
   readonly neighbourCount: number;
   /** Links a plain peer may have per task, ≥ neighbourCount. */
   readonly neighbourCountMax: number;
-  /** Links a seed may have per task. */
+  /** Links a seed, or a keeper, may have per task. */
   readonly seedNeighbourCountMax: number;
   /** Members of a rack, zone, … that bring pieces into it, in [1, 32]; each has its share of the pieces. */
   readonly importerCountMax: number;
@@ -145,6 +151,7 @@ export interface SchedulerSnapshot {
   readonly peers: readonly {
     readonly peerId: PeerId;
     readonly seed: boolean;
+    readonly keeper: boolean;
     readonly connected: boolean;
     readonly topology: Topology;
     readonly taskCount: number;

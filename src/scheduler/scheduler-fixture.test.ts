@@ -19,10 +19,10 @@ export class World {
     return this.scheduler.step(input, this.nowMs);
   }
 
-  connect(name: string, traits: { seed?: boolean; dialable?: boolean; topology?: Topology } = {}): PeerId {
+  connect(name: string, traits: { seed?: boolean; keeper?: boolean; dialable?: boolean; topology?: Topology } = {}): PeerId {
     const peerId = name as PeerId;
-    const { seed = false, dialable = true, topology = {} } = traits;
-    this.step({ type: "peerConnected", peerId, seed, dialable, topology });
+    const { seed = false, keeper = false, dialable = true, topology = {} } = traits;
+    this.step({ type: "peerConnected", peerId, seed, keeper, dialable, topology });
     return peerId;
   }
 

@@ -234,7 +234,7 @@ test("a task whose members all have everything rests: the seed is let go of, the
 
 // ── Properties ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-const NAMES = ["seed-1", "seed-2", "p1", "p2", "p3", "p4", "p5", "p6", "p7", "p8", "p9"] as PeerId[];
+const NAMES = ["seed-1", "seed-2", "keeper-1", "p1", "p2", "p3", "p4", "p5", "p6", "p7", "p8", "p9"] as PeerId[];
 const TASKS = [TASK, "1".repeat(64) as TaskId];
 const peerId = fc.constantFrom(...NAMES);
 const taskId = fc.constantFrom(...TASKS);
@@ -243,7 +243,7 @@ const topology = fc.constantFrom<Topology>({}, { zone: "z1", rack: "r1" }, { zon
 
 const input: fc.Arbitrary<SchedulerInput> = fc.oneof(
   { weight: 4, arbitrary: fc.record({ type: fc.constant("peerConnected" as const), peerId, dialable: fc.boolean(), topology })
-      .map((rest) => ({ ...rest, seed: rest.peerId.startsWith("seed") })) },
+      .map((rest) => ({ ...rest, seed: rest.peerId.startsWith("seed"), keeper: rest.peerId.startsWith("keeper") })) },
   { weight: 2, arbitrary: fc.record({ type: fc.constant("peerDisconnected" as const), peerId }) },
   { weight: 8, arbitrary: fc.record({ type: fc.constant("taskJoined" as const), peerId, taskId, requestId: fc.nat(99), pieceCount,
       totalCount: fc.constantFrom(PIECES, PIECES, undefined) }) },
@@ -311,6 +311,7 @@ test("property: the invariants hold after any inputs", () => {
             for (const id of effect.add) assert.ok(connected.get(id)?.connected === true && dialable.get(id) === true, `S5 ${id}`);
             assert.ok(connected.get(effect.peerId)?.connected === true, "S5: only the connected are told");
           }
+          if (effect.type === "invite") assert.ok(effect.peerId.startsWith("keeper") && connected.get(effect.peerId)?.connected, "only keepers are invited");
           if (effect.type === "assign") for (const id of effect.neighbours) assert.ok(dialable.get(id) === true, `S5 ${id}`);
           if (effect.type === "expel") {
             assert.ok(!effect.peerId.startsWith("seed"), "S7: no seed is expelled");
@@ -322,7 +323,7 @@ test("property: the invariants hold after any inputs", () => {
           const members = new Map(task.members.map((member) => [member.peerId, member]));
           for (const member of task.members) {
             const isSeed = member.peerId.startsWith("seed");
-            assert.ok(member.neighbours.length <= (isSeed ? 5 : 4), "S2: degree caps");
+            assert.ok(member.neighbours.length <= (isSeed || member.peerId.startsWith("keeper") ? 5 : 4), "S2: degree caps");
             assert.ok(!expelled.has(`${task.taskId} ${member.peerId}`), "S7: the expelled are no members");
             for (const id of member.neighbours) {
               assert.ok(id !== member.peerId && members.get(id)?.neighbours.includes(member.peerId) === true, "S1: symmetric");

@@ -136,6 +136,7 @@ export class Scheduler {
   #peerConnected(input: InputOf<"peerConnected">): void {
     const peer = this.#tables.connect(input.peerId, input);
     this.#disconnectedUntil.delete(peer);
+    if (peer.keeper) for (const task of this.#tables.tasks.values()) if (isWanted(task)) this.#invite(peer, task);
     for (const member of peer.memberships.values()) this.#importers.refresh(member);
   }
 
@@ -177,6 +178,7 @@ export class Scheduler {
     const neighbours = [...kept, ...added].map((neighbour) => neighbour.peer.id);
     this.#effects.push({ type: "assign", peerId, taskId, requestId, neighbours, imports: this.#importers.tell(member) });
     this.#giveToShort(member);
+    if (peer.plain && !member.complete) for (const keeper of this.#tables.keepers) this.#invite(keeper, task);
     this.#watchEmptiness(task);
     task.failedSeeds.clear();
     grantLeaseIfNeeded(task, false, this.#effects);
@@ -192,10 +194,18 @@ export class Scheduler {
     const { neighbourCount } = this.#config;
     if (member.peer.seed) return neighbourCount;
     if (member.complete) return 0;
+    if (member.peer.keeper) return neighbourCount;
     const { plainCount, plainDegreeSum } = member.task;
     const degreeSumWanted = neighbourCount * plainCount;
     const others = plainDegreeSum - member.degree;
     return Math.min(neighbourCount, Math.max(this.#tables.shortDegree, (degreeSumWanted - others + 1) >> 1));
+  }
+
+  /** A keeper that is no member is asked to become one; once, for it may have no room. */
+  #invite(keeper: Peer, task: Task): void {
+    if (task.members.has(keeper.id) || task.invited.has(keeper) || task.expelled.has(keeper.id)) return;
+    task.invited.add(keeper);
+    this.#effects.push({ type: "invite", peerId: keeper.id, taskId: task.id });
   }
 
   /** Makes up to `count` edges to others; `member` is to dial them. */
@@ -246,7 +256,7 @@ export class Scheduler {
    * are the last to finish. Once they have begun, they are given the most of what others have.
    */
   #giveToLate(member: Member): void {
-    if (member.complete || member.peer.seed || !member.peer.connected) return;
+    if (member.complete || !member.peer.plain || !member.peer.connected) return;
     const added = this.#giveNeighbours(member, this.#tables.enoughDegree - member.degree);
     if (added.length > 0) this.#rewire(member, added, []);
   }
@@ -349,7 +359,7 @@ export class Scheduler {
       if (dueMs > this.#nowMs) break;
       this.#emptyUntil.delete(task);
       this.#peerLeases.end(task, this.#effects);
-      if (task.plainCount > 0) {
+      if (task.members.size > task.seeds.length) {
         for (const seed of [...task.seeds]) this.#dismiss(seed);
         this.#effects.push({ type: "restTask", taskId: task.id });
         continue;
@@ -420,11 +430,11 @@ export class Scheduler {
   }
 
   /**
-   * A task without plain members is forgotten after a while, and one where nobody lacks anything rests; but neither
+   * A task whose members are all seeds is forgotten after a while, and one where nobody lacks anything rests; but neither
    * while its origin is being read (preheat).
    */
   #watchEmptiness(task: Task): void {
-    const isIdle = task.plainCount === 0 || (task.seeds.length > 0 && completePlainCount(task) === task.plainCount);
+    const isIdle = task.members.size === task.seeds.length || (task.seeds.length > 0 && !isWanted(task));
     if (!isIdle || task.leaseHolder !== undefined) this.#emptyUntil.delete(task);
     else if (!this.#emptyUntil.has(task)) this.#emptyUntil.set(task, this.#nowMs + this.#config.emptyTaskMs);
   }
@@ -440,7 +450,7 @@ export class Scheduler {
   }
 }
 
-/** Connected ones. */
-function completePlainCount({ complete, seeds }: Task): number {
-  return complete.size - seeds.filter((seed) => complete.has(seed)).length;
+/** Somebody who is no seed lacks part of it, or is away. */
+function isWanted({ complete, members, seeds }: Task): boolean {
+  return complete.size - seeds.filter((seed) => complete.has(seed)).length < members.size - seeds.length;
 }

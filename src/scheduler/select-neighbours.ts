@@ -6,15 +6,18 @@
  * measured and rejected: those are the latest joiners, so the mesh becomes a chain of generations (10,000 peers: 8
  * hops from end to end instead of 5). With topology labels three quarters come from the nearest group that has them,
  * a quarter from anywhere (5–6 of 8 in the rack, 2–3 outside, in the reference design); for those who bring nothing into
- * any group one is enough, for the case that nobody does.
+ * any group one is enough, for the case that nobody does. Seeds and the nearest keepers come before all of them.
  */
 import type { Prng } from "../base/prng.ts";
+import { distanceOf } from "../protocol/topology.ts";
 import type { Importers } from "./importers.ts";
 import type { Member, Tables } from "./state.ts";
 import { EVERYBODY } from "./state.ts";
 
 /** Draws allowed per neighbour wanted; more are in vain when most of the pool does not suit. */
 const DRAWS_PER_CHOICE = 3;
+/** Two, as one may be gone; more would take the place of near peers. */
+const KEEPERS_PER_SELECTION = 2;
 
 export class NeighbourSelector {
   readonly #tables: Tables;
@@ -41,7 +44,10 @@ export class NeighbourSelector {
     this.#selectionNumber++;
     forgetAvoided(member, nowMs);
 
-    if (!member.complete) this.#takeSeeds(member, Math.max(1, wanted >>> 1), chosen, nowMs);
+    if (!member.complete) {
+      this.#takeSeeds(member, Math.max(1, wanted >>> 1), chosen, nowMs);
+      this.#takeKeepers(member, Math.min(wanted, chosen.length + KEEPERS_PER_SELECTION), chosen, nowMs);
+    }
     const { poolKeys } = member.peer;
     const farCount = poolKeys.length > 1 ? Math.min((wanted - chosen.length) >>> 2, this.#importers.isImporter(member) ? wanted : 1) : 0;
     for (let level = poolKeys.length - 1; level > 0; level--) {
@@ -69,6 +75,15 @@ export class NeighbourSelector {
       if (chosen.length >= until) return;
       if (this.#tables.mayBeHandedOut(seed) && this.suits(member, seed, nowMs)) chosen.push(seed);
     }
+  }
+
+  /** The nearest, of those the ones with the fewest neighbours. */
+  #takeKeepers(member: Member, until: number, chosen: Member[], nowMs: number): void {
+    const { keepers } = member.task;
+    if (keepers.length === 0) return;
+    const distance = ({ peer }: Member): number => distanceOf(member.peer.topology, peer.topology);
+    const suitable = keepers.filter((keeper) => this.#tables.mayBeHandedOut(keeper) && this.suits(member, keeper, nowMs));
+    chosen.push(...suitable.sort((a, b) => distance(a) - distance(b) || byLoadThenId(a, b)).slice(0, until - chosen.length));
   }
 
   /** Adds members of the pool until `chosen` holds `until`, or too many draws were in vain. */

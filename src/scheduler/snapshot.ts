@@ -6,6 +6,7 @@ export function snapshotOf(tables: Tables): SchedulerSnapshot {
   const peers = [...tables.peers.values()].map((peer) => ({
     peerId: peer.id,
     seed: peer.seed,
+    keeper: peer.keeper,
     connected: peer.connected,
     topology: peer.topology,
     taskCount: peer.memberships.size,

@@ -15,6 +15,8 @@ import type { ImportGroup } from "./importers.ts";
 export class Peer {
   readonly id: PeerId;
   seed = false;
+  /** No seed, and takes and gives whatever others take. */
+  keeper = false;
   dialable = false;
   connected = false;
   topology: Topology = {};
@@ -24,6 +26,11 @@ export class Peer {
 
   constructor(id: PeerId) {
     this.id = id;
+  }
+
+  /** One of the many: handed out at random, counted when the mesh's degree is weighed. */
+  get plain(): boolean {
+    return !this.seed && !this.keeper;
   }
 }
 
@@ -74,7 +81,11 @@ export class Task {
   readonly members = new Map<PeerId, Member>();
   /** Seeds among the members, oldest first. */
   readonly seeds: Member[] = [];
-  /** Members that are no seeds. */
+  /** Keepers among the members. */
+  readonly keepers: Member[] = [];
+  /** Keepers that have been asked to join, for as long as their connection lasts. */
+  readonly invited = new Set<Peer>();
+  /** Members that are neither. */
   plainCount = 0;
   /** Sum of their degrees. */
   plainDegreeSum = 0;
@@ -105,6 +116,8 @@ export class Task {
 export class Tables {
   readonly peers = new Map<PeerId, Peer>();
   readonly tasks = new Map<TaskId, Task>();
+  /** Those that are connected. */
+  readonly keepers = new Set<Peer>();
   readonly #config: SchedulerConfig;
   /** Below this degree an incomplete member is short of neighbours. */
   readonly shortDegree: number;
@@ -118,7 +131,7 @@ export class Tables {
   }
 
   degreeMax(member: Member): number {
-    return member.peer.seed ? this.#config.seedNeighbourCountMax : this.#config.neighbourCountMax;
+    return !member.peer.plain ? this.#config.seedNeighbourCountMax : this.#config.neighbourCountMax;
   }
 
   spareDegree(member: Member): number {
@@ -126,16 +139,18 @@ export class Tables {
   }
 
   /** Enters the peer's traits as of its (re)connection. A peer keeps the role it first came with. */
-  connect(id: PeerId, traits: { readonly seed: boolean; readonly dialable: boolean; readonly topology: Topology }): Peer {
+  connect(id: PeerId, traits: { readonly seed: boolean; readonly keeper?: boolean; readonly dialable: boolean; readonly topology: Topology }): Peer {
     let peer = this.peers.get(id);
     if (peer === undefined) {
       peer = new Peer(id);
       peer.seed = traits.seed;
+      peer.keeper = traits.keeper === true && !traits.seed;
       this.peers.set(id, peer);
     }
     // The pools a member is in follow from these traits: out under the old ones, in again under the new.
     for (const member of peer.memberships.values()) this.#leavePools(member);
     peer.connected = true;
+    if (peer.keeper) this.keepers.add(peer);
     peer.dialable = traits.dialable;
     peer.topology = traits.topology;
     peer.poolKeys = poolKeysOf(traits.topology);
@@ -145,6 +160,7 @@ export class Tables {
 
   disconnect(peer: Peer): void {
     peer.connected = false;
+    if (this.keepers.delete(peer)) for (const task of this.tasks.values()) task.invited.delete(peer);
     for (const member of peer.memberships.values()) this.refresh(member);
   }
 
@@ -162,6 +178,7 @@ export class Tables {
     task.members.set(peer.id, member);
     peer.memberships.set(task.id, member);
     if (peer.seed) task.seeds.push(member);
+    else if (peer.keeper) task.keepers.push(member);
     else task.plainCount++;
     return member;
   }
@@ -177,6 +194,7 @@ export class Tables {
     task.members.delete(peer.id);
     peer.memberships.delete(task.id);
     if (peer.seed) task.seeds.splice(task.seeds.indexOf(member), 1);
+    else if (peer.keeper) task.keepers.splice(task.keepers.indexOf(member), 1);
     else task.plainCount--;
     if (task.leaseHolder === member) task.leaseHolder = undefined;
     return former;
@@ -206,7 +224,7 @@ export class Tables {
   /** Brings the indices up to date with the member's state. */
   refresh(member: Member): void {
     const { peer, task } = member;
-    const handedOut = this.mayBeHandedOut(member) && !peer.seed;
+    const handedOut = this.mayBeHandedOut(member) && peer.plain;
     if (handedOut && member.slots.length === 0) this.#enterPools(member);
     else if (!handedOut && member.slots.length > 0) this.#leavePools(member);
     if (peer.connected && !member.complete && member.degree < this.shortDegree) task.short.add(member);
@@ -262,5 +280,5 @@ function poolKeysOf(topology: Topology): string[] {
 }
 
 function plainEnds(a: Member, b: Member): number {
-  return (a.peer.seed ? 0 : 1) + (b.peer.seed ? 0 : 1);
+  return (a.peer.plain ? 1 : 0) + (b.peer.plain ? 1 : 0);
 }

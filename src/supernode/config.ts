@@ -74,5 +74,7 @@ export interface SupernodeConfig {
   readonly labels: HostLabels;
   /** Of its peers. No network twice. */
   readonly networkLabels: readonly NetworkLabels[];
+  /** Networks whose dfdaemons, if they want to, are keepers: whatever others take they take too, private files included. */
+  readonly keepers: readonly string[];
   readonly logLevel: LogLevel;
 }

@@ -10,6 +10,7 @@ import type { HostInfo } from "../protocol/control-messages.ts";
 import type { PeerId, TaskId } from "../protocol/ids.ts";
 import { ControlServer, type PeerMessage } from "./control-server.ts";
 import { type ConnectedPeer, PeerTable } from "./peer-table.ts";
+import { networkOf } from "./ip-network.ts";
 import { PlaceMap } from "./place-map.ts";
 import { silentLog } from "./cache/seed-fixture.test.ts";
 
@@ -46,6 +47,7 @@ async function startSite(t: TestContext, token: string | undefined = "token", po
     publicKey: new Uint8Array([1, 2, 3]),
     peers,
     placeMap,
+    keepers: [networkOf("127.0.0.0/9")],
     log: silentLog,
     handshakeMs: 300,
     connectionCountMax,

@@ -16,10 +16,12 @@ import { channelBinding, strangerAnswer, strangerReason } from "../peer/membersh
 import {
   CONTROL_LENGTH_BYTES_MAX,
   CONTROL_PROTOCOL,
+  type HostInfo,
   type PeerToSupernode,
   peerToSupernodeSchema,
 } from "../protocol/control-messages.ts";
 import type { PeerId } from "../protocol/ids.ts";
+import { type IpNetwork, isWithin, parseAddress } from "./ip-network.ts";
 import type { PlaceMap } from "./place-map.ts";
 import { type ConnectedPeer, type PeerTable, plainAddress } from "./peer-table.ts";
 
@@ -33,6 +35,8 @@ export interface ControlServerDeps {
   readonly publicKey: Uint8Array;
   readonly peers: PeerTable;
   readonly placeMap: Pick<PlaceMap, "placeOf">;
+  /** Networks of keepers. */
+  readonly keepers: readonly IpNetwork[];
   readonly log: Pick<Logger, "info" | "warn" | "debug">;
   readonly onConnected: (peer: ConnectedPeer) => void;
   readonly onDisconnected: (peer: ConnectedPeer) => void;
@@ -132,7 +136,8 @@ export class ControlServer {
         clearTimeout(deadline);
         channel.allowFrames(CONTROL_LENGTH_BYTES_MAX);
         const place = this.#deps.placeMap.placeOf(message.host.labels, remoteAddress);
-        peer = { peerId, host: message.host, place, remoteAddress, localAddress, connectedUnixMs: Date.now(), channel };
+        const keeper = this.#isKeeper(message.host, remoteAddress);
+        peer = { peerId, host: message.host, place, keeper, remoteAddress, localAddress, connectedUnixMs: Date.now(), channel };
         this.#register(peer);
       } else if (peer === undefined) {
         throw new AppError("PROTOCOL_VIOLATION", `the peer said ${message.type} before register`);
@@ -156,6 +161,14 @@ export class ControlServer {
       this.#deps.handshakeMs ?? 5_000,
     );
     channel.send(handshake.challenge());
+  }
+
+  #isKeeper({ program, keeper }: HostInfo, remoteAddress: string): boolean {
+    if (program !== "dfdaemon" || keeper !== true) return false;
+    const address = parseAddress(remoteAddress);
+    const isAllowed = address !== undefined && this.#deps.keepers.some((network) => isWithin(address, network));
+    if (!isAllowed) this.#deps.log.warn({ remoteAddress }, "a dfdaemon wants to be a keeper, and `keepers` does not have its address: it is a peer like others");
+    return isAllowed;
   }
 
   #register(peer: ConnectedPeer): void {

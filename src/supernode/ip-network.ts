@@ -1,5 +1,6 @@
 /** Networks of IPv4 and IPv6 addresses as numbers, so that a table can be asked which of its networks an address is in. */
 import { isIP } from "node:net";
+import { assert } from "../base/assert.ts";
 
 export interface IpAddress {
   readonly width: 32 | 128;
@@ -35,6 +36,17 @@ export function parseNetwork(text: string): IpNetwork | string {
   const rest = BigInt(width - bits);
   if ((value >> rest) << rest !== value) return `has bits set beyond its first ${bits}`;
   return { width, bits, prefix: value >> rest };
+}
+
+/** For a text that has been checked. */
+export function networkOf(text: string): IpNetwork {
+  const network = parseNetwork(text);
+  assert(typeof network !== "string", `${text} ${network as string}`);
+  return network;
+}
+
+export function isWithin({ width, value }: IpAddress, network: IpNetwork): boolean {
+  return width === network.width && value >> BigInt(width - network.bits) === network.prefix;
 }
 
 function numberOf(parts: readonly number[], bits: bigint): bigint {

@@ -6,7 +6,7 @@ import { type ConnectedPeer, isLoopback, PeerTable, plainAddress } from "./peer-
 
 function peer(id: string, remoteAddress: string, advertised = "", port = 9): ConnectedPeer {
   const host = { address: advertised, port, name: id, program: "dfdaemon", version: "0", labels: {} } as const;
-  return { peerId: id as PeerId, host, place: { topology: {}, sources: {} }, remoteAddress, localAddress: "10.0.0.1", connectedUnixMs: 0, channel: {} as ControlChannel };
+  return { peerId: id as PeerId, host, place: { topology: {}, sources: {} }, keeper: false, remoteAddress, localAddress: "10.0.0.1", connectedUnixMs: 0, channel: {} as ControlChannel };
 }
 
 test("a peer is dialled where it says, else where it is seen, on our machine by our own name", () => {

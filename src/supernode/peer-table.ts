@@ -8,6 +8,8 @@ export interface ConnectedPeer {
   readonly peerId: PeerId;
   readonly host: HostInfo;
   readonly place: Place;
+  /** It wants to be one, and stands where keepers may. */
+  readonly keeper: boolean;
   /** The other end of its control connection, as we see it. */
   readonly remoteAddress: string;
   /** Our end: the address by which it reached us. */

@@ -2,7 +2,7 @@
 import type { HostLabels } from "../peer/config.ts";
 import { TOPOLOGY_LEVELS, type Topology, type TopologyLevel, topologyOf } from "../protocol/topology.ts";
 import type { NetworkLabels } from "./config.ts";
-import { parseAddress, parseNetwork } from "./ip-network.ts";
+import { networkOf, parseAddress } from "./ip-network.ts";
 
 /** Where each of its labels comes from: `host`, or the network that has it. */
 export type LabelSources = { readonly [Level in TopologyLevel]?: string };
@@ -30,9 +30,7 @@ export class PlaceMap {
   setNetworks(networks: readonly NetworkLabels[]): void {
     const tables = new Map<string, Table>();
     for (const config of networks) {
-      const network = parseNetwork(config.network);
-      if (typeof network === "string") throw new Error(`${config.network} ${network}`);
-      const { width, bits, prefix } = network;
+      const { width, bits, prefix } = networkOf(config.network);
       const key = `${width}/${bits}`;
       const table = tables.get(key) ?? { width, bits, byPrefix: new Map<bigint, NetworkLabels>() };
       tables.set(key, table);

@@ -21,7 +21,7 @@ export interface SiteEffectsDeps {
   readonly advertised: { readonly host: string | undefined; readonly port: number };
   readonly peers: PeerTable;
   readonly budgets: Pick<OriginBudgets, "lease">;
-  readonly seeds: Pick<SeedCache, "grantLease" | "connect" | "disconnect" | "forget">;
+  readonly seeds: Pick<SeedCache, "get" | "grantLease" | "connect" | "disconnect" | "forget">;
   readonly desk: Pick<LeaseDesk, "isActive" | "granted" | "revoked" | "failed" | "nobodyReads" | "end">;
   readonly joins: TaskJoins;
   readonly meter: Pick<OriginMeter, "forget">;
@@ -41,9 +41,9 @@ export class SiteEffects {
     this.#deps = deps;
   }
 
-  peerConnected({ peerId, host, place }: ConnectedPeer): void {
+  peerConnected({ peerId, host, place, keeper }: ConnectedPeer): void {
     this.#deps.log.info({ peerId, program: host.program, version: host.version }, "a peer registered");
-    this.#deps.push({ type: "peerConnected", peerId, seed: false, dialable: host.port !== 0, topology: place.topology });
+    this.#deps.push({ type: "peerConnected", peerId, seed: false, keeper, dialable: host.port !== 0, topology: place.topology });
   }
 
   peerDisconnected(peer: ConnectedPeer): void {
@@ -113,6 +113,11 @@ export class SiteEffects {
         if (effect.peerId === ownPeerId) this.#seedDials(taskId, effect.neighbours);
         else joins.assigned(effect.requestId, effect, (peerId) => this.#describe(peerId, peers.get(effect.peerId)));
         return;
+      case "invite": {
+        const task = seeds.get(taskId)?.task;
+        if (task !== undefined) peers.send(effect.peerId, { type: "invite", taskId, url: task.stored.record.displayUrl });
+        return;
+      }
       case "assignImports":
         return peers.send(effect.peerId, { type: "imports", taskId, imports: [...effect.imports] });
       case "rewire": {

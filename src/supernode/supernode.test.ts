@@ -66,7 +66,7 @@ async function start(t: TestContext, directory: string, changes: Partial<Superno
     leasePeerCountMax: 3,
     leaseBelowBytesPerSecond: undefined,
     originBudgets: [],
-    networkLabels: [],
+    networkLabels: [], keepers: [],
     labels: {},
     logLevel: "silent",
     ...changes,

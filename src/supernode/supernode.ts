@@ -34,6 +34,7 @@ import { LeaseDesk, strongDigestOf } from "./leases/lease-desk.ts";
 import { LeaseHttp } from "./leases/lease-http.ts";
 import { OriginBudgets } from "./origin-budgets.ts";
 import { PeerTable } from "./peer-table.ts";
+import { networkOf } from "./ip-network.ts";
 import { PlaceMap } from "./place-map.ts";
 import { SchedulerDriver } from "./scheduler-driver.ts";
 import { OWN_FAILURES, SeedCache } from "./cache/seed-cache.ts";
@@ -246,6 +247,7 @@ async function compose(
     publicKey: key.publicKey,
     peers,
     placeMap,
+    keepers: config.keepers.map(networkOf),
     log,
     connectionCountMax: peerCountMax(log),
     onConnected: (connected) => effects.peerConnected(connected),

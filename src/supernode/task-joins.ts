@@ -4,7 +4,7 @@
  * Also the memory of who takes part in what, for messages that concern all members of a task.
  */
 import type { Logger } from "pino";
-import { type AppError, toAppError } from "../base/errors.ts";
+import { AppError, toAppError } from "../base/errors.ts";
 import type { SigningKey } from "../peer/membership/credentials.ts";
 import type { TaskRecord } from "../peer/store/piece-store.ts";
 import type { ByteSources, Neighbour, SupernodeToPeer, TaskInfo } from "../protocol/control-messages.ts";
@@ -152,6 +152,7 @@ export class TaskJoins {
 
   async #answer(peer: ConnectedPeer, message: JoinMessage, done: (result: string) => void): Promise<void> {
     const { requestId, source, taskId: hint } = message;
+    if (source.invited === true) return this.#follow(peer, message, done);
     const resolved = await this.#deps.resolver.resolve(source, hint);
     const { taskId, record } = resolved;
     if (!message.download || isInline(record)) {
@@ -165,6 +166,17 @@ export class TaskJoins {
     if (this.#deps.peers.get(peer.peerId) !== peer) return;
     this.#memberOf(taskId, peer.peerId).grantedUnixMs = this.#deps.unixMs();
     this.#enter(peer, message, seedTask, this.#described(ownWords(seedTask.task.stored.record, resolved), resolved), done);
+  }
+
+  /**
+   * A keeper comes to a task that others are at. The operator trusts it as the supernode's own disk, so no origin is asked for its right.
+   * @throws AppError TASK_UNKNOWN, also to who is no keeper
+   */
+  #follow(peer: ConnectedPeer, message: JoinMessage, done: (result: string) => void): void {
+    const seedTask = !peer.keeper || message.taskId === undefined || !message.download ? undefined : this.#deps.seeds.get(message.taskId);
+    if (seedTask === undefined) throw new AppError("TASK_UNKNOWN", "nobody was invited to that");
+    this.#memberOf(seedTask.taskId, peer.peerId);
+    this.#enter(peer, message, seedTask, describedOf(seedTask.task.stored.record), done);
   }
 
   /**

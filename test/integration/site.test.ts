@@ -57,6 +57,9 @@ export interface SiteOptions {
   readonly supernodeLabels?: HostLabels;
   /** What it knows of networks. */
   readonly networkLabels?: readonly NetworkLabels[];
+  /** Networks of keepers, and the hosts that want to be ones. */
+  readonly keepers?: readonly string[];
+  readonly isKeeper?: (host: number) => boolean;
   /** The address, in 127.0.0.0/8, that the supernode sees each host at; default: 127.0.0.1. */
   readonly addressOf?: (host: number) => string;
 }
@@ -73,7 +76,7 @@ export async function startSite(t: TestContext, options: SiteOptions): Promise<T
   const common = { version: "1", labels: {}, limits: { ...NO_LIMITS, uploadBytesPerSecond: options.uploadBytesPerSecond }, logLevel: "debug" } as const;
   const cacheOf = (name: string) => cacheIn(join(directory, name));
   const supernode = await startSupernode(
-    supernodeConfig(join(directory, "supernode"), { ...common, grants, joinToken: { kind: "given", token: JOIN_TOKEN }, network, labels: options.supernodeLabels ?? {}, networkLabels: options.networkLabels ?? [] }),
+    supernodeConfig(join(directory, "supernode"), { ...common, grants, joinToken: { kind: "given", token: JOIN_TOKEN }, network, labels: options.supernodeLabels ?? {}, networkLabels: options.networkLabels ?? [], keepers: options.keepers ?? [] }),
     { log, showToken: () => {} },
   );
   let isUp = true;
@@ -91,7 +94,7 @@ export async function startSite(t: TestContext, options: SiteOptions): Promise<T
       const supernodePort = options.addressOf === undefined ? port : await relayFrom(t, options.addressOf(index), port);
       const daemon = await startDfdaemon(
         {
-          ...common, labels: options.labelsOf?.(index) ?? {}, listen: { host: "127.0.0.1", port: 0 }, peerListen: { host: "127.0.0.1", port: peerPort }, advertiseHost: "127.0.0.1",
+          ...common, labels: options.labelsOf?.(index) ?? {}, keeper: options.isKeeper?.(index) ?? false, listen: { host: "127.0.0.1", port: 0 }, peerListen: { host: "127.0.0.1", port: peerPort }, advertiseHost: "127.0.0.1",
           socketPath, supernodes: [{ host: "127.0.0.1", port: supernodePort, weight: 1 }], joinToken: JOIN_TOKEN, backToSource: true,
           registries: [{ host: "reg.test", url: registry.url, access: options.access }], network,
           proxy: { clientNetworks: ["127.0.0.1"], credentials: undefined, interceptedHosts: [], authorityDirectory: join(directory, name, "proxy-ca"), swarmUrls: [] },

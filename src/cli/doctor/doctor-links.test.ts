@@ -124,7 +124,7 @@ async function supernode(token: string | undefined, tls?: TlsConfig): Promise<{ 
       grants: { grantMs: 300_000, outageGrantMs: 0 },
       cache: { dataDirectory: mkdtempSync(join(directory, "supernode-")), quotaBytes: undefined, reservedFreeBytes: 0, scrubBytesPerSecond: 0 },
       originBudgets: [],
-      networkLabels: [],
+      networkLabels: [], keepers: [],
       limits: { downloadBytesPerSecond: undefined, uploadBytesPerSecond: undefined, originBytesPerSecond: undefined },
       freshness: { revalidateMs: 1_000, staleMs: undefined, staleTagMs: undefined },
       leasePeerCountMax: 3,

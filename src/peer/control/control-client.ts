@@ -31,6 +31,8 @@ export interface ControlHandlers {
    */
   readonly onRegistered: (publicKey: Uint8Array, address: string, unixMs: number, place: Topology | undefined) => void;
   readonly onNeighbours: (taskId: TaskId, add: readonly Neighbour[], drop: readonly PeerId[]) => void;
+  /** We register as keeper, and somebody takes this file. */
+  readonly onInvited?: (taskId: TaskId, url: string) => void;
   readonly onImports: (taskId: TaskId, imports: readonly Imports[]) => void;
   readonly onLength: (taskId: TaskId, lengthBytes: number, signature: Uint8Array) => void;
   readonly onTaskFailed: (message: TaskFailedMessage) => void;
@@ -296,6 +298,8 @@ export class ControlClient {
         return;
       case "neighbours":
         return handlers.onNeighbours(message.taskId, message.add, message.drop);
+      case "invite":
+        return handlers.onInvited?.(message.taskId, message.url);
       case "imports":
         return handlers.onImports(message.taskId, message.imports);
       case "length":

@@ -87,6 +87,7 @@ export const peersSchema: Schema = object({
     object({
       peerId: text,
       seed: flag,
+      keeper: { ...flag, description: "takes and gives whatever others take" },
       connected: flag,
       name: text,
       program: text,

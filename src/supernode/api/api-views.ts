@@ -71,13 +71,14 @@ export class ApiViews {
     const { seed, version, peers } = this.#deps;
     const shown = paged(this.#deps.snapshot().peers, (peer) => peer.peerId, page);
     return {
-      peers: shown.map(({ peerId, connected, taskCount, seed: isSeed }) => {
+      peers: shown.map(({ peerId, connected, taskCount, seed: isSeed, keeper }) => {
         const peer = peers.get(peerId);
         const isSelf = peerId === seed.peerId;
         const where = isSelf ? seed : peers.addressOf(peerId, undefined);
         return {
           peerId,
           seed: isSeed,
+          keeper,
           connected,
           name: peer?.host.name ?? "",
           program: isSelf ? "supernode" : (peer?.host.program ?? ""),

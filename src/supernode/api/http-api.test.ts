@@ -27,8 +27,8 @@ async function startApi(t: TestContext, token: string | undefined): Promise<{ ap
   const seed = { peerId: seedId, pieceCount: 0, complete: true, neighbours: [hostId] };
   const snapshot: SchedulerSnapshot = {
     peers: [
-      { peerId: hostId, seed: false, connected: true, topology: {}, taskCount: 1 },
-      { peerId: seedId, seed: true, connected: true, topology: {}, taskCount: 1 },
+      { peerId: hostId, seed: false, keeper: false, connected: true, topology: {}, taskCount: 1 },
+      { peerId: seedId, seed: true, keeper: false, connected: true, topology: {}, taskCount: 1 },
     ],
     tasks: [{ taskId, leaseHolder: undefined,
       spanLeases: [],

@@ -23,7 +23,7 @@ export function supernodeConfig(dataDirectory: string, changes: Partial<Supernod
     leasePeerCountMax: 3,
     leaseBelowBytesPerSecond: undefined,
     originBudgets: [],
-    networkLabels: [],
+    networkLabels: [], keepers: [],
     labels: {},
     logLevel: "silent",
     ...changes,
