@@ -23,8 +23,8 @@ export interface TaskPart {
   joined: boolean;
   /** Pieces of ours on the wire. */
   readonly sends: Set<number>;
-  /** Of accepted pieces: bytes that have come, and when the brain heard of it last. */
-  readonly arrivals: Map<number, { bytes: number; toldUs: number }>;
+  /** Of accepted pieces: bytes that have come, those of them that the brain has not heard of, and when it heard last. */
+  readonly arrivals: Map<number, { bytes: number; untoldBytes: number; toldUs: number }>;
   /** Pieces accepted and not given up: bytes of others are dropped. */
   readonly accepted: Set<number>;
 }

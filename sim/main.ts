@@ -92,7 +92,7 @@ function repeat(name: string, options: SimOptions, count: number): void {
   const mean = (of: (report: SimReport) => number): number => reports.reduce((sum, report) => sum + of(report), 0) / count;
   const percents = reports.map((report) => (report.efficiency * 100).toFixed(1));
   console.log(
-    `${name} ${values.set} ${values.swarm} ${values.scheduler} ${values.brain ?? ""}: efficiency ${(mean((report) => report.efficiency) * 100).toFixed(1)} % (${percents.join(" ")}), seed sent ${mean((report) => report.seedCopies).toFixed(2)}, ${mean((report) => report.wakeUpsPerPiece).toFixed(1)} wake-ups per piece, own bound × ${mean((report) => report.ownFactors[report.ownFactors.length >> 1] ?? 0).toFixed(3)} p50, × ${mean((report) => report.ownFactors.at(-1) ?? 0).toFixed(3)} max`,
+    `${name} ${values.set} ${values.swarm} ${values.scheduler} ${values.brain ?? ""}: efficiency ${(mean((report) => report.efficiency) * 100).toFixed(1)} % (${percents.join(" ")}), seed sent ${mean((report) => report.seedCopies).toFixed(2)}, ${mean((report) => report.wakeUpsPerPiece).toFixed(1)} wake-ups per piece, own bound × ${mean((report) => report.ownFactors[report.ownFactors.length >> 1] ?? 0).toFixed(3)} p50, × ${mean((report) => report.ownFactors.at(-1) ?? 0).toFixed(3)} max, late ${mean((report) => report.late).toFixed(0)}, doubled ${mean((report) => report.doubled).toFixed(0)}, wasted ${(mean((report) => report.wastedShare) * 100).toFixed(2)} %`,
   );
 }
 

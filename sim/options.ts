@@ -152,7 +152,7 @@ export function drawnOptions(seed: number): SimOptions {
   // Each kind in about half of the runs, so that many run without the one that hides another's effects.
   const some = (most: number): number => (prng.below(2) === 0 ? 0 : prng.below(most + 1));
   const few = Math.ceil(peerCount / 4);
-  return plainOptions(seed, {
+  const drawn = plainOptions(seed, {
     peerCount,
     tasks,
     linkBytesPerSecond: pick(LAB_BYTES_PER_SECOND, 125_000_000),
@@ -182,7 +182,20 @@ export function drawnOptions(seed: number): SimOptions {
       liars: some(Math.min(2, few)),
       originCuts: some(2),
     },
+    // What was added later is drawn last, so that a seed keeps what it meant before.
+    downlinks: pick("wide", "wide", "someSlow"),
   });
+  const isLarge = pick(false, false, true) && tasks.reduce((sum, { pieceCount }) => sum + pieceCount, 0) <= LARGE_PIECE_COUNT_MAX;
+  return isLarge ? withLargePieces(drawn) : drawn;
+}
+
+/** Of four times as many bytes no more are drawn, for the time that it takes. */
+const LARGE_PIECE_COUNT_MAX = 40;
+
+/** Up to 4 MiB each: several seconds over a slow downlink. */
+function withLargePieces(options: SimOptions): SimOptions {
+  const tasks = options.tasks.map((task) => ({ ...task, pieceLengthBytes: task.pieceLengthBytes * 4 }));
+  return { ...options, tasks, chunkBytes: Math.min(256 * KIB, plainOptions(options.seed, { tasks }).chunkBytes) };
 }
 
 /** One line of JSON, from which {@link parseOptions} makes the same options; what is the default is left out. */

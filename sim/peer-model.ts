@@ -552,6 +552,7 @@ export class PeerModel {
     const part = link.parts[task.index];
     if (part?.accepted.has(piece) !== true) {
       this.counters.wastedBytes += bytes;
+      this.#feed({ type: "strayReceived", bytes });
       return;
     }
     const { taskId } = task;
@@ -559,11 +560,14 @@ export class PeerModel {
     const { nowUs } = this.#deps.world;
     const arrival = part.arrivals.get(piece);
     if (arrival === undefined || nowUs - arrival.toldUs >= PROGRESS_US) {
-      this.#feed({ type: "receiveProgressed", linkId, taskId, piece, bytes });
-      if (arrival !== undefined) arrival.toldUs = nowUs;
-    }
+      this.#feed({ type: "receiveProgressed", linkId, taskId, piece, bytes: bytes + (arrival?.untoldBytes ?? 0) });
+      if (arrival !== undefined) {
+        arrival.toldUs = nowUs;
+        arrival.untoldBytes = 0;
+      }
+    } else arrival.untoldBytes += bytes;
     if (!last) {
-      if (arrival === undefined) part.arrivals.set(piece, { bytes, toldUs: nowUs });
+      if (arrival === undefined) part.arrivals.set(piece, { bytes, untoldBytes: 0, toldUs: nowUs });
       else arrival.bytes += bytes;
       return;
     }

@@ -44,4 +44,10 @@ export const REGRESSIONS: readonly Regression[] = [
     options:
       '{"seed":1971,"peerCount":20,"downlinks":"someSlow","originBytesPerSecond":25000000,"delayUs":10000,"fairQueueing":true,"oversubscription":4,"faults":{"leaves":5,"freezes":4,"slowdowns":4},"tasks":[{"pieceCount":48,"pieceLengthBytes":1048576,"priority":"normal"}]}',
   },
+  {
+    story:
+      "Seed 692, with large pieces over a slow downlink: what still came of transfers that had been given up filled it, and the brain was not told. So nothing seemed to come, the pieces that waited behind were late, were given up in turn, and none was ever whole. Payload that nobody wants is told, too, and who waits for its turn is not late.",
+    options:
+      '{"seed":692,"peerCount":5,"uplinks":"any","downlinks":"someSlow","seedFactor":4,"originBytesPerSecond":25000000,"delayUs":10000,"chunkBytes":262144,"windowBytes":1048576,"fairQueueing":true,"readers":true,"faults":{"crashes":1,"returns":1,"resets":1,"partitions":1,"originCuts":2},"tasks":[{"pieceCount":23,"pieceLengthBytes":4194304,"priority":"normal"}]}',
+  },
 ];

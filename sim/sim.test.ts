@@ -54,7 +54,7 @@ test("of an image's layers the small ones are whole long before the large one", 
 
 test("whatever fails, lies, leaves and comes back: nothing unverified, nothing forgotten, everything owed arrives, nothing is left behind", (t) => {
   const counts: Record<string, number> = {};
-  for (let seed = 1; seed <= 150; seed++) {
+  for (let seed = 1; seed <= 115; seed++) {
     const options = drawnOptions(seed);
     for (const [fault, count] of Object.entries(options.faults)) counts[fault] = (counts[fault] ?? 0) + count;
     try {

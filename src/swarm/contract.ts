@@ -82,6 +82,8 @@ export type SwarmInput =
   /** Bytes of a transfer went into the kernel / came off the wire since the last such input. */
   | { readonly type: "sendProgressed"; readonly linkId: LinkId; readonly taskId: TaskId; readonly piece: number; readonly bytes: number }
   | { readonly type: "receiveProgressed"; readonly linkId: LinkId; readonly taskId: TaskId; readonly piece: number; readonly bytes: number }
+  /** Payload came of a transfer that was given up: it is of no use, and fills our downlink all the same. */
+  | { readonly type: "strayReceived"; readonly bytes: number }
   /** The last byte has been handed to the kernel. */
   | { readonly type: "sendFinished"; readonly linkId: LinkId; readonly taskId: TaskId; readonly piece: number }
   /** All bytes came; verification runs. `pieceStored`, `pieceRejected` or `pieceLost` follows. */

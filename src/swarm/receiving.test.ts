@@ -177,6 +177,111 @@ test("a transfer that crawls is late when it takes a multiple of the usual time"
   assert.equal(bench.task().late, 1);
 });
 
+/** Pieces of 64 KiB come over link 1, one after the other, each in so many ms, until `count` are here. */
+function receivesAtPace(bench: TestSwarm, count: number, eachMs: number): void {
+  for (let piece = 0; piece < count; piece++) {
+    bench.tell("offered", 1, piece);
+    bench.progressed("receive", 1, piece, 0);
+    for (let part = 0; part < 4; part++) {
+      bench.wait(eachMs / 4);
+      bench.progressed("receive", 1, piece, 16_384);
+    }
+    bench.tell("receiveFinished", 1, piece);
+    bench.stored(piece);
+  }
+}
+
+/* Eight at a time over a slow downlink: all were late, each was taken from a second source, and so on. */
+test("no more pieces are taken at a time than come in within four seconds; three are always", () => {
+  for (const [eachMs, count] of [[2_000, 3], [1_100, 4], [600, 7], [300, 8]] as const) {
+    const bench = hungry(2, { downloadCountMax: 8 });
+    receivesAtPace(bench, 3, eachMs);
+    const answers = Array.from({ length: 9 }, (_, i) => bench.tell("offered", 2, 10 + i));
+    const accepted = answers.flatMap((effects) => named(effects, "sendAccept"));
+    assert.equal(accepted.length, count, `pieces that take ${eachMs} ms each`);
+    assert.deepEqual(declines(answers[count] as readonly SwarmEffect[]), ["busy"]);
+  }
+});
+
+test("who is full because its downlink is says so, and invites as many as it has room for", () => {
+  const bench = hungry(4, { downloadCountMax: 8 });
+  receivesAtPace(bench, 3, 2_000);
+  for (const piece of [10, 14]) bench.tell("offered", 1, piece);
+  assert.deepEqual(of(bench.tell("offered", 2, 11), "sendStatus").map(({ incoming, capacity }) => [incoming, capacity]), [[8, 8]]);
+  for (const [linkId, piece] of [[3, 12], [4, 13]] as const) assert.deepEqual(declines(bench.tell("offered", linkId, piece)), ["busy"]);
+  const invited = of(bench.tell("receiveCancelled", 1, 10), "sendStatus").filter(({ incoming }) => incoming < 8);
+  assert.equal(invited.length, 1, "one place, one invitation");
+});
+
+test("who waits while others' bytes fill our downlink is not late; who does while they had their turn is", () => {
+  const bench = hungry(3);
+  for (const linkId of [1, 2]) {
+    bench.tell("offered", linkId, linkId);
+    bench.progressed("receive", linkId, linkId);
+  }
+  for (let part = 0; part < 10; part++) {
+    bench.wait(100);
+    bench.progressed("receive", 1, 1, 40_000);
+  }
+  assert.equal(bench.task().late, 0, "400 kB of one other sender");
+  for (let part = 0; part < 5; part++) {
+    bench.progressed("receive", 1, 1, 40_000);
+    bench.wait(100);
+  }
+  assert.deepEqual(bench.task().incoming.map(({ linkId, late }) => [linkId, late]), [[1, false], [2, true]]);
+});
+
+test("what still comes of a transfer that was given up takes others' turns, too", () => {
+  const bench = hungry(3);
+  bench.tell("offered", 1, 1);
+  bench.progressed("receive", 1, 1);
+  for (let part = 0; part < 10; part++) {
+    bench.feed({ type: "strayReceived", bytes: 40_000 });
+    bench.wait(100);
+  }
+  assert.equal(bench.task().late, 0);
+  bench.wait(600);
+  assert.equal(bench.task().late, 0, "as much as that may come yet");
+  for (let part = 0; part < 4; part++) bench.feed({ type: "strayReceived", bytes: 40_000 });
+  bench.wait(100);
+  assert.equal(bench.task().late, 1);
+});
+
+test("nobody's turn takes longer than five seconds", () => {
+  const bench = hungry(3);
+  for (const linkId of [1, 2]) {
+    bench.tell("offered", linkId, linkId);
+    bench.progressed("receive", linkId, linkId);
+  }
+  for (let part = 0; part < 50; part++) {
+    assert.equal(bench.task().late, 0, `after ${part * 100} ms`);
+    bench.progressed("receive", 1, 1, 1_000);
+    bench.wait(100);
+  }
+  bench.wait(100);
+  assert.equal(bench.task().late, 1);
+});
+
+test("a piece that was quick alone is not late when three share the downlink", () => {
+  const bench = hungry(3);
+  receivesAtPace(bench, 3, 1_000);
+  for (const linkId of [1, 2, 3]) {
+    bench.tell("offered", linkId, 10 + linkId);
+    bench.progressed("receive", linkId, 10 + linkId, 0);
+  }
+  // Each has a third of it, and three times that is the limit.
+  const crawl = (forMs: number): void => {
+    for (let passedMs = 0; passedMs < forMs; passedMs += 100) {
+      for (const linkId of [1, 2, 3]) bench.progressed("receive", linkId, 10 + linkId, 100);
+      bench.wait(100);
+    }
+  };
+  crawl(8_500);
+  assert.equal(bench.task().late, 0);
+  crawl(3_500);
+  assert.equal(bench.task().late, 3);
+});
+
 test("late transfers leave room for others", () => {
   const bench = hungry(2);
   for (const piece of [0, 1, 2]) {

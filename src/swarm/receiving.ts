@@ -4,6 +4,7 @@ import type { TaskId } from "../protocol/ids.ts";
 import type { LinkId, SwarmConfig, SwarmEffect } from "./contract.ts";
 import { mayImport } from "./importing.ts";
 import { IntakePace } from "./intake-pace.ts";
+import { IntakeRate } from "./intake-rate.ts";
 import { Promises } from "./promises.ts";
 import { claim, holdsMissing, isComplete, type Link, type Receive, type Remote, STALLED_MS, type Task } from "./tables.ts";
 
@@ -16,6 +17,15 @@ const AGREED_FACTOR = 6;
 const REFUSE_MS = 1_000;
 /** A late transfer that still moves nothing is ended: its piece must be free for a third source. */
 const GIVE_UP_MS = 5_000;
+/** No more is agreed than comes in within this at the best rate so far. Source: docs/policy.md, "Downloads that follow the downlink". */
+const AHEAD_MS = 4_000;
+/** Pieces that are taken at a time however long they need: while one ends another one comes. */
+const DOWNLOAD_COUNT_MIN = 3;
+/**
+ * Of each other sender so many bytes may come first where they wait for the same downlink: what a window lets it have on the
+ * way, and as much again; or half a piece, for a large one that is given up has cost much.
+ */
+const TURN_BYTES_MIN = 512 * 1024;
 
 export class Receiving {
   readonly #config: SwarmConfig;
@@ -25,6 +35,10 @@ export class Receiving {
   #incoming = 0;
   /** Of those, from outside of our rack, zone or region. */
   #farIncoming = 0;
+  /** How long the pieces of all of those are. */
+  #incomingBytes = 0;
+  /** How long the piece is that was agreed last. */
+  #pieceBytes = 1;
   /** Have begun and are not whole. */
   #moving = 0;
   /** Whole, but not verified and written yet. */
@@ -39,6 +53,7 @@ export class Receiving {
   #idleTold = true;
   #transferMs = 0;
   readonly #intake = new IntakePace();
+  readonly #rate = new IntakeRate();
   readonly #promises = new Promises();
 
   constructor(config: SwarmConfig, links: ReadonlyMap<LinkId, Link>, emit: (effect: SwarmEffect) => void) {
@@ -53,7 +68,7 @@ export class Receiving {
    */
   get load(): number {
     const { downloadCountMax } = this.#config;
-    if (this.#incoming >= downloadCountMax || this.isStoringFull) return downloadCountMax;
+    if (this.#room <= 0 || this.isStoringFull) return downloadCountMax;
     return Math.min(this.#incoming, 1);
   }
 
@@ -62,6 +77,20 @@ export class Receiving {
     const { downloadCountMax } = this.#config;
     if (this.#isFarFull(link)) return downloadCountMax;
     return this.load >= downloadCountMax && this.#canFeedIdleTask(link) ? 1 : this.load;
+  }
+
+  /**
+   * Pieces that may be agreed beside those under way: as many as the downlink brings in within a few seconds. More would all
+   * come late, and be taken in vain from others too. By the best rate so far, not by the present one: who has slow neighbours
+   * must take from many of them.
+   */
+  get #room(): number {
+    const { downloadCountMax } = this.#config;
+    const places = downloadCountMax - this.#incoming;
+    const { bestBytesPerMs } = this.#rate;
+    if (bestBytesPerMs === 0) return places;
+    const leftBytes = bestBytesPerMs * AHEAD_MS - this.#incomingBytes;
+    return Math.min(places, Math.max(DOWNLOAD_COUNT_MIN - this.#incoming, Math.ceil(leftBytes / this.#pieceBytes)));
   }
 
   #isFarFull(link: Link): boolean {
@@ -75,7 +104,7 @@ export class Receiving {
   #hasRoomFor(task: Task): boolean {
     const { downloadCountMax } = this.#config;
     if (this.isStoringFull) return false;
-    return this.#incoming < downloadCountMax || (task.incomingCount === 0 && this.#incoming < downloadCountMax * 2);
+    return this.#room > 0 || (task.incomingCount === 0 && this.#incoming < downloadCountMax * 2);
   }
 
   #canFeedIdleTask(link: Link): boolean {
@@ -118,16 +147,20 @@ export class Receiving {
     const { task, link } = remote as Remote;
     const receives = task.incoming.get(piece) ?? [];
     if (receives.length > 0) task.doubledCount++;
-    receives.push({ link, task, piece, state: "agreed", sinceMs: nowMs, progressMs: nowMs, late: false, far: link.distance > 0 });
+    receives.push({ link, task, piece, state: "agreed", sinceMs: nowMs, progressMs: nowMs, late: false, far: link.distance > 0, cameBytes: 0, totalBytes: this.#rate.totalBytes });
     task.incoming.set(piece, receives);
     this.#count(receives.at(-1) as Receive, 1);
+    this.#pieceBytes = task.pieceLengthBytes;
     claim(task, piece);
     this.#emit({ type: "sendAccept", linkId, taskId, piece });
   }
 
-  progressed(task: Task, piece: number, linkId: LinkId, _bytes: number, nowMs: number): void {
+  progressed(task: Task, piece: number, linkId: LinkId, bytes: number, nowMs: number): void {
     const receive = find(task, piece, linkId);
     if (receive === undefined) return;
+    this.#rate.came(bytes, nowMs);
+    receive.cameBytes += bytes;
+    receive.totalBytes = this.#rate.totalBytes;
     receive.progressMs = nowMs;
     receive.link.stalledUntilMs = 0;
     receive.link.paidMs = nowMs;
@@ -139,12 +172,19 @@ export class Receiving {
     }
   }
 
+  /** Others wait for their turn behind it. */
+  stray(bytes: number, nowMs: number): void {
+    this.#rate.came(bytes, nowMs);
+  }
+
   finished(task: Task, piece: number, linkId: LinkId, nowMs: number): void {
     const receive = find(task, piece, linkId);
     if (receive === undefined || receive.state === "verifying") return;
     const tookMs = nowMs - receive.sinceMs;
     this.#transferMs = this.#transferMs === 0 ? tookMs : this.#transferMs * 0.8 + tookMs * 0.2;
     this.#intake.ended(tookMs, this.#moving, nowMs);
+    // Of its end nothing was told. A file's last piece is shorter, which matters to nobody.
+    this.#rate.came(Math.max(0, task.pieceLengthBytes - receive.cameBytes), nowMs);
     if (receive.state === "receiving") this.#moving--;
     receive.state = "verifying";
     this.#verifying++;
@@ -267,7 +307,7 @@ export class Receiving {
     const { downloadCountMax } = this.#config;
     for (const link of this.#waiting) {
       if (this.loadFor(link) >= downloadCountMax) continue;
-      if (this.#incoming + this.#invited.size < downloadCountMax) this.#invited.add(link);
+      if (this.#invited.size < this.#room) this.#invited.add(link);
       else if (!this.#entreated.has(link) && this.#canFeedIdleTask(link)) this.#entreated.add(link);
       else continue;
       this.tellStatus(link);
@@ -352,11 +392,28 @@ export class Receiving {
     if (receive.state === "agreed") {
       // It waits behind what its sender has on the wire: large pieces on a slow uplink take their time.
       const patienceMs = isEndgame(receive.task) ? this.#config.silenceMs : this.#config.answerMs;
-      return nowMs - receive.sinceMs >= Math.max(patienceMs, this.#transferMs * AGREED_FACTOR);
+      return nowMs - receive.sinceMs >= Math.max(patienceMs, this.#transferMs * AGREED_FACTOR) && !this.#awaitsTurn(receive, nowMs);
     }
-    if (nowMs - receive.progressMs >= this.#config.silenceMs) return true;
+    if (nowMs - receive.progressMs >= this.#config.silenceMs && !this.#awaitsTurn(receive, nowMs)) return true;
     if (this.#transferMs === 0) return false;
-    return nowMs - receive.sinceMs >= Math.max(this.#config.silenceMs / 2, this.#transferMs * this.#config.lateFactor);
+    return nowMs - receive.sinceMs >= Math.max(this.#config.silenceMs / 2, Math.max(this.#transferMs, this.#sharedMs(receive.task)) * this.#config.lateFactor);
+  }
+
+  /**
+   * Others' bytes come meanwhile, and not more of them than fit into the queue before our own downlink: it is that which is
+   * slow. For a few seconds only; and where nothing comes at all it is not the downlink.
+   */
+  #awaitsTurn({ task, state, progressMs, totalBytes }: Receive, nowMs: number): boolean {
+    const otherBytes = this.#rate.totalBytes - totalBytes;
+    const otherCount = Math.max(1, this.#moving - (state === "receiving" ? 1 : 0));
+    const turnBytes = Math.max(TURN_BYTES_MIN, task.pieceLengthBytes / 2);
+    return otherBytes > 0 && otherBytes < otherCount * turnBytes && nowMs - progressMs < GIVE_UP_MS;
+  }
+
+  /** How long a piece takes when all that come in now share our downlink. */
+  #sharedMs(task: Task): number {
+    const { bestBytesPerMs } = this.#rate;
+    return bestBytesPerMs === 0 ? 0 : (this.#moving * task.pieceLengthBytes) / bestBytesPerMs;
   }
 
   /** Not begun is nothing to hold against one who sends other pieces meanwhile: its uplink may be crowded. */
@@ -386,6 +443,7 @@ export class Receiving {
 
   #count({ task, far }: Receive, change: 1 | -1): void {
     this.#incoming += change;
+    this.#incomingBytes += change * task.pieceLengthBytes;
     task.incomingCount += change;
     if (far) this.#farIncoming += change;
   }

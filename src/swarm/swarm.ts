@@ -249,6 +249,8 @@ export class Swarm {
         if (task !== undefined) this.#receiving.progressed(task, input.piece, input.linkId, input.bytes, nowMs);
         return;
       }
+      case "strayReceived":
+        return this.#receiving.stray(input.bytes, nowMs);
       case "sendFinished": {
         const remote = this.#remote(input.linkId, input.taskId);
         if (remote !== undefined) this.#sending.finished(remote, input.piece, this.#receiving.usualInMs, nowMs);

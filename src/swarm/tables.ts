@@ -115,6 +115,10 @@ export interface Receive {
   state: "agreed" | "receiving" | "verifying";
   sinceMs: number;
   progressMs: number;
+  /** Of the piece, as far as told. */
+  cameBytes: number;
+  /** What had come in here, of all pieces, when this one moved last. */
+  totalBytes: number;
   late: boolean;
   /** From outside of our rack, zone or region. */
   readonly far: boolean;
