@@ -1,14 +1,13 @@
 import { assert, assertNever, broken } from "../base/assert.ts";
 import { Prng } from "../base/prng.ts";
 import type { TaskId } from "../protocol/ids.ts";
-import { PieceSet } from "../protocol/piece-set.ts";
 import type { LinkId, SwarmConfig, SwarmEffect, SwarmInput, SwarmSnapshot } from "./contract.ts";
 import { importable, reconsiderRelief } from "./importing.ts";
 import { intakeOf, type TaskIntake } from "./intake.ts";
 import { Receiving } from "./receiving.ts";
 import { Sending } from "./sending.ts";
 import { snapshotOf } from "./snapshot.ts";
-import { addCopies, addHave, claim, dropHave, isComplete, isNeeded, newRemote, type Link, type Remote, type Task } from "./tables.ts";
+import { addCopies, addHave, claim, dropHave, isComplete, isNeeded, newRemote, newTask, type Link, type Remote, type Task } from "./tables.ts";
 
 /** Inputs after which there may be somebody to offer to who was not there before. */
 const STIRRING: ReadonlySet<SwarmInput["type"]> = new Set([
@@ -278,38 +277,7 @@ export class Swarm {
 
   #openTask(input: Extract<SwarmInput, { type: "taskOpened" }>, nowMs: number): void {
     assert(!this.#tasks.has(input.taskId), `task ${input.taskId} is open already`);
-    this.#tasks.set(input.taskId, {
-      taskId: input.taskId,
-      have: input.have,
-      pieceLengthBytes: input.pieceLengthBytes,
-      priority: input.priority,
-      pieceCount: input.pieceCount,
-      remotes: new Map(),
-      copies: new Uint16Array(input.pieceCount ?? 0),
-      incoming: new Map(),
-      incomingCount: 0,
-      readers: new Map(),
-      wanted: [],
-      wantedStale: false,
-      wantedToldMs: Number.NEGATIVE_INFINITY,
-      refusedUntilMs: 0,
-      orphans: new Set(),
-      claims: new PieceSet(),
-      claimed: [],
-      claimsStale: false,
-      imports: [],
-      relief: "none",
-      reliefUntilMs: 0,
-      lastInsideGainMs: nowMs,
-      sentPieces: 0,
-      lastGainMs: nowMs,
-      lastAskMs: nowMs,
-      lostPeers: [],
-      offersSent: 0,
-      offersDeclined: 0,
-      lateCount: 0,
-      doubledCount: 0,
-    });
+    this.#tasks.set(input.taskId, newTask(input, nowMs));
   }
 
   /** From here on the pieces are missing like any other: neighbours may offer them, and get nothing of them from us. */

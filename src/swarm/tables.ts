@@ -193,6 +193,41 @@ export function expireAvoidances(remote: Remote, nowMs: number): void {
   if (expired > 0) remote.avoidances.splice(0, expired);
 }
 
+export function newTask({ taskId, have, pieceLengthBytes, priority, pieceCount }: Pick<Task, "taskId" | "have" | "pieceLengthBytes" | "priority" | "pieceCount">, nowMs: number): Task {
+  return {
+    taskId,
+    have,
+    pieceLengthBytes,
+    priority,
+    pieceCount,
+    remotes: new Map(),
+    copies: new Uint16Array(pieceCount ?? 0),
+    incoming: new Map(),
+    incomingCount: 0,
+    readers: new Map(),
+    wanted: [],
+    wantedStale: false,
+    wantedToldMs: Number.NEGATIVE_INFINITY,
+    refusedUntilMs: 0,
+    orphans: new Set(),
+    claims: new PieceSet(),
+    claimed: [],
+    claimsStale: false,
+    imports: [],
+    relief: "none",
+    reliefUntilMs: 0,
+    lastInsideGainMs: nowMs,
+    sentPieces: 0,
+    lastGainMs: nowMs,
+    lastAskMs: nowMs,
+    lostPeers: [],
+    offersSent: 0,
+    offersDeclined: 0,
+    lateCount: 0,
+    doubledCount: 0,
+  };
+}
+
 export function newRemote(link: Link, task: Task, { have, seed, receives, wants }: Pick<Remote, "have" | "seed" | "receives" | "wants">): Remote {
   return {
     link,
