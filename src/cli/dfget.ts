@@ -24,6 +24,7 @@ const WORTHLESS_AFTER: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   "DIGEST_MISMATCH",
   "ORIGIN_CHANGED",
   "ORIGIN_LENGTH_WRONG",
+  "CACHE_CORRUPT",
 ]);
 
 process.exit(await main(process.argv.slice(2)));
