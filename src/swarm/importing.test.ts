@@ -83,3 +83,25 @@ test("while inside somebody has what we lack, nobody stands in at once; but what
   assert.ok(of(swarm.wait(300), "sendImports").length > 0);
   assert.deepEqual(named(swarm.offered(2, [1]), "sendAccept"), [[2, 1]]);
 });
+
+test("who has all of its share, or has it on its way, helps with the one it is the backup for; who has none does not", () => {
+  const told = (swarm: TestSwarm): readonly number[] => of(swarm.wait(150), "sendImports").filter(({ linkId }) => linkId === 2).map(({ buckets }) => buckets);
+  const start = (imports: readonly Imports[]): TestSwarm => {
+    const swarm = new TestSwarm({ downloadCountMax: 8 });
+    swarm.open(40, Array.from({ length: 19 }, (_, at) => 2 * at));
+    swarm.feed({ type: "importsAssigned", taskId: TASK, imports });
+    for (const linkId of [1, 2]) {
+      swarm.neighbour(linkId, { have: linkId === 1 ? [] : [1, 3, 38] });
+      swarm.feed({ type: "remotePlaced", linkId, distance: linkId === 1 ? 0 : 2 });
+    }
+    return swarm;
+  };
+  const swarm = start(IMPORTS);
+  assert.deepEqual(told(swarm), []);
+  assert.deepEqual(named(swarm.offered(2, [38]), "sendAccept"), [[2, 38]]);
+  assert.deepEqual(told(swarm), [-1]);
+  swarm.has(1, 1);
+  assert.deepEqual(declines(swarm.offered(2, [1])), ["unwanted"], "somebody inside has it");
+  assert.deepEqual(named(swarm.offered(2, [3]), "sendAccept"), [[2, 3]]);
+  assert.deepEqual(told(start([{ distance: 2, own: 0, backup: 0 }])), []);
+});

@@ -1,9 +1,9 @@
 /**
  * What may come in from outside of our rack, zone or region: each piece is brought in by the one the supernode designated
- * for it, and goes from hand to hand inside. When inside nobody has anything for a while, the backup may bring it in,
+ * for it, and goes from hand to hand inside. Who has all of its share helps with the share it is the backup for. When inside nobody has anything for a while, the backup may bring it in,
  * and then anybody, for a moment: a dead importer costs a second, and a few pieces that cross twice.
  */
-import { ALL_BUCKETS, type Buckets, type Distance, hasBucketOf } from "../protocol/topology.ts";
+import { ALL_BUCKETS, BUCKET_COUNT, type Buckets, type Distance, hasBucketOf } from "../protocol/topology.ts";
 import { isComplete, type Remote, type Task } from "./tables.ts";
 
 /** Nothing gained for this long, while those outside have what nobody here has: the backup brings it in. */
@@ -45,8 +45,20 @@ export function reconsiderRelief(task: Task, nowMs: number): boolean {
     if (hungryMs >= anybodyAfterMs && outsideHasMore(task, false)) task.relief = "anybody";
     else if (hungryMs >= backupAfterMs && outsideHasMore(task, true)) task.relief = "backup";
     task.reliefUntilMs = nowMs + (task.relief === "anybody" ? anybodyAfterMs : task.relief === "backup" ? backupAfterMs : 0);
+    if (task.relief === "none" && isShareDone(task)) task.relief = "backup";
   }
   return task.relief !== formerly;
+}
+
+/** All that is ours to bring in is here, or on its way. */
+function isShareDone({ imports, claims, have, pieceCount }: Task): boolean {
+  const own = imports.reduce((union, entry) => union | entry.own, 0);
+  if (own === 0 || pieceCount === undefined) return false;
+  for (let at = 0, left = pieceCount; left > 0; at++, left -= BUCKET_COUNT) {
+    const valid = left < BUCKET_COUNT ? 2 ** left - 1 : ALL_BUCKETS;
+    if ((own & valid & ~((claims.words[at] ?? 0) | (have.words[at] ?? 0))) !== 0) return false;
+  }
+  return true;
 }
 
 /** Some neighbour outside holds what we do not, nor, if those are counted, any neighbour inside. */
