@@ -17,6 +17,7 @@ const SECRET = "Bearer open-sesame";
 interface Member {
   readonly peerId: string;
   readonly complete: boolean;
+  readonly sources: { readonly seedBytes: number; readonly peerBytes: number } | null;
 }
 
 /** One file for everybody, one for those who have the word. */
@@ -93,6 +94,21 @@ test("a keeper has what one host took, and gives it to others when the supernode
   t.diagnostic(`two hosts had 8 MiB each after ${Math.round(tookMs)} ms`);
   assert.ok(tookMs < 20_000, `${tookMs} ms`);
   assert.deepEqual(gets, ["/file"], "the origin is read once");
+});
+
+test("a region that has a keeper hardly asks a far supernode for what it holds", { timeout: 60_000 }, async (t) => {
+  const site = await startSite(t, { hosts: 3, ...KEEPERS, supernodeLabels: { region: "far" }, labelsOf: () => ({ region: "near" }), addressOf: (host) => `127.0.${host === 0 ? 9 : 1}.1` });
+  const { url } = await startOrigin(t);
+  const [keeper, first, later] = site.hosts as [TestHost, TestHost, TestHost];
+  assert.ok(isWhole((await first.local(url)).body));
+  await untilKept(site, keeper);
+  await putLimits({ socketPath: first.socketPath }, 16 * 1024);
+  assert.ok(isWhole((await later.local(url)).body));
+  await untilKept(site, later);
+  const laterId = await peerIdOf(site, later);
+  const { seedBytes, peerBytes } = (await onlyTask(site)).members.find(({ peerId }) => peerId === laterId)?.sources ?? assert.fail("nothing is known of it");
+  t.diagnostic(`${seedBytes} bytes from the supernode, ${peerBytes} from the keeper and the other`);
+  assert.ok(seedBytes <= 0.1 * CONTENT.length, `${seedBytes} bytes`);
 });
 
 test("a keeper keeps private files, too, and shows them to nobody who may not have them", { timeout: 60_000 }, async (t) => {
