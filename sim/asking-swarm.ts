@@ -7,7 +7,7 @@ import { Prng } from "../src/base/prng.ts";
 import type { TaskId } from "../src/protocol/ids.ts";
 import type { PieceSet } from "../src/protocol/piece-set.ts";
 import type { LinkId, SwarmConfig, SwarmEffect, SwarmInput, SwarmSnapshot } from "../src/swarm/index.ts";
-import type { Brain } from "./peer-model.ts";
+import type { Brain } from "./peer-ports.ts";
 
 /** Pieces asked of one neighbour at a time: one being sent and one to follow, so that its uplink need not wait for us. */
 const ASKED_COUNT_MAX = 2;

@@ -1,15 +1,16 @@
 /** A world put together: the processes and what lies between them, nobody started yet. */
 import { Prng } from "../src/base/prng.ts";
 import type { PeerId } from "../src/protocol/ids.ts";
-import type { SchedulerEffect, SchedulerInput } from "../src/scheduler/index.ts";
+import { Scheduler, type SchedulerConfig, type SchedulerEffect, type SchedulerInput } from "../src/scheduler/index.ts";
 import { Swarm, type SwarmConfig, type SwarmEffect, type SwarmInput } from "../src/swarm/index.ts";
 import { drawLies } from "./lies.ts";
 import { Host, Network, Rack } from "./network.ts";
 import { downlinkShare, mixedShare, type SimOptions } from "./options.ts";
 import { Oracles } from "./oracles.ts";
 import { OriginModel } from "./origin-model.ts";
-import { type Brain, PeerModel } from "./peer-model.ts";
-import { SupernodeModel } from "./supernode-model.ts";
+import { PeerModel } from "./peer-model.ts";
+import type { Brain } from "./peer-ports.ts";
+import { type SchedulerBrain, SupernodeModel } from "./supernode-model.ts";
 import { TaskShape } from "./task-shape.ts";
 import { World } from "./world.ts";
 
@@ -24,6 +25,7 @@ export interface RunParts {
   /** Called twice a second of virtual time. */
   readonly look?: (nowMs: number, plain: readonly PeerModel[]) => void;
   readonly newBrain?: (config: SwarmConfig, seed: number) => Brain;
+  readonly newScheduler?: (config: SchedulerConfig, seed: number) => SchedulerBrain;
 }
 
 export interface Assembled {
@@ -48,8 +50,8 @@ export function assemble(options: SimOptions, parts: RunParts = {}): Assembled {
   const oracles = new Oracles();
   const tasks = options.tasks.map((task, index) => new TaskShape(task, index));
   const warm = options.originBytesPerSecond === 0;
-  const origin = new OriginModel(world, oracles, warm ? Number.POSITIVE_INFINITY : options.originBytesPerSecond);
   const peers = new Map<string, PeerModel>();
+  const origin = new OriginModel(world, oracles, warm ? Number.POSITIVE_INFINITY : options.originBytesPerSecond);
   // A new process has a new id, so what it has is looked up by it, and never stale.
   const find = (peerId: PeerId): PeerModel | undefined => {
     const peer = peers.get(peerId.split(".", 1)[0] as string);
@@ -66,6 +68,8 @@ export function assemble(options: SimOptions, parts: RunParts = {}): Assembled {
       find,
       origin,
       host: seedHost,
+      seedDisk: (task) => (peers.get("seed") as PeerModel).diskOf(task),
+      newScheduler: parts.newScheduler ?? ((config: SchedulerConfig, seed: number): SchedulerBrain => new Scheduler(config, seed)),
       record: recorder && ((seed, input, nowMs, effects) => recorder.scheduler(seed, input, nowMs, effects)),
     },
     prng.nextUint32() | 0,

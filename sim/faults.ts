@@ -2,7 +2,7 @@
 import type { Prng } from "../src/base/prng.ts";
 import type { Network } from "./network.ts";
 import type { SimOptions } from "./options.ts";
-import type { OriginModel } from "./origin-model.ts";
+import type { OriginModel, OriginReach } from "./origin-model.ts";
 import type { PeerModel } from "./peer-model.ts";
 import type { SupernodeModel } from "./supernode-model.ts";
 import type { TaskShape } from "./task-shape.ts";
@@ -165,5 +165,14 @@ export function scheduleFaults(targets: FaultTargets, options: SimOptions, horiz
     endUs = Math.max(endUs, atUs + lengthUs);
     if (options.originBytesPerSecond > 0) world.at(atUs, () => origin.cut(lengthUs));
   }
+  for (let i = 0; i < faults.seedOutages; i++) {
+    // From the start in half of the runs: what is read already nobody needs to read.
+    const atUs = prng.below(2) === 0 ? 0 : someTime();
+    const lengthUs = 1_000 * prng.below(30_000);
+    if (options.originBytesPerSecond === 0) continue;
+    endUs = Math.max(endUs, atUs + lengthUs);
+    world.at(atUs, () => origin.refuseSeed(lengthUs));
+  }
+  for (let i = 0; i < faults.poorReaders; i++) somebody().originReach = (["slow", "stuck", "none"] as const)[prng.below(3)] as OriginReach;
   return endUs;
 }

@@ -35,6 +35,10 @@ export interface FaultOptions {
   readonly liars: number;
   /** The origin cuts the read, and gives nothing for a while. */
   readonly originCuts: number;
+  /** The seed cannot read the origin for a while, though others can: peers read in its stead. */
+  readonly seedOutages: number;
+  /** Peers that cannot read the origin either, or hardly, all the time. */
+  readonly poorReaders: number;
 }
 
 export const NO_FAULTS: FaultOptions = {
@@ -50,6 +54,8 @@ export const NO_FAULTS: FaultOptions = {
   fullDisks: 0,
   liars: 0,
   originCuts: 0,
+  seedOutages: 0,
+  poorReaders: 0,
 };
 
 export interface SimOptions {
@@ -181,12 +187,15 @@ export function drawnOptions(seed: number): SimOptions {
       fullDisks: some(few),
       liars: some(Math.min(2, few)),
       originCuts: some(2),
+      seedOutages: 0,
+      poorReaders: 0,
     },
     // What was added later is drawn last, so that a seed keeps what it meant before.
     downlinks: pick("wide", "wide", "someSlow"),
   });
   const isLarge = pick(false, false, true) && tasks.reduce((sum, { pieceCount }) => sum + pieceCount, 0) <= LARGE_PIECE_COUNT_MAX;
-  return isLarge ? withLargePieces(drawn) : drawn;
+  const faults = { ...drawn.faults, seedOutages: some(2), poorReaders: some(few) };
+  return { ...(isLarge ? withLargePieces(drawn) : drawn), faults };
 }
 
 /** Of four times as many bytes no more are drawn, for the time that it takes. */

@@ -13,6 +13,9 @@ export class Oracles {
   /** Bytes asked of the origin, and those of them that had been asked before. */
   originBytes = 0;
   #originRepeats = 0;
+  /** Pieces that peers read in the seed's stead. */
+  broughtCount = 0;
+  #broughtRepeats = 0;
   deliveredCount = 0;
   /** Pieces verified and found to be here already: two sources finished at about the same time. */
   storedTwiceCount = 0;
@@ -37,16 +40,25 @@ export class Oracles {
     this.declines[reason] = (this.declines[reason] ?? 0) + 1;
   }
 
-  /** The origin gives each piece once, whoever reads it, unless a read broke off. */
-  originRead(task: TaskShape, piece: number): void {
+  /**
+   * The origin gives each piece once, whoever reads it, unless a read broke off or a lease was lost.
+   * @param isThere somebody reads it, or a neighbour that can be reached holds it: no cause to ask again
+   */
+  originRead(task: TaskShape, piece: number, isThere: boolean): void {
     let reads = this.#originReads[task.index];
     if (reads === undefined) this.#originReads[task.index] = reads = [];
     const count = (reads[piece] ?? 0) + 1;
     reads[piece] = count;
     this.originBytes += task.lengthOf(piece);
-    if (count > 1 && ++this.#originRepeats > this.#originCuts) {
+    if (count > 1 && isThere && ++this.#originRepeats > this.#originCuts) {
       throw new Error(`piece ${piece} of task ${task.index} is asked of the origin ${count} times, after ${this.#originCuts} cuts`);
     }
+  }
+
+  /** Of a relief each piece is brought once: spans do not overlap, and what was taken is not lent again. */
+  brought(task: TaskShape, piece: number, before: boolean): void {
+    this.broughtCount++;
+    if (before && ++this.#broughtRepeats > this.#originCuts) throw new Error(`piece ${piece} of task ${task.index} is brought twice under leases`);
   }
 
   originReadCut(): void {
@@ -73,6 +85,9 @@ export class Oracles {
     const seeds = new Set(snapshot.peers.filter(({ seed }) => seed).map(({ peerId }) => peerId));
     for (const task of snapshot.tasks) {
       const neighboursOf = new Map(task.members.map(({ peerId, neighbours }) => [peerId, new Set(neighbours)]));
+      const spans = [...task.spanLeases, ...task.unreadSpans].toSorted((a, b) => a.firstPiece - b.firstPiece);
+      const overlapping = spans.find(({ firstPiece }, at) => firstPiece < (spans[at - 1]?.endPiece ?? 0));
+      if (overlapping !== undefined) throw new Error(`S8: spans overlap at piece ${overlapping.firstPiece}`);
       if (task.leaseHolder !== undefined && !neighboursOf.has(task.leaseHolder)) throw new Error(`S4: ${task.leaseHolder} holds a lease and is no member`);
       for (const [peerId, neighbours] of neighboursOf) {
         const most = seeds.has(peerId) ? scheduler.seedNeighbourCountMax : scheduler.neighbourCountMax;

@@ -8,48 +8,16 @@ import type { Prng } from "../src/base/prng.ts";
 import type { PeerId, TaskId } from "../src/protocol/ids.ts";
 import { PieceSet } from "../src/protocol/piece-set.ts";
 import { distanceOf, type Imports } from "../src/protocol/topology.ts";
-import { Swarm, type LinkId, type SwarmConfig, type SwarmEffect, type SwarmInput } from "../src/swarm/index.ts";
+import type { LinkId, Swarm, SwarmEffect, SwarmInput } from "../src/swarm/index.ts";
 import { type Lies, sendsNothing, sendsRubbish } from "./lies.ts";
 import { keyOf, type LinkMessage, messageBytes, SimLink, type TaskPart } from "./link-model.ts";
-import type { Connection, Host, Network } from "./network.ts";
-import type { Oracles } from "./oracles.ts";
+import type { Connection, Host } from "./network.ts";
+import type { OriginReach } from "./origin-model.ts";
+import { type Brain, copyOf, type PeerModelDeps } from "./peer-ports.ts";
 import type { TaskShape } from "./task-shape.ts";
-import type { World } from "./world.ts";
 
 /** How long a dial waits for the other process's handshake. As in the real link table. */
 const HANDSHAKE_US = 5_000_000;
-
-/** What a peer's process asks of the supernode; nothing is heard of it while there is no connection. */
-export interface ControlPort {
-  needNeighbours(peer: PeerModel, task: TaskShape, useless: readonly PeerId[]): void;
-  accuse(peer: PeerModel, accused: PeerId, task: TaskShape, piece: number): void;
-  stored(peer: PeerModel, task: TaskShape): void;
-}
-
-/** The brain, or one that is compared with it. */
-export interface Brain {
-  step(input: SwarmInput, nowMs: number): readonly SwarmEffect[];
-  nextDeadlineMs(): number | undefined;
-  wanted(taskId: TaskId): readonly number[];
-  snapshot(): ReturnType<Swarm["snapshot"]>;
-}
-
-export interface PeerModelDeps {
-  readonly world: World;
-  readonly network: Network;
-  readonly oracles: Oracles;
-  readonly tasks: readonly TaskShape[];
-  readonly swarm: SwarmConfig;
-  readonly newBrain: (config: SwarmConfig, seed: number) => Brain;
-  readonly verifyBytesPerSecond: number;
-  /** Whether each file is read in order as it comes. */
-  readonly readers: boolean;
-  readonly control: ControlPort;
-  /** The process of this id, while it runs. */
-  readonly find: (peerId: PeerId) => PeerModel | undefined;
-  /** Sees every input before the brain does; what it keeps it must copy. */
-  readonly record: ((peer: PeerModel, input: SwarmInput, nowMs: number, effects: readonly SwarmEffect[]) => void) | undefined;
-}
 
 /** The brain hears of a transfer's progress at its first byte, then this often: for what is late a finer grain says nothing more. */
 const PROGRESS_US = 50_000;
@@ -101,6 +69,8 @@ export class PeerModel {
   diskFull = false;
   /** It was stopped, killed or slowed for a while, so that its own time says nothing. */
   disturbed = false;
+  /** How it gets on with the origin, should it be asked to read. */
+  originReach: OriginReach = "good";
   /** It left for good, in good order. */
   left = false;
   readonly counters = { wastedBytes: 0, messages: 0, wakeUps: 0 };
@@ -180,6 +150,11 @@ export class PeerModel {
 
   get linkedPeers(): readonly PeerId[] {
     return [...this.#linkOf.keys()];
+  }
+
+  /** Whether a neighbour holds the piece; one that cannot be reached is one as long as its link stands. */
+  isHeldNearby(task: TaskShape, piece: number): boolean {
+    return this.linkedPeers.some((peerId) => this.#deps.find(peerId)?.diskOf(task).has(piece) === true);
   }
 
   // ── Tasks ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -684,10 +659,4 @@ export class PeerModel {
     if (this.#timersInRow > 100) throw new Error(`${this.peerId} owes itself a deadline again and again at ${nowMs} ms`);
     this.#feed({ type: "deadlineReached" });
   }
-}
-
-/** Inputs give some of what they carry away; a log keeps copies. */
-export function copyOf(input: SwarmInput): SwarmInput {
-  if (input.type !== "taskOpened" && input.type !== "remoteJoined") return input;
-  return { ...input, have: PieceSet.fromBytes(input.have.toBytes()) };
 }

@@ -50,4 +50,10 @@ export const REGRESSIONS: readonly Regression[] = [
     options:
       '{"seed":692,"peerCount":5,"uplinks":"any","downlinks":"someSlow","seedFactor":4,"originBytesPerSecond":25000000,"delayUs":10000,"chunkBytes":262144,"windowBytes":1048576,"fairQueueing":true,"readers":true,"faults":{"crashes":1,"returns":1,"resets":1,"partitions":1,"originCuts":2},"tasks":[{"pieceCount":23,"pieceLengthBytes":4194304,"priority":"normal"}]}',
   },
+  {
+    story:
+      "Seed 136, with peers that read in the seed's stead: one brought three pieces, had them signed, and left with them. A seed that has failed was tried again at the next join only, and nobody joined. It is tried, too, when somebody finds nothing at neighbours that are well (neighboursLost in the scheduler).",
+    options:
+      '{"seed":136,"peerCount":2,"uplinks":"mixed","downlinks":"someSlow","seedFactor":4,"originBytesPerSecond":25000000,"delayUs":10000,"chunkBytes":262144,"windowBytes":1048576,"fairQueueing":true,"arrivalMs":500,"oversubscription":4,"readers":true,"faults":{"leaves":1,"resets":2,"seedOutages":1},"tasks":[{"pieceCount":21,"pieceLengthBytes":4194304,"priority":"normal"}]}',
+  },
 ];

@@ -25,6 +25,8 @@ export interface SimReport {
   readonly rackCopiesMax: number;
   /** Bytes asked of the origin as copies of the files. */
   readonly originCopies: number;
+  /** Pieces that peers read of it in the seed's stead. */
+  readonly broughtCount: number;
   /** Share of all uplinks in use, in each twentieth of the run. */
   readonly uplinkUse: readonly number[];
   readonly offersPerPiece: number;
@@ -113,6 +115,7 @@ export function reportOf(options: SimOptions, run: RunResult): SimReport {
     seedCopies: seedPeer.host.sentPayloadBytes / bytes,
     rackCopiesMax: Math.max(0, ...[...racks].map((rack) => rack.inBytes / bytes)),
     originCopies: oracles.originBytes / bytes,
+    broughtCount: oracles.broughtCount,
     uplinkUse: uplinkUseOf([...honest, seedPeer], run.network, run.world.nowUs),
     offersPerPiece: offers / (options.peerCount * pieceCount),
     declines: oracles.declines,
@@ -152,7 +155,7 @@ export function describeReport(report: SimReport): string {
     `efficiency ${percent(report.efficiency)}`,
     `T* ${report.boundMs.toFixed(0)} ms, p50 ${at(report.finishMs, 0.5).toFixed(0)}, p99 ${at(report.finishMs, 0.99).toFixed(0)}, last ${report.lastMs.toFixed(0)}`,
     `own bound × ${at(report.ownFactors, 0.5).toFixed(3)} p50, × ${at(report.ownFactors, 1).toFixed(3)} max`,
-    `seed sent ${report.seedCopies.toFixed(2)} copies${report.originCopies > 0 ? `, origin ${report.originCopies.toFixed(3)}` : ""}${report.rackCopiesMax > 0 ? `, into a rack ${report.rackCopiesMax.toFixed(2)}` : ""}`,
+    `seed sent ${report.seedCopies.toFixed(2)} copies${report.originCopies > 0 ? `, origin ${report.originCopies.toFixed(3)}` : ""}${report.broughtCount > 0 ? `, ${report.broughtCount} pieces of it read by peers` : ""}${report.rackCopiesMax > 0 ? `, into a rack ${report.rackCopiesMax.toFixed(2)}` : ""}`,
     ...(report.taskLastMs.length > 1 ? [`tasks whole at ${report.taskLastMs.map((ms) => ms.toFixed(0)).join(" ")} ms`] : []),
     `uplinks in use ${report.uplinkUse.map((share) => (share * 100).toFixed(0)).join(" ")} %`,
     `${report.offersPerPiece.toFixed(2)} offers per piece, declined ${JSON.stringify(report.declines)}`,

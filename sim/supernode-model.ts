@@ -1,18 +1,26 @@
 /** The supernode process around the shipping Scheduler, and every peer's control connection to it. */
 import { Prng } from "../src/base/prng.ts";
 import type { PeerId, TaskId } from "../src/protocol/ids.ts";
+import type { PieceSet } from "../src/protocol/piece-set.ts";
 import { progressStep } from "../src/protocol/progress-steps.ts";
-import { Scheduler, type SchedulerConfig, type SchedulerEffect, type SchedulerInput, type SchedulerSnapshot } from "../src/scheduler/index.ts";
+import type { Scheduler, SchedulerConfig, SchedulerEffect, SchedulerInput, SchedulerSnapshot } from "../src/scheduler/index.ts";
+import { LeaseDeskModel } from "./lease-desk-model.ts";
 import type { Host, Network } from "./network.ts";
 import type { Oracles } from "./oracles.ts";
 import type { OriginModel } from "./origin-model.ts";
 import type { PeerModel } from "./peer-model.ts";
+import { SpanReader } from "./span-reader.ts";
 import type { TaskShape } from "./task-shape.ts";
 import type { World } from "./world.ts";
 
 /** A peer tries again within this after its connection ended or could not be made. As in the real control client. */
 const RECONNECT_US_MIN = 50_000;
 const RECONNECT_US_MAX = 2_000_000;
+/** Whose download has failed asks for it again within twice this. */
+const AGAIN_US_MIN = 1_000_000;
+
+/** The brain, or one with something wrong. */
+export type SchedulerBrain = Pick<Scheduler, "step" | "nextDeadlineMs" | "snapshot">;
 
 export interface SupernodeModelDeps {
   readonly world: World;
@@ -23,6 +31,9 @@ export interface SupernodeModelDeps {
   /** The process of this id, while it runs. */
   readonly find: (peerId: PeerId) => PeerModel | undefined;
   readonly origin: OriginModel;
+  readonly newScheduler: (config: SchedulerConfig, seed: number) => SchedulerBrain;
+  /** What the seed, in the same process, holds. */
+  readonly seedDisk: (task: TaskShape) => PieceSet;
   /** Where it stands: the seed's host. */
   readonly host: Host;
   readonly record:
@@ -38,12 +49,15 @@ interface Session {
   open: boolean;
   /** Tasks whose join has arrived. */
   readonly joined: Set<TaskShape>;
+  /** Spans that the peer reads, by lease; what it does ends with the connection. */
+  readonly reading: Map<number, SpanReader>;
 }
 
 export class SupernodeModel {
   readonly #deps: SupernodeModelDeps;
   readonly #prng: Prng;
-  #scheduler: Scheduler;
+  #scheduler: SchedulerBrain;
+  readonly #desk: LeaseDeskModel;
   #seed: number;
   #up = true;
   /** Counts restarts: what was said to a former process is lost. */
@@ -61,7 +75,14 @@ export class SupernodeModel {
     this.#deps = deps;
     this.#seed = seed;
     this.#prng = new Prng(seed);
-    this.#scheduler = new Scheduler(deps.config, seed);
+    this.#scheduler = deps.newScheduler(deps.config, seed);
+    this.#desk = new LeaseDeskModel({
+      world: deps.world,
+      oracles: deps.oracles,
+      seedDisk: deps.seedDisk,
+      push: (input) => this.#push(input),
+      onNobody: (task) => this.#taskFailed(task),
+    });
   }
 
   snapshot(): SchedulerSnapshot {
@@ -76,7 +97,7 @@ export class SupernodeModel {
   connect(peer: PeerModel): void {
     if (peer.gone || this.#sessions.get(peer)?.open === true) return;
     if (!this.#up || this.#deps.network.isCut(peer.host, this.#deps.host)) return this.#reconnect(peer);
-    const session = { peer, peerId: peer.peerId, life: peer.life, open: true, joined: new Set<TaskShape>() };
+    const session = { peer, peerId: peer.peerId, life: peer.life, open: true, joined: new Set<TaskShape>(), reading: new Map<number, SpanReader>() };
     this.#sessions.set(peer, session);
     const { peerId, seed } = peer;
     const { topology } = peer.host;
@@ -121,7 +142,7 @@ export class SupernodeModel {
   disconnect(peer: PeerModel, afterUs: number): void {
     const session = this.#sessions.get(peer);
     if (session === undefined || !session.open) return;
-    session.open = false;
+    this.#end(session);
     const life = this.#life;
     this.#deps.world.after(afterUs, () => {
       // The same process may be back by now, over another connection.
@@ -139,9 +160,10 @@ export class SupernodeModel {
     this.#timerDueMs = Number.POSITIVE_INFINITY;
     for (const session of this.#sessions.values()) {
       if (!session.open) continue;
-      session.open = false;
+      this.#end(session);
       this.#reconnect(session.peer);
     }
+    this.#desk.crash();
     this.#sessions.clear();
     this.#wanted.clear();
   }
@@ -149,7 +171,13 @@ export class SupernodeModel {
   revive(seed: number): void {
     this.#up = true;
     this.#seed = seed;
-    this.#scheduler = new Scheduler(this.#deps.config, seed);
+    this.#scheduler = this.#deps.newScheduler(this.#deps.config, seed);
+  }
+
+  #end(session: Session): void {
+    session.open = false;
+    for (const reader of session.reading.values()) reader.stop();
+    session.reading.clear();
   }
 
   #reconnect(peer: PeerModel): void {
@@ -238,9 +266,7 @@ export class SupernodeModel {
         });
       case "grantLease":
         return this.#tell(effect.holder, (peer) =>
-          this.#deps.origin.read(peer, task, () =>
-            this.#sayFrom(peer, { type: "originRead", taskId: effect.taskId, holder: effect.holder, outcome: "complete" }),
-          ),
+          this.#seedReads(peer, task),
         );
       case "expel":
         return this.#tell(effect.peerId, (peer) => {
@@ -248,17 +274,80 @@ export class SupernodeModel {
           peer.closeTask(task);
         });
       case "grantSpan":
+        if (this.#desk.granted(task, effect.leaseId, effect.holder, effect)) this.#tell(effect.holder, (peer) => this.#lend(peer, task, effect));
+        return;
       case "revokeSpan":
+        this.#desk.revoked(task, effect.leaseId);
+        return this.#tell(effect.holder, (peer) => {
+          this.#sessions.get(peer)?.reading.get(effect.leaseId)?.stop();
+          this.#sessions.get(peer)?.reading.delete(effect.leaseId);
+        });
       case "nobodyReads":
-        throw new Error("peers are asked to read, yet no seed gives up reading here");
+        return this.#desk.nobodyReads(task);
       case "invite":
         throw new Error("somebody is invited, yet nobody here is a keeper");
       case "restTask":
+        this.#desk.end(task);
         // The seeds join again with the next joiner, as the supernode opens the task for each join.
         return this.#closeSeeds(task);
       case "forgetTask":
+        this.#desk.end(task);
         this.#deps.oracles.forgotten(task, [...this.#sessions.values()].filter(({ open, joined }) => open && joined.has(task)).map(({ peer }) => peer));
         return this.#closeSeeds(task);
+    }
+  }
+
+  /** Not within an effect of the scheduler; lost with the process. */
+  #push(input: SchedulerInput): void {
+    const life = this.#life;
+    this.#deps.world.after(0, () => {
+      if (life === this.#life && this.#up) this.#step(input);
+    });
+  }
+
+  /** What it cannot read peers do; while they do, it does not. */
+  #seedReads(seed: PeerModel, task: TaskShape): void {
+    const { taskId } = task;
+    const { peerId: holder } = seed;
+    const ended = (outcome: "complete" | "failed"): void => {
+      if (seed.gone || seed.peerId !== holder) return;
+      if (outcome === "failed") this.#desk.begin(task);
+      this.#push({ type: "originRead", taskId, holder, outcome });
+    };
+    if (this.#desk.isActive(task)) ended("failed");
+    else this.#deps.origin.read(seed, task, ended);
+  }
+
+  #lend(peer: PeerModel, task: TaskShape, { leaseId, firstPiece, endPiece }: Extract<SchedulerEffect, { type: "grantSpan" }>): void {
+    const session = this.#sessions.get(peer) as Session;
+    const { peerId } = session;
+    const { origin, oracles } = this.#deps;
+    const bring = (piece: number, answer: (signed: boolean) => void): void => {
+      const uploadUs = (task.lengthOf(piece) * 1e6) / peer.host.upBytesPerSecond;
+      peer.soon(uploadUs, () =>
+        this.#carry(session, () =>
+          this.#desk.take(task, leaseId, peerId, piece, (signed) => this.#carry(session, () => peer.soon(0, () => answer(signed)))),
+        ),
+      );
+    };
+    const failed = (): void => this.#carry(session, () => this.#desk.failed(task, leaseId, peerId));
+    session.reading.set(leaseId, new SpanReader({ peer, task, origin, oracles, bring, failed }, { firstPiece, endPiece }));
+  }
+
+  /** All who wait for it are told, give up, and try again a moment later, as people do. */
+  #taskFailed(task: TaskShape): void {
+    for (const { open, peer, joined } of this.#sessions.values()) {
+      if (!open || peer.seed || !joined.has(task)) continue;
+      this.#tell(peer.peerId, (told) => {
+        if (!told.isWanted(task) || told.diskOf(task).count >= task.pieceCount) return;
+        this.leave(told, task);
+        told.closeTask(task);
+        told.soon(AGAIN_US_MIN + this.#prng.below(AGAIN_US_MIN), () => {
+          if (told.left) return;
+          told.want(task);
+          this.join(told, task);
+        });
+      });
     }
   }
 

@@ -106,6 +106,24 @@ test("who two others have lost is lent nothing", () => {
   assert.deepEqual(granted(world.want([0, 5])), ["b 0-5"]);
 });
 
+test("what peers read and took away with them is read again once somebody finds nothing with neighbours that are well", () => {
+  const world = new World({ spanHolderCountMax: 1 });
+  world.enter("seed", { seed: true });
+  for (const name of ["a", "b"]) world.enter(name);
+  const leaseId = leaseOf(world.want([0, 5]), "a");
+  world.step({ type: "originRead", taskId: TASK, holder: "seed" as PeerId, outcome: "failed" });
+  const starving = (): readonly SchedulerEffect[] => world.step({ type: "neighboursLost", peerId: "b" as PeerId, taskId: TASK, lost: [] });
+  starving();
+  assert.equal(world.leaseHolder(), undefined, "it is being read");
+  world.step({ type: "spanProgressed", taskId: TASK, leaseId, nextPiece: 5 });
+  world.want();
+  world.step({ type: "taskLeft", peerId: "a" as PeerId, taskId: TASK });
+  world.lost("b", "seed");
+  assert.equal(world.leaseHolder(), undefined, "a lost link says nothing of the file");
+  starving();
+  assert.equal(world.leaseHolder(), "seed");
+});
+
 test("a task that rests wants no readers any more", () => {
   const world = new World({ spanHolderCountMax: 1, spanPieceCount: 10 });
   world.enter("seed", { seed: true });

@@ -278,6 +278,8 @@ export class Scheduler {
       return;
     }
     this.#replenish(member, dropped);
+    // Its neighbours are well and have nothing for it: what peers read in the seeds' stead may have gone with its readers.
+    if (lost.length === 0 && member.task.spanLeases.size === 0) member.task.failedSeeds.clear();
     grantLeaseIfNeeded(member.task, true, this.#effects);
   }
 
