@@ -46,6 +46,31 @@ test("newcomers get the nearest two keepers, which take more neighbours than oth
   assert.ok(length > neighbourCountMax && length <= seedNeighbourCountMax, `${length} neighbours`);
 });
 
+test("a member has two keepers, however often it is given more neighbours", () => {
+  const world = new World();
+  for (let i = 0; i < 6; i++) world.enter(`keeper-${i}`, { keeper: true }, PIECES);
+  const names = Array.from({ length: 60 }, (_, i) => `p${i}`);
+  for (const name of names) world.enter(name);
+  const keepersOf = (name: string): readonly string[] => world.neighboursOf(name).filter((other) => other.startsWith("keeper"));
+  for (const name of names) world.step({ type: "taskProgressed", peerId: name as PeerId, taskId: TASK, pieceCount: 30, complete: false });
+  for (let round = 0; round < 5; round++) world.lost("p3", ...world.neighboursOf("p3").filter((other) => other.startsWith("p")).slice(0, 2));
+  assert.deepEqual(names.filter((name) => keepersOf(name).length > 2), []);
+  // One that is gone is made up for.
+  const [gone] = keepersOf("p3");
+  world.lost("p3", gone as string);
+  assert.equal(keepersOf("p3").length, 2);
+  assert.ok(!keepersOf("p3").includes(gone as string));
+});
+
+test("a keeper that has as many neighbours as it may gives up one that holds everything for one that does not", () => {
+  const world = new World();
+  world.enter(KEEPER, { keeper: true }, PIECES);
+  for (let i = 0; i < DEFAULT_SCHEDULER_CONFIG.seedNeighbourCountMax + 10; i++) {
+    assert.ok(given(world.enter(`p${i}`)).includes(KEEPER), `p${i}`);
+    world.step({ type: "taskProgressed", peerId: `p${i}` as PeerId, taskId: TASK, pieceCount: PIECES, complete: true });
+  }
+});
+
 test("a keeper reads no origin, and while it holds the whole file nobody does", () => {
   const world = new World();
   world.enter(KEEPER, { keeper: true });

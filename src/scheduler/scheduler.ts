@@ -210,22 +210,22 @@ export class Scheduler {
 
   /** Makes up to `count` edges to others; `member` is to dial them. */
   #giveNeighbours(member: Member, count: number): Member[] {
-    if (count > 0 && !member.complete) this.#makeRoomAtSeeds(member);
+    if (count > 0 && !member.complete) this.#makeRoom(member);
     const chosen = this.#selector.select(member, count, this.#nowMs);
     for (const neighbour of chosen) this.#tables.addEdge(member, neighbour);
     return chosen;
   }
 
-  /** A seed with no spare degree gives up a neighbour that holds everything: such an edge carries nothing. */
-  #makeRoomAtSeeds(member: Member): void {
+  /** A seed or keeper with no spare degree gives up a neighbour that holds everything: such an edge carries nothing. */
+  #makeRoom(member: Member): void {
     const { task } = member;
     if (task.complete.size <= 1) return;
-    for (const seed of task.seeds) {
-      if (!seed.complete || this.#tables.spareDegree(seed) > 0 || !this.#selector.suits(member, seed, this.#nowMs)) continue;
-      for (const neighbour of seed.neighbours) {
+    for (const giver of [...task.seeds, ...task.keepers]) {
+      if (!giver.complete || this.#tables.spareDegree(giver) > 0 || !this.#selector.suits(member, giver, this.#nowMs)) continue;
+      for (const neighbour of giver.neighbours) {
         if (!neighbour.complete) continue;
-        this.#tables.removeEdge(seed, neighbour);
-        this.#rewire(neighbour, [], [seed]);
+        this.#tables.removeEdge(giver, neighbour);
+        this.#rewire(neighbour, [], [giver]);
         break;
       }
     }

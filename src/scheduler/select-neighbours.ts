@@ -17,7 +17,7 @@ import { EVERYBODY } from "./state.ts";
 /** Draws allowed per neighbour wanted; more are in vain when most of the pool does not suit. */
 const DRAWS_PER_CHOICE = 3;
 /** Two, as one may be gone; more would take the place of near peers. */
-const KEEPERS_PER_SELECTION = 2;
+const KEEPERS_PER_MEMBER = 2;
 
 export class NeighbourSelector {
   readonly #tables: Tables;
@@ -46,7 +46,7 @@ export class NeighbourSelector {
 
     if (!member.complete) {
       this.#takeSeeds(member, Math.max(1, wanted >>> 1), chosen, nowMs);
-      this.#takeKeepers(member, Math.min(wanted, chosen.length + KEEPERS_PER_SELECTION), chosen, nowMs);
+      this.#takeKeepers(member, wanted, chosen, nowMs);
     }
     const { poolKeys } = member.peer;
     const farCount = poolKeys.length > 1 ? Math.min((wanted - chosen.length) >>> 2, this.#importers.isImporter(member) ? wanted : 1) : 0;
@@ -77,13 +77,15 @@ export class NeighbourSelector {
     }
   }
 
-  /** The nearest, of those the ones with the fewest neighbours. */
+  /** The nearest, of those the ones with the fewest neighbours; as many as it lacks. */
   #takeKeepers(member: Member, until: number, chosen: Member[], nowMs: number): void {
     const { keepers } = member.task;
-    if (keepers.length === 0) return;
+    const present = keepers.filter((keeper) => member.neighbours.has(keeper) && keeper.peer.connected && !keeper.suspect);
+    const missing = Math.min(KEEPERS_PER_MEMBER - present.length, until - chosen.length);
+    if (missing <= 0 || keepers.length === present.length) return;
     const distance = ({ peer }: Member): number => distanceOf(member.peer.topology, peer.topology);
     const suitable = keepers.filter((keeper) => this.#tables.mayBeHandedOut(keeper) && this.suits(member, keeper, nowMs));
-    chosen.push(...suitable.sort((a, b) => distance(a) - distance(b) || byLoadThenId(a, b)).slice(0, until - chosen.length));
+    chosen.push(...suitable.sort((a, b) => distance(a) - distance(b) || byLoadThenId(a, b)).slice(0, missing));
   }
 
   /** Adds members of the pool until `chosen` holds `until`, or too many draws were in vain. */
