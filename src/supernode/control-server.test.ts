@@ -172,8 +172,14 @@ test("who stands in a labelled network is told its labels, and told again when t
   await again;
   assert.deepEqual(silent.told[1], { region: "eu", rack: "r9" });
   assert.equal(decided.told.length, 1, "who stands where it stood keeps its connection");
+  const { channel } = site.peers.get("silent" as PeerId) as ConnectedPeer;
+  site.placeMap.setNetworks([{ network: "127.0.0.0/8", labels: { region: "eu" } }, { network: "127.0.0.0/9", labels: { rack: "r9" } }]);
   site.control.endMoved();
-  assert.equal(site.peers.size, 2);
+  const { channel: kept, place } = site.peers.get("silent" as PeerId) as ConnectedPeer;
+  assert.equal(kept, channel, "so does who is told the same by another network");
+  await new Promise((resolve) => setTimeout(resolve, 200));
+  assert.equal(silent.told.length, 2);
+  assert.deepEqual(place.sources, { region: "127.0.0.0/8", rack: "127.0.0.0/9" });
 });
 
 test("a refused join says why, with its details", async (t) => {

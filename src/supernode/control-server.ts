@@ -90,7 +90,12 @@ export class ControlServer {
    */
   endMoved(): void {
     const { peers, placeMap, log } = this.#deps;
-    const moved = [...peers].filter(({ host, remoteAddress, place }) => !isDeepStrictEqual(placeMap.placeOf(host.labels, remoteAddress), place));
+    const moved: ConnectedPeer[] = [];
+    for (const peer of peers) {
+      const place = placeMap.placeOf(peer.host.labels, peer.remoteAddress);
+      if (isDeepStrictEqual(place.topology, peer.place.topology)) peer.place = place;
+      else moved.push(peer);
+    }
     for (const { channel } of moved) channel.close();
     if (moved.length > 0) log.info({ peerCount: moved.length }, "peers stand elsewhere by the new configuration: they register again");
   }

@@ -7,7 +7,8 @@ import type { Place } from "./place-map.ts";
 export interface ConnectedPeer {
   readonly peerId: PeerId;
   readonly host: HostInfo;
-  readonly place: Place;
+  /** As it was told; where its labels come from may change. */
+  place: Place;
   /** It wants to be one, and stands where keepers may. */
   readonly keeper: boolean;
   /** The other end of its control connection, as we see it. */

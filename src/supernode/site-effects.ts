@@ -114,7 +114,8 @@ export class SiteEffects {
         else joins.assigned(effect.requestId, effect, (peerId) => this.#describe(peerId, peers.get(effect.peerId)));
         return;
       case "invite": {
-        const task = seeds.get(taskId)?.task;
+        // It may have come back from where it may be none.
+        const task = peers.get(effect.peerId)?.keeper === true ? seeds.get(taskId)?.task : undefined;
         if (task !== undefined) peers.send(effect.peerId, { type: "invite", taskId, url: task.stored.record.displayUrl });
         return;
       }

@@ -7,8 +7,8 @@ import { test, type TestContext } from "node:test";
 import { pino } from "pino";
 import { ControlClient } from "../../src/peer/control/control-client.ts";
 import { generatePeerId } from "../../src/peer/membership/credentials.ts";
-import type { TaskId } from "../../src/protocol/ids.ts";
-import { JOIN_TOKEN, startSite, type TestHost, type TestSite } from "./site.test.ts";
+import type { PeerId, TaskId } from "../../src/protocol/ids.ts";
+import { JOIN_TOKEN, relayFrom, startSite, type TestHost, type TestSite } from "./site.test.ts";
 
 const CONTENT = randomBytes(8 * 1024 * 1024);
 const KEEPERS = { keepers: ["127.0.9.0/24"], isKeeper: (host: number) => host === 0 };
@@ -133,18 +133,43 @@ test("who only wants to be a keeper is none: it is not invited, and cannot invit
   const wishfulId = await peerIdOf(site, wishful);
   assert.ok(wishfulId !== undefined && !members.some(({ peerId }) => peerId === wishfulId));
   assert.ok(site.lines.some((line) => line.includes("wants to be a keeper")));
-  const client = new ControlClient({
-    supernodes: [site.supernode.address],
-    token: JOIN_TOKEN,
-    peerId: generatePeerId("thief"),
-    host: { address: "", port: 1, name: "thief", program: "dfdaemon", version: "0", labels: {}, keeper: true },
-    log: pino({ level: "silent" }),
-    random: Math.random,
-    handlers: { onRegistered: ignore, onNeighbours: ignore, onImports: ignore, onLength: ignore, onTaskFailed: ignore, onLease: ignore, onLeaseRevoked: ignore, onDisconnected: ignore },
-  });
-  t.after(() => client.close());
+  const { client } = await wouldBeKeeper(t, site.supernode.address.port, generatePeerId("thief"));
   const { signal } = new AbortController();
   await assert.rejects(client.join({ url: privateUrl, headers: {}, invited: true }, { taskId, download: true, signal }), { code: "TASK_UNKNOWN" });
 });
+
+test("a keeper that comes back from where keepers may not stand is told of no file", { timeout: 60_000 }, async (t) => {
+  const site = await startSite(t, { hosts: 1, ...KEEPERS, isKeeper: () => false });
+  const { url, privateUrl } = await startOrigin(t);
+  const [first] = site.hosts as [TestHost];
+  const { port } = site.supernode.address;
+  const peerId = generatePeerId("keeper");
+  const before = await wouldBeKeeper(t, await relayFrom(t, "127.0.9.1", port), peerId);
+  assert.ok(isWhole((await first.local(url)).body));
+  await before.invited;
+  before.client.close();
+  const after = await wouldBeKeeper(t, port, peerId);
+  assert.ok(isWhole((await first.local(privateUrl, SECRET)).body));
+  const isInvited = await Promise.race([after.invited.then(() => true), new Promise<false>((resolve) => setTimeout(resolve, 500, false))]);
+  assert.ok(!isInvited);
+});
+
+/** Registered. It does nothing by itself. */
+async function wouldBeKeeper(t: TestContext, port: number, peerId: PeerId): Promise<{ readonly client: ControlClient; readonly invited: Promise<void> }> {
+  const invited = Promise.withResolvers<void>();
+  const registered = Promise.withResolvers<void>();
+  const client = new ControlClient({
+    supernodes: [{ host: "127.0.0.1", port }],
+    token: JOIN_TOKEN,
+    peerId,
+    host: { address: "", port: 1, name: "would-be", program: "dfdaemon", version: "0", labels: {}, keeper: true },
+    log: pino({ level: "silent" }),
+    random: Math.random,
+    handlers: { onRegistered: () => registered.resolve(), onInvited: () => invited.resolve(), onNeighbours: ignore, onImports: ignore, onLength: ignore, onTaskFailed: ignore, onLease: ignore, onLeaseRevoked: ignore, onDisconnected: ignore },
+  });
+  t.after(() => client.close());
+  await registered.promise;
+  return { client, invited: invited.promise };
+}
 
 function ignore(): void {}

@@ -144,7 +144,7 @@ async function untilReady(host: TestHost): Promise<void> {
 }
 
 /** @returns the port of a way to `port` on which one is seen at `localAddress` */
-async function relayFrom(t: TestContext, localAddress: string, port: number): Promise<number> {
+export async function relayFrom(t: TestContext, localAddress: string, port: number): Promise<number> {
   const relay = createServer((socket) => {
     const onward = connect({ host: "127.0.0.1", port, localAddress });
     for (const [end, other] of [[socket, onward], [onward, socket]] as const) end.on("error", () => other.destroy()).on("close", () => other.destroy()).pipe(other);
