@@ -358,7 +358,10 @@ export class PeerNode implements ContentOpener {
           if (joined.task.taskId === taskId) this.#connect(kept, joined);
         },
         (thrown: unknown) => {
-          this.#log.warn({ taskId, error: toAppError(thrown).message }, "a task cannot be joined again");
+          const { code, message } = toAppError(thrown);
+          // Nobody else is at it now: who takes it next brings an invitation.
+          const isAtRest = source.invited === true && code === "TASK_UNKNOWN";
+          if (!isAtRest) this.#log.warn({ taskId, error: message }, "a task cannot be joined again");
           this.#renewLater(kept, RENEWAL_LATE_MS);
         },
       )
