@@ -86,13 +86,13 @@ test("a keeper has what one host took, and gives it to others when the supernode
   const [keeper, first, ...others] = site.hosts as [TestHost, TestHost, ...TestHost[]];
   assert.ok(isWhole((await first.local(url)).body));
   await untilKept(site, keeper);
-  // From these two alone it would take a minute.
+  // From these two alone it would take a minute. What they have begun is late after seconds.
   await Promise.all([putLimits({ port: site.supernode.address.port }, 128 * 1024), putLimits({ socketPath: first.socketPath }, 16 * 1024)]);
   const startedMs = performance.now();
   for (const { body } of await Promise.all(others.map((host) => host.local(url)))) assert.ok(isWhole(body));
   const tookMs = performance.now() - startedMs;
   t.diagnostic(`two hosts had 8 MiB each after ${Math.round(tookMs)} ms`);
-  assert.ok(tookMs < 20_000, `${tookMs} ms`);
+  assert.ok(tookMs < 40_000, `${tookMs} ms`);
   assert.deepEqual(gets, ["/file"], "the origin is read once");
 });
 
