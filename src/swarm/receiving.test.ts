@@ -262,26 +262,6 @@ test("nobody's turn takes longer than five seconds", () => {
   assert.equal(bench.task().late, 1);
 });
 
-test("a piece that was quick alone is not late when three share the downlink", () => {
-  const bench = hungry(3);
-  receivesAtPace(bench, 3, 1_000);
-  for (const linkId of [1, 2, 3]) {
-    bench.tell("offered", linkId, 10 + linkId);
-    bench.progressed("receive", linkId, 10 + linkId, 0);
-  }
-  // Each has a third of it, and three times that is the limit.
-  const crawl = (forMs: number): void => {
-    for (let passedMs = 0; passedMs < forMs; passedMs += 100) {
-      for (const linkId of [1, 2, 3]) bench.progressed("receive", linkId, 10 + linkId, 100);
-      bench.wait(100);
-    }
-  };
-  crawl(8_500);
-  assert.equal(bench.task().late, 0);
-  crawl(3_500);
-  assert.equal(bench.task().late, 3);
-});
-
 test("late transfers leave room for others", () => {
   const bench = hungry(2);
   for (const piece of [0, 1, 2]) {

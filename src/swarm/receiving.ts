@@ -396,7 +396,7 @@ export class Receiving {
     }
     if (nowMs - receive.progressMs >= this.#config.silenceMs && !this.#awaitsTurn(receive, nowMs)) return true;
     if (this.#transferMs === 0) return false;
-    return nowMs - receive.sinceMs >= Math.max(this.#config.silenceMs / 2, Math.max(this.#transferMs, this.#sharedMs(receive.task)) * this.#config.lateFactor);
+    return nowMs - receive.sinceMs >= Math.max(this.#config.silenceMs / 2, this.#transferMs * this.#config.lateFactor);
   }
 
   /**
@@ -408,12 +408,6 @@ export class Receiving {
     const otherCount = Math.max(1, this.#moving - (state === "receiving" ? 1 : 0));
     const turnBytes = Math.max(TURN_BYTES_MIN, task.pieceLengthBytes / 2);
     return otherBytes > 0 && otherBytes < otherCount * turnBytes && nowMs - progressMs < GIVE_UP_MS;
-  }
-
-  /** How long a piece takes when all that come in now share our downlink. */
-  #sharedMs(task: Task): number {
-    const { bestBytesPerMs } = this.#rate;
-    return bestBytesPerMs === 0 ? 0 : (this.#moving * task.pieceLengthBytes) / bestBytesPerMs;
   }
 
   /** Not begun is nothing to hold against one who sends other pieces meanwhile: its uplink may be crowded. */
