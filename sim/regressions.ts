@@ -56,4 +56,10 @@ export const REGRESSIONS: readonly Regression[] = [
     options:
       '{"seed":136,"peerCount":2,"uplinks":"mixed","downlinks":"someSlow","seedFactor":4,"originBytesPerSecond":25000000,"delayUs":10000,"chunkBytes":262144,"windowBytes":1048576,"fairQueueing":true,"arrivalMs":500,"oversubscription":4,"readers":true,"faults":{"leaves":1,"resets":2,"seedOutages":1},"tasks":[{"pieceCount":21,"pieceLengthBytes":4194304,"priority":"normal"}]}',
   },
+  {
+    story:
+      "Seed 9744, a defect of the simulator: a frozen peer was lent pieces, and heard of it when the supernode had been restarted and knew no connection of it. It reads nothing then.",
+    options:
+      '{"seed":9744,"peerCount":6,"linkBytesPerSecond":125000000,"uplinks":"mixed","downlinks":"someSlow","seedFactor":2,"originBytesPerSecond":3125000,"delayUs":100,"windowBytes":131072,"slowStart":true,"fairQueueing":true,"rackSize":4,"oversubscription":4,"labelled":true,"faults":{"freezes":1,"restarts":1,"liars":2,"seedOutages":1},"tasks":[{"pieceCount":1,"pieceLengthBytes":1048576,"priority":"normal"},{"pieceCount":1,"pieceLengthBytes":65536,"priority":"preheat"},{"pieceCount":2,"pieceLengthBytes":1048576,"priority":"preheat"},{"pieceCount":1,"pieceLengthBytes":65536,"priority":"preheat"}]}',
+  },
 ];

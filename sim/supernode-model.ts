@@ -319,7 +319,9 @@ export class SupernodeModel {
   }
 
   #lend(peer: PeerModel, task: TaskShape, { leaseId, firstPiece, endPiece }: Extract<SchedulerEffect, { type: "grantSpan" }>): void {
-    const session = this.#sessions.get(peer) as Session;
+    const session = this.#sessions.get(peer);
+    // The supernode has been restarted since, and remembers of no lease.
+    if (session === undefined) return;
     const { peerId } = session;
     const { origin, oracles } = this.#deps;
     const bring = (piece: number, answer: (signed: boolean) => void): void => {
