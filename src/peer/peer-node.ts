@@ -13,7 +13,6 @@ import type { Origin } from "../origin/origin.ts";
 import { BudgetedOrigin, type OriginBudget } from "../origin/origin-budget.ts";
 import type { Source } from "../protocol/control-messages.ts";
 import type { TaskId } from "../protocol/ids.ts";
-import { progressStep } from "../protocol/progress-steps.ts";
 import { topologyOf } from "../protocol/topology.ts";
 import type { PeerNodeConfig } from "./config.ts";
 import type { Content, ContentInfo, ContentOpener, ContentRequest } from "./content.ts";
@@ -37,6 +36,7 @@ import { type Lease, LeaseReader } from "./lease-reader.ts";
 import { Peer, type PeerLog } from "./peer.ts";
 import { peerMetrics } from "./peer-metrics.ts";
 import { openPeerPort } from "./peer-port.ts";
+import { ProgressReports } from "./progress-reports.ts";
 import { RateGate } from "./rate-gate.ts";
 import { makePrivateFolder } from "./private-folder.ts";
 import { explainTask, type TaskReport } from "./explain.ts";
@@ -72,6 +72,7 @@ export class PeerNode implements ContentOpener {
   readonly #closing = new AbortController();
   readonly #leases: LeaseReader;
   readonly #invited: InvitedTasks;
+  readonly #reports: ProgressReports;
   /** Leases of tasks that are not open here; the supernode takes them back when nothing comes of them. */
   readonly #early = new Map<TaskId, Lease>();
   readonly metrics: Registry;
@@ -115,6 +116,7 @@ export class PeerNode implements ContentOpener {
     this.#log = deps.log;
     this.#store = store;
     this.#kept = kept;
+    this.#reports = new ProgressReports({ kept: (taskId) => kept.get(taskId), send: (message) => this.#control.send(message), log: deps.log });
     kept.onUnfinished = (taskId) => this.#control.send({ type: "leave", taskId });
     this.#server = server;
     this.#originLimit = new RateGate(config.limits.originBytesPerSecond);
@@ -136,7 +138,7 @@ export class PeerNode implements ContentOpener {
       clock: this.#clock,
       needNeighbours: (taskId, lost) => this.#control.send({ type: "needNeighbours", taskId, lost: lost.slice(0, 256) }),
       accuse: (taskId, accused, piece) => this.#control.send({ type: "accuse", taskId, peerId: accused, piece }),
-      stored: (session) => this.#progressed(session.taskId, false),
+      stored: (session) => this.#reports.gained(session.taskId),
       lost: ({ taskId }) => this.#lost(taskId),
     });
     this.#leases = new LeaseReader({
@@ -373,7 +375,7 @@ export class PeerNode implements ContentOpener {
    * when they were thrown away because the file has failed: the origin would be asked once more for nothing.
    */
   #lost(taskId: TaskId): void {
-    this.#progressed(taskId, true);
+    this.#reports.lost(taskId);
     const kept = this.#kept.get(taskId);
     if (kept?.joinings === 0 && kept.task.session.failure === undefined) this.#rejoin(kept);
   }
@@ -457,29 +459,6 @@ export class PeerNode implements ContentOpener {
       this.#kept.expel(kept);
     }
     session.wake();
-  }
-
-  /** @param isLess pieces are gone: that is told at once */
-  #progressed(taskId: TaskId, isLess: boolean): void {
-    const kept = this.#kept.get(taskId);
-    if (kept === undefined) return;
-    const { session, stored } = kept.task;
-    const { pieceCount } = session;
-    if (pieceCount === undefined) return;
-    const step = progressStep(stored.have.count, pieceCount);
-    if (!isLess && step <= kept.toldStep) return;
-    kept.toldStep = step;
-    const { seedBytes, peerBytes, originBytes } = session.sources();
-    const explanation = stored.complete && !isLess ? explainTask(session, session.sources()) : undefined;
-    if (explanation !== undefined) this.#log.info({ taskId, url: stored.record.displayUrl, ...explanation }, "a task is complete");
-    this.#control.send({
-      type: "progress",
-      taskId,
-      pieceCount: stored.have.count,
-      complete: stored.complete,
-      sources: { seedBytes, peerBytes, originBytes },
-      ...(explanation === undefined ? {} : { explanation }),
-    });
   }
 }
 

@@ -109,3 +109,18 @@ test("a slow seed, and a slow neighbour, are told apart", { timeout: 60_000 }, a
   assert.equal(again.bytes.cacheBytes, CONTENT.length);
   assert.ok(["reader", "disk", "waiting"].includes(again.boundBy ?? ""), JSON.stringify(again));
 });
+
+test("what a finished task is said to have come from adds up to the file, also when the last pieces came together", { timeout: 60_000 }, async (t) => {
+  const site = await startSite(t, { hosts: 3 });
+  for (let round = 0; round < 20; round++) {
+    const url = await startOrigin(t);
+    // oxlint-disable-next-line no-await-in-loop -- few at a time, so that pieces come fast
+    for (const host of site.hosts) await download(host, url);
+  }
+  const finished = site.lines.filter((line) => line.includes('"a task is complete"')).map((line) => JSON.parse(line) as Explanation);
+  assert.equal(finished.length, 20 * 3);
+  for (const { bytes, neighbours } of finished) {
+    assert.equal(bytes.seedBytes + bytes.peerBytes + bytes.originBytes, CONTENT.length);
+    assert.equal(neighbours.reduce((sum, neighbour) => sum + neighbour.bytes, 0), CONTENT.length);
+  }
+});
