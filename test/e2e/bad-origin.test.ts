@@ -16,8 +16,8 @@ const CONTENT = randomFillSync(Buffer.allocUnsafe(16 * MIB));
 const MAX_REREAD_AFTER_CUT = 2 * MIB;
 /** The supernode asks an origin about a file once a second at most, however many want it. */
 const REVALIDATION_MS = 1_000;
-/** A failure is told as soon as it is known; far below the 30 s after which a silent swarm is given up. */
-const MAX_FAILURE_MS = 15_000;
+/** A failure is told as soon as it is known, on a busy machine, too: before the 30 s after which a silent swarm is given up. */
+const MAX_FAILURE_MS = 25_000;
 
 const lab = new Lab("bad-origin");
 let origin: Origin;
@@ -45,7 +45,7 @@ interface Outcome extends Finished {
 async function fetchFile(url: string, flags: readonly string[] = []): Promise<Outcome> {
   outputs += 1;
   const output = lab.path(`out-${outputs}`);
-  const done = await dfget(lab, [url, "-O", output, "--socket", daemon.socket, ...flags], 60_000);
+  const done = await dfget(lab, [url, "-O", output, "--socket", daemon.socket, ...flags]);
   return { ...done, content: existsSync(output) ? readFileSync(output) : undefined };
 }
 

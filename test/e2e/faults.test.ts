@@ -24,9 +24,10 @@ const FLIPPED_HOST = "127.0.0.2";
 const MAX_IN_FLIGHT = 16 * MIB;
 /**
  * How long a loss may hold up the others. A frozen peer's links are dead after 6 s, and what it owed is asked elsewhere
- * long before; a swarm that stays silent is given up after 30 s: this stands between the two.
+ * long before; a swarm that stays silent is given up after 30 s: this stands between the two, nearer to the latter, as
+ * the machine may be busy.
  */
-const MAX_DELAY_MS = 15_000;
+const MAX_DELAY_MS = 25_000;
 /** Of 256: what may be arriving or being checked when the first bad piece is found (5 and 4), with room. */
 const MAX_REJECTED = 16;
 
@@ -85,12 +86,14 @@ void test("a supernode killed in mid-download comes back: all complete, what it 
     const { supernode, daemons, origin } = await startSite(lab, 3);
     const content = randomBytes(96 * MIB);
     const url = origin.put(PATH, content);
-    origin.bytesPerSecond = 24 * MIB;
+    origin.bytesPerSecond = 12 * MIB;
     const downloads = daemons.map(async (daemon) => await download(lab, daemon, supernode, url));
-    await untilOriginGave(origin, 0.35 * content.length);
-    const pieceCount = await metric(`http://${supernode.listen}`, "dragonfly_supernode_pieces_total");
-    const heldBytes = pieceCount * pieceLengthFor(content.length);
-    assert.ok(heldBytes >= 0.2 * content.length, `only ${heldBytes} bytes on disk: too few to prove anything`);
+    let heldBytes = 0;
+    await waitFor("the supernode has a third of it on disk", async () => {
+      heldBytes = (await metric(`http://${supernode.listen}`, "dragonfly_supernode_pieces_total")) * pieceLengthFor(content.length);
+      return heldBytes >= 0.33 * content.length;
+    });
+    assert.ok(heldBytes < 0.8 * content.length, `${heldBytes} bytes on disk: too little is left to read`);
     await supernode.service.kill();
     await delay(500);
     const sentBytes = origin.log.bytes(PATH);

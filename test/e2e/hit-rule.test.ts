@@ -16,7 +16,8 @@ import { Lab, waitFor } from "./lib/processes.ts";
 const INTERVAL_MS = 300;
 /** More than fits into a join's answer, less than a file whose ranges are asked about beforehand. */
 const LENGTH_BYTES = 900 * 1024;
-const SLOW_BYTES_PER_SECOND = 500 * 1024;
+/** So that there is a middle of a read, and time to find it. */
+const SLOW_BYTES_PER_SECOND = 200 * 1024;
 const DATE = "Thu, 01 Jan 2026 00:00:00 GMT";
 const LATER = "Thu, 01 Jan 2026 00:00:02 GMT";
 const OLD = content();
@@ -36,6 +37,7 @@ let nginx: Nginx;
 let odd: OddOrigin;
 /** Asks again after {@link INTERVAL_MS}, and gives out nothing stale. */
 let strict: Dfdaemon;
+let strictSupernode: Supernode;
 /** Gives out what is at most an hour stale. */
 let lenient: Dfdaemon;
 /** Asks about a file once an hour. */
@@ -52,9 +54,11 @@ before(async () => {
   locations.push(["nameless", { etag: false, lastModified: false, ranges: true }]);
   nginx = await Nginx.start(lab, Object.fromEntries(locations));
   odd = await OddOrigin.start(lab);
+  const startSupernode = async (name: string, ...flags: string[]): Promise<Supernode> => await Supernode.start(lab, "127.0.0.1", flags, `supernode-${name}`);
   const start = async (name: string, ...flags: string[]): Promise<Dfdaemon> =>
-    await startLoopbackDaemon(lab, `dfdaemon-${name}`, await Supernode.start(lab, "127.0.0.1", flags, `supernode-${name}`));
-  strict = await start("strict", "--revalidate-interval", `${INTERVAL_MS}ms`);
+    await startLoopbackDaemon(lab, `dfdaemon-${name}`, await startSupernode(name, ...flags));
+  strictSupernode = await startSupernode("strict", "--revalidate-interval", `${INTERVAL_MS}ms`);
+  strict = await startLoopbackDaemon(lab, "dfdaemon-strict", strictSupernode);
   lenient = await start("lenient", "--revalidate-interval", `${INTERVAL_MS}ms`, "--serve-stale", "1h");
   lazy = await start("lazy", "--revalidate-interval", "1h");
 });
@@ -86,6 +90,20 @@ async function nextQuestion(): Promise<void> {
   await delay(INTERVAL_MS + 50);
 }
 
+/** Begins a download, and comes back amid it: a part of the file is here, and more of it on its way. */
+async function begin(url: string): Promise<{ readonly ended: Promise<Fetched> }> {
+  const before = await storedPieceCount();
+  const ended = fetchThrough(strict.socket, { url });
+  await waitFor("the first piece is here", async () => (await storedPieceCount()) > before);
+  return { ended };
+}
+
+/** Of all files, at the strict supernode. */
+async function storedPieceCount(): Promise<number> {
+  const metrics = await (await fetch(`http://${strictSupernode.listen}/metrics`)).text();
+  return Number(/^dragonfly_supernode_pieces_total (\d+)$/m.exec(metrics)?.[1] ?? assert.fail(metrics));
+}
+
 /** What an origin was asked about one path since the last look. */
 class Watch {
   readonly #all: () => readonly Asked[];
@@ -98,7 +116,7 @@ class Watch {
   /** The next `count` questions, once they are there; and no others. */
   async next(wanted: readonly string[]): Promise<void> {
     const since = (): readonly string[] => this.#all().slice(this.#seen).map(inWords);
-    await waitFor("the origin has noted all", () => since().length >= wanted.length, { timeoutMs: 3_000 }).catch(() => undefined);
+    await waitFor("the origin has noted all", () => since().length >= wanted.length, { timeoutMs: 30_000 }).catch(() => undefined);
     assert.deepEqual(since(), wanted);
     this.#seen += wanted.length;
   }
@@ -143,10 +161,9 @@ for (const [name, { ranges }] of Object.entries(HABITS)) {
 
   check(`nginx, ${name}: of a file that is not whole ${ranges ? "only the missing part" : "all"} is read again`, async () => {
     const { url, watch } = nginxFile(`slow-${locationOf(name)}`);
-    const broken = fetchThrough(strict.socket, { url });
-    await delay(900);
+    const { ended } = await begin(url);
     await nginx.kill();
-    assert.equal((await broken).code, "ORIGIN_UNREACHABLE");
+    assert.equal((await ended).code, "ORIGIN_UNREACHABLE");
     await nginx.restart();
     // A killed nginx has not noted the answer that it was giving.
     await watch.next(["HEAD 200"]);
@@ -168,10 +185,9 @@ check("nginx: a download of the old version that runs ends with the old bytes", 
 
 check("nginx: a file overwritten in place while it is read is noticed, and nobody gets a mixture", async () => {
   const { url, name } = nginxFile(`slow-${locationOf("ETag and Last-Modified, ranges")}`);
-  const fetched = fetchThrough(strict.socket, { url });
-  await delay(600);
+  const { ended } = await begin(url);
   writeFileSync(`${nginx.root}/${name}`, NEW);
-  assert.equal((await fetched).code, "ORIGIN_CHANGED");
+  assert.equal((await ended).code, "ORIGIN_CHANGED");
   await nextQuestion();
   assertBrings(await fetchThrough(strict.socket, { url }), NEW);
 });

@@ -301,13 +301,14 @@ void test(`a supernode killed ${KILLS} times: no wrong byte, nothing that was on
       seen = origin.log.entries.length;
     }
     t.diagnostic(`seed ${SEED}: ${KILLS} kills, ${KILLS - readyLives} of them in the start; ${site.downloads} downloads, ${site.files.length} files, ${midRead} times a file was on disk in part`);
-    assert.ok(site.downloads > KILLS, "there was load");
+    // Lives end after so many bytes of the origin, however slow the machine: on a busy one few of their downloads are whole.
+    assert.ok(site.downloads > KILLS / 4, "there was load");
     assert.ok(midRead > KILLS / 4, "kills hit reads of the origin");
 
     origin.bytesPerSecond = Number.POSITIVE_INFINITY;
     await supernode.restart();
     await steady.close();
-    const everything = AbortSignal.timeout(300_000);
+    const everything = AbortSignal.timeout(600_000);
     const downloadAll = async (): Promise<number> => {
       const before = origin.log.entries.length;
       const fresh = await startOwnPeer(site.lab, supernode);

@@ -17,8 +17,10 @@ const LAYER_BYTES = 4_000_000;
 const LAYERS_AT_A_TIME = 3;
 /** Measured: 187 MiB at most by the built package, and 30 more by TypeScript's sources, which run here. 400 was once. */
 const PEAK_MEBIBYTES_MAX = 300;
-/** Measured: 3.3 ms median. The machine of a test may be at other work. */
+/** Measured: 3.3 ms median. */
 const FIRST_BYTE_MS_MAX = 50;
+/** The machine of a test may be at other work: this much more for each ms that the shortest of answers takes at the same time. */
+const FIRST_BYTE_MS_PER_MS_MAX = 10;
 
 void test("fifty pulls of ten layers at once stay within memory, and a cached blob begins soon", async (t) => {
   const lab = new Lab("mirror-cost");
@@ -35,16 +37,22 @@ void test("fifty pulls of ten layers at once stay within memory, and a cached bl
     assert.ok(peak > 30 && peak <= PEAK_MEBIBYTES_MAX, `${peak} MiB`);
 
     const layer = image.blobs.find(({ size }) => size >= LAYER_BYTES);
-    const times: number[] = [];
+    const [times, shortest]: [number[], number[]] = [[], []];
     for (let i = 0; i < 21; i++) {
       // oxlint-disable-next-line no-await-in-loop -- each alone, over a connection of its own
       times.push((await fetchBlob(daemon, layer?.digest ?? "", new Agent())).firstByteMs);
+      // oxlint-disable-next-line no-await-in-loop -- beside each
+      shortest.push((await fetchPath(daemon, "/version", new Agent())).firstByteMs);
     }
-    const median = times.toSorted((a, b) => a - b)[10] ?? Infinity;
-    t.diagnostic(`first byte of a cached blob: ${median.toFixed(1)} ms in the median of ${times.length}`);
-    assert.ok(median <= FIRST_BYTE_MS_MAX, times.map((ms) => ms.toFixed(1)).join(", "));
+    const [median, medianOfShortest] = [medianOf(times), medianOf(shortest)];
+    t.diagnostic(`first byte of a cached blob: ${median.toFixed(1)} ms in the median of ${times.length}; of /version ${medianOfShortest.toFixed(1)} ms`);
+    assert.ok(median <= FIRST_BYTE_MS_MAX + FIRST_BYTE_MS_PER_MS_MAX * medianOfShortest, times.map((ms) => ms.toFixed(1)).join(", "));
   });
 });
+
+function medianOf(values: readonly number[]): number {
+  return values.toSorted((a, b) => a - b)[values.length >> 1] ?? Infinity;
+}
 
 async function pull(daemon: Dfdaemon, image: PushedImage): Promise<void> {
   const agent = new Agent({ keepAlive: true });
@@ -59,11 +67,20 @@ async function pull(daemon: Dfdaemon, image: PushedImage): Promise<void> {
   agent.destroy();
 }
 
+interface Read {
+  readonly firstByteMs: number;
+  readonly bytes: number;
+}
+
+function fetchBlob(daemon: Dfdaemon, digest: string, agent: Agent): Promise<Read> {
+  return fetchPath(daemon, `/v2/team/app/blobs/${digest}?ns=reg.test`, agent);
+}
+
 /** Reads and drops it. */
-function fetchBlob(daemon: Dfdaemon, digest: string, agent: Agent): Promise<{ readonly firstByteMs: number; readonly bytes: number }> {
+function fetchPath(daemon: Dfdaemon, path: string, agent: Agent): Promise<Read> {
   const startedMs = performance.now();
   return new Promise((resolve, reject) => {
-    get(`${daemon.mirror}/v2/team/app/blobs/${digest}?ns=reg.test`, { agent }, (response) => {
+    get(`${daemon.mirror}${path}`, { agent }, (response) => {
       let [bytes, firstByteMs] = [0, Infinity];
       response.on("data", (chunk: Buffer) => {
         if (bytes === 0) firstByteMs = performance.now() - startedMs;

@@ -4,14 +4,13 @@
  */
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { readFileSync } from "node:fs";
 import { get, type IncomingMessage } from "node:http";
 import { test } from "node:test";
 
 import { type Dfdaemon, startLoopbackDaemon, Supernode } from "./lib/dragonfly.ts";
 import { pushImage } from "./lib/image.ts";
 import { freePort } from "./lib/ports.ts";
-import { Lab, waitFor } from "./lib/processes.ts";
+import { Lab, linesOf, waitFor } from "./lib/processes.ts";
 import { Registry } from "./lib/registry.ts";
 import { bytesSentTwice } from "./lib/requests.ts";
 
@@ -87,8 +86,7 @@ interface Answer {
 /** The daemon's own lines about the blob, once all are written. */
 async function answersIn(daemon: Dfdaemon, digest: string, count: number): Promise<Answer[]> {
   const read = (): Answer[] =>
-    readFileSync(daemon.service.logFile, "utf8")
-      .split("\n")
+    linesOf(daemon.service.logFile)
       .filter((line) => line.startsWith("{"))
       .map((line) => JSON.parse(line) as Answer)
       .filter(({ reference }) => reference === digest);

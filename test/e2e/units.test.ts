@@ -55,7 +55,7 @@ void test("a machine with the units of deploy/systemd: both services run, unpriv
       for name in systemd-networkd systemd-networkd-wait-online systemd-firstboot; do ln -sf /dev/null root/etc/systemd/system/$name.service; done
       exec systemd-nspawn --quiet --register=no --keep-unit --directory=root --private-network \\
         --bind=$PWD/mnt:/mnt --bind-ro='${PACKAGE}':/opt/dragonfly --boot -- systemd.unit=check.target`;
-    const booted = await lab.run(["sh", "-ec", script], { ownMounts: true, timeoutMs: 120_000 });
+    const booted = await lab.run(["sh", "-ec", script], { ownMounts: true, timeoutMs: 600_000 });
     const log = readFileSync(lab.path("mnt/log"), { encoding: "utf8", flag: "a+" });
     assert.match(log, /all steps done\n$/, `${booted.stdout.slice(-4000)}${booted.stderr}\n${log}`);
     assert.match(log, /supernode\/\. drwx------\n.*dfdaemon\/\. drwx------\n.*dfdaemon\.sock srw-rw----\n/);

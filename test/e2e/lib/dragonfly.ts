@@ -134,14 +134,14 @@ async function startDaemon(
   const mirror = `http://${options.mirror}`;
   const isReady = async (): Promise<boolean> => {
     if (options.netns === undefined) return await answersHttp(`${mirror}/readyz`);
-    return (await lab.run(["curl", "-sf", "-m", "2", "-o", "/dev/null", `${mirror}/readyz`], where)).code === 0;
+    return (await lab.run(["curl", "-sf", "-m", "10", "-o", "/dev/null", `${mirror}/readyz`], where)).code === 0;
   };
   await waitFor(`${name} is ready`, isReady, { services: [service] });
   return { service, name, mirror, peer: options.peer, socket, dataDir };
 }
 
 /** Runs dfget. */
-export async function dfget(lab: Lab, args: readonly string[], timeoutMs = 90_000): Promise<Finished> {
+export async function dfget(lab: Lab, args: readonly string[], timeoutMs = 300_000): Promise<Finished> {
   return await lab.run([bin("dfget"), ...args], { timeoutMs });
 }
 
@@ -152,5 +152,5 @@ export function startDfget(lab: Lab, args: readonly string[]): Service {
 
 /** Runs one of the services, for the way it ends. */
 export async function command(lab: Lab, name: "supernode" | "dfdaemon", args: readonly string[]): Promise<Finished> {
-  return await lab.run([bin(name), ...args], { timeoutMs: 15_000 });
+  return await lab.run([bin(name), ...args], { timeoutMs: 120_000 });
 }

@@ -1,8 +1,6 @@
-import { readFileSync } from "node:fs";
-
 import type { Asked } from "./asked.ts";
 import { freePort } from "./ports.ts";
-import { answersTcp, type Lab, type Service, waitFor } from "./processes.ts";
+import { answersTcp, type Lab, linesOf, type Service, waitFor } from "./processes.ts";
 
 /** What nginx says of the files of one location, and whether it gives parts of them. */
 export interface Habits {
@@ -83,8 +81,7 @@ export class Nginx {
 
   /** All that was answered about a path so far. A request is there when its answer has ended. */
   asked(path: string): Asked[] {
-    const lines = readFileSync(this.#options.logFile, "utf8").split("\n").filter((line) => line !== "");
-    return lines
+    return linesOf(this.#options.logFile)
       .map((line) => {
         const { range, ifNoneMatch, ifModifiedSince, ...rest } = JSON.parse(line) as Asked & Record<string, string>;
         const orNone = (text: string | undefined): string | undefined => (text === "" ? undefined : text);

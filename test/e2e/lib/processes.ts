@@ -10,6 +10,9 @@ import { setTimeout as delay } from "node:timers/promises";
 const OWNER_VARIABLE = "E2E_LAB_OWNER";
 const LAB_PREFIX = "dfe2e-";
 const LOG_TAIL_BYTES = 6_000;
+/** After so long a command, or what is waited for, hangs: far above what a machine that is busy with other things takes. */
+const HANG_MS = 300_000;
+const PROBE_MS = 10_000;
 
 /** How a process ended; `signal` when a signal ended it. */
 export interface Exit {
@@ -161,7 +164,7 @@ export class Lab {
     const pid = child.pid;
     const timer = setTimeout(() => {
       if (pid !== undefined) signalGroup(pid, "SIGKILL");
-    }, options.timeoutMs ?? 120_000);
+    }, options.timeoutMs ?? HANG_MS);
     const exit = await new Promise<Exit>((resolve) => {
       child.once("error", (error) => {
         stderr.push(Buffer.from(String(error)));
@@ -230,7 +233,7 @@ export async function waitFor(
   probe: () => boolean | Promise<boolean>,
   options: { readonly timeoutMs?: number; readonly services?: readonly Service[] } = {},
 ): Promise<void> {
-  const until = performance.now() + (options.timeoutMs ?? 60_000);
+  const until = performance.now() + (options.timeoutMs ?? HANG_MS);
   while (!(await probe())) {
     for (const service of options.services ?? []) {
       if (service.ended !== undefined) {
@@ -242,10 +245,15 @@ export async function waitFor(
   }
 }
 
+/** The lines of a log that are whole: of the last one another process may have written only a part. */
+export function linesOf(logFile: string): readonly string[] {
+  return readFileSync(logFile, "utf8").split("\n").slice(0, -1);
+}
+
 /** True when a GET of the URL is answered with 2xx. */
 export async function answersHttp(url: string): Promise<boolean> {
   return await new Promise((resolve) => {
-    const request = get(url, { timeout: 1_000, agent: false }, (response) => {
+    const request = get(url, { timeout: PROBE_MS, agent: false }, (response) => {
       response.resume();
       const status = response.statusCode ?? 0;
       resolve(status >= 200 && status < 300);
@@ -258,7 +266,7 @@ export async function answersHttp(url: string): Promise<boolean> {
 /** True when a TCP connection can be made. */
 export async function answersTcp(host: string, port: number): Promise<boolean> {
   return await new Promise((resolve) => {
-    const socket = connect({ host, port, timeout: 1_000 });
+    const socket = connect({ host, port, timeout: PROBE_MS });
     const done = (answers: boolean): void => {
       socket.destroy();
       resolve(answers);

@@ -12,6 +12,8 @@ export interface Address {
   readonly port: number;
 }
 
+/** For one answer; who waits in vain has failed. */
+const ANSWER_MS = 30_000;
 const HEAD_END = "\r\n\r\n";
 const LINK_HEADER_BYTES = 5;
 const HANDSHAKE_TYPE = 1;
@@ -49,7 +51,7 @@ export class Wire {
   }
 
   /** @returns the next `count` bytes; fewer when the other side hung up before, or `limitMs` were over */
-  async take(count: number, limitMs = 5_000): Promise<Buffer> {
+  async take(count: number, limitMs = ANSWER_MS): Promise<Buffer> {
     await this.#until(() => this.#received.length >= count, limitMs);
     const taken = this.#received.subarray(0, count);
     this.#received = this.#received.subarray(taken.length);
@@ -58,7 +60,7 @@ export class Wire {
 
   /** @returns the head of an HTTP answer, without its empty line */
   async takeHead(): Promise<string> {
-    await this.#until(() => this.#received.includes(HEAD_END), 5_000);
+    await this.#until(() => this.#received.includes(HEAD_END), ANSWER_MS);
     const end = this.#received.indexOf(HEAD_END);
     if (end < 0) throw new Error(`no HTTP answer: ${this.#received.toString("latin1", 0, 200)}`);
     return (await this.take(end + HEAD_END.length)).toString("latin1", 0, end);
