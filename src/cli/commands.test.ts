@@ -215,7 +215,7 @@ test("of two that begin to write one file at the same moment, who says that it i
 });
 
 test("a timeout is 10, and -c goes on with what came", async () => {
-  const failed = await dfget(`${url}/slow`, "-O", "resumed", "-T", "4s", "--json");
+  const failed = await dfget(`${url}/slow`, "-O", "resumed", "-T", "8s", "--json");
   assertError(failed, 10, "TIMEOUT");
   assert.match(failed.stderr, /resumed\.part keeps .*go on with -c/);
   assert.deepEqual((JSON.parse(failed.stdout.toString()) as { exitCode: number }).exitCode, 10);
@@ -235,7 +235,7 @@ test("a signal ends it with 128 and its number, and what came is kept for -c", a
   ] as const) {
     const { child, done } = start(join(BIN, "dfget"), ["--socket", "none.sock", `${url}/slow`, "-O", signal]);
     const part = join(directory, `${signal}.part`);
-    for (let tries = 0; tries < 200 && (!existsSync(part) || statSync(part).size === 0); tries++) {
+    for (let tries = 0; tries < 1_200 && (!existsSync(part) || statSync(part).size === 0); tries++) {
       await new Promise((resolve) => setTimeout(resolve, 50));
     }
     child.kill(signal);

@@ -137,5 +137,5 @@ test("the limit holds", async () => {
   await transfer([{}], { limitBytesPerSecond: 50 }).transfer.run();
   const tookMs = performance.now() - startedMs;
   // 10 bytes at 50 per second, less a burst of 50 ms.
-  assert.ok(tookMs >= 140 && tookMs < 2000, `${tookMs} ms`);
+  assert.ok(tookMs >= 140 && tookMs < 10_000, `${tookMs} ms`);
 });

@@ -33,7 +33,7 @@ class Program {
   }
 
   async until(reached: () => boolean): Promise<void> {
-    for (let tries = 0; tries < 400 && !reached(); tries++) await new Promise((resolve) => setTimeout(resolve, 25));
+    for (let tries = 0; tries < 2_400 && !reached(); tries++) await new Promise((resolve) => setTimeout(resolve, 25));
     assert.ok(reached(), this.output);
   }
 }

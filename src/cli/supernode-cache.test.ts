@@ -47,7 +47,7 @@ before(async () => {
   supernode = spawn(join(BIN, "supernode"), args, { env: { PATH: process.env["PATH"] ?? "", HOME: directory }, stdio: ["ignore", "pipe", "ignore"] });
   let output = "";
   supernode.stdout?.on("data", (chunk: Buffer) => (output += chunk.toString()));
-  for (let tries = 0; tries < 400 && !output.includes('"port":'); tries++) await sleep(25);
+  for (let tries = 0; tries < 2_400 && !output.includes('"port":'); tries++) await sleep(25);
   address = `127.0.0.1:${/"port":(\d+)/.exec(output)?.[1]}`;
   const url = `http://127.0.0.1:${(origin.address() as AddressInfo).port}`;
   const token = ["--supernode", address, "--join-token-file", join(directory, "supernode/join-token")];

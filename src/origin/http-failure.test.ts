@@ -51,9 +51,8 @@ test("a silent origin times out, before the headers and within the body", async 
   const server = await serve(t, (request, response) => {
     if (request.url === "/body") response.write("0123");
   });
-  const origin = httpOrigin(t, { headersTimeoutMs: 30, bodyTimeoutMs: 30 });
-  await failure(origin.open(ask(`${server.base}/silent`), ALL, undefined, idle()), "TIMEOUT");
-  const opened = await origin.open(ask(`${server.base}/body`), ALL, undefined, idle());
+  await failure(httpOrigin(t, { headersTimeoutMs: 30 }).open(ask(`${server.base}/silent`), ALL, undefined, idle()), "TIMEOUT");
+  const opened = await httpOrigin(t, { bodyTimeoutMs: 30 }).open(ask(`${server.base}/body`), ALL, undefined, idle());
   await failure(textOf(opened.body), "TIMEOUT");
 });
 

@@ -36,7 +36,7 @@ interface Site {
   close(): Promise<void>;
 }
 
-async function startSite(t: TestContext, token: string | undefined = "token", port = 0, connectionCountMax = 100): Promise<Site> {
+async function startSite(t: TestContext, token: string | undefined = "token", port = 0, connectionCountMax = 100, handshakeMs = 5_000): Promise<Site> {
   const peers = new PeerTable(() => performance.now());
   const placeMap = new PlaceMap([]);
   const messages: PeerMessage[] = [];
@@ -49,7 +49,7 @@ async function startSite(t: TestContext, token: string | undefined = "token", po
     placeMap,
     keepers: [networkOf("127.0.0.0/9")],
     log: silentLog,
-    handshakeMs: 300,
+    handshakeMs,
     connectionCountMax,
     onConnected: ({ peerId }) => events.push(`+${peerId}`),
     onDisconnected: ({ peerId }) => events.push(`-${peerId}`),
@@ -89,7 +89,7 @@ function startClient(t: TestContext, ports: readonly number[], options: Partial<
     host,
     log: silentLog,
     random: () => 0,
-    connectTimeoutMs: 400,
+    connectTimeoutMs: 3_000,
     handlers: {
       onRegistered: (publicKey, address) => {
         assert.deepEqual([...publicKey], [1, 2, 3]);
@@ -196,11 +196,12 @@ test("a refused join says why, with its details", async (t) => {
 });
 
 test("no supernode: a join waits a moment for one, and the next not at all", async (t) => {
-  const { client } = startClient(t, [1]);
+  const connectTimeoutMs = 1_500;
+  const { client } = startClient(t, [1], { connectTimeoutMs });
   await assert.rejects(joinWith(client), { code: "SUPERNODE_UNREACHABLE", retriable: true });
   const startedMs = performance.now();
   await assert.rejects(joinWith(client), { code: "SUPERNODE_UNREACHABLE" });
-  assert.ok(performance.now() - startedMs < 100);
+  assert.ok(performance.now() - startedMs < connectTimeoutMs);
 });
 
 test("the second supernode is taken when the first is down", async (t) => {
@@ -235,7 +236,7 @@ test("a supernode that has not refused us is waited for, as it may only be busy"
   assert.equal((await joinWith(client)).ticket, "t.t");
 });
 
-test("who is not answered in time gives the next attempt more of it: a supernode that ten thousand ask at once answers each", { timeout: 20_000 }, async (t) => {
+test("who is not answered in time gives the next attempt more of it: a supernode that ten thousand ask at once answers each", { timeout: 60_000 }, async (t) => {
   const site = await startSite(t);
   answerJoins(site);
   // Each attempt alone takes longer than the first is given, 1,500 ms.
@@ -246,7 +247,7 @@ test("who is not answered in time gives the next attempt more of it: a supernode
 });
 
 test("one that says nothing is waited for longer than one that refuses, not for ever", async (t) => {
-  const times = { connectTimeoutMs: 100, pendingTimeoutMs: 600 };
+  const times = { connectTimeoutMs: 100, pendingTimeoutMs: 3_000 };
   const timed = async (ports: readonly number[]): Promise<number> => {
     const { client } = startClient(t, ports, times);
     const startedMs = performance.now();
@@ -255,8 +256,8 @@ test("one that says nothing is waited for longer than one that refuses, not for 
   };
   const silent = await startSlow(t, 0);
   const [silentMs, refusedMs] = await Promise.all([timed([silent]), timed([1, 2])]);
-  assert.ok(silentMs > 500 && silentMs < 2_000, `${silentMs} ms`);
-  assert.ok(refusedMs < 500, `${refusedMs} ms`);
+  assert.ok(silentMs > 2_500 && silentMs < 20_000, `${silentMs} ms`);
+  assert.ok(refusedMs < 2_500, `${refusedMs} ms`);
 });
 
 test("the heavier of several supernodes is tried first, equal ones in their order", async (t) => {
@@ -347,7 +348,7 @@ function frame(value: unknown): Buffer {
 }
 
 test("nonsense ends its own connection and nothing else", async (t) => {
-  const site = await startSite(t);
+  const site = await startSite(t, "token", 0, 100, 300);
   answerJoins(site);
   const { client, registered } = startClient(t, [site.port]);
   await registered;
@@ -376,7 +377,7 @@ test("nonsense ends its own connection and nothing else", async (t) => {
 });
 
 test("who does not introduce itself in time is let go, however slowly it talks", async (t) => {
-  const site = await startSite(t);
+  const site = await startSite(t, "token", 0, 100, 300);
   const silent = await dial(site.port, UPGRADE);
   const slow = await dial(site.port, UPGRADE);
   const timer = setInterval(() => slow.write(Buffer.from([0])), 20);

@@ -56,6 +56,14 @@ function assertBound(explanation: Explanation, bound: string): void {
   assert.ok(Math.abs(told - explanation.tookMs) <= Math.max(30, explanation.tookMs * 0.05), JSON.stringify(explanation));
 }
 
+/** The log's lines, once there are so many. They are written when the last piece is counted: who reads may have it before. */
+async function finishedTasks({ lines }: TestSite, count: number): Promise<readonly Explanation[]> {
+  const told = (): readonly string[] => lines.filter((line) => line.includes('"a task is complete"'));
+  // oxlint-disable-next-line no-await-in-loop -- polls
+  while (told().length < count) await sleepFor(10);
+  return told().map((line) => JSON.parse(line) as Explanation);
+}
+
 async function ask(host: TestHost | TestSite["supernode"], method: string, path: string, body?: object): Promise<unknown> {
   const where = "socketPath" in host ? { socketPath: host.socketPath } : { host: "127.0.0.1", port: host.address.port };
   const headers = body === undefined ? {} : { "content-type": "application/json" };
@@ -78,9 +86,14 @@ test("a slow origin, then what is here already: said by daemon, supernode and lo
   const { tasks } = (await ask(host, "GET", "/v1/tasks")) as { tasks: { taskId: string; complete: boolean; explanation: Explanation }[] };
   const [task] = tasks;
   assert.deepEqual([tasks.length, task?.complete, task?.explanation.boundBy], [1, true, "origin"]);
-  const told = (await ask(site.supernode, "GET", `/v1/tasks/${task?.taskId ?? ""}`)) as { members: { explanation: Explanation | null }[] };
-  assert.equal(told.members.find(({ explanation }) => explanation !== null)?.explanation?.boundBy, "origin");
-  const finished = site.lines.filter((line) => line.includes('"a task is complete"')).map((line) => JSON.parse(line) as Explanation & { url: string });
+  let told: Explanation | undefined;
+  while (told === undefined) {
+    // oxlint-disable-next-line no-await-in-loop -- the supernode hears of it once the last piece is counted
+    const { members } = (await ask(site.supernode, "GET", `/v1/tasks/${task?.taskId ?? ""}`)) as { members: { explanation: Explanation | null }[] };
+    told = members.find(({ explanation }) => explanation !== null)?.explanation ?? undefined;
+  }
+  assert.equal(told.boundBy, "origin");
+  const finished = await finishedTasks(site, 1);
   assert.deepEqual(finished.map(({ boundBy }) => boundBy), ["origin"], "one line for each task that has come");
 });
 
@@ -117,7 +130,7 @@ test("what a finished task is said to have come from adds up to the file, also w
     // oxlint-disable-next-line no-await-in-loop -- few at a time, so that pieces come fast
     for (const host of site.hosts) await download(host, url);
   }
-  const finished = site.lines.filter((line) => line.includes('"a task is complete"')).map((line) => JSON.parse(line) as Explanation);
+  const finished = await finishedTasks(site, 20 * 3);
   assert.equal(finished.length, 20 * 3);
   for (const { bytes, neighbours } of finished) {
     assert.equal(bytes.seedBytes + bytes.peerBytes + bytes.originBytes, CONTENT.length);

@@ -118,7 +118,8 @@ test("M14: the local API asks in the caller's name, too", { timeout: 60_000 }, a
 });
 
 test("M14: the peer port gives pieces against a ticket for this task and peer only, and for no longer than a grant", { timeout: 60_000 }, async (t) => {
-  const grantMs = 3_000;
+  // A ticket holds for half of it: time to ask all that is asked, on a busy machine, too.
+  const grantMs = 10_000;
   const { hosts, image, shared, alice, bob, registry, supernode } = await withTenants(t, grantMs);
   const [host] = hosts as [TestHost];
   const member = await joinAsPeer(t, supernode.address.port);
@@ -127,8 +128,8 @@ test("M14: the peer port gives pieces against a ticket for this task and peer on
   });
   await assert.rejects(member.join(sourceOf(image, bob)), { code: "ORIGIN_UNAUTHORIZED" });
   const other = await member.join(sourceOf(shared, bob));
-  const askedMs = Date.now();
   const { taskId, ticket } = await member.join(sourceOf(image, alice));
+  const answeredUnixMs = Date.now();
   const ask = (withTicket: string | undefined, peerId: string, rest = "pieces/0"): Promise<Answer> =>
     fetchAnswer(host.peerPort, `/v1/tasks/${taskId}/${rest}`, "GET", {
       "x-dragonfly-peer": peerId, ...(withTicket === undefined ? {} : { authorization: `Bearer ${withTicket}` }),
@@ -143,7 +144,7 @@ test("M14: the peer port gives pieces against a ticket for this task and peer on
     }
   }
   const { expiresUnixMs = 0 } = parseTicket(ticket) ?? {};
-  assert.ok(expiresUnixMs - askedMs <= grantMs / 2 + 500, "the other half is for what the supernode remembers");
+  assert.ok(expiresUnixMs - answeredUnixMs <= grantMs / 2, "the other half is for what the supernode remembers");
   await setTimeout(expiresUnixMs - Date.now() + 50);
   assert.equal((await ask(ticket, member.peerId)).status, 403);
   registry.rights.get("alice")?.delete("alice/app");

@@ -258,7 +258,8 @@ test("where the origin is slow for the supernode two peers go on with the read, 
   assert.ok(site.readers().length <= 2, `${site.readers().join(", ")} read`);
   const peerBytes = site.peerBytes();
   assert.ok(peerBytes < site.content.length, `${peerBytes} bytes for ${site.content.length}`);
-  assert.ok((await site.isWholeAtSupernode()), "the supernode has not kept what the peers read");
+  // What the peers read it keeps as well, some of it after they have it.
+  while (!(await site.isWholeAtSupernode())) await new Promise((resolve) => setTimeout(resolve, 20));
 });
 
 test("a slow read goes on when nobody else may read", { timeout: 60_000 }, async (t) => {

@@ -45,8 +45,19 @@ async function rateOf(count: () => number, forMs: number): Promise<number> {
   return ((count() - from) * 1000) / (performance.now() - fromMs);
 }
 
-function assertNear(rate: number, expected: number, share = 0.15): void {
-  assert.ok(Math.abs(rate - expected) <= expected * share, `${rate} instead of ${expected} bytes per second`);
+/**
+ * Over no window is it more than `expected`, and over one of a few it is about that: what a busy machine does not get
+ * to in time a limit does not make up for.
+ */
+async function assertReaches(count: () => number, expected: number, share = 0.15): Promise<void> {
+  const rates: number[] = [];
+  do {
+    // oxlint-disable-next-line no-await-in-loop -- one window after the other
+    const rate = await rateOf(count, 2000);
+    rates.push(rate);
+    assert.ok(rate <= expected * (1 + share), `${rate} instead of ${expected} bytes per second`);
+  } while ((rates.at(-1) as number) < expected * (1 - share) && rates.length < 5);
+  assert.ok((rates.at(-1) as number) >= expected * (1 - share), `${rates.join(", ")} instead of ${expected} bytes per second`);
 }
 
 for (const rate of [20_000, 2_000_000]) {
@@ -63,10 +74,10 @@ for (const rate of [20_000, 2_000_000]) {
         await setTimeout(500);
         const received = (): number => host.peer.limits.download.passedBytes;
         // The sender counts the frames' headers, which are there at the receiver, too.
-        assertNear(await rateOf(received, 2000), rate);
+        await assertReaches(received, rate);
         set(rate * 2);
         await setTimeout(200);
-        assertNear(await rateOf(received, 2000), rate * 2);
+        await assertReaches(received, rate * 2);
         assert.equal(host.peer.counters.wastedBytes, 0, "nobody took the limit for a dead neighbour");
       });
     });
@@ -94,13 +105,17 @@ test("two tasks share an upload limit, and the more urgent one gets most of it",
       await load({ seed, host: others[0] }, 64 * 1024 * 1024, "normal");
       await load({ seed, host: others[1] }, 64 * 1024 * 1024, "normal");
       await setTimeout(700);
-      const rates = await Promise.all(others.map((other) => rateOf(() => other.peer.limits.download.passedBytes, 2000)));
-      assertNear(rates[0] as number, 2_000_000, 0.25);
-      assertNear(rates[1] as number, 2_000_000, 0.25);
+      let rates: readonly number[] = [];
+      const isShared = (): boolean => rates.length > 0 && rates.every((rate) => Math.abs(rate - 2_000_000) <= 500_000);
+      for (let window = 0; window < 5 && !isShared(); window++) {
+        rates = await Promise.all(others.map((other) => rateOf(() => other.peer.limits.download.passedBytes, 2000)));
+        assert.ok(rates.reduce((sum, rate) => sum + rate, 0) <= 4_000_000 * 1.15, `${rates.join(" and ")} of 4000000 bytes per second`);
+      }
+      assert.ok(isShared(), `${rates.join(" and ")} of 4000000 bytes per second`);
       await load(pair, 64 * 1024 * 1024, "interactive");
       await setTimeout(700);
-      const urgent = await rateOf(() => pair.host.peer.limits.download.passedBytes, 2000);
-      assert.ok(urgent > 2_800_000, `${urgent} of 4000000 bytes per second`);
+      // Of 4,000,000 for all three: above 2,800,000.
+      await assertReaches(() => pair.host.peer.limits.download.passedBytes, 3_500_000, 0.2);
     } finally {
       for (const other of others) await other.close();
     }
@@ -113,9 +128,9 @@ test("a task's own limit holds on top of the host's, and only for that task", { 
     const slow = await load(pair, 32 * 1024 * 1024);
     slow.setDownloadLimit(400_000);
     await setTimeout(1500);
-    assertNear(await rateOf(() => pair.host.peer.limits.download.passedBytes, 2000), 400_000);
+    await assertReaches(() => pair.host.peer.limits.download.passedBytes, 400_000);
     slow.setDownloadLimit(undefined);
     await setTimeout(300);
-    assertNear(await rateOf(() => pair.host.peer.limits.download.passedBytes, 2000), 4_000_000);
+    await assertReaches(() => pair.host.peer.limits.download.passedBytes, 4_000_000);
   });
 });

@@ -70,7 +70,7 @@ test("no number of hosts asks an origin more often, or reads it faster, than the
   const [fromMs, from] = [performance.now(), counted.requests];
   await setTimeout(3000);
   const perSecond = ((counted.requests - from) * 1000) / (performance.now() - fromMs);
-  assert.ok(perSecond > 10 && perSecond < 24, `${perSecond} requests per second of 20`);
+  assert.ok(perSecond > 5 && perSecond < 24, `${perSecond} requests per second of 20`);
 
   let received = 0;
   const reading = hosts.map(async (host) => {
@@ -81,7 +81,7 @@ test("no number of hosts asks an origin more often, or reads it faster, than the
   const [readFromMs, readFrom] = [performance.now(), received];
   await setTimeout(3000);
   const rate = ((received - readFrom) * 1000) / (performance.now() - readFromMs);
-  assert.ok(rate > 1_000_000 && rate < 2_300_000, `${rate} bytes per second of 2000000`);
+  assert.ok(rate > 500_000 && rate < 2_300_000, `${rate} bytes per second of 2000000`);
   stop.abort();
   await Promise.allSettled([...asking, ...reading]);
 });

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test, type TestContext } from "node:test";
 import { setTimeout } from "node:timers/promises";
-import type { Answer } from "../../src/dfdaemon/mirror/lab.test.ts";
+import { fetchAnswer, type Answer } from "../../src/dfdaemon/mirror/lab.test.ts";
 import { startSite, type TestHost, type TestSite } from "./site.test.ts";
 
 const MIB = 1024 * 1024;
@@ -29,6 +29,12 @@ function heads({ registry, rest }: Slow): number {
   return registry.seen.filter(({ method, path }) => method === "HEAD" && path.endsWith(rest)).length;
 }
 
+/** To other peers, by a host. */
+async function uploadedBytes({ mirrorPort }: TestHost): Promise<number> {
+  const metrics = (await fetchAnswer(mirrorPort, "/metrics")).body.toString();
+  return Number(/^dragonfly_peer_upload_bytes_total (\d+)$/m.exec(metrics)?.[1] ?? assert.fail(metrics));
+}
+
 test("M14: a download that outlasts its ticket renews it, which asks the registry, and never notices", { timeout: 60_000 }, async (t) => {
   const site = await slowSite(t);
   const [host] = site.hosts as [TestHost];
@@ -44,6 +50,7 @@ test("a token that runs out in mid-download does not end it: what began may end"
   const site = await slowSite(t);
   const [host] = site.hosts as [TestHost];
   const pulling = site.pull(host);
+  while (site.registry.reads(site.rest) === 0) await setTimeout(20);
   await setTimeout(600);
   site.registry.intercept = (_request, response) => {
     response.writeHead(401, { "www-authenticate": 'Bearer realm="http://x.test/token",error="invalid_token"' }).end();
@@ -62,11 +69,12 @@ test("a registry so slow that the token runs out while it is read does not fail 
   registry.rights.set("alice", new Set(["alice/app"]));
   const [, layer] = image.layers;
   const rest = `blobs/${layer?.digest}`;
-  registry.tokenLifeMs = 1_500;
-  registry.bytesPerSecond = 7 * MIB;
+  // Long enough to ask for all of it, on a busy machine, too; and not to read it.
+  registry.tokenLifeMs = 5_000;
+  registry.bytesPerSecond = 3 * MIB;
   const startMs = performance.now();
   const answer = await (hosts[0] as TestHost).get(`/v2/alice/app/${rest}?ns=reg.test`, registry.bearer("alice"));
-  assert.ok(performance.now() - startMs > 1_500, "it took longer than the token was good");
+  assert.ok(performance.now() - startMs > registry.tokenLifeMs, "it took longer than the token was good");
   assert.equal(answer.status, 200);
   assert.ok(answer.body.equals(layer?.bytes as Buffer));
   const sent = registry.seen.filter(({ method, path }) => method === "GET" && path.endsWith(rest)).reduce((sum, { sentBytes }) => sum + sentBytes, 0);
@@ -92,7 +100,7 @@ test("with the supernode away peers go on giving each other what they were let h
   const [first, second] = site.hosts as [TestHost, TestHost];
   assert.ok((await site.pull(first)).body.equals(site.bytes));
   const pulling = site.pull(second);
-  await setTimeout(600);
+  while ((await uploadedBytes(first)) === 0) await setTimeout(20);
   await site.stopSupernode();
   const startMs = performance.now();
   assert.ok((await pulling).body.equals(site.bytes));

@@ -12,7 +12,7 @@ void test("M7: a request that names no registry is a 404 at once", async (t) => 
   for (const path of ["/v2/team/app/manifests/v1", `/v2/team/app/blobs/${DIGEST}`, "/v2/team/app/tags/list", "/v2/_catalog"]) {
     const startMs = performance.now();
     const answer = await fetchAnswer(lab.port, path);
-    assert.ok(performance.now() - startMs < 1_000, path);
+    assert.ok(performance.now() - startMs < 5_000, path);
     assert.equal(answer.status, 404);
     assert.equal(errorCode(answer), "NAME_UNKNOWN");
     assert.equal(answer.headers["content-type"], "application/json");

@@ -181,7 +181,7 @@ test("another protocol is spoken through, in the clear and inside of TLS; a serv
   client.socket.destroy();
   const no = await raw(lab, `GET ${plain.url}/no HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n`);
   assert.match(await no.until(/no\n/), /^HTTP\/1\.1 426 Upgrade Required\r\n/);
-  const inside = await curl(lab, "--cacert", lab.caFile, "-N", "--max-time", "3", "-H", "Connection: Upgrade", "-H", "Upgrade: websocket", `${secure.url}/ws`);
+  const inside = await curl(lab, "--cacert", lab.caFile, "-N", "--max-time", "8", "-H", "Connection: Upgrade", "-H", "Upgrade: websocket", `${secure.url}/ws`);
   assert.match(inside.text, /101 Switching Protocols[^]*hello /);
 });
 
@@ -316,7 +316,7 @@ test("closing lets an answer inside of TLS end, and no connection that waits for
     if (request.url === "/idle") response.end();
     else void gate.promise.then(() => response.end("ended"));
   });
-  const lab = await openProxy(t, { config: { interceptedHosts: [origin.host] }, trust: { pem: authority.pem, origins: [origin.url] }, graceMs: 5000 });
+  const lab = await openProxy(t, { config: { interceptedHosts: [origin.host] }, trust: { pem: authority.pem, origins: [origin.url] }, graceMs: 30_000 });
   const idle = await rawTls(lab, origin.host, "GET /idle HTTP/1.1\r\nHost: x\r\n\r\n");
   await idle.until(/0\r\n\r\n$/);
   const busy = await rawTls(lab, origin.host, "GET /busy HTTP/1.1\r\nHost: x\r\n\r\n");
@@ -328,7 +328,7 @@ test("closing lets an answer inside of TLS end, and no connection that waits for
   gate.resolve();
   assert.match(await busy.until(/ended/), /begun[^]*ended/);
   await closed;
-  assert.ok(performance.now() - startedMs < 4000);
+  assert.ok(performance.now() - startedMs < 20_000);
 });
 
 test("inside of TLS a client gets no further tunnel, and names no other server", async (t) => {

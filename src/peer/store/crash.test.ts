@@ -15,7 +15,8 @@ import { DiskStore } from "./disk-store.ts";
 import { assertSameBytes, openStore, PIECE_LENGTH_BYTES, pieceBytes, recordOf, storeAll, storePiece, taskDirectory, taskId, temporaryDirectory } from "./fixture.test.ts";
 
 const CHILD_DIRECTORY = "STORE_CRASH_TEST_DIRECTORY";
-const PIECE_COUNT = 2000;
+/** More than are stored before the kill comes, however late. */
+const PIECE_COUNT = 8000;
 
 /** Stores piece after piece, and says which are stored, until it is killed. */
 async function storeUntilKilled(directory: string): Promise<void> {

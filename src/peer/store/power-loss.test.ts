@@ -75,8 +75,12 @@ class Life {
     await b.setLength(2 * PIECE + 77, new Uint8Array(64).fill(4));
     const c = await store.open(recordOf("c", 6 * PIECE, PIECE));
     await storeAt(c, "c", 0, 1, 2);
-    // The background flush.
+    // The background flush, to its end.
     await sleep(1_200);
+    for (let operationCount = -1; operationCount !== disk.log.length; ) {
+      operationCount = disk.log.length;
+      await sleep(100);
+    }
     this.now("held", "b", 2);
     this.now("held", "c", 0, 1, 2);
 
