@@ -7,7 +7,7 @@ import { test } from "node:test";
 import { pushImage } from "./lib/image.ts";
 import { startLoopbackDaemon, Supernode } from "./lib/dragonfly.ts";
 import { type Finished, Lab } from "./lib/processes.ts";
-import { freePort } from "./lib/ports.ts";
+import { freePort } from "../lib/ports.ts";
 import { Registry } from "./lib/registry.ts";
 import { REGISTRY_NAME, Site } from "./lib/site.ts";
 import { TokenServer, USER } from "./lib/token-server.ts";

@@ -11,7 +11,7 @@ import type { TaskId } from "../../src/protocol/ids.ts";
 import { encodeDataHeader, encodeFrame, type LinkFrame } from "../../src/protocol/link-frames.ts";
 import { command, type Dfdaemon, dfget, startDfget, startLoopbackDaemon, Supernode } from "./lib/dragonfly.ts";
 import { Origin } from "./lib/origin.ts";
-import { freePort } from "./lib/ports.ts";
+import { freePort } from "../lib/ports.ts";
 import { type Finished, Lab } from "./lib/processes.ts";
 import { type Address, controlFrame, json, linkFrame, openAsInsider, shakeHands, upgradeRequest, Wire } from "./lib/wire.ts";
 

@@ -10,7 +10,7 @@ import type { AddressInfo } from "node:net";
 import { test } from "node:test";
 
 import { startLoopbackDaemon, Supernode } from "./lib/dragonfly.ts";
-import { freePort } from "./lib/ports.ts";
+import { freePort } from "../lib/ports.ts";
 import { Lab } from "./lib/processes.ts";
 import { Registry } from "./lib/registry.ts";
 import { tool } from "./lib/tools.ts";

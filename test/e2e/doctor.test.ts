@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 
 import { type Dfdaemon, startLoopbackDaemon, Supernode } from "./lib/dragonfly.ts";
-import { freePort } from "./lib/ports.ts";
+import { freePort } from "../lib/ports.ts";
 import { type Finished, Lab, waitFor } from "./lib/processes.ts";
 
 const DFDAEMON = join(import.meta.dirname, "../../bin/dfdaemon");

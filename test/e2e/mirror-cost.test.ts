@@ -6,7 +6,7 @@ import { test } from "node:test";
 
 import { type Dfdaemon, startLoopbackDaemon, Supernode } from "./lib/dragonfly.ts";
 import { type PushedImage, pushImage } from "./lib/image.ts";
-import { freePort } from "./lib/ports.ts";
+import { freePort } from "../lib/ports.ts";
 import { Lab } from "./lib/processes.ts";
 import { Registry } from "./lib/registry.ts";
 

@@ -9,7 +9,7 @@ import { test } from "node:test";
 
 import { type Dfdaemon, startLoopbackDaemon, Supernode } from "./lib/dragonfly.ts";
 import { pushImage } from "./lib/image.ts";
-import { freePort } from "./lib/ports.ts";
+import { freePort } from "../lib/ports.ts";
 import { Lab, linesOf, waitFor } from "./lib/processes.ts";
 import { Registry } from "./lib/registry.ts";
 import { bytesSentTwice } from "./lib/requests.ts";

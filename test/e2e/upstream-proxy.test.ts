@@ -10,7 +10,7 @@ import { test } from "node:test";
 
 import { startLoopbackDaemon, Supernode } from "./lib/dragonfly.ts";
 import { pushImage } from "./lib/image.ts";
-import { freePort } from "./lib/ports.ts";
+import { freePort } from "../lib/ports.ts";
 import { Lab, waitFor } from "./lib/processes.ts";
 import { Registry } from "./lib/registry.ts";
 

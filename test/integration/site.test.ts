@@ -16,6 +16,7 @@ import { fetchAnswer, type Answer } from "../../src/dfdaemon/mirror/lab.test.ts"
 import type { Source } from "../../src/protocol/control-messages.ts";
 import type { NetworkLabels } from "../../src/supernode/config.ts";
 import { startSupernode, type Supernode } from "../../src/supernode/supernode.ts";
+import { freePort } from "../lib/ports.ts";
 import { TokenRegistry } from "./token-registry.test.ts";
 import { cacheIn, NO_LIMITS, supernodeConfig } from "./lib/supernode-config.ts";
 
@@ -152,12 +153,4 @@ export async function relayFrom(t: TestContext, localAddress: string, port: numb
   await new Promise<void>((resolve) => void relay.listen(0, "127.0.0.1", resolve));
   t.after(() => relay.close());
   return (relay.address() as AddressInfo).port;
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => void server.listen(0, "127.0.0.1", resolve));
-  const { port } = server.address() as AddressInfo;
-  await new Promise((resolve) => server.close(resolve));
-  return port;
 }

@@ -1,7 +1,7 @@
 import { join } from "node:path";
 
 import type { Host } from "./cluster.ts";
-import { freePort } from "./ports.ts";
+import { freePort } from "../../lib/ports.ts";
 import { answersHttp, type Finished, type Lab, type Service, type SpawnOptions, waitFor } from "./processes.ts";
 
 /** The programs under test: this tree's, or those of a package in `E2E_BIN_DIR`. */

@@ -1,5 +1,5 @@
 import type { Asked } from "./asked.ts";
-import { freePort } from "./ports.ts";
+import { freePort } from "../../lib/ports.ts";
 import { answersTcp, type Lab, linesOf, type Service, waitFor } from "./processes.ts";
 
 /** What nginx says of the files of one location, and whether it gives parts of them. */

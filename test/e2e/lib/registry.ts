@@ -1,7 +1,7 @@
 import { createServer, request as httpRequest, type IncomingMessage, type ServerResponse } from "node:http";
 import { pipeline } from "node:stream/promises";
 
-import { freePort } from "./ports.ts";
+import { freePort } from "../../lib/ports.ts";
 import { answersTcp, type Lab, type Service, waitFor } from "./processes.ts";
 import { RequestLog, type ServedRequest } from "./requests.ts";
 import type { TokenServer } from "./token-server.ts";
