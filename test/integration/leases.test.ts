@@ -20,6 +20,8 @@ import { NO_LIMITS, cacheIn, supernodeConfig } from "./lib/supernode-config.ts";
 
 const MIB = 1 << 20;
 const CHUNK_BYTES = 256 * 1024;
+/** The supernode's: while it is stopped nobody else is given its port here. */
+const SEED_HOST = "127.0.0.3";
 const log = pino({ level: process.env["TEST_LOG"] ?? "silent" });
 
 /** Whatever a peer's own origin does instead of reading well. */
@@ -57,6 +59,7 @@ class Site {
     site.url = `http://127.0.0.1:${(web.address() as AddressInfo).port}/file`;
     site.#seedDirectory = site.#directory();
     site.#config = supernodeConfig(site.#seedDirectory, {
+      listen: { host: SEED_HOST, port: 0 },
       cache: { ...cacheIn(site.#seedDirectory), quotaBytes },
       leasePeerCountMax,
       leaseBelowBytesPerSecond,
@@ -86,7 +89,7 @@ class Site {
       {
         program: "dfdaemon",
         version: "0",
-        supernodes: [{ host: "127.0.0.1", port, weight: 1 }],
+        supernodes: [{ host: SEED_HOST, port, weight: 1 }],
         joinToken: undefined,
         peerListen: { host: "127.0.0.1", port: 0 },
         advertiseHost: "127.0.0.1",
@@ -124,7 +127,7 @@ class Site {
 
   async isWholeAtSupernode(): Promise<boolean> {
     const { port } = (this.#supernode as Supernode).address;
-    const { tasks } = (await (await fetch(`http://127.0.0.1:${port}/v1/tasks`)).json()) as { tasks: { complete: boolean }[] };
+    const { tasks } = (await (await fetch(`http://${SEED_HOST}:${port}/v1/tasks`)).json()) as { tasks: { complete: boolean }[] };
     return tasks.length === 1 && tasks[0]?.complete === true;
   }
 
