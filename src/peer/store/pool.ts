@@ -39,6 +39,8 @@ export class StorePool implements StoreRunner {
   #closed = false;
   /** The disk was slow: everything goes to the threads until then. */
   #handOverUntilMs = 0;
+  /** Slow writes on the caller's thread, one after the other; those before a time of handing over count. */
+  #slowCount = 0;
 
   /**
    * @param workerCount threads, ≥ 1; two keep up with 3 GB/s
@@ -95,7 +97,8 @@ export class StorePool implements StoreRunner {
       throw diskFailureError(diskFailure(thrown), DOING[request.kind], path);
     } finally {
       const endMs = this.#nowMs();
-      if (endMs - startMs > SLOW_MS) this.#handOverUntilMs = endMs + HAND_OVER_MS;
+      this.#slowCount = endMs - startMs > SLOW_MS ? this.#slowCount + 1 : 0;
+      if (this.#slowCount >= SLOW_COUNT || endMs - startMs > STUCK_MS) this.#handOverUntilMs = endMs + HAND_OVER_MS;
     }
   }
 
@@ -144,8 +147,14 @@ export class StorePool implements StoreRunner {
  * BLAKE3 and write of 256 KiB take 0.1 ms into the page cache; a trip to a thread and back costs both threads' wake-ups.
  */
 const OWN_BYTES_MAX = 256 * 1024;
-/** A write that takes longer waits for the disk itself (dirty pages throttled): the event loop must not, for a while. */
+/**
+ * Writes that take longer one after the other, or one that takes much longer, wait for the disk itself (dirty pages
+ * throttled): the event loop must not, for a while. A single one had its core taken away: on a busy host that happens
+ * every second, and threads would only be more to run (in the lab 2.5 of 20 CPU s, with which three of four pieces went to them).
+ */
 const SLOW_MS = 5;
+const SLOW_COUNT = 3;
+const STUCK_MS = 100;
 const HAND_OVER_MS = 1_000;
 
 /** A job leaves little garbage: a nursery of the main thread's size would only be memory. */
