@@ -80,8 +80,8 @@ describe("store pool", () => {
       const write = async (tookMs: number): Promise<"here" | "handed over"> => {
         clock.stepMs = tookMs;
         const job = pool.run("digestAndWrite", { fd, offsetByte: 0, bytes }, path);
-        return await job.then(() => "here" as const, (error: AppError) => {
-          assert.match(error.message, /the thread doing it ended/);
+        return await job.then(() => "here" as const, (error: unknown) => {
+          assert.match((error as AppError).message, /the thread doing it ended/);
           return "handed over" as const;
         }).finally(() => (clock.stepMs = 0));
       };
