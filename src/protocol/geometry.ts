@@ -15,17 +15,18 @@ export const PIECE_COUNT_MAX: number = 2 ** 24;
 export const FILE_LENGTH_BYTES_MAX: number = PIECE_LENGTH_BYTES_MAX * PIECE_COUNT_MAX;
 
 /**
- * Piece length in bytes for a file: the power of two near length ÷ 1024 within 256 KiB … 8 MiB; smaller for files too
- * small to give 128 pieces so, down to 64 KiB, because a swarm needs pieces to trade (swarm.md §2, §4).
+ * Piece length in bytes for a file: the power of two near length ÷ 1024 within 128 KiB … 8 MiB, because a swarm needs pieces
+ * to trade and each piece costs CPU; 64 KiB for files too small to give 128 pieces so. Source: docs/policy.md, "Piece length".
  *
  * @param lengthBytes the file's length, or undefined while unknown
  */
 export function pieceLengthFor(lengthBytes: number | undefined): number {
   if (lengthBytes === undefined) return PIECE_LENGTH_BYTES_UNKNOWN;
-  const floorBytes = lengthBytes >= 256 * KIB * 128 ? 256 * KIB : PIECE_LENGTH_BYTES_MIN;
-  const wantedCount = lengthBytes >= 256 * KIB * 128 ? 1024 : 128;
-  let pieceLengthBytes = floorBytes;
-  while (pieceLengthBytes < PIECE_LENGTH_BYTES_MAX && lengthBytes / (pieceLengthBytes * 2) >= wantedCount * 0.7) {
+  let pieceLengthBytes = PIECE_LENGTH_BYTES_MIN;
+  while (pieceLengthBytes < PIECE_LENGTH_BYTES_MAX) {
+    const wantedCount = pieceLengthBytes < 128 * KIB ? 128 : 1024;
+    // The nearest power of two, by ratio: up to 1/√2 of what is wanted.
+    if (lengthBytes / (pieceLengthBytes * 2) < wantedCount * 0.7) break;
     pieceLengthBytes *= 2;
   }
   return pieceLengthBytes;

@@ -1,5 +1,4 @@
 /** Where a task's pieces come from right now, and who could send more: what accounting of its time asks. */
-import type { LinkId } from "./contract.ts";
 import { holdsMissing, type Task } from "./tables.ts";
 
 export interface TaskIntake {
@@ -18,18 +17,22 @@ export interface TaskIntake {
 }
 
 export function intakeOf(task: Task): TaskIntake {
-  const seeds = new Set<LinkId>();
-  for (const [linkId, remote] of task.remotes) if (remote.seed) seeds.add(linkId);
-  const under = [...task.incoming.values()].flat().filter(({ state }) => state !== "verifying");
-  const timely = under.filter(({ late }) => !late);
-  const moving = timely.filter(({ state }) => state === "receiving");
-  const counted = [moving, timely, under].find(({ length }) => length > 0) ?? [];
-  const fromSeedCount = counted.filter(({ link }) => seeds.has(link.linkId)).length;
-  const fromNeighboursCount = counted.length - fromSeedCount;
+  // In one pass, without lists: it is asked for many times a second of every task under way.
+  const [moving, agreed, late] = [newCount(), newCount(), newCount()];
+  for (const receives of task.incoming.values()) {
+    for (const receive of receives) {
+      if (receive.state === "verifying") continue;
+      const count = receive.late ? late : receive.state === "receiving" ? moving : agreed;
+      count[task.remotes.get(receive.link.linkId)?.seed === true ? "seed" : "neighbours"]++;
+    }
+  }
+  const counted = [moving, agreed, late].find(({ seed, neighbours }) => seed + neighbours > 0) ?? moving;
+  let isSeedLinked = false;
+  for (const { seed } of task.remotes.values()) isSeedLinked ||= seed;
   return {
-    fromSeedCount,
-    fromNeighboursCount,
-    isSeedLinked: seeds.size > 0,
+    fromSeedCount: counted.seed,
+    fromNeighboursCount: counted.neighbours,
+    isSeedLinked,
     linkCount: task.remotes.size,
     late: task.lateCount,
     doubled: task.doubledCount,
@@ -44,4 +47,13 @@ export function intakeOf(task: Task): TaskIntake {
       return false;
     },
   };
+}
+
+interface Count {
+  seed: number;
+  neighbours: number;
+}
+
+function newCount(): Count {
+  return { seed: 0, neighbours: 0 };
 }

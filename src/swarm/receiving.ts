@@ -74,9 +74,14 @@ export class Receiving {
 
   /** As {@link load}, for one neighbour: to those outside we are full sooner, to who has what a task without any needs later. */
   loadFor(link: Link): number {
+    return this.#loadFor(link, this.load);
+  }
+
+  /** @param load ours, which does not depend on the neighbour: told to many it is worked out once */
+  #loadFor(link: Link, load: number): number {
     const { downloadCountMax } = this.#config;
     if (this.#isFarFull(link)) return downloadCountMax;
-    return this.load >= downloadCountMax && this.#canFeedIdleTask(link) ? 1 : this.load;
+    return load >= downloadCountMax && this.#canFeedIdleTask(link) ? 1 : load;
   }
 
   /**
@@ -110,7 +115,9 @@ export class Receiving {
   #canFeedIdleTask(link: Link): boolean {
     for (const remote of link.remotes.values()) {
       const { task, have, isolated } = remote;
-      if (!isolated && task.incomingCount === 0 && this.#hasRoomFor(task) && holdsMissing(have.words, task.have.words)) return true;
+      // A task that is whole misses nothing: of those there are many, and this is asked many times a millisecond.
+      if (isolated || task.incomingCount > 0 || isComplete(task)) continue;
+      if (this.#hasRoomFor(task) && holdsMissing(have.words, task.have.words)) return true;
     }
     return false;
   }
@@ -132,7 +139,9 @@ export class Receiving {
 
   /** Somebody waits for room, and there is some. */
   get hasNews(): boolean {
-    for (const link of this.#waiting) if (this.loadFor(link) < this.#config.downloadCountMax) return true;
+    if (this.#waiting.size === 0) return false;
+    const { load } = this;
+    for (const link of this.#waiting) if (this.#loadFor(link, load) < this.#config.downloadCountMax) return true;
     return false;
   }
 
@@ -305,8 +314,9 @@ export class Receiving {
    */
   tellRoom(): void {
     const { downloadCountMax } = this.#config;
+    const load = this.#waiting.size === 0 ? 0 : this.load;
     for (const link of this.#waiting) {
-      if (this.loadFor(link) >= downloadCountMax) continue;
+      if (this.#loadFor(link, load) >= downloadCountMax) continue;
       if (this.#invited.size < this.#room) this.#invited.add(link);
       else if (!this.#entreated.has(link) && this.#canFeedIdleTask(link)) this.#entreated.add(link);
       else continue;
