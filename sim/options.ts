@@ -1,5 +1,6 @@
 /** Everything a run depends on: small, plain JSON. A run repeats from the options that were printed, or from its seed. */
 import { Prng } from "../src/base/prng.ts";
+import { pieceCountOf, pieceLengthFor } from "../src/protocol/geometry.ts";
 import { DEFAULT_SCHEDULER_CONFIG, type SchedulerConfig } from "../src/scheduler/index.ts";
 import { DEFAULT_SWARM_CONFIG, type SwarmConfig } from "../src/swarm/index.ts";
 
@@ -98,9 +99,18 @@ const KIB = 1024;
 /** 50 Mbit/s: the lab's links. */
 export const LAB_BYTES_PER_SECOND = 6_250_000;
 
-/** The plain workload: 100 equal peers, everybody at once, one file of 200 pieces, a warm seed as fast as a peer. */
+/** What the lab sends. */
+const LAB_FILE_BYTES = 50 * 1024 * KIB;
+
+/** A file in the pieces that it is given. */
+function fileOf(lengthBytes: number): TaskOptions {
+  const pieceLengthBytes = pieceLengthFor(lengthBytes);
+  return { pieceCount: pieceCountOf(lengthBytes, pieceLengthBytes), pieceLengthBytes, priority: "normal" };
+}
+
+/** The plain workload: 100 equal peers, everybody at once, one file of 50 MiB, a warm seed as fast as a peer. */
 export function plainOptions(seed: number, changes: Partial<SimOptions> = {}): SimOptions {
-  const tasks = changes.tasks ?? [{ pieceCount: 200, pieceLengthBytes: 256 * KIB, priority: "normal" }];
+  const tasks = changes.tasks ?? [fileOf(LAB_FILE_BYTES)];
   return {
     seed,
     peerCount: 100,
