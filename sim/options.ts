@@ -99,11 +99,12 @@ const KIB = 1024;
 /** 50 Mbit/s: the lab's links. */
 export const LAB_BYTES_PER_SECOND = 6_250_000;
 
+export const MIB: number = 1024 * KIB;
 /** What the lab sends. */
-const LAB_FILE_BYTES = 50 * 1024 * KIB;
+const LAB_FILE_BYTES = 50 * MIB;
 
-/** A file in the pieces that it is given. */
-function fileOf(lengthBytes: number): TaskOptions {
+/** A file in the pieces that the supernode would give it. */
+export function fileOf(lengthBytes: number): TaskOptions {
   const pieceLengthBytes = pieceLengthFor(lengthBytes);
   return { pieceCount: pieceCountOf(lengthBytes, pieceLengthBytes), pieceLengthBytes, priority: "normal" };
 }

@@ -2,7 +2,7 @@
  * Performance mode: fixed workloads whose figures are kept in baseline.json, exactly. A change of policy, mesh or
  * protocol that moves them shows as a diff there. The goals are those of swarm.md §5.
  */
-import { NO_FAULTS, oneTask, plainOptions, type SimOptions, type TaskOptions } from "./options.ts";
+import { fileOf, MIB, NO_FAULTS, oneTask, plainOptions, type SimOptions, type TaskOptions } from "./options.ts";
 import type { SimReport } from "./report.ts";
 
 export interface Scenario {
@@ -14,16 +14,15 @@ export interface Scenario {
 
 /** 1 Gbit/s. */
 const GIGABIT = 125_000_000;
-const MIB = 1024;
 
-/** 1 GiB at 1 Gbit/s, in pieces of 1 MiB. */
+/** 1 GiB at 1 Gbit/s. */
 function datacentre(peerCount: number, changes: Partial<SimOptions> = {}): SimOptions {
-  const tasks = oneTask(1024, MIB);
+  const tasks = [fileOf(1024 * MIB)];
   return plainOptions(1, { peerCount, tasks, linkBytesPerSecond: GIGABIT, seedFactor: 2, chunkBytes: 256 * 1024, windowBytes: 512 * 1024, ...changes });
 }
 
 /** An image: one large layer, some middling, some small. */
-const LAYERS: readonly TaskOptions[] = [1, 2, 4, 4, 16, 40, 120].map((pieceCount) => ({ pieceCount, pieceLengthBytes: 256 * 1024, priority: "normal" }));
+const LAYERS: readonly TaskOptions[] = [0.25, 0.5, 1, 1, 4, 10, 30].map((mebibytes) => fileOf(mebibytes * MIB));
 
 const leaving = (peerCount: number): Partial<SimOptions> => ({ faults: { ...NO_FAULTS, crashes: peerCount / 10, leaves: peerCount / 10 } });
 const racks = (rackSize: number, oversubscription: number): Partial<SimOptions> => ({ rackSize, oversubscription, labelled: true });
@@ -35,14 +34,14 @@ export const SCENARIOS: readonly Scenario[] = [
   small("lab-16-readers", { peerCount: 16, readers: true }),
   small("lab-16-racks", { peerCount: 16, ...racks(4, 4) }),
   // Every connection may fill the racks' links with 4 MiB: nothing is dropped, everything is late.
-  small("lab-16-racks-deep-queues", { peerCount: 16, tasks: oneTask(50, MIB), windowBytes: 4096 * 1024, ...racks(4, 4) }),
+  small("lab-16-racks-deep-queues", { peerCount: 16, tasks: oneTask(50, 1024), windowBytes: 4096 * 1024, ...racks(4, 4) }),
   small("lab-16-image", { peerCount: 16, tasks: LAYERS }),
   small("100", { peerCount: 100 }),
   small("100-mixed", { peerCount: 100, uplinks: "mixed", seedFactor: 2 }),
   small("100-slow-downlinks", { peerCount: 100, downlinks: "someSlow", seedFactor: 2 }),
   small("100-mixed-slow-downlinks", { peerCount: 100, uplinks: "mixed", downlinks: "someSlow", seedFactor: 2 }),
   // Pieces of 4 MiB at 10 Mbit/s: each takes three seconds and a half alone.
-  small("50-slow-downlinks-large-pieces", { peerCount: 50, tasks: oneTask(50, 4 * MIB), chunkBytes: 64 * 1024, downlinks: "someSlow", seedFactor: 2 }),
+  small("50-slow-downlinks-large-pieces", { peerCount: 50, tasks: oneTask(50, 4 * 1024), chunkBytes: 64 * 1024, downlinks: "someSlow", seedFactor: 2 }),
   small("100-leaving", { peerCount: 100, seedFactor: 2, ...leaving(100) }),
   small("100-readers", { peerCount: 100, readers: true }),
   small("100-wan", { peerCount: 100, delayUs: 20_000, slowStart: true, windowBytes: 1024 * 1024 }),

@@ -1,6 +1,7 @@
 /** What the programs cost: CPU time and memory of everything the lab has started, and what else the machine did. */
 import { readdirSync, readFileSync } from "node:fs";
 import { availableParallelism, cpus, loadavg, release } from "node:os";
+import { basename } from "node:path";
 
 /** The kernel's clock tick in /proc, 1/100 s on every architecture Node runs on. */
 const TICKS_PER_SECOND = 100;
@@ -21,6 +22,27 @@ export function descendantCpuSeconds(): number {
   const self = readProcess(process.pid);
   const ticks = descendants().reduce((sum, child) => sum + child.ownTicks + child.childTicks, self?.childTicks ?? 0);
   return ticks / TICKS_PER_SECOND;
+}
+
+interface Thread {
+  /** Its program's name and its own. */
+  readonly name: string;
+  readonly ticks: number;
+}
+
+/** Where CPU goes within the programs: to which threads of which. */
+export class ThreadAccount {
+  readonly #before = threads();
+
+  /** CPU seconds since this account was opened, by program and thread, all of a name together; what has ended meanwhile is in none. */
+  secondsByThread(): Readonly<Record<string, number>> {
+    const ticks = new Map<string, number>();
+    for (const [id, thread] of threads()) {
+      const used = thread.ticks - (this.#before.get(id)?.ticks ?? 0);
+      if (used > 0) ticks.set(thread.name, (ticks.get(thread.name) ?? 0) + used);
+    }
+    return Object.fromEntries([...ticks].map(([name, count]) => [name, count / TICKS_PER_SECOND]));
+  }
 }
 
 /** CPU seconds of the whole machine, idle and waiting for disks left out. */
@@ -86,4 +108,28 @@ function readProcess(pid: number): Process | undefined {
   } catch {
     return undefined;
   }
+}
+
+function threads(): ReadonlyMap<string, Thread> {
+  const found = new Map<string, Thread>();
+  for (const { pid } of descendants()) {
+    try {
+      const program = programOf(readFileSync(`/proc/${pid}/cmdline`, "latin1").split("\0"));
+      for (const id of readdirSync(`/proc/${pid}/task`)) {
+        const stat = readFileSync(`/proc/${pid}/task/${id}/stat`, "latin1");
+        const own = id === String(pid) ? "main" : stat.slice(stat.indexOf("(") + 1, stat.lastIndexOf(")"));
+        const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+        found.set(id, { name: `${program} ${own}`, ticks: Number(fields[11]) + Number(fields[12]) });
+      }
+    } catch {
+      // Gone.
+    }
+  }
+  return found;
+}
+
+/** Ours by the script that Node runs, others by what was executed. */
+function programOf(command: readonly string[]): string {
+  const script = command.find((argument) => /\/cli\/\w+\.[jt]s$/.test(argument)) ?? command[0] ?? "";
+  return basename(script).replace(/\.[jt]s$/, "");
 }

@@ -2,7 +2,7 @@
 import { mkdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { descendantCpuSeconds, loadAverage, machineCpuSeconds, watchMemory } from "./accounting.ts";
+import { descendantCpuSeconds, loadAverage, machineCpuSeconds, ThreadAccount, watchMemory } from "./accounting.ts";
 import { lowerBoundSeconds } from "./bound.ts";
 import { bytesIntoRack, ORIGIN, SEED, sentBytes } from "./network.ts";
 import { deadlineSeconds, linksOf, type Options } from "./options.ts";
@@ -25,6 +25,8 @@ export interface Measurement {
   readonly rackCopies: readonly number[];
   /** CPU of all programs in that time (peers, seed, tracker, origin) per 1e9 bytes delivered. */
   readonly cpuPerGB: number;
+  /** CPU seconds in that time by program and thread, of those that run on (dfgets have ended). */
+  readonly cpuByThread: Readonly<Record<string, number>>;
   readonly rssMaxMiB: number;
   readonly loadBefore: number;
   /** Cores kept busy by others than the programs measured: a figure well above 0.1 means a disturbed run. */
@@ -67,6 +69,7 @@ async function race(downloads: readonly Download[], options: Options, origin: Or
   const intoRacks = (): readonly number[] => Array.from({ length: options.rackCount }, (_, rack) => bytesIntoRack(rack));
   const racksBefore = intoRacks();
   const [cpuBefore, machineBefore] = [descendantCpuSeconds(), machineCpuSeconds()];
+  const threads = new ThreadAccount();
   const memory = watchMemory();
 
   const start = performance.now();
@@ -85,6 +88,7 @@ async function race(downloads: readonly Download[], options: Options, origin: Or
   const lastSeconds = (last - start) / 1000;
   const cpu = descendantCpuSeconds() - cpuBefore;
   const machine = machineCpuSeconds() - machineBefore;
+  const cpuByThread = threads.secondsByThread();
   const [seedSent, originSent] = [sentBytes(SEED) - seedBefore, sentBytes(ORIGIN) - originBefore];
   const rackCopies = intoRacks().map((bytes, rack) => round((bytes - (racksBefore[rack] ?? 0)) / origin.sizeBytes));
   const rssMaxMiB = memory.stop();
@@ -102,6 +106,7 @@ async function race(downloads: readonly Download[], options: Options, origin: Or
     originCopies: round(originSent / origin.sizeBytes),
     rackCopies,
     cpuPerGB: round(cpu / ((survivors.length * origin.sizeBytes) / 1e9)),
+    cpuByThread,
     rssMaxMiB,
     loadBefore: round(loadBefore),
     foreignCores: round(Math.max(0, machine - cpu) / lastSeconds),
