@@ -9,20 +9,22 @@
 import { type ChildProcess, execFileSync, fork, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync, symlinkSync, writeFileSync, writeSync } from "node:fs";
-import { cpus, freemem, release, tmpdir } from "node:os";
+import { cpus, release, tmpdir } from "node:os";
 import { join } from "node:path";
 import { randomFillSync } from "node:crypto";
 import { parseArgs } from "node:util";
 import { type Nginx, startNginx } from "./nginx.ts";
 import { type Figures, goalLines, mediansOf, type Rows, TABLE_HEAD, tableRow } from "./report.ts";
 import type { RoleUse } from "./role.ts";
+import { touchMemory } from "../touched-memory.ts";
 
 const GB = 1024 ** 3 / 1e9;
 const CONNECTIONS = 8;
 /** Encrypting takes ten times as long: less of it says as much. */
 const TLS_CONNECTIONS = 2;
 const NGINX_PORT = 48_317;
-const TOUCH_GIB = 4;
+/** Each receiver finds as much as it will fill just touched. */
+const TOUCH_BYTES = 4 * 1024 ** 3;
 const PARTS = "serve,receive,serve-tls,receive-tls";
 
 const { values: options } = parseArgs({
@@ -96,7 +98,7 @@ async function serveByLink(server: ChildProcess, port: number, isTls: boolean): 
 }
 
 function receiveByCurl(nginx: Nginx, isTls: boolean): Figures {
-  touchMemory();
+  touchMemory(TOUCH_BYTES);
   const before = nginx.cpuSeconds();
   const command = `TIMEFORMAT='%R %U %S'; time curl -sk -o ${directory}/curl.out ${isTls ? `https://127.0.0.1:${nginx.tlsPort}` : `http://127.0.0.1:${nginx.port}`}/file`;
   const { stderr } = spawnSync("bash", ["-c", command], { encoding: "utf8" });
@@ -112,7 +114,7 @@ async function receiveByPeer(seed: ChildProcess, invitation: object, isTls: bool
   const child = start(isTls ? "peer-tls" : "peer", cache, JSON.stringify(invitation));
   const take = async (): Promise<Figures> => {
     await heard(child);
-    touchMemory();
+    touchMemory(TOUCH_BYTES);
     seed.send("begin");
     child.send("begin");
     const { seconds, cpuSeconds, rssMiB, loopP99Ms } = await heard<RoleUse & { seconds: number }>(child);
@@ -126,15 +128,6 @@ async function receiveByPeer(seed: ChildProcess, invitation: object, isTls: bool
   stop(child);
   rmSync(cache, { recursive: true });
   return taken;
-}
-
-/**
- * A virtual machine's memory is slow at its first touch (five times), and what lies free for some seconds may have gone back to
- * the host: each receiver finds as much as it will fill just touched.
- */
-function touchMemory(): void {
-  const code = `const kept = []; for (let i = 0; i < ${TOUCH_GIB}; i++) kept.push(Buffer.alloc(1024 ** 3, 1));`;
-  if (freemem() > (TOUCH_GIB + 1) * 1024 ** 3) spawnSync(process.execPath, ["-e", code]);
 }
 
 const rows: Rows = {};

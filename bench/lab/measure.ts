@@ -9,6 +9,7 @@ import { deadlineSeconds, linksOf, type Options } from "./options.ts";
 import { serveOrigin, sha256Of, type Origin } from "./origin.ts";
 import { Programs } from "./process.ts";
 import type { Download, System } from "./system.ts";
+import { touchMemory, type TouchedMemory } from "../touched-memory.ts";
 
 export interface Measurement {
   /** From the common start; null for the host that was killed or frozen. */
@@ -29,10 +30,14 @@ export interface Measurement {
   readonly cpuByThread: Readonly<Record<string, number>>;
   readonly rssMaxMiB: number;
   readonly loadBefore: number;
+  /** Memory that was touched before the start, see bench/touched-memory.ts. */
+  readonly touchedMemory: TouchedMemory;
   /** Cores kept busy by others than the programs measured: a figure well above 0.1 means a disturbed run. */
   readonly foreignCores: number;
 }
 
+/** What a host keeps of a file: its store's copy and the output; and as much again for sockets and programs. */
+const COPIES_PER_HOST = 4;
 /** Rest between preparation and start, for daemons to finish settling. */
 const SETTLE_MS = 1000;
 
@@ -51,15 +56,16 @@ export async function measure(system: System, options: Options, origin: Origin, 
       return path;
     };
     const downloads = await system.prepare({ options, origin, programs, directory });
+    const touchedMemory = touchMemory(downloads.length * origin.sizeBytes * COPIES_PER_HOST);
     await sleep(SETTLE_MS);
-    return await race(downloads, options, origin);
+    return { ...(await race(downloads, options, origin)), touchedMemory };
   } finally {
     await programs.stop();
     process.off("exit", emergency);
   }
 }
 
-async function race(downloads: readonly Download[], options: Options, origin: Origin): Promise<Measurement> {
+async function race(downloads: readonly Download[], options: Options, origin: Origin): Promise<Omit<Measurement, "touchedMemory">> {
   const victim = options.fault === "none" ? undefined : downloads.at(-1);
   const survivors = downloads.filter((download) => download !== victim);
   const tStar = lowerBoundSeconds(origin.sizeBytes, linksOf(options));

@@ -15,12 +15,15 @@ import { Lab } from "../../test/e2e/lib/processes.ts";
 import { machineFacts } from "../lab/accounting.ts";
 import { parseOptions } from "./options.ts";
 import { DIRECT, MIRROR, MIRRORED, Rig } from "./rig.ts";
+import { touchMemory } from "../touched-memory.ts";
 import { median, readRounds, type Round, summaryOf } from "./summary.ts";
 
 const MEGABYTE = 1_000_000;
 const LAYERS = 5;
 /** What the programs have pulled before anything is measured: caches are to be cold, not code that never ran. */
 const WARM_UP_LAYER_BYTES = 24 * MEGABYTE;
+/** What one pull writes, at most: supernode's and dfdaemon's caches, containerd's content, the layers unpacked; and as much again. */
+const COPIES_PER_PULL = 8;
 const FIRST_BYTE_SAMPLES = 40;
 const PULLS = 50;
 const SMALL_LAYERS = 10;
@@ -54,10 +57,14 @@ async function measurePulls(lab: Lab, rig: Rig): Promise<void> {
     await rig.pull(MIRRORED, warmUp, fresh);
     // What the page cache holds of the registry's files by then is the same for all.
     if (round === 0) await rig.pull(DIRECT, image, fresh);
-    const first = round % 2 === 0 ? await rig.pull(DIRECT, image, fresh) : undefined;
-    const cold = await rig.pull(MIRRORED, image, fresh);
-    const direct = first ?? (await rig.pull(DIRECT, image, fresh));
-    const warm = await rig.pull(MIRRORED, image, fresh);
+    const measuredPull = async (from: string): ReturnType<typeof rig.pull> => {
+      touchMemory(imageBytes * COPIES_PER_PULL);
+      return await rig.pull(from, image, fresh);
+    };
+    const first = round % 2 === 0 ? await measuredPull(DIRECT) : undefined;
+    const cold = await measuredPull(MIRRORED);
+    const direct = first ?? (await measuredPull(DIRECT));
+    const warm = await measuredPull(MIRRORED);
     const line: Round = { rate: rate ?? null, imageBytes, direct, cold, warm };
     measured.push(line);
     print(line);
