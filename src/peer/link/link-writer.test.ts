@@ -5,7 +5,6 @@ import { describe, test, type TestContext } from "node:test";
 import { RateGate } from "../rate-gate.ts";
 import { LinkReader } from "./link-reader.ts";
 import { LinkWriter } from "./link-writer.ts";
-import { nativeSocket } from "./native-socket.ts";
 
 /** Two ends of a connection; the reading one is paused. */
 async function connected(t: TestContext): Promise<{ readonly writing: Socket; readonly reading: Socket }> {
@@ -20,52 +19,50 @@ async function connected(t: TestContext): Promise<{ readonly writing: Socket; re
   return { writing, reading };
 }
 
-for (const [name, native] of [["past the stream", nativeSocket()], ["through the stream", undefined]] as const) {
-  describe(`control frames ${name}`, () => {
-    test("come in order, however full the socket was in between", { timeout: 60_000 }, async (t) => {
-      const { writing, reading } = await connected(t);
-      const writer = new LinkWriter(writing, { limit: new RateGate(undefined), nowMs: () => 0, failed: (why) => assert.fail(why) }, native);
-      const count = 600;
-      // 5 MB in all: more than a socket takes, less than may wait for one.
-      const pieces = Array.from({ length: 2_000 }, (_, piece) => piece);
-      let wasFull = false;
-      for (let channel = 1; channel <= count; channel++) {
-        writer.send({ type: "have", channel, pieces });
-        // oxlint-disable-next-line no-await-in-loop -- each frame in a turn of its own
-        if (channel % 3 === 0) await new Promise(setImmediate);
-        wasFull ||= writing.writableLength > 0;
-      }
-      assert.ok(wasFull, "nothing ever waited");
+describe("control frames", () => {
+  test("come in order, however full the socket was in between", { timeout: 60_000 }, async (t) => {
+    const { writing, reading } = await connected(t);
+    const writer = new LinkWriter(writing, { limit: new RateGate(undefined), nowMs: () => 0, failed: (why) => assert.fail(why) });
+    const count = 600;
+    // 5 MB in all: more than a socket takes, less than may wait for one.
+    const pieces = Array.from({ length: 2_000 }, (_, piece) => piece);
+    let wasFull = false;
+    for (let channel = 1; channel <= count; channel++) {
+      writer.send({ type: "have", channel, pieces });
+      // oxlint-disable-next-line no-await-in-loop -- each frame in a turn of its own
+      if (channel % 3 === 0) await new Promise(setImmediate);
+      wasFull ||= writing.writableLength > 0;
+    }
+    assert.ok(wasFull, "nothing ever waited");
 
-      const channels: number[] = [];
-      const reader = new LinkReader({
-        frame: (frame) => {
-          assert.ok(frame.type === "have" && frame.pieces.length === pieces.length);
-          channels.push(frame.channel);
-        },
-        payloadTarget: () => undefined,
-        payload: () => undefined,
-      });
-      const all = new Promise<void>((resolve) => {
-        reading.on("data", (chunk: Uint8Array) => {
-          reader.push(chunk);
-          if (channels.length === count) resolve();
-        });
-      });
-      reading.resume();
-      await all;
-      assert.deepEqual(channels, Array.from({ length: count }, (_, at) => at + 1));
+    const channels: number[] = [];
+    const reader = new LinkReader({
+      frame: (frame) => {
+        assert.ok(frame.type === "have" && frame.pieces.length === pieces.length);
+        channels.push(frame.channel);
+      },
+      payloadTarget: () => undefined,
+      payload: () => undefined,
     });
-
-    test("to a connection that is gone end it, and nothing else", { timeout: 60_000 }, async (t) => {
-      const { writing, reading } = await connected(t);
-      const writer = new LinkWriter(writing, { limit: new RateGate(undefined), nowMs: () => 0, failed: () => undefined }, native);
-      const closed = new Promise<void>((resolve) => void writing.on("error", () => undefined).once("close", () => resolve()));
-      reading.resetAndDestroy();
-      const timer = setInterval(() => writer.send({ type: "leave", channel: 1 }), 5);
-      await closed;
-      clearInterval(timer);
-      writer.send({ type: "leave", channel: 1 });
+    const all = new Promise<void>((resolve) => {
+      reading.on("data", (chunk: Uint8Array) => {
+        reader.push(chunk);
+        if (channels.length === count) resolve();
+      });
     });
+    reading.resume();
+    await all;
+    assert.deepEqual(channels, Array.from({ length: count }, (_, at) => at + 1));
   });
-}
+
+  test("to a connection that is gone end it, and nothing else", { timeout: 60_000 }, async (t) => {
+    const { writing, reading } = await connected(t);
+    const writer = new LinkWriter(writing, { limit: new RateGate(undefined), nowMs: () => 0, failed: () => undefined });
+    const closed = new Promise<void>((resolve) => void writing.on("error", () => undefined).once("close", () => resolve()));
+    reading.resetAndDestroy();
+    const timer = setInterval(() => writer.send({ type: "leave", channel: 1 }), 5);
+    await closed;
+    clearInterval(timer);
+    writer.send({ type: "leave", channel: 1 });
+  });
+});

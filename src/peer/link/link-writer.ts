@@ -182,20 +182,7 @@ export class LinkWriter {
     const frames = this.#frames;
     this.#frames = [];
     this.#frameBytes = 0;
-    const bytes = frames.length === 1 ? (frames[0] as Uint8Array) : Buffer.concat(frames);
-    const sent = this.#sendNow(bytes);
-    if (sent < bytes.length) this.#socket.write(bytes.subarray(sent), written);
-    else if (written !== undefined) queueMicrotask(written);
-  }
-
-  /**
-   * Past the stream, while nothing waits in it: its bookkeeping costs more than the system call. A frame is short and the
-   * socket seldom full.
-   * @returns bytes that are with the kernel
-   */
-  #sendNow(bytes: Uint8Array): number {
-    const fd = this.#socket.writableLength > 0 || this.#socket.connecting ? undefined : fdOf(this.#socket);
-    return fd === undefined || this.#socket.destroyed ? 0 : (this.#native?.send(fd, bytes) ?? 0);
+    this.#socket.write(frames.length === 1 ? (frames[0] as Uint8Array) : Buffer.concat(frames), written);
   }
 
   #nextBlock(): void {

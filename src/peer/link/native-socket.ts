@@ -1,6 +1,6 @@
 /**
- * The system calls that Node does not offer, or only behind a stream, and that the data plane gains by: sendfile(2), send(2),
- * TCP_NOTSENT_LOWAT, SO_RCVLOWAT, and the error number. Reached through koffi (optional); without it everything works on the portable path.
+ * The system calls that Node does not offer and that the data plane gains by: sendfile(2), TCP_NOTSENT_LOWAT, SO_RCVLOWAT, and
+ * the error number. Reached through koffi (optional); without it everything works on the portable path.
  */
 import { createRequire } from "node:module";
 
@@ -8,9 +8,6 @@ import { createRequire } from "node:module";
 const EAGAIN = 11;
 const IPPROTO_TCP = 6;
 const TCP_NOTSENT_LOWAT = 25;
-/** include/linux/socket.h: do not wait, and no SIGPIPE. */
-const MSG_DONTWAIT = 0x40;
-const MSG_NOSIGNAL = 0x4000;
 /** include/uapi/asm-generic/socket.h */
 const SOL_SOCKET = 1;
 const SO_RCVLOWAT = 18;
@@ -21,11 +18,6 @@ export interface NativeSocket {
    * @returns bytes taken by the kernel; 0 when the socket is full; −1 on any other failure
    */
   sendfile(socketFd: number, fileFd: number, offset: number, length: number): number;
-  /**
-   * Sends what the kernel takes at once of `bytes`, to which no reference is kept.
-   * @returns bytes taken by the kernel; 0 when the socket is full, or on any failure: the stream's next write will tell which
-   */
-  send(socketFd: number, bytes: Uint8Array): number;
   /**
    * Asks to be woken only when `bytes` can be read at once (1: as usual). Used while payload of known length is under
    * way: on a slow link that is one wake-up per block instead of one per packet.
@@ -54,7 +46,6 @@ function load(): NativeSocket | undefined {
     const koffi = createRequire(import.meta.url)("koffi") as Koffi;
     const libc = koffi.load("libc.so.6");
     const sendfile = libc.func("int64_t sendfile(int out, int in, int64_t *offset, size_t count)");
-    const send = libc.func("int64_t send(int fd, const uint8_t *bytes, size_t count, int flags)");
     const setsockopt = libc.func("int setsockopt(int fd, int level, int name, int *value, uint32_t length)");
     const position = new BigInt64Array(1);
     const value = new Int32Array(1);
@@ -64,9 +55,6 @@ function load(): NativeSocket | undefined {
         const sent = Number(sendfile(socketFd, fileFd, position, length));
         if (sent >= 0) return sent;
         return koffi.errno() === EAGAIN ? 0 : -1;
-      },
-      send(socketFd, bytes) {
-        return Math.max(0, Number(send(socketFd, bytes, bytes.length, MSG_DONTWAIT | MSG_NOSIGNAL)));
       },
       wakeAt(socketFd, bytes) {
         value[0] = bytes;
