@@ -153,7 +153,7 @@ export const DEFAULT_SWARM_CONFIG: SwarmConfig = {
   uploadCount: 4,
   candidateCount: 4,
   lookaheadCount: 1,
-  downloadCountMax: 8,
+  downloadCountMax: 10,
   farDownloadCountMax: 2,
   verifyCountMax: 4,
   answerMs: 2_000,

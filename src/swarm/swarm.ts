@@ -37,8 +37,8 @@ const CHECK_MS = 100;
 const GATHER_MS_MIN = 1;
 const NEWS_MS_MAX = 50;
 /** What is claimed rides on what is said anyway, and is told by itself after so many times a piece's time (docs/policy.md). */
-const CLAIMS_SHARE = 2;
-const CLAIMS_MS_MAX = 400;
+const CLAIMS_SHARE = 12;
+const CLAIMS_MS_MAX = 800;
 /** Neighbours that are well but have nothing for us: after this many times starvedMs, others are asked for, too. */
 const BARREN_FACTOR = 10;
 
