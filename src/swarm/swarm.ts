@@ -36,9 +36,8 @@ const CHECK_MS = 100;
 /** Room and wants, for which others wait, are gathered for half a piece's time at most, so that one write carries many. */
 const GATHER_MS_MIN = 1;
 const NEWS_MS_MAX = 50;
-/** What is claimed rides on what is said anyway, and is told by itself after so many times a piece's time (docs/policy.md). */
-const CLAIMS_SHARE = 12;
-const CLAIMS_MS_MAX = 800;
+/** What is claimed rides on what is said anyway, and is told by itself only so late (docs/policy.md). */
+const CLAIMS_MS = 2_000;
 /** Neighbours that are well but have nothing for us: after this many times starvedMs, others are asked for, too. */
 const BARREN_FACTOR = 10;
 
@@ -435,7 +434,7 @@ export class Swarm {
     let claimsAtMs = Infinity;
     let waiting = this.#sending.active;
     for (const task of this.#tasks.values()) {
-      if (task.claimsStale) claimsAtMs = nowMs + clamp(Math.floor(transferMs * CLAIMS_SHARE), GATHER_MS_MIN, CLAIMS_MS_MAX);
+      if (task.claimsStale) claimsAtMs = nowMs + CLAIMS_MS;
       if (task.wantedStale) newsAtMs = Math.min(newsAtMs, Math.max(nowMs + gatherMs, this.#receiving.wantDueMs(task)));
       if (!isComplete(task) || (!waiting && isNeeded(task))) waiting = true;
     }
