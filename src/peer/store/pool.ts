@@ -150,7 +150,7 @@ const OWN_BYTES_MAX = 256 * 1024;
 /**
  * Writes that take longer one after the other, or one that takes much longer, wait for the disk itself (dirty pages
  * throttled): the event loop must not, for a while. A single one had its core taken away: on a busy host that happens
- * every second, and threads would only be more to run (in the lab 2.5 of 20 CPU s, with which three of four pieces went to them).
+ * every second, and threads would only be more to run. Source: docs/decisions.md, 37.
  */
 const SLOW_MS = 5;
 const SLOW_COUNT = 3;
