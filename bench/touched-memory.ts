@@ -16,12 +16,16 @@ export interface TouchedMemory {
   readonly gbPerSecond: number;
 }
 
-/** Fills so much free memory, in whole GiB and no more than there is, and frees it: what is taken next has been touched. */
+/**
+ * Fills `bytes` of free memory, rounded up to whole GiB and no more than there is, and frees it: what is taken next has been touched.
+ * @throws Error when it cannot be filled
+ */
 export function touchMemory(bytes: number): TouchedMemory {
   const gib = Math.min(Math.ceil(bytes / GIB), Math.floor((freemem() - SPARE_BYTES) / GIB));
   if (gib < 1) return { gib: 0, gbPerSecond: 0 };
   const startMs = performance.now();
-  spawnSync(process.execPath, ["-e", `const kept = []; for (let i = 0; i < ${gib}; i++) kept.push(Buffer.alloc(1024 ** 3, 1));`]);
+  const { status } = spawnSync(process.execPath, ["-e", `const kept = []; for (let i = 0; i < ${gib}; i++) kept.push(Buffer.alloc(1024 ** 3, 1));`]);
+  if (status !== 0) throw new Error(`${gib} GiB of memory could not be touched`);
   const seconds = (performance.now() - startMs) / 1000;
   return { gib, gbPerSecond: Math.round(((gib * GIB) / 1e9 / seconds) * 100) / 100 };
 }
