@@ -28,7 +28,9 @@ export class Program {
       env: { ...process.env, PATH: `${join(REPOSITORY, "node_modules/.bin")}:${process.env["PATH"] ?? ""}` },
     });
     const log = createWriteStream(logFile);
-    this.#child.stderr?.pipe(log);
+    // It ends with both streams: what a program says last may come by either.
+    this.#child.stderr?.pipe(log, { end: false });
+    this.#child.once("close", () => log.end());
     this.#child.stdin?.on("error", () => undefined);
     createInterface({ input: this.#child.stdout! }).on("line", (line) => {
       const at = performance.now();

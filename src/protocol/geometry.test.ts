@@ -29,9 +29,12 @@ const TABLE: readonly (readonly [lengthBytes: number, pieceLengthBytes: number, 
   [32 * MIB, 128 * KIB, 256],
   [50 * MIB, 128 * KIB, 400],
   [100 * MIB, 128 * KIB, 800],
-  [180 * MIB, 256 * KIB, 720],
-  [200 * MIB, 256 * KIB, 800],
-  [512 * MIB, 512 * KIB, 1024],
+  [200 * MIB, 128 * KIB, 1600],
+  [358 * MIB, 128 * KIB, 2864],
+  [359 * MIB, 256 * KIB, 1436],
+  [512 * MIB, 256 * KIB, 2048],
+  [716 * MIB, 256 * KIB, 2864],
+  [717 * MIB, 1 * MIB, 717],
   [1 * GIB, 1 * MIB, 1024],
   [4 * GIB, 4 * MIB, 1024],
   [8 * GIB, 8 * MIB, 1024],
@@ -54,7 +57,7 @@ test("any file gets pieces within the bounds: about a hundred and more once it i
       const count = pieceCountOf(lengthBytes, pieceLengthBytes);
       assert.ok(count <= 2 ** 24);
       if (lengthBytes >= 8 * MIB) assert.ok(count >= 85, `${count}`);
-      if (lengthBytes < 8 * GIB) assert.ok(count <= 1_500, `${count}`);
+      if (lengthBytes < 8 * GIB) assert.ok(count <= 2_870, `${count}`);
     }),
   );
 });

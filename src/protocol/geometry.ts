@@ -15,8 +15,9 @@ export const PIECE_COUNT_MAX: number = 2 ** 24;
 export const FILE_LENGTH_BYTES_MAX: number = PIECE_LENGTH_BYTES_MAX * PIECE_COUNT_MAX;
 
 /**
- * Piece length in bytes for a file: the power of two near length ÷ 1024 within 128 KiB … 8 MiB, because a swarm needs pieces
- * to trade and each piece costs CPU; 64 KiB for files too small to give 128 pieces so. Source: docs/policy.md, "Piece length".
+ * Piece length in bytes for a file: the power of two near length ÷ 1024 within 1 … 8 MiB, near length ÷ 2048 within
+ * 128 … 256 KiB, because a swarm needs pieces to trade and each piece costs CPU; 64 KiB for files too small to give 128 pieces
+ * so. (Of 512 KiB no file is: 717 MiB is where 256 KiB are too many pieces and 1 MiB are enough.) Source: docs/policy.md, "Piece length".
  *
  * @param lengthBytes the file's length, or undefined while unknown
  */
@@ -24,12 +25,17 @@ export function pieceLengthFor(lengthBytes: number | undefined): number {
   if (lengthBytes === undefined) return PIECE_LENGTH_BYTES_UNKNOWN;
   let pieceLengthBytes = PIECE_LENGTH_BYTES_MIN;
   while (pieceLengthBytes < PIECE_LENGTH_BYTES_MAX) {
-    const wantedCount = pieceLengthBytes < 128 * KIB ? 128 : 1024;
     // The nearest power of two, by ratio: up to 1/√2 of what is wanted.
-    if (lengthBytes / (pieceLengthBytes * 2) < wantedCount * 0.7) break;
+    if (lengthBytes / (pieceLengthBytes * 2) < wantedCountOf(pieceLengthBytes) * 0.7) break;
     pieceLengthBytes *= 2;
   }
   return pieceLengthBytes;
+}
+
+/** How many pieces of twice this length a file should have before its pieces become so long. */
+function wantedCountOf(pieceLengthBytes: number): number {
+  if (pieceLengthBytes < 128 * KIB) return 128;
+  return pieceLengthBytes < 512 * KIB ? 2048 : 1024;
 }
 
 /** True when a peer may use `pieceLengthBytes` from the wire: a power of two within the bounds. */

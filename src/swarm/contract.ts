@@ -150,7 +150,7 @@ export interface SwarmConfig {
 }
 
 export const DEFAULT_SWARM_CONFIG: SwarmConfig = {
-  uploadCount: 4,
+  uploadCount: 5,
   candidateCount: 4,
   lookaheadCount: 1,
   downloadCountMax: 10,
