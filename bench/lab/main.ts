@@ -1,6 +1,7 @@
 /** The lab: real programs on a network that is as slow as we say. See bench/README.md. */
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { dirname, join } from "node:path";
+import { keepTouchedMemory } from "../touched-memory.ts";
 import { loadAverage, machineFacts } from "./accounting.ts";
 import { lowerBoundSeconds } from "./bound.ts";
 import { isInstalled } from "./command.ts";
@@ -35,6 +36,7 @@ async function main(): Promise<void> {
     else rmSync(workDirectory, { recursive: true, force: true });
   });
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => process.exit(130));
+  if (keepTouchedMemory()) console.log("free memory is kept from the host while the lab runs");
   const rows = await runAll(options, systems, workDirectory);
   if (rows.some(({ outcome }) => "error" in outcome)) process.exitCode = 1;
 }
