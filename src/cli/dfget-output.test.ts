@@ -79,10 +79,14 @@ test("parts come in any order, some of them twice, and the digests are those of 
   await part(0, 10_000);
   assert.deepEqual([output.wholeBytes, output.takenBytes], [70_000, 70_000]);
   await part(90_000, CONTENT.length);
+  await part(90_000, CONTENT.length);
+  assert.deepEqual([output.wholeBytes, output.takenBytes], [70_000, CONTENT.length - 20_000]);
   // The origin takes over: in order to the end, over what is there already.
   await part(65_000, 85_000);
-  await part(85_000, CONTENT.length);
-  assert.equal(output.wholeBytes, CONTENT.length);
+  await part(85_000, 95_000);
+  assert.deepEqual([output.wholeBytes, output.takenBytes], [CONTENT.length, CONTENT.length]);
+  await part(95_000, CONTENT.length);
+  assert.deepEqual([output.wholeBytes, output.takenBytes], [CONTENT.length, CONTENT.length]);
   assert.deepEqual(await output.finish(), [SHA256, MD5]);
   assert.ok(readFileSync(path).equals(CONTENT));
 });

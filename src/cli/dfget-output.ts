@@ -4,6 +4,7 @@ import { link, open, rename, unlink, type FileHandle } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import { AppError, type ErrorCode } from "../base/errors.ts";
 import type { Digest } from "../protocol/ids.ts";
+import { ByteSpans } from "./byte-spans.ts";
 import type { DigestCheck } from "./digest-check.ts";
 import {
   isResumable,
@@ -114,9 +115,8 @@ export class FileOutput implements DfgetOutput {
   #usableBytes: number;
   #writtenBytes = 0;
   #syncedBytes = 0;
-  /** Written behind a gap: end by start. */
-  readonly #islands = new Map<number, number>();
-  #islandBytes = 0;
+  /** Written behind a gap. */
+  readonly #islands = new ByteSpans();
   #readBack: Buffer | undefined;
   readonly takesAnyOrder = true;
 
@@ -139,13 +139,12 @@ export class FileOutput implements DfgetOutput {
   }
 
   get takenBytes(): number {
-    return this.#writtenBytes + this.#islandBytes;
+    return this.#writtenBytes + this.#islands.totalBytes;
   }
 
   async begin(version: FileVersion): Promise<number> {
     // What is behind a gap comes again.
     this.#islands.clear();
-    this.#islandBytes = 0;
     const isSame = this.#version !== undefined && isSameVersion(this.#version, version);
     const goesOn = isSame && (this.#options.resume || this.#writtenBytes > 0);
     if (goesOn && this.#writtenBytes > 0) return this.#writtenBytes;
@@ -169,8 +168,7 @@ export class FileOutput implements DfgetOutput {
       const newsStart = startByte + bytes.length - news.length;
       this.#writeAll(news, newsStart);
       if (newsStart > this.#writtenBytes) {
-        this.#islands.set(newsStart, newsStart + news.length);
-        this.#islandBytes += news.length;
+        this.#islands.add(newsStart, newsStart + news.length);
         return;
       }
       this.#options.check.update(news);
@@ -243,15 +241,11 @@ export class FileOutput implements DfgetOutput {
     }
   }
 
-  /** The gap before them has closed. */
+  /** The gap before them has closed, or what is in them has come once more. */
   #takeIslands(): void {
-    for (let end = this.#islands.get(this.#writtenBytes); end !== undefined; end = this.#islands.get(this.#writtenBytes)) {
-      const start = this.#writtenBytes;
-      this.#islands.delete(start);
-      this.#islandBytes -= end - start;
-      if (this.#options.check.isExpecting) this.#hashBack(start, end);
-      this.#writtenBytes = end;
-    }
+    const end = this.#islands.takeThrough(this.#writtenBytes);
+    if (this.#options.check.isExpecting) this.#hashBack(this.#writtenBytes, end);
+    this.#writtenBytes = end;
   }
 
   #hashBack(start: number, end: number): void {
