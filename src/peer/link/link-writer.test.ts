@@ -5,6 +5,7 @@ import { describe, test, type TestContext } from "node:test";
 import { RateGate } from "../rate-gate.ts";
 import { LinkReader } from "./link-reader.ts";
 import { LinkWriter } from "./link-writer.ts";
+import { nativeSocket } from "./native-socket.ts";
 
 /** Two ends of a connection; the reading one is paused. */
 async function connected(t: TestContext): Promise<{ readonly writing: Socket; readonly reading: Socket }> {
@@ -65,4 +66,19 @@ describe("control frames", () => {
     clearInterval(timer);
     writer.send({ type: "leave", channel: 1 });
   });
+});
+
+test("payload takes the same way on a link that was dialled, whose socket is still connecting, as on one that was accepted", async (t) => {
+  const server = createServer();
+  await new Promise<void>((resolve) => void server.listen(0, "127.0.0.1", resolve));
+  const dialling = connect((server.address() as AddressInfo).port, "127.0.0.1");
+  const deps = { limit: new RateGate(undefined), nowMs: () => 0, failed: (why: string) => assert.fail(why) };
+  const dialled = new LinkWriter(dialling, deps);
+  const [[accepted]] = (await Promise.all([once(server, "connection"), once(dialling, "connect")])) as [[Socket], unknown];
+  t.after(() => {
+    for (const socket of [dialling, accepted]) socket.destroy();
+    server.close();
+  });
+  assert.equal(dialled.payloadPath, new LinkWriter(accepted, deps).payloadPath);
+  assert.equal(dialled.payloadPath, nativeSocket() === undefined ? "pooled" : "sendfile");
 });

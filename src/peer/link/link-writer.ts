@@ -75,7 +75,7 @@ interface QueuedSend {
 export class LinkWriter {
   readonly #socket: Socket;
   readonly #deps: LinkWriterDeps;
-  readonly #native: NativeSocket | undefined;
+  #native: NativeSocket | undefined;
   readonly #sends: QueuedSend[] = [];
   #frames: Uint8Array[] = [];
   #frameBytes = 0;
@@ -93,14 +93,20 @@ export class LinkWriter {
   constructor(socket: Socket, deps: LinkWriterDeps, native: NativeSocket | undefined = nativeSocket()) {
     this.#socket = socket;
     this.#deps = deps;
-    // A TLS socket's descriptor carries ciphertext; and a socket without a handle has none.
-    this.#native = fdOf(socket) === undefined ? undefined : native;
-    const fd = fdOf(socket);
-    if (fd !== undefined) this.#native?.limitUnsent(fd, this.#blockBytes / 2);
+    if (socket.connecting) socket.once("connect", () => this.#useDescriptor(native));
+    else this.#useDescriptor(native);
     socket.once("close", () => this.close());
   }
 
-  /** Which way payload takes: for metrics and tests. */
+  /** A socket that is still connecting has no descriptor yet; and a TLS socket's carries ciphertext. */
+  #useDescriptor(native: NativeSocket | undefined): void {
+    const fd = fdOf(this.#socket);
+    if (fd === undefined) return;
+    this.#native = native;
+    native?.limitUnsent(fd, this.#blockBytes / 2);
+  }
+
+  /** Which way payload takes. */
   get payloadPath(): "sendfile" | "pooled" {
     return this.#native === undefined ? "pooled" : "sendfile";
   }
