@@ -4,7 +4,7 @@ import { type Connection, Host, Network, Rack } from "./network.ts";
 import { World } from "./world.ts";
 
 const MIB = 1024 * 1024;
-const options = { delayUs: 500, chunkBytes: 64 * 1024, windowBytes: 256 * 1024, slowStart: false, fairQueueing: false };
+const options = { delayUs: 500, chunkBytes: 64 * 1024, windowBytes: 256 * 1024, slowStart: false, fairQueueing: false, kernelQueueUs: 0 };
 
 /** Sends 1 MiB and notes when the last byte was read. */
 function send(world: World, connection: Connection<string>, ended: (us: number) => void, read?: () => void): void {
@@ -58,6 +58,23 @@ test("a message waits for one chunk, not for the transfer", () => {
   world.after(1, () => connection.send(0, "offer", 100));
   world.run(1e9, () => false);
   assert.ok(readUs > 60_000 && readUs < 70_000, `read at ${readUs} µs`);
+});
+
+test("with a kernel's queue messages wait behind its payload, as long as it is at most, and keep their order", () => {
+  const read = (kernelQueueUs: number): number[] => {
+    const world = new World();
+    const connection = new Network(world, { ...options, kernelQueueUs }).connect<string>(new Host(MIB, MIB), new Host(MIB, MIB * 100));
+    const readUs: number[] = [];
+    send(world, connection, () => undefined, () => readUs.push(world.nowUs));
+    // At 0.8 s three chunks of the transfer are left, at 0.9 s one.
+    for (const us of [1, 0.8e6, 0.9e6]) world.at(us, () => connection.send(0, "offer", 100));
+    world.run(1e9, () => false);
+    return readUs.map((us) => Math.round(us / 1e4) / 100);
+  };
+  // Each waits for the chunk on the wire (62.5 ms), too.
+  assert.deepEqual(read(0), [0.06, 0.81, 0.94]);
+  assert.deepEqual(read(100_000), [0.16, 0.91, 1]);
+  assert.deepEqual(read(600_000), [0.66, 1, 1]);
 });
 
 test("a frozen process gets what came meanwhile, in order, when it thaws", () => {

@@ -6,7 +6,7 @@
  * most between the sender's uplink and the reader, so a slow reader holds its senders back, and those who share a full
  * link share it about evenly, as with TCP. With slow start a window begins small, grows by what is acknowledged, and is
  * small again after an idle while. Loss and CPU are left out. Messages go before chunks but wait for the one on the
- * wire, and take bandwidth like everything else.
+ * wire (for more of them with `kernelQueueUs`), and take bandwidth like everything else.
  */
 import type { Topology } from "../src/protocol/topology.ts";
 import { SimEvent, type World } from "./world.ts";
@@ -20,6 +20,8 @@ export interface NetworkOptions {
   readonly slowStart: boolean;
   /** Small packets pass the receiver's queue (fq_codel); false: one queue for all (a plain token bucket, the lab). */
   readonly fairQueueing: boolean;
+  /** Longest that a message waits behind its own host's payload, as it does in a kernel that has taken that already; 0: only for the chunk on the wire. */
+  readonly kernelQueueUs: number;
 }
 
 /** What a connection tells one of its ends. */
@@ -76,12 +78,16 @@ export class Host {
   crashed = false;
   /** Directions with chunks to send, in turn. */
   readonly ready: Direction[] = [];
+  /** Whose chunk is on the wire, or was last. */
+  onWire: Direction | undefined;
   transmitting = false;
   /** Messages waiting for the chunk on the wire. */
   readonly waiting: Packet<never>[] = [];
   /** Bytes of messages sent since the last chunk: they lengthen the next one's time on the wire. */
   debtBytes = 0;
   downBusyUntilUs = 0;
+  /** When the last of its messages leaves that wait behind payload: they keep their order. */
+  messagesLeaveUs = 0;
   /** What arrived for a frozen process. */
   readonly inbox: (() => void)[] = [];
   sentPayloadBytes = 0;
@@ -174,6 +180,19 @@ export class Network {
     else run();
   }
 
+  /** When a message of this host leaves it: behind what its kernel holds of payload that can go. */
+  leavesUs(from: Host): number {
+    const { nowUs } = this.world;
+    const { kernelQueueUs } = this.options;
+    if (kernelQueueUs === 0) return nowUs;
+    let queuedBytes = 0;
+    const { onWire } = from;
+    const isNextOnWire = onWire !== undefined && !onWire.queued && this.#isSendable(onWire);
+    for (const { transfers } of isNextOnWire ? [...from.ready, onWire] : from.ready) for (const { leftBytes } of transfers) queuedBytes += leftBytes;
+    from.messagesLeaveUs = Math.max(from.messagesLeaveUs, nowUs + Math.min(kernelQueueUs, (queuedBytes * 1e6) / from.upBytesPerSecond));
+    return from.messagesLeaveUs;
+  }
+
   /** When a message sent now is read: behind what is queued for the same links, unless small packets pass. */
   arrivalUs(from: Host, to: Host): number {
     const arrivesUs = this.world.nowUs + this.options.delayUs;
@@ -208,6 +227,7 @@ export class Network {
     if (!last) direction.transfers.push(transfer);
     direction.inFlightBytes += bytes;
     host.transmitting = true;
+    host.onWire = direction;
     const wireBytes = bytes + host.debtBytes;
     host.debtBytes = 0;
     const chunk = new Chunk(this, direction, transfer, bytes, last);
@@ -336,6 +356,7 @@ class Packet<Message> extends SimEvent {
   readonly #direction: Direction;
   readonly #message: Message;
   readonly #read: (message: Message) => void;
+  #isOnItsWay = false;
 
   constructor(network: Network, direction: Direction, message: Message, read: (message: Message) => void) {
     super();
@@ -346,11 +367,20 @@ class Packet<Message> extends SimEvent {
   }
 
   leave(): void {
+    const { world } = this.#network;
+    const leavesUs = this.#network.leavesUs(this.#direction.from);
+    if (leavesUs > world.nowUs) world.schedule(this, leavesUs);
+    else this.#depart();
+  }
+
+  #depart(): void {
     const { from, to } = this.#direction;
+    this.#isOnItsWay = true;
     this.#network.world.schedule(this, this.#network.arrivalUs(from, to));
   }
 
   override run(): void {
+    if (!this.#isOnItsWay) return this.#depart();
     const { from, to } = this.#direction;
     const network = this.#network;
     if (network.isCut(from, to)) network.hold(from, to, () => this.run());

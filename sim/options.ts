@@ -79,6 +79,7 @@ export interface SimOptions {
   readonly windowBytes: number;
   readonly slowStart: boolean;
   readonly fairQueueing: boolean;
+  readonly kernelQueueUs: number;
   readonly verifyBytesPerSecond: number;
   /** Peers arrive evenly over this time. */
   readonly arrivalMs: number;
@@ -126,6 +127,7 @@ export function plainOptions(seed: number, changes: Partial<SimOptions> = {}): S
     windowBytes: 256 * KIB,
     slowStart: false,
     fairQueueing: false,
+    kernelQueueUs: 0,
     verifyBytesPerSecond: 1e9,
     arrivalMs: 0,
     rackSize: 0,
@@ -206,7 +208,7 @@ export function drawnOptions(seed: number): SimOptions {
   });
   const isLarge = pick(false, false, true) && tasks.reduce((sum, { pieceCount }) => sum + pieceCount, 0) <= LARGE_PIECE_COUNT_MAX;
   const faults = { ...drawn.faults, seedOutages: some(2), poorReaders: some(few) };
-  return { ...(isLarge ? withLargePieces(drawn) : drawn), faults };
+  return { ...(isLarge ? withLargePieces(drawn) : drawn), faults, kernelQueueUs: pick(0, 0, 50_000) };
 }
 
 /** Of four times as many bytes no more are drawn, for the time that it takes. */

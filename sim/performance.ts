@@ -31,6 +31,8 @@ export const SCENARIOS: readonly Scenario[] = [
   small("lab-16", { peerCount: 16 }),
   small("lab-16-seed-4x", { peerCount: 16, seedFactor: 4 }),
   small("lab-16-fair-queues", { peerCount: 16, fairQueueing: true }),
+  // As in the lab, whose hosts have tens of ms of payload in their kernels before an answer leaves.
+  small("lab-16-kernel-queues", { peerCount: 16, kernelQueueUs: 50_000 }),
   small("lab-16-readers", { peerCount: 16, readers: true }),
   small("lab-16-racks", { peerCount: 16, ...racks(4, 4) }),
   // Every connection may fill the racks' links with 4 MiB: nothing is dropped, everything is late.

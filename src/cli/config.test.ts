@@ -239,7 +239,9 @@ test("networks get labels from flags and files alike; what is wrong with one is 
 test("networks of keepers are networks, and a dfdaemon wants to be a keeper only when told", () => {
   const keepers = (...texts: string[]): unknown => resolveConfig(SUPERNODE, { flags: { keepers: texts }, file: file("") }, machine()).values.keepers;
   assert.deepEqual(keepers("10.0.0.5,10.1.0.0/28", "2001:db8::/64"), ["10.0.0.5", "10.1.0.0/28", "2001:db8::/64"]);
-  for (const wrong of ["10.0.0.0/33", "10.0.0.5/28", "seed.example"]) assert.throws(() => keepers(wrong), { code: "CONFIG_INVALID", message: /is not a network such as/ }, wrong);
+  const wrong = { "10.0.0.0/33": /has no prefix length from 0 to 32/, "10.0.0.5/28": /"?10\.0\.0\.5\/28"? has bits set beyond its first 28/, "seed.example": /is not a network such as/ };
+  for (const [text, message] of Object.entries(wrong)) assert.throws(() => keepers(text), { code: "CONFIG_INVALID", message }, text);
+  assert.deepEqual(keepers("none"), []);
   assert.equal(resolve("").values.keeper, false);
   assert.equal(resolve("keeper: true\n").values.keeper, true);
 });

@@ -61,13 +61,19 @@ export const networkLabels: Kind<readonly NetworkLabels[]> = {
   valueName: "NETWORK=LABEL:VALUE",
 };
 
-/** Networks alone. */
-export const networksWithoutHostBits: Kind<readonly string[]> = texts(
-  "NETWORK",
-  "10.1.0.0/28",
-  "a network such as 10.1.0.0/28, or an address",
-  (text) => typeof parseNetwork(text) !== "string",
-);
+/** Networks alone; the word none is an empty list. */
+export const networksWithoutHostBits: Kind<readonly string[]> = {
+  ...texts("NETWORK", "10.1.0.0/28", "a network", () => true),
+  schema: fromZod((z) => z
+    .array(
+      z.string({ error: (issue) => `${quote(issue.input)} is not a network such as 10.1.0.0/16` }).check((context) => {
+        const network = parseNetwork(context.value);
+        if (typeof network === "string") context.issues.push({ code: "custom", input: context.value, message: `${quote(context.value)} ${network}` });
+      }),
+      { error: (issue) => (issue.code === "invalid_type" ? `${quote(issue.input)} is not a list of networks` : undefined) },
+    )
+    .max(ENTRIES_MAX, { error: `more than ${ENTRIES_MAX} networks` })),
+};
 
 function splitAtColon(text: string): [string, string | undefined] {
   const index = text.indexOf(":");
