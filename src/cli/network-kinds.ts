@@ -81,7 +81,18 @@ export const hostExceptions: Kind<string> = scalar(
 
 /** A list of texts, each of which `isGood`; the word none is an empty list. */
 export function texts(valueName: string, example: string, expected: string, isGood: (text: string) => boolean): Kind<readonly string[]> {
-  const one = scalar(valueName, example, expected, (text) => (isGood(text) ? text : undefined), String);
+  return checkedTexts(valueName, example, (text) => (isGood(text) ? undefined : `is not ${expected}`));
+}
+
+/** As {@link texts}. @param fault what is wrong with one, as the end of a sentence about it; undefined when nothing is */
+export function checkedTexts(valueName: string, example: string, fault: (text: string) => string | undefined): Kind<readonly string[]> {
+  const isText = (input: unknown): boolean => typeof input === "string" || typeof input === "number";
+  const one = {
+    schema: reader(
+      (input) => (isText(input) && fault(String(input)) === undefined ? String(input) : undefined),
+      (input) => `${quote(input)} ${(isText(input) ? fault(String(input)) : undefined) ?? "is not a text"}`,
+    ),
+  };
   const list = fromZod((z) => z.array(within(z, one), { error: (issue) => `${quote(issue.input)} is not a list` }).max(ENTRIES_MAX, { error: `more than ${ENTRIES_MAX} entries` }));
   return {
     example: `[${example}]`,

@@ -3,7 +3,7 @@ import { TOPOLOGY_LEVELS, topologyOf } from "../protocol/topology.ts";
 import type { NetworkLabels } from "../supernode/config.ts";
 import { parseNetwork } from "../supernode/ip-network.ts";
 import { fromZod, type Zod } from "./on-demand.ts";
-import { texts } from "./network-kinds.ts";
+import { checkedTexts } from "./network-kinds.ts";
 import { items, quote, splitAtEquals, type Kind } from "./setting-kinds.ts";
 
 /** More racks than any site has. */
@@ -61,19 +61,11 @@ export const networkLabels: Kind<readonly NetworkLabels[]> = {
   valueName: "NETWORK=LABEL:VALUE",
 };
 
-/** Networks alone; the word none is an empty list. */
-export const networksWithoutHostBits: Kind<readonly string[]> = {
-  ...texts("NETWORK", "10.1.0.0/28", "a network", () => true),
-  schema: fromZod((z) => z
-    .array(
-      z.string({ error: (issue) => `${quote(issue.input)} is not a network such as 10.1.0.0/16` }).check((context) => {
-        const network = parseNetwork(context.value);
-        if (typeof network === "string") context.issues.push({ code: "custom", input: context.value, message: `${quote(context.value)} ${network}` });
-      }),
-      { error: (issue) => (issue.code === "invalid_type" ? `${quote(issue.input)} is not a list of networks` : undefined) },
-    )
-    .max(ENTRIES_MAX, { error: `more than ${ENTRIES_MAX} networks` })),
-};
+/** Networks alone. */
+export const networksWithoutHostBits: Kind<readonly string[]> = checkedTexts("NETWORK", "10.1.0.0/28", (text) => {
+  const network = parseNetwork(text);
+  return typeof network === "string" ? network : undefined;
+});
 
 function splitAtColon(text: string): [string, string | undefined] {
   const index = text.indexOf(":");
