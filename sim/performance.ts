@@ -31,6 +31,8 @@ export const SCENARIOS: readonly Scenario[] = [
   small("lab-16", { peerCount: 16 }),
   small("lab-16-seed-4x", { peerCount: 16, seedFactor: 4 }),
   small("lab-16-fair-queues", { peerCount: 16, fairQueueing: true }),
+  // The seed reads the origin meanwhile, twenty times as fast as a link: the lab's case, and a cluster's first pull.
+  small("lab-16-cold-seed", { peerCount: 16, originBytesPerSecond: GIGABIT }),
   // As in the lab, whose hosts have tens of ms of payload in their kernels before an answer leaves.
   small("lab-16-kernel-queues", { peerCount: 16, kernelQueueUs: 50_000 }),
   small("lab-16-readers", { peerCount: 16, readers: true }),
@@ -39,6 +41,7 @@ export const SCENARIOS: readonly Scenario[] = [
   small("lab-16-racks-deep-queues", { peerCount: 16, tasks: oneTask(50, 1024), windowBytes: 4096 * 1024, ...racks(4, 4) }),
   small("lab-16-image", { peerCount: 16, tasks: LAYERS }),
   small("100", { peerCount: 100 }),
+  small("100-cold-seed", { peerCount: 100, originBytesPerSecond: GIGABIT }),
   small("100-mixed", { peerCount: 100, uplinks: "mixed", seedFactor: 2 }),
   small("100-slow-downlinks", { peerCount: 100, downlinks: "someSlow", seedFactor: 2 }),
   small("100-mixed-slow-downlinks", { peerCount: 100, uplinks: "mixed", downlinks: "someSlow", seedFactor: 2 }),

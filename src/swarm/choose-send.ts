@@ -6,7 +6,7 @@
  */
 import type { Prng } from "../base/prng.ts";
 import { hasBucketOf } from "../protocol/topology.ts";
-import { expireAvoidances, holdsAll, PRIORITY_RANK, type Link, type Remote, type Task } from "./tables.ts";
+import { expireAvoidances, holdsAll, isComplete, PRIORITY_RANK, type Link, type Remote, type Task } from "./tables.ts";
 
 export interface Choice {
   readonly remote: Remote;
@@ -26,7 +26,7 @@ export function chooseSend(links: Iterable<Link>, candidateCount: number, prng: 
     const busy = Math.max(link.incoming, link.outgoing);
     if (busy >= link.capacity) continue;
     for (const remote of link.remotes.values()) {
-      if (remote.isolated || !remote.receives || remote.task.have.count === 0 || holdsAll(remote)) continue;
+      if (remote.isolated || !remote.receives || isBeginning(remote.task) || holdsAll(remote)) continue;
       // Priority, how busy, our own share to it, a file by lot, how far behind, chance: one integer, a total order.
       // Shares of different files say nothing about each other: compared, they starved small files to the last moment.
       const { task } = remote;
@@ -49,6 +49,15 @@ export function chooseSend(links: Iterable<Link>, candidateCount: number, prng: 
     if (pieces.length > 0) return { remote, pieces };
   }
   return undefined;
+}
+
+/**
+ * True when all that is here of a file is on its way already. Two copies of one piece at a time take twice as long until
+ * somebody can pass it on, and while a file comes in, something that nobody has is here in a moment.
+ * Source: docs/policy.md, "How a swarm fills".
+ */
+function isBeginning(task: Task): boolean {
+  return !isComplete(task) && task.outgoingCount >= task.have.count;
 }
 
 /** Where a class of pieces begins in the order of choice; a piece index has 24 bits. */

@@ -44,6 +44,38 @@ test("of pieces that others hold too, the rarest goes first", () => {
   assert.deepEqual(named(bench.neighbour(3), "sendOffer")[0], [3, 2]);
 });
 
+test("while a file comes in, no more copies leave at a time than pieces are here, so that each is soon whole and passed on", () => {
+  const bench = new TestSwarm({ uploadCount: 5 });
+  bench.open(20, []);
+  for (let linkId = 1; linkId <= 6; linkId++) bench.neighbour(linkId);
+  assert.equal(named(bench.stored(0), "sendOffer").length, 1);
+  const second = named(bench.stored(1), "sendOffer");
+  assert.deepEqual(second.map(([, piece]) => piece), [1], "what nobody has yet comes before a copy");
+  const [linkId] = second[0] as Transfer;
+  bench.tell("offerAccepted", linkId, 1);
+  assert.equal(named(bench.tell("sendFinished", linkId, 1), "sendOffer").length, 1);
+});
+
+test("who has all of a file has as much on its way as its uplink takes, however few pieces that is", () => {
+  const bench = new TestSwarm({ uploadCount: 5 });
+  bench.open(1);
+  const offers = [1, 2, 3, 4].flatMap((linkId) => [...named(bench.neighbour(linkId), "sendOffer")]);
+  assert.deepEqual(offers, [[1, 0], [2, 0], [3, 0], [4, 0]]);
+});
+
+test("a neighbour that does not answer, or takes no byte, does not keep the only piece from the others", () => {
+  const bench = new TestSwarm({ uploadCount: 5 });
+  bench.open(20, []);
+  for (let linkId = 1; linkId <= 3; linkId++) bench.neighbour(linkId);
+  const [[frozen]] = named(bench.stored(0), "sendOffer") as [Transfer];
+  const [[next]] = named(bench.wait(700), "sendOffer") as [Transfer];
+  assert.notEqual(next, frozen);
+  bench.tell("offerAccepted", next, 0);
+  const others = named(bench.wait(700), "sendOffer");
+  assert.equal(others.length, 1);
+  assert.deepEqual([frozen, next, (others[0] as Transfer)[0]].toSorted((a, b) => a - b), [1, 2, 3]);
+});
+
 test("the neighbour that receives least is offered first", () => {
   for (let seed = 0; seed < 20; seed++) {
     const bench = new TestSwarm({ lookaheadCount: 0 }, seed);

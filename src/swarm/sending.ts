@@ -110,7 +110,7 @@ export class Sending {
     this.#narrow(send, [piece]);
     send.state = "agreed";
     send.sinceMs = nowMs;
-    send.stalled = false;
+    this.#revive(send);
   }
 
   declined(remote: Remote, piece: number, reason: DeclineReason, nowMs: number): void {
@@ -146,8 +146,7 @@ export class Sending {
     const send = this.#find(remote, piece);
     if (send === undefined) return;
     send.progressMs = nowMs;
-    if (send.stalled) this.#settled = false;
-    send.stalled = false;
+    this.#revive(send);
     remote.link.stalledUntilMs = 0;
   }
 
@@ -203,11 +202,9 @@ export class Sending {
         this.#remove(send);
         for (const piece of pieces) avoid(send.remote, piece, nowMs + AVOID_MS);
       } else if (send.state === "offered" && nowMs - send.sinceMs >= this.#patienceMs) {
-        link.stalledUntilMs = nowMs + STALLED_MS;
+        this.#stall(send, nowMs);
       } else if (send.state === "sending" && nowMs - send.progressMs >= this.#config.silenceMs) {
-        // It keeps its place on the link, but no longer one of the uplink's.
-        send.stalled = true;
-        link.stalledUntilMs = nowMs + STALLED_MS;
+        this.#stall(send, nowMs);
       }
     }
   }
@@ -216,6 +213,7 @@ export class Sending {
     const { task, link } = remote;
     this.#sends.add({ remote, pieces, state: "offered", sinceMs: nowMs, progressMs: nowMs, stalled: false });
     link.outgoing++;
+    task.outgoingCount++;
     task.offersSent++;
     for (const piece of pieces) {
       addCopies(task, piece, 1);
@@ -234,10 +232,26 @@ export class Sending {
     send.pieces = left;
   }
 
+  /** It keeps its place on the link, but no longer one of the uplink's, or of the task's. */
+  #stall(send: Send, nowMs: number): void {
+    send.remote.link.stalledUntilMs = nowMs + STALLED_MS;
+    if (send.stalled) return;
+    send.stalled = true;
+    send.remote.task.outgoingCount--;
+  }
+
+  #revive(send: Send): void {
+    if (!send.stalled) return;
+    send.stalled = false;
+    send.remote.task.outgoingCount++;
+    this.#settled = false;
+  }
+
   #remove(send: Send): void {
     this.#sends.delete(send);
     this.#settled = false;
     send.remote.link.outgoing--;
+    if (!send.stalled) send.remote.task.outgoingCount--;
     this.#narrow(send, []);
   }
 
