@@ -512,7 +512,7 @@ export class PeerModel {
           toldUs = nowUs;
           this.#feed({ type: "sendProgressed", linkId, taskId, piece, bytes });
         }
-        if (last) this.#feed({ type: "sendFinished", linkId, taskId, piece });
+        if (last) this.#feed({ type: "sendFinished", linkId, taskId, piece, leavesInMs: 0 });
       },
     });
   }

@@ -16,6 +16,7 @@ import { EarlyJoins } from "./early-joins.ts";
 import { LinkPlaces } from "./link-places.ts";
 import { PieceArrivals, type PieceCounters } from "./piece-arrivals.ts";
 import type { TaskSession } from "./task-session.ts";
+import { Uplink } from "./uplink.ts";
 
 export interface SwarmDriverDeps {
   readonly links: LinkTable;
@@ -41,6 +42,7 @@ export class SwarmDriver {
   readonly #deps: SwarmDriverDeps;
   readonly #swarm: Swarm;
   readonly #arrivals: PieceArrivals;
+  readonly #uplink: Uplink;
   /** Pieces to be sent that are being read back first. */
   readonly #checking = new Map<string, Promise<unknown>>();
   readonly #queue: SwarmInput[] = [];
@@ -63,6 +65,15 @@ export class SwarmDriver {
   constructor(deps: SwarmDriverDeps) {
     this.#deps = deps;
     this.#swarm = new Swarm({ ...DEFAULT_SWARM_CONFIG, ...deps.swarm }, deps.seed);
+    this.#uplink = new Uplink({
+      handedBytes: () => this.counters.uploadedBytes,
+      heldBytes: () => {
+        let heldBytes = 0;
+        for (const link of deps.links) heldBytes += link.writer.heldBytes;
+        return heldBytes;
+      },
+      nowMs: deps.nowMs,
+    });
     this.places = new LinkPlaces(deps.topology, { links: deps.links, placed: ({ linkId }, distance) => this.feed({ type: "remotePlaced", linkId, distance }) });
     this.#arrivals = new PieceArrivals({
       nowMs: deps.nowMs,
@@ -431,7 +442,8 @@ export class SwarmDriver {
         this.feed({ type: "sendProgressed", linkId, taskId, piece, bytes });
       },
       ended: (whole) => {
-        this.feed({ type: whole ? "sendFinished" : "sendCancelled", linkId, taskId, piece });
+        if (whole) this.feed({ type: "sendFinished", linkId, taskId, piece, leavesInMs: this.#uplink.leavesInMs() });
+        else this.feed({ type: "sendCancelled", linkId, taskId, piece });
         // Nothing is lost on a sound disk; on another one the brain hears of it.
         if (!whole) session.stored.verify([piece], true).catch(() => undefined);
       },

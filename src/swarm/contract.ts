@@ -84,8 +84,8 @@ export type SwarmInput =
   | { readonly type: "receiveProgressed"; readonly linkId: LinkId; readonly taskId: TaskId; readonly piece: number; readonly bytes: number }
   /** Payload came of a transfer that was given up: it is of no use, and fills our downlink all the same. */
   | { readonly type: "strayReceived"; readonly bytes: number }
-  /** The last byte has been handed to the kernel. */
-  | { readonly type: "sendFinished"; readonly linkId: LinkId; readonly taskId: TaskId; readonly piece: number }
+  /** The last byte has been handed to the kernel, which will need `leavesInMs` until it is out; 0: at once, or not known. */
+  | { readonly type: "sendFinished"; readonly linkId: LinkId; readonly taskId: TaskId; readonly piece: number; readonly leavesInMs: number }
   /** All bytes came; verification runs. `pieceStored`, `pieceRejected` or `pieceLost` follows. */
   | { readonly type: "receiveFinished"; readonly linkId: LinkId; readonly taskId: TaskId; readonly piece: number }
   /** A reader is blocked on `piece` (and will read on from there); undefined: it is gone or past the end. */

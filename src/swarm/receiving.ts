@@ -3,7 +3,6 @@ import type { DeclineReason } from "../protocol/link-frames.ts";
 import type { TaskId } from "../protocol/ids.ts";
 import type { LinkId, SwarmConfig, SwarmEffect } from "./contract.ts";
 import { mayImport } from "./importing.ts";
-import { IntakePace } from "./intake-pace.ts";
 import { IntakeRate } from "./intake-rate.ts";
 import { Promises } from "./promises.ts";
 import { claim, holdsMissing, isComplete, type Link, type Receive, type Remote, STALLED_MS, type Task } from "./tables.ts";
@@ -52,7 +51,6 @@ export class Receiving {
   /** All who could send know that nothing comes in here. */
   #idleTold = true;
   #transferMs = 0;
-  readonly #intake = new IntakePace();
   readonly #rate = new IntakeRate();
   readonly #promises = new Promises();
 
@@ -132,9 +130,9 @@ export class Receiving {
     return this.#transferMs;
   }
 
-  /** How long pieces take to come in, for comparison with how long they take to go out; 0 while nothing has come in. */
-  get usualInMs(): number {
-    return this.#intake.usualMs;
+  /** As much as has come in at best, for comparison with what goes out; 0 while unknown. */
+  get bestBytesPerMs(): number {
+    return this.#rate.bestBytesPerMs;
   }
 
   /** Somebody waits for room, and there is some. */
@@ -191,7 +189,6 @@ export class Receiving {
     if (receive === undefined || receive.state === "verifying") return;
     const tookMs = nowMs - receive.sinceMs;
     this.#transferMs = this.#transferMs === 0 ? tookMs : this.#transferMs * 0.8 + tookMs * 0.2;
-    this.#intake.ended(tookMs, this.#moving, nowMs);
     // Of its end nothing was told. A file's last piece is shorter, which matters to nobody.
     this.#rate.came(Math.max(0, task.pieceLengthBytes - receive.cameBytes), nowMs);
     if (receive.state === "receiving") this.#moving--;

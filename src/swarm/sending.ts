@@ -150,13 +150,16 @@ export class Sending {
     remote.link.stalledUntilMs = 0;
   }
 
-  /** @param usualInMs how long pieces take to come in here; 0 while unknown */
-  finished(remote: Remote, piece: number, usualInMs: number, nowMs: number): void {
+  /**
+   * @param leavesInMs until what the kernel holds is out
+   * @param inBytesPerMs the most that has come in here; 0 while unknown
+   */
+  finished(remote: Remote, piece: number, leavesInMs: number, inBytesPerMs: number, nowMs: number): void {
     const send = this.#find(remote, piece);
     if (send === undefined) return;
     if (this.#endedMs !== undefined) this.#intervalMs = average(this.#intervalMs, Math.min(nowMs - this.#endedMs, INTERVAL_MS_MAX));
     this.#endedMs = nowMs;
-    this.#pace.ended(nowMs - send.sinceMs, usualInMs);
+    this.#pace.ended(nowMs - send.sinceMs + leavesInMs, remote.task.pieceLengthBytes, inBytesPerMs);
     remote.link.stalledUntilMs = 0;
     remote.task.sentPieces++;
     this.#remove(send);

@@ -105,7 +105,8 @@ class World {
     const one = (input: SwarmInput): readonly (() => SwarmInput)[] => [() => input];
     const about = (type: "sendCancelled" | "sendFinished" | "receiveCancelled" | "receiveFinished" | "offerAccepted", from: Transfer[]) => {
       const transfer = take(from, pick);
-      return transfer === undefined ? [] : one({ type, ...transfer });
+      if (transfer === undefined) return [];
+      return one(type === "sendFinished" ? { type, ...transfer, leavesInMs: pick % 300 } : { type, ...transfer });
     };
     switch (verb) {
       case "open": {
@@ -179,7 +180,8 @@ class World {
         return one({ type: "lengthKnown", taskId, pieceCount: PIECES });
       case "nonsense": {
         const types = ["offerAccepted", "sendCancelled", "receiveCancelled", "sendFinished", "receiveFinished"] as const;
-        return one({ type: types[pick % types.length] ?? "sendFinished", linkId, taskId, piece });
+        const type = types[pick % types.length] ?? "sendFinished";
+        return one(type === "sendFinished" ? { type, linkId, taskId, piece, leavesInMs: 0 } : { type, linkId, taskId, piece });
       }
       case "wait":
         return this.#deadlines(pick);

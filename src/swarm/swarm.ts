@@ -251,7 +251,7 @@ export class Swarm {
         return this.#receiving.stray(input.bytes, nowMs);
       case "sendFinished": {
         const remote = this.#remote(input.linkId, input.taskId);
-        if (remote !== undefined) this.#sending.finished(remote, input.piece, this.#receiving.usualInMs, nowMs);
+        if (remote !== undefined) this.#sending.finished(remote, input.piece, input.leavesInMs, this.#receiving.bestBytesPerMs, nowMs);
         return;
       }
       case "receiveFinished": {

@@ -3,12 +3,12 @@
  * uplink shared by many makes each of its pieces late, and holds a place at each of its receivers meanwhile.
  *
  * The quickest of the last few transfers tells, not their mean: one of them slow says something of its receiver, all of
- * them slow something of our uplink. Never more than `uploadCount`: a socket may take a whole piece at once, and who
- * measures that thinks himself quick. Source: docs/policy.md, "Uploads that follow the uplink".
+ * them slow something of our uplink. It is held against what the downlink has shown at best: where as many come in at a
+ * time as may go out. Source: docs/policy.md, "Uploads that follow the uplink".
  */
 
 /** A piece that takes so many times as long to go out as pieces take to come in goes out over a slow uplink. */
-const SLOW_FACTOR = 1.5;
+const SLOW_FACTOR = 1.2;
 /** One that is out sooner holds nobody up, whatever it is compared with: on a fast network it is the process that takes the time. */
 const SLOW_MS_MIN = 50;
 
@@ -30,18 +30,22 @@ export class UploadPace {
   }
 
   /**
-   * A transfer has ended that took `outMs`.
+   * A transfer of `pieceBytes` has ended that took `outMs` until it was out.
    *
-   * @param usualInMs how long pieces take to come in; 0 while nothing has come in: nothing to compare with (a seed)
+   * @param inBytesPerMs the most that has come in; 0 while nothing has: nothing to compare with (a seed)
    */
-  ended(outMs: number, usualInMs: number): void {
-    if (usualInMs === 0) return;
+  ended(outMs: number, pieceBytes: number, inBytesPerMs: number): void {
+    if (inBytesPerMs === 0) return;
     this.#endedCount++;
     this.#quickestMs = Math.min(this.#quickestMs, outMs);
     // One of each that run at a time; two at least, or a slow receiver would speak for the uplink.
     if (this.#endedCount < Math.max(2, this.#count)) return;
-    const isSlow = this.#quickestMs > Math.max(SLOW_MS_MIN, usualInMs * SLOW_FACTOR);
-    this.#count = isSlow ? Math.max(1, this.#count - 1) : Math.min(this.#countMax, this.#count + 1);
+    const inMs = (this.#countMax * pieceBytes) / inBytesPerMs;
+    const limitMs = Math.max(SLOW_MS_MIN, inMs * SLOW_FACTOR);
+    // Who share an uplink take as many times as long as they are: so many would be out within the limit.
+    const count = Math.floor((this.#count * limitMs) / this.#quickestMs);
+    if (count < this.#count) this.#count = Math.max(1, count);
+    else if (count > this.#count) this.#count = Math.min(this.#countMax, this.#count + 1);
     this.#endedCount = 0;
     this.#quickestMs = Number.POSITIVE_INFINITY;
   }

@@ -82,3 +82,25 @@ test("payload takes the same way on a link that was dialled, whose socket is sti
   assert.equal(dialled.payloadPath, new LinkWriter(accepted, deps).payloadPath);
   assert.equal(dialled.payloadPath, nativeSocket() === undefined ? "pooled" : "sendfile");
 });
+
+test("what the kernel holds is told until the other side has it", { timeout: 60_000, skip: nativeSocket() === undefined }, async (t) => {
+  const { writing, reading } = await connected(t);
+  const writer = new LinkWriter(writing, { limit: new RateGate(undefined), nowMs: () => 0, failed: (why) => assert.fail(why) });
+  assert.equal(writer.heldBytes, 0);
+  const pieces = Array.from({ length: 2_000 }, (_, piece) => piece);
+  // More than the other side's kernel takes for a process that does not read.
+  while (writing.writableLength === 0) {
+    writer.send({ type: "have", channel: 1, pieces });
+    // oxlint-disable-next-line no-await-in-loop -- until it is full
+    await new Promise(setImmediate);
+  }
+  assert.ok(writer.heldBytes > 0);
+  reading.resume();
+  while (writing.writableLength > 0 || writer.heldBytes > 0) {
+    // oxlint-disable-next-line no-await-in-loop -- until it is empty
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+  writing.destroy();
+  writer.close();
+  assert.equal(writer.heldBytes, 0);
+});

@@ -111,6 +111,12 @@ export class LinkWriter {
     return this.#native === undefined ? "pooled" : "sendfile";
   }
 
+  /** What the kernel holds of what was written here, on its way to the other side included. 0 where it does not say (TLS, no koffi). */
+  get heldBytes(): number {
+    const fd = this.#native === undefined || this.#closed ? undefined : fdOf(this.#socket);
+    return fd === undefined ? 0 : (this.#native as NativeSocket).heldBytes(fd);
+  }
+
   send(frame: LinkFrame): void {
     if (this.#closed) return;
     const bytes = encodeFrame(frame);

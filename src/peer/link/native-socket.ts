@@ -1,6 +1,6 @@
 /**
- * The system calls that Node does not offer and that the data plane gains by: sendfile(2), TCP_NOTSENT_LOWAT, SO_RCVLOWAT, and
- * the error number. Reached through koffi (optional); without it everything works on the portable path.
+ * The system calls that Node does not offer and that the data plane gains by: sendfile(2), TCP_NOTSENT_LOWAT, SO_RCVLOWAT,
+ * SIOCOUTQ, and the error number. Reached through koffi (optional); without it everything works on the portable path.
  */
 import { createRequire } from "node:module";
 
@@ -11,6 +11,8 @@ const TCP_NOTSENT_LOWAT = 25;
 /** include/uapi/asm-generic/socket.h */
 const SOL_SOCKET = 1;
 const SO_RCVLOWAT = 18;
+/** include/uapi/linux/sockios.h */
+const SIOCOUTQ = 0x5411;
 
 export interface NativeSocket {
   /**
@@ -25,6 +27,8 @@ export interface NativeSocket {
   wakeAt(socketFd: number, bytes: number): void;
   /** Bounds what the kernel holds unsent, so that control frames do not wait behind a deep buffer. */
   limitUnsent(socketFd: number, bytes: number): void;
+  /** What the kernel holds of what was written: not sent yet, on its way, or not acknowledged. 0 where it does not say. */
+  heldBytes(socketFd: number): number;
 }
 
 interface Koffi {
@@ -47,6 +51,7 @@ function load(): NativeSocket | undefined {
     const libc = koffi.load("libc.so.6");
     const sendfile = libc.func("int64_t sendfile(int out, int in, int64_t *offset, size_t count)");
     const setsockopt = libc.func("int setsockopt(int fd, int level, int name, int *value, uint32_t length)");
+    const ioctl = libc.func("int ioctl(int fd, unsigned long request, int *value)");
     const position = new BigInt64Array(1);
     const value = new Int32Array(1);
     return {
@@ -63,6 +68,10 @@ function load(): NativeSocket | undefined {
       limitUnsent(socketFd, bytes) {
         value[0] = bytes;
         setsockopt(socketFd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, value, 4);
+      },
+      heldBytes(socketFd) {
+        value[0] = 0;
+        return ioctl(socketFd, SIOCOUTQ, value) === 0 ? value[0] : 0;
       },
     };
   } catch {
