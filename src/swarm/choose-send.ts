@@ -6,7 +6,7 @@
  */
 import type { Prng } from "../base/prng.ts";
 import { hasBucketOf } from "../protocol/topology.ts";
-import { expireAvoidances, holdsAll, isComplete, PRIORITY_RANK, type Link, type Remote, type Task } from "./tables.ts";
+import { expireAvoidances, holdsAll, isComplete, PRIORITY_RANK, type Link, type Remote, type Send, type Task } from "./tables.ts";
 
 export interface Choice {
   readonly remote: Remote;
@@ -17,21 +17,25 @@ export interface Choice {
 /** A neighbour is behind another when it holds less by one of so many parts of the file. */
 const BEHIND_STEPS = 64;
 
-/** @returns the best offer to make now, or undefined when no neighbour could use anything we hold */
-export function chooseSend(links: Iterable<Link>, candidateCount: number, prng: Prng, nowMs: number): Choice | undefined {
+/**
+ * @param sends what is under way already
+ * @returns the best offer to make now, or undefined when no neighbour could use anything we hold
+ */
+export function chooseSend(links: Iterable<Link>, sends: Iterable<Send>, candidateCount: number, prng: Prng, nowMs: number): Choice | undefined {
   const candidates: { readonly remote: Remote; readonly key: number }[] = [];
-  const lots = new Map<Task, number>();
+  const lots = new Map<Task, number | "none">();
   for (const link of links) {
     if (nowMs < link.stalledUntilMs) continue;
     const busy = Math.max(link.incoming, link.outgoing);
     if (busy >= link.capacity) continue;
     for (const remote of link.remotes.values()) {
-      if (remote.isolated || !remote.receives || isBeginning(remote.task) || holdsAll(remote)) continue;
+      if (remote.isolated || !remote.receives || holdsAll(remote)) continue;
       // Priority, how busy, our own share to it, a file by lot, how far behind, chance: one integer, a total order.
       // Shares of different files say nothing about each other: compared, they starved small files to the last moment.
       const { task } = remote;
       let lot = lots.get(task);
-      if (lot === undefined) lots.set(task, (lot = prng.nextUint32() >>> 26));
+      if (lot === undefined) lots.set(task, (lot = isBeginning(task, sends) ? "none" : prng.nextUint32() >>> 26));
+      if (lot === "none") continue;
       const key =
         PRIORITY_RANK[task.priority] * 2 ** 45 +
         Math.min(busy, 255) * 2 ** 37 +
@@ -53,11 +57,14 @@ export function chooseSend(links: Iterable<Link>, candidateCount: number, prng: 
 
 /**
  * True when all that is here of a file is on its way already. Two copies of one piece at a time take twice as long until
- * somebody can pass it on, and while a file comes in, something that nobody has is here in a moment.
- * Source: docs/policy.md, "How a swarm fills".
+ * somebody can pass it on, and while a file comes in, something that nobody has is here in a moment. What has stalled does
+ * not count. Source: docs/policy.md, "How a swarm fills".
  */
-function isBeginning(task: Task): boolean {
-  return !isComplete(task) && task.outgoingCount >= task.have.count;
+function isBeginning(task: Task, sends: Iterable<Send>): boolean {
+  if (isComplete(task)) return false;
+  let count = 0;
+  for (const { remote, stalled } of sends) if (remote.task === task && !stalled) count++;
+  return count >= task.have.count;
 }
 
 /** Where a class of pieces begins in the order of choice; a piece index has 24 bits. */

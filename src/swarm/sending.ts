@@ -67,7 +67,7 @@ export class Sending {
     let sending = 0;
     let pending = 0;
     for (const send of this.#sends) {
-      if (send.stalled || (send.state === "offered" && nowMs - send.sinceMs >= this.#patienceMs)) continue;
+      if (send.stalled) continue;
       if (send.state === "sending") sending++;
       else pending++;
     }
@@ -88,7 +88,7 @@ export class Sending {
     }
     const target = this.#pace.count + this.#lookaheadCount();
     while (sending + pending < target) {
-      const choice = this.#dry ? undefined : chooseSend(this.#links.values(), this.#config.candidateCount, this.#prng, nowMs);
+      const choice = this.#dry ? undefined : chooseSend(this.#links.values(), this.#sends, this.#config.candidateCount, this.#prng, nowMs);
       if (choice === undefined) {
         this.#dry = true;
         return;
@@ -216,7 +216,6 @@ export class Sending {
     const { task, link } = remote;
     this.#sends.add({ remote, pieces, state: "offered", sinceMs: nowMs, progressMs: nowMs, stalled: false });
     link.outgoing++;
-    task.outgoingCount++;
     task.offersSent++;
     for (const piece of pieces) {
       addCopies(task, piece, 1);
@@ -238,15 +237,12 @@ export class Sending {
   /** It keeps its place on the link, but no longer one of the uplink's, or of the task's. */
   #stall(send: Send, nowMs: number): void {
     send.remote.link.stalledUntilMs = nowMs + STALLED_MS;
-    if (send.stalled) return;
     send.stalled = true;
-    send.remote.task.outgoingCount--;
   }
 
   #revive(send: Send): void {
     if (!send.stalled) return;
     send.stalled = false;
-    send.remote.task.outgoingCount++;
     this.#settled = false;
   }
 
@@ -254,7 +250,6 @@ export class Sending {
     this.#sends.delete(send);
     this.#settled = false;
     send.remote.link.outgoing--;
-    if (!send.stalled) send.remote.task.outgoingCount--;
     this.#narrow(send, []);
   }
 

@@ -19,8 +19,6 @@ export interface Task {
   readonly incoming: Map<number, Receive[]>;
   /** Of those that take up room: agreed or receiving, and not late. */
   incomingCount: number;
-  /** Pieces on offer, agreed or on their way out, stalled ones left out. */
-  outgoingCount: number;
   readonly readers: Map<number, number>;
   /** What was last told to neighbours as wanted. */
   wanted: readonly number[];
@@ -206,7 +204,6 @@ export function newTask({ taskId, have, pieceLengthBytes, priority, pieceCount }
     copies: new Uint16Array(pieceCount ?? 0),
     incoming: new Map(),
     incomingCount: 0,
-    outgoingCount: 0,
     readers: new Map(),
     wanted: [],
     wantedStale: false,
