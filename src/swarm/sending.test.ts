@@ -362,32 +362,72 @@ test("a piece that was sent, and is then announced by who got it, counts as one 
 });
 
 test("an uplink slower than those that feed it sends fewer at a time: what is agreed beyond that waits", () => {
-  // The last: the kernel takes whole pieces at once, and has a second's worth of them.
-  for (const [outMs, leavesInMs, expected] of [[50, 0, 2], [1_000, 0, 1], [50, 1_000, 1]] as const) {
-    const bench = new TestSwarm({ uploadCount: 2 });
-    bench.open(40, []);
-    bench.neighbour(9, { have: Array.from({ length: 40 }, (_, piece) => piece), receives: false });
-    // Everything comes in, each piece in 100 ms; what is offered meanwhile is left unanswered until all is here.
-    for (let piece = 0; piece < 20; piece++) {
-      bench.tell("offered", 9, piece);
-      bench.progressed("receive", 9, piece);
-      bench.nowMs += 100;
-      bench.tell("receiveFinished", 9, piece);
-      bench.stored(piece);
-    }
-    const sending: Transfer[] = [];
-    const take = (effects: readonly SwarmEffect[]): void => {
-      for (const effect of effects) {
-        if (effect.type === "startSend") sending.push([effect.linkId, effect.piece]);
-        if (effect.type === "sendOffer") take(bench.tell("offerAccepted", effect.linkId, effect.pieces[0] as number));
-      }
-    };
-    for (const linkId of [1, 2, 3]) take(bench.neighbour(linkId, { capacity: 8 }));
+  for (const [outMs, expected] of [[50, 2], [1_000, 1]] as const) {
+    const { sending, pass, finish } = fedHost();
     for (let i = 0; i < 8; i++) {
-      bench.nowMs += outMs;
-      const [linkId, piece] = sending.shift() as Transfer;
-      take(bench.feed({ type: "sendFinished", linkId, taskId: TASK, piece, leavesInMs }));
+      pass(outMs);
+      finish(0);
     }
-    assert.equal(sending.length, expected, `${expected} at a time while one ends every ${outMs} ms and leaves ${leavesInMs} ms later`);
+    assert.equal(sending.length, expected, `${expected} at a time while one ends every ${outMs} ms`);
   }
 });
+
+test("what the kernel holds counts as time to go out: who hands whole pieces to a slow uplink sends fewer at a time", () => {
+  const { sending, pass, finish } = fedHost();
+  for (let i = 0; i < 4; i++) {
+    finish(600);
+    pass(600);
+  }
+  assert.equal(sending.length, 1);
+});
+
+test("no piece is begun while the kernel has more to send than may wait before an answer, nor later than that", () => {
+  const { sending, pass, finish } = fedHost();
+  assert.equal(sending.length, 2);
+  // Two pieces come in within 200 ms, and 1.2 times as long is not late.
+  finish(230);
+  assert.equal(sending.length, 2);
+  finish(640);
+  pass(390);
+  assert.equal(sending.length, 1);
+  pass(20);
+  assert.equal(sending.length, 2);
+  finish(60_000);
+  pass(1_010);
+  assert.equal(sending.length, 2, "for a second at most");
+});
+
+/** A host into which a piece comes every 100 ms, whatever it sends; its neighbours accept all that it offers. */
+function fedHost(): { readonly sending: readonly Transfer[]; readonly pass: (ms: number) => void; readonly finish: (leavesInMs: number) => void } {
+  const bench = new TestSwarm({ uploadCount: 2 });
+  bench.open(40, []);
+  bench.neighbour(9, { have: Array.from({ length: 40 }, (_, piece) => piece), receives: false });
+  for (let piece = 0; piece < 20; piece++) {
+    bench.tell("offered", 9, piece);
+    bench.progressed("receive", 9, piece);
+    bench.nowMs += 100;
+    bench.tell("receiveFinished", 9, piece);
+    bench.stored(piece);
+  }
+  const sending: Transfer[] = [];
+  const take = (effects: readonly SwarmEffect[]): void => {
+    for (const effect of effects) {
+      if (effect.type === "startSend") sending.push([effect.linkId, effect.piece]);
+      if (effect.type === "sendOffer") take(bench.tell("offerAccepted", effect.linkId, effect.pieces[0] as number));
+    }
+  };
+  for (const linkId of [1, 2, 3]) take(bench.neighbour(linkId, { capacity: 8 }));
+  return {
+    sending,
+    pass: (ms) => {
+      for (let left = ms; left > 0; left -= 100) {
+        for (const [linkId, piece] of sending) bench.progressed("send", linkId, piece);
+        take(bench.wait(Math.min(left, 100)));
+      }
+    },
+    finish: (leavesInMs) => {
+      const [linkId, piece] = sending.shift() as Transfer;
+      take(bench.feed({ type: "sendFinished", linkId, taskId: TASK, piece, leavesInMs }));
+    },
+  };
+}

@@ -8,6 +8,8 @@ import { UploadPace } from "./upload-pace.ts";
 
 /** A piece just sent, or said to be on its way, is not offered again for this long; `want` and `have` end it sooner. */
 const AVOID_MS = 3_000;
+/** What the kernel holds is waited for so long at most: its speed is an estimate, and a neighbour that hangs keeps what it was sent. */
+const DRAIN_MS_MAX = 1_000;
 const PATIENCE_MS_MIN = 100;
 /** An uplink that had nothing to send says nothing of how fast it is. */
 const INTERVAL_MS_MAX = 1_000;
@@ -29,6 +31,8 @@ export class Sending {
   /** Moving averages in ms: offer to answer, and end of a transfer to the end of the next. */
   #answerMs = 0;
   #intervalMs = 0;
+  /** Until then the kernel has more to send than may wait before an answer of ours. */
+  #drainedMs = Number.NEGATIVE_INFINITY;
   /** When the last transfer ended. */
   #endedMs: number | undefined;
 
@@ -60,6 +64,13 @@ export class Sending {
     this.#settled = false;
   }
 
+  /** When agreed pieces can be begun that wait for what the kernel holds; infinite when none do. */
+  dueMs(nowMs: number): number {
+    if (nowMs >= this.#drainedMs) return Number.POSITIVE_INFINITY;
+    for (const { state } of this.#sends) if (state === "agreed") return this.#drainedMs;
+    return Number.POSITIVE_INFINITY;
+  }
+
   /** Starts agreed pieces and makes offers until the uplink has enough to do, now and next. */
   fill(nowMs: number): void {
     if (this.#settled) return;
@@ -72,7 +83,7 @@ export class Sending {
       else pending++;
     }
     for (const send of this.#sends) {
-      if (sending >= this.#pace.count) break;
+      if (sending >= this.#pace.count || nowMs < this.#drainedMs) break;
       if (send.state !== "agreed") continue;
       send.state = "sending";
       send.sinceMs = nowMs;
@@ -160,6 +171,7 @@ export class Sending {
     if (this.#endedMs !== undefined) this.#intervalMs = average(this.#intervalMs, Math.min(nowMs - this.#endedMs, INTERVAL_MS_MAX));
     this.#endedMs = nowMs;
     this.#pace.ended(nowMs - send.sinceMs + leavesInMs, remote.task.pieceLengthBytes, inBytesPerMs);
+    this.#drainedMs = nowMs + Math.min(DRAIN_MS_MAX, leavesInMs - this.#pace.limitMs);
     remote.link.stalledUntilMs = 0;
     remote.task.sentPieces++;
     this.#remove(send);

@@ -85,7 +85,7 @@ export class Swarm {
 
   /** When `deadlineReached` is owed, or undefined while there is nothing to wait for. */
   nextDeadlineMs(): number | undefined {
-    const dueMs = Math.min(this.#newsAtMs ?? Infinity, this.#claimsAtMs ?? Infinity, this.#checkAtMs ?? Infinity);
+    const dueMs = Math.min(this.#newsAtMs ?? Infinity, this.#claimsAtMs ?? Infinity, this.#checkAtMs ?? Infinity, this.#sending.dueMs(this.#nowMs));
     return dueMs === Infinity ? undefined : dueMs;
   }
 

@@ -15,6 +15,7 @@ const SLOW_MS_MIN = 50;
 export class UploadPace {
   readonly #countMax: number;
   #count: number;
+  #limitMs = Number.POSITIVE_INFINITY;
   #endedCount = 0;
   #quickestMs = Number.POSITIVE_INFINITY;
 
@@ -29,6 +30,11 @@ export class UploadPace {
     return this.#count;
   }
 
+  /** What is out within this is not late; infinite while there is nothing to compare with. */
+  get limitMs(): number {
+    return this.#limitMs;
+  }
+
   /**
    * A transfer of `pieceBytes` has ended that took `outMs` until it was out.
    *
@@ -36,14 +42,14 @@ export class UploadPace {
    */
   ended(outMs: number, pieceBytes: number, inBytesPerMs: number): void {
     if (inBytesPerMs === 0) return;
+    const inMs = (this.#countMax * pieceBytes) / inBytesPerMs;
+    this.#limitMs = Math.max(SLOW_MS_MIN, inMs * SLOW_FACTOR);
     this.#endedCount++;
     this.#quickestMs = Math.min(this.#quickestMs, outMs);
     // One of each that run at a time; two at least, or a slow receiver would speak for the uplink.
     if (this.#endedCount < Math.max(2, this.#count)) return;
-    const inMs = (this.#countMax * pieceBytes) / inBytesPerMs;
-    const limitMs = Math.max(SLOW_MS_MIN, inMs * SLOW_FACTOR);
     // Who share an uplink take as many times as long as they are: so many would be out within the limit.
-    const count = Math.floor((this.#count * limitMs) / this.#quickestMs);
+    const count = Math.floor((this.#count * this.#limitMs) / this.#quickestMs);
     if (count < this.#count) this.#count = Math.max(1, count);
     else if (count > this.#count) this.#count = Math.min(this.#countMax, this.#count + 1);
     this.#endedCount = 0;
