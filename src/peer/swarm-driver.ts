@@ -67,11 +67,7 @@ export class SwarmDriver {
     this.#swarm = new Swarm({ ...DEFAULT_SWARM_CONFIG, ...deps.swarm }, deps.seed);
     this.#uplink = new Uplink({
       handedBytes: () => this.counters.uploadedBytes,
-      heldBytes: () => {
-        let heldBytes = 0;
-        for (const link of deps.links) heldBytes += link.writer.heldBytes;
-        return heldBytes;
-      },
+      links: () => [...deps.links].map(({ writer }) => writer),
       nowMs: deps.nowMs,
     });
     this.places = new LinkPlaces(deps.topology, { links: deps.links, placed: ({ linkId }, distance) => this.feed({ type: "remotePlaced", linkId, distance }) });

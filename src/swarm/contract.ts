@@ -84,7 +84,7 @@ export type SwarmInput =
   | { readonly type: "receiveProgressed"; readonly linkId: LinkId; readonly taskId: TaskId; readonly piece: number; readonly bytes: number }
   /** Payload came of a transfer that was given up: it is of no use, and fills our downlink all the same. */
   | { readonly type: "strayReceived"; readonly bytes: number }
-  /** The last byte has been handed to the kernel, which will need `leavesInMs` until it is out; 0: at once, or not known. */
+  /** The last byte has been handed to the kernel, which needs `leavesInMs` until all it holds is out over a slow uplink; 0: the uplink is not slow, or nothing is known. */
   | { readonly type: "sendFinished"; readonly linkId: LinkId; readonly taskId: TaskId; readonly piece: number; readonly leavesInMs: number }
   /** All bytes came; verification runs. `pieceStored`, `pieceRejected` or `pieceLost` follows. */
   | { readonly type: "receiveFinished"; readonly linkId: LinkId; readonly taskId: TaskId; readonly piece: number }

@@ -8,8 +8,11 @@ import { UploadPace } from "./upload-pace.ts";
 
 /** A piece just sent, or said to be on its way, is not offered again for this long; `want` and `have` end it sooner. */
 const AVOID_MS = 3_000;
-/** What the kernel holds is waited for so long at most: its speed is an estimate, and a neighbour that hangs keeps what it was sent. */
-const DRAIN_MS_MAX = 1_000;
+/**
+ * What the kernel holds is waited for so long at most: its speed is an estimate, a neighbour that hangs keeps what it was
+ * sent, and who has agreed takes a piece for late that does not begin within `silenceMs`, when it is the last one.
+ */
+const DRAIN_MS_MAX = 400;
 const PATIENCE_MS_MIN = 100;
 /** An uplink that had nothing to send says nothing of how fast it is. */
 const INTERVAL_MS_MAX = 1_000;
@@ -33,6 +36,8 @@ export class Sending {
   #intervalMs = 0;
   /** Until then the kernel has more to send than may wait before an answer of ours. */
   #drainedMs = Number.NEGATIVE_INFINITY;
+  /** When it was looked last, it was not yet then. */
+  #isDraining = false;
   /** When the last transfer ended. */
   #endedMs: number | undefined;
 
@@ -73,8 +78,9 @@ export class Sending {
 
   /** Starts agreed pieces and makes offers until the uplink has enough to do, now and next. */
   fill(nowMs: number): void {
-    if (this.#settled) return;
+    if (this.#settled && !(this.#isDraining && nowMs >= this.#drainedMs)) return;
     this.#settled = true;
+    this.#isDraining = nowMs < this.#drainedMs;
     let sending = 0;
     let pending = 0;
     for (const send of this.#sends) {
@@ -83,7 +89,7 @@ export class Sending {
       else pending++;
     }
     for (const send of this.#sends) {
-      if (sending >= this.#pace.count || nowMs < this.#drainedMs) break;
+      if (sending >= this.#pace.count || this.#isDraining) break;
       if (send.state !== "agreed") continue;
       send.state = "sending";
       send.sinceMs = nowMs;
@@ -171,7 +177,7 @@ export class Sending {
     if (this.#endedMs !== undefined) this.#intervalMs = average(this.#intervalMs, Math.min(nowMs - this.#endedMs, INTERVAL_MS_MAX));
     this.#endedMs = nowMs;
     this.#pace.ended(nowMs - send.sinceMs + leavesInMs, remote.task.pieceLengthBytes, inBytesPerMs);
-    this.#drainedMs = nowMs + Math.min(DRAIN_MS_MAX, leavesInMs - this.#pace.limitMs);
+    this.#drainedMs = nowMs + Math.ceil(Math.min(DRAIN_MS_MAX, leavesInMs - this.#pace.limitMs));
     remote.link.stalledUntilMs = 0;
     remote.task.sentPieces++;
     this.#remove(send);

@@ -95,6 +95,9 @@ test("what the kernel holds is told until the other side has it", { timeout: 60_
     await new Promise(setImmediate);
   }
   assert.ok(writer.heldBytes > 0);
+  const { recentMs, leastMs } = writer.roundTrip ?? assert.fail("the kernel does not say");
+  // From µs on a quiet machine to a few ms on a busy one; never 0.
+  assert.ok(leastMs > 0 && leastMs < 200 && recentMs >= leastMs, `${recentMs} ms, at least ${leastMs}`);
   reading.resume();
   while (writing.writableLength > 0 || writer.heldBytes > 0) {
     // oxlint-disable-next-line no-await-in-loop -- until it is empty
@@ -103,4 +106,5 @@ test("what the kernel holds is told until the other side has it", { timeout: 60_
   writing.destroy();
   writer.close();
   assert.equal(writer.heldBytes, 0);
+  assert.equal(writer.roundTrip, undefined);
 });

@@ -19,7 +19,7 @@ import {
   type LinkFrame,
 } from "../../protocol/link-frames.ts";
 import type { RateGate } from "../rate-gate.ts";
-import { type NativeSocket, nativeSocket } from "./native-socket.ts";
+import { type NativeSocket, nativeSocket, type RoundTrip } from "./native-socket.ts";
 
 const DATA_FRAME_HEADER_BYTES = FRAME_HEADER_BYTES + DATA_HEADER_BYTES;
 
@@ -115,6 +115,12 @@ export class LinkWriter {
   get heldBytes(): number {
     const fd = this.#native === undefined || this.#closed ? undefined : fdOf(this.#socket);
     return fd === undefined ? 0 : (this.#native as NativeSocket).heldBytes(fd);
+  }
+
+  /** Undefined where the kernel does not say (TLS, no koffi). */
+  get roundTrip(): RoundTrip | undefined {
+    const fd = this.#native === undefined || this.#closed ? undefined : fdOf(this.#socket);
+    return fd === undefined ? undefined : (this.#native as NativeSocket).roundTrip(fd);
   }
 
   send(frame: LinkFrame): void {

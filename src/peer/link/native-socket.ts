@@ -1,13 +1,18 @@
 /**
  * The system calls that Node does not offer and that the data plane gains by: sendfile(2), TCP_NOTSENT_LOWAT, SO_RCVLOWAT,
- * SIOCOUTQ, and the error number. Reached through koffi (optional); without it everything works on the portable path.
+ * SIOCOUTQ, TCP_INFO, and the error number. Reached through koffi (optional); without it everything works on the portable path.
  */
 import { createRequire } from "node:module";
 
 /** Linux: include/uapi/asm-generic/errno-base.h, include/uapi/linux/tcp.h. */
 const EAGAIN = 11;
 const IPPROTO_TCP = 6;
+const TCP_INFO = 11;
 const TCP_NOTSENT_LOWAT = 25;
+/** Of struct tcp_info, in 32-bit words: tcpi_rtt and tcpi_min_rtt, in µs. */
+const TCP_INFO_WORDS = 64;
+const RTT_WORD = 17;
+const MIN_RTT_WORD = 37;
 /** include/uapi/asm-generic/socket.h */
 const SOL_SOCKET = 1;
 const SO_RCVLOWAT = 18;
@@ -29,6 +34,13 @@ export interface NativeSocket {
   limitUnsent(socketFd: number, bytes: number): void;
   /** What the kernel holds of what was written: not sent yet, on its way, or not acknowledged. 0 where it does not say. */
   heldBytes(socketFd: number): number;
+  /** Of late, and at least within minutes; what lies between is queues. Undefined where the kernel does not say. */
+  roundTrip(socketFd: number): RoundTrip | undefined;
+}
+
+export interface RoundTrip {
+  readonly recentMs: number;
+  readonly leastMs: number;
 }
 
 interface Koffi {
@@ -52,6 +64,9 @@ function load(): NativeSocket | undefined {
     const sendfile = libc.func("int64_t sendfile(int out, int in, int64_t *offset, size_t count)");
     const setsockopt = libc.func("int setsockopt(int fd, int level, int name, int *value, uint32_t length)");
     const ioctl = libc.func("int ioctl(int fd, unsigned long request, int *value)");
+    const getsockopt = libc.func("int getsockopt(int fd, int level, int name, uint32_t *value, uint32_t *length)");
+    const info = new Uint32Array(TCP_INFO_WORDS);
+    const infoLength = new Uint32Array(1);
     const position = new BigInt64Array(1);
     const value = new Int32Array(1);
     return {
@@ -72,6 +87,11 @@ function load(): NativeSocket | undefined {
       heldBytes(socketFd) {
         value[0] = 0;
         return ioctl(socketFd, SIOCOUTQ, value) === 0 ? value[0] : 0;
+      },
+      roundTrip(socketFd) {
+        infoLength[0] = info.byteLength;
+        const isTold = getsockopt(socketFd, IPPROTO_TCP, TCP_INFO, info, infoLength) === 0 && infoLength[0] >= (MIN_RTT_WORD + 1) * 4;
+        return isTold ? { recentMs: (info[RTT_WORD] as number) / 1_000, leastMs: (info[MIN_RTT_WORD] as number) / 1_000 } : undefined;
       },
     };
   } catch {
