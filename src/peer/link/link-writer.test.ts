@@ -96,8 +96,8 @@ test("what the kernel holds is told until the other side has it", { timeout: 60_
   }
   assert.ok(writer.heldBytes > 0);
   const { recentMs, leastMs } = writer.roundTrip ?? assert.fail("the kernel does not say");
-  // From µs on a quiet machine to a few ms on a busy one; never 0.
-  assert.ok(leastMs > 0 && leastMs < 200 && recentMs >= leastMs, `${recentMs} ms, at least ${leastMs}`);
+  // From µs on a quiet machine to a few ms on a busy one; never 0. The kernel rounds its average down, so it may be 1 µs below.
+  assert.ok(leastMs > 0 && leastMs < 200 && recentMs >= leastMs - 0.001, `${recentMs} ms, at least ${leastMs}`);
   reading.resume();
   while (writing.writableLength > 0 || writer.heldBytes > 0) {
     // oxlint-disable-next-line no-await-in-loop -- until it is empty

@@ -113,14 +113,19 @@ export class LinkWriter {
 
   /** What the kernel holds of what was written here, on its way to the other side included. 0 where it does not say (TLS, no koffi). */
   get heldBytes(): number {
-    const fd = this.#native === undefined || this.#closed ? undefined : fdOf(this.#socket);
+    const fd = this.#askedFd;
     return fd === undefined ? 0 : (this.#native as NativeSocket).heldBytes(fd);
   }
 
   /** Undefined where the kernel does not say (TLS, no koffi). */
   get roundTrip(): RoundTrip | undefined {
-    const fd = this.#native === undefined || this.#closed ? undefined : fdOf(this.#socket);
+    const fd = this.#askedFd;
     return fd === undefined ? undefined : (this.#native as NativeSocket).roundTrip(fd);
+  }
+
+  /** The descriptor of which the kernel can be asked; read anew each time, as it may be closed. */
+  get #askedFd(): number | undefined {
+    return this.#native === undefined || this.#closed ? undefined : fdOf(this.#socket);
   }
 
   send(frame: LinkFrame): void {
