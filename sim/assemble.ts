@@ -4,8 +4,9 @@ import type { PeerId } from "../src/protocol/ids.ts";
 import { Scheduler, type SchedulerConfig, type SchedulerEffect, type SchedulerInput } from "../src/scheduler/index.ts";
 import { Swarm, type SwarmConfig, type SwarmEffect, type SwarmInput } from "../src/swarm/index.ts";
 import { drawLies } from "./lies.ts";
-import { Host, Network, Rack } from "./network.ts";
-import { downlinkShare, mixedShare, type SimOptions } from "./options.ts";
+import { Host, Rack } from "./host.ts";
+import { Network } from "./network.ts";
+import { downlinkShare, mixedShare, type SimOptions, slowUplinkShare } from "./options.ts";
 import { Oracles } from "./oracles.ts";
 import { OriginModel } from "./origin-model.ts";
 import { PeerModel } from "./peer-model.ts";
@@ -108,7 +109,7 @@ function hostsOf(options: SimOptions, prng: Prng): Host[] {
   return Array.from({ length: options.peerCount }, (_, i) => {
     if (rackSize > 0 && i % rackSize === 0) racks.push(new Rack(`rack-${racks.length}`, (rackSize * linkBytesPerSecond) / oversubscription));
     const any = [0.2, 0.5, 1, 1, 1, 4][prng.below(6)] as number;
-    const share = { equal: 1, mixed: mixedShare(i), any }[options.uplinks];
+    const share = { equal: 1, mixed: mixedShare(i), someSlow: slowUplinkShare(i), any }[options.uplinks];
     const rack = racks.at(-1);
     const topology = options.labelled && rack !== undefined ? { rack: rack.name } : {};
     return new Host(share * linkBytesPerSecond, downlinkShare(i, options, share) * linkBytesPerSecond, rack, topology);

@@ -1,10 +1,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { type Connection, Host, Network, Rack } from "./network.ts";
+import { Host, Rack } from "./host.ts";
+import { type Connection, Network } from "./network.ts";
 import { World } from "./world.ts";
 
 const MIB = 1024 * 1024;
-const options = { delayUs: 500, chunkBytes: 64 * 1024, windowBytes: 256 * 1024, slowStart: false, fairQueueing: false, kernelQueueUs: 0 };
+const options = { delayUs: 500, chunkBytes: 64 * 1024, windowBytes: 256 * 1024, slowStart: false, fairQueueing: false, socketBytes: 0 };
 
 /** Sends 1 MiB and notes when the last byte was read. */
 function send(world: World, connection: Connection<string>, ended: (us: number) => void, read?: () => void): void {
@@ -60,21 +61,45 @@ test("a message waits for one chunk, not for the transfer", () => {
   assert.ok(readUs > 60_000 && readUs < 70_000, `read at ${readUs} µs`);
 });
 
-test("with a kernel's queue messages wait behind its payload, as long as it is at most, and keep their order", () => {
-  const read = (kernelQueueUs: number): number[] => {
-    const world = new World();
-    const connection = new Network(world, { ...options, kernelQueueUs }).connect<string>(new Host(MIB, MIB), new Host(MIB, MIB * 100));
-    const readUs: number[] = [];
-    send(world, connection, () => undefined, () => readUs.push(world.nowUs));
-    // At 0.8 s three chunks of the transfer are left, at 0.9 s one.
-    for (const us of [1, 0.8e6, 0.9e6]) world.at(us, () => connection.send(0, "offer", 100));
-    world.run(1e9, () => false);
-    return readUs.map((us) => Math.round(us / 1e4) / 100);
-  };
-  // Each waits for the chunk on the wire (62.5 ms), too.
-  assert.deepEqual(read(0), [0.06, 0.81, 0.94]);
-  assert.deepEqual(read(100_000), [0.16, 0.91, 1]);
-  assert.deepEqual(read(600_000), [0.66, 1, 1]);
+test("a socket takes what it has room for at once; messages wait for what is in it, and for their host's queue", () => {
+  const world = new World();
+  const network = new Network(world, { ...options, socketBytes: MIB / 2 });
+  const sender = new Host(MIB, MIB);
+  const connection = network.connect<string>(sender, new Host(MIB, MIB * 100));
+  const readUs: number[] = [];
+  const handedUs: number[] = [];
+  connection.listen(1, { message: () => readUs.push(world.nowUs), bytes: () => undefined, closed: () => undefined });
+  connection.startTransfer(0, 0, MIB, false, { handed: () => handedUs.push(world.nowUs) });
+  assert.equal(handedUs.length, 8, "of 16 chunks");
+  assert.equal(connection.queue(0).heldBytes, MIB / 2);
+  connection.send(0, "behind half a MiB", 100);
+  const other = network.connect<string>(sender, new Host(MIB, MIB * 100));
+  other.listen(1, { message: () => readUs.push(world.nowUs), bytes: () => undefined, closed: () => undefined });
+  other.send(0, "behind 50 ms of the host's queue", 100);
+  world.run(1e9, () => false);
+  assert.deepEqual(readUs.map((us) => Math.round(us / 1e4) / 100), [0.13, 0.5]);
+  // The last chunk goes in when half a MiB is left.
+  assert.ok(Math.abs((handedUs.at(-1) as number) - 0.5e6) < 0.1e6, `handed over after ${handedUs.at(-1)} µs`);
+  const { heldBytes, roundTripMs, leastRoundTripMs } = connection.queue(0);
+  assert.equal(heldBytes, 0);
+  assert.ok(leastRoundTripMs < 70 && roundTripMs > 100 && roundTripMs < 140, `${leastRoundTripMs} ms, then ${roundTripMs}`);
+});
+
+test("what a socket has taken goes out though its process is frozen, and the rest when it thaws", () => {
+  const world = new World();
+  const network = new Network(world, { ...options, socketBytes: MIB / 2 });
+  const [sender, receiver] = [new Host(MIB, MIB), new Host(MIB, MIB)];
+  const connection = network.connect<string>(sender, receiver);
+  let endedUs = 0;
+  send(world, connection, (us) => (endedUs = us));
+  sender.frozen = true;
+  world.at(5e6, () => {
+    assert.equal(receiver.receivedPayloadBytes, MIB / 2);
+    network.thaw(sender);
+  });
+  world.run(1e9, () => false);
+  assert.equal(receiver.receivedPayloadBytes, MIB);
+  assert.ok(endedUs > 5.5e6 && endedUs < 5.7e6, `took ${endedUs} µs`);
 });
 
 test("a frozen process gets what came meanwhile, in order, when it thaws", () => {

@@ -1,27 +1,22 @@
 /**
  * Bandwidth, latency and queues, in chunks.
  *
- * A host's uplink sends one chunk at a time, taking turns among its connections; a chunk then queues at its rack's
- * link to the core, at the other rack's, and at the receiver's downlink. A connection has a window: that many bytes at
- * most between the sender's uplink and the reader, so a slow reader holds its senders back, and those who share a full
- * link share it about evenly, as with TCP. With slow start a window begins small, grows by what is acknowledged, and is
- * small again after an idle while. Loss and CPU are left out. Messages go before chunks but wait for the one on the
- * wire (for more of them with `kernelQueueUs`), and take bandwidth like everything else.
+ * A host's uplink (uplinks.ts) sends one chunk at a time; a chunk then queues at its rack's link to the core, at the other
+ * rack's, and at the receiver's downlink. A connection has a window: that many bytes at most between the sender's uplink and
+ * the reader, so a slow reader holds its senders back, and those who share a full link share it about evenly, as with TCP.
+ * With slow start a window begins small, grows by what is acknowledged, and is small again after an idle while. Loss and
+ * CPU are left out. Messages take bandwidth like everything else.
  */
-import type { Topology } from "../src/protocol/topology.ts";
+import type { LinkQueue } from "../src/swarm/index.ts";
+import { type Host, newWay, type Outgoing, type OutgoingChunk, type Transfer, type TransferEvents, type Way } from "./host.ts";
+import { BareUplinks, SocketUplinks, type UplinkDeps, type UplinkOptions, type Uplinks } from "./uplinks.ts";
 import { SimEvent, type World } from "./world.ts";
 
-export interface NetworkOptions {
+export interface NetworkOptions extends UplinkOptions {
   /** One way, both ends' stacks included. */
   readonly delayUs: number;
-  readonly chunkBytes: number;
-  readonly windowBytes: number;
-  /** TCP's, with the window falling back after {@link IDLE_US}; false: windows are open from the start. */
-  readonly slowStart: boolean;
   /** Small packets pass the receiver's queue (fq_codel); false: one queue for all (a plain token bucket, the lab). */
   readonly fairQueueing: boolean;
-  /** Longest that a message waits behind its own host's payload, as it does in a kernel that has taken that already; 0: only for the chunk on the wire. */
-  readonly kernelQueueUs: number;
 }
 
 /** What a connection tells one of its ends. */
@@ -32,98 +27,17 @@ export interface ConnectionEvents<Message> {
   closed(): void;
 }
 
-export interface TransferEvents {
-  /** Bytes left the process; `last` with the final ones. */
-  handed(key: number, bytes: number, last: boolean): void;
-}
-
 /** Headers of a small packet: Ethernet, IP, TCP with timestamps. */
 const PACKET_BYTES = 66;
-/** Ten segments. Source: RFC 6928. */
-const INITIAL_WINDOW_BYTES = 14_480;
-/** A window falls back after this long without sending: Linux's smallest retransmission time. */
-const IDLE_US = 200_000;
 /** What waited for a broken path goes on this much after it is whole: a retransmission timer has backed off. */
 const HEALED_US = 300_000;
 /** Width of the slots in which what uplinks carried is counted. */
 export const SLOT_US = 10_000;
 
-/** Hosts behind one switch, and its link to the core; the core itself is never full. */
-export class Rack {
-  readonly name: string;
-  readonly bytesPerSecond: number;
-  upBusyUntilUs = 0;
-  downBusyUntilUs = 0;
-  /** Payload that came in over the link from other racks and the core. */
-  inBytes = 0;
-
-  constructor(name: string, bytesPerSecond: number) {
-    this.name = name;
-    this.bytesPerSecond = bytesPerSecond;
-  }
-}
-
-export class Host {
-  upBytesPerSecond: number;
-  downBytesPerSecond: number;
-  readonly rack: Rack | undefined;
-  /** What it tells the supernode and its neighbours of that. */
-  readonly topology: Topology;
-  /** Hosts of different islands cannot reach each other. */
-  island = 0;
-  /** After a partition: nothing passes yet, so that what waited goes before what comes later. */
-  healingUntilUs = 0;
-  /** A frozen host's kernel still answers, its process does nothing. */
-  frozen = false;
-  crashed = false;
-  /** Directions with chunks to send, in turn. */
-  readonly ready: Direction[] = [];
-  /** Whose chunk is on the wire, or was last. */
-  onWire: Direction | undefined;
-  transmitting = false;
-  /** Messages waiting for the chunk on the wire. */
-  readonly waiting: Packet<never>[] = [];
-  /** Bytes of messages sent since the last chunk: they lengthen the next one's time on the wire. */
-  debtBytes = 0;
-  downBusyUntilUs = 0;
-  /** When the last of its messages leaves that wait behind payload: they keep their order. */
-  messagesLeaveUs = 0;
-  /** What arrived for a frozen process. */
-  readonly inbox: (() => void)[] = [];
-  sentPayloadBytes = 0;
-  receivedPayloadBytes = 0;
-
-  constructor(upBytesPerSecond: number, downBytesPerSecond: number, rack?: Rack, topology: Topology = {}) {
-    this.upBytesPerSecond = upBytesPerSecond;
-    this.downBytesPerSecond = downBytesPerSecond;
-    this.rack = rack;
-    this.topology = topology;
-  }
-}
-
-interface Transfer {
-  readonly key: number;
-  readonly corrupt: boolean;
-  readonly events: TransferEvents;
-  leftBytes: number;
-}
-
-/** One way of a connection. */
-interface Direction {
-  readonly from: Host;
-  readonly to: Host;
-  readonly transfers: Transfer[];
-  inFlightBytes: number;
-  windowBytes: number;
-  lastSentUs: number;
-  queued: boolean;
-  closed: boolean;
-  receive: { bytes(key: number, bytes: number, last: boolean, corrupt: boolean): void } | undefined;
-}
-
 export class Network {
   readonly world: World;
   readonly options: NetworkOptions;
+  readonly uplinks: Uplinks;
   /** Of the hosts, between which the path is broken. */
   readonly #held: { readonly from: Host; readonly to: Host; readonly go: () => void }[] = [];
   /** Payload that left all uplinks, by slot. */
@@ -132,6 +46,13 @@ export class Network {
   constructor(world: World, options: NetworkOptions) {
     this.world = world;
     this.options = options;
+    const deps: UplinkDeps = {
+      options,
+      nowUs: () => world.nowUs,
+      isCut: (a, b) => this.isCut(a, b),
+      newChunk: (way, transfer, bytes, last) => new Chunk(this, way, transfer, bytes, last),
+    };
+    this.uplinks = options.socketBytes > 0 ? new SocketUplinks(deps) : new BareUplinks(deps);
   }
 
   get roundTripUs(): number {
@@ -170,7 +91,7 @@ export class Network {
   thaw(host: Host): void {
     host.frozen = false;
     for (const run of host.inbox.splice(0)) run();
-    this.pump(host);
+    this.uplinks.thawed(host);
   }
 
   /** Runs it in the host's process: not at all when that is gone, later when it is frozen. */
@@ -178,19 +99,6 @@ export class Network {
     if (host.crashed) return;
     if (host.frozen) host.inbox.push(run);
     else run();
-  }
-
-  /** When a message of this host leaves it: behind what its kernel holds of payload that can go. */
-  leavesUs(from: Host): number {
-    const { nowUs } = this.world;
-    const { kernelQueueUs } = this.options;
-    if (kernelQueueUs === 0) return nowUs;
-    let queuedBytes = 0;
-    const { onWire } = from;
-    const isNextOnWire = onWire !== undefined && !onWire.queued && this.#isSendable(onWire);
-    for (const { transfers } of isNextOnWire ? [...from.ready, onWire] : from.ready) for (const { leftBytes } of transfers) queuedBytes += leftBytes;
-    from.messagesLeaveUs = Math.max(from.messagesLeaveUs, nowUs + Math.min(kernelQueueUs, (queuedBytes * 1e6) / from.upBytesPerSecond));
-    return from.messagesLeaveUs;
   }
 
   /** When a message sent now is read: behind what is queued for the same links, unless small packets pass. */
@@ -201,71 +109,40 @@ export class Network {
     if (from.rack === to.rack) return queuedUs;
     return Math.max(queuedUs, from.rack?.upBusyUntilUs ?? 0, to.rack?.downBusyUntilUs ?? 0);
   }
-
-  offerToUplink(direction: Direction): void {
-    if (direction.queued || !this.#isSendable(direction)) return;
-    direction.queued = true;
-    direction.from.ready.push(direction);
-    this.pump(direction.from);
-  }
-
-  pump(host: Host): void {
-    if (host.transmitting || host.frozen || host.crashed) return;
-    let direction = host.ready.shift();
-    while (direction !== undefined && !this.#isSendable(direction)) {
-      direction.queued = false;
-      direction = host.ready.shift();
-    }
-    if (direction === undefined) return;
-    direction.queued = false;
-    this.#restartWindow(direction);
-    const transfer = direction.transfers.shift() as Transfer;
-    const bytes = Math.min(transfer.leftBytes, this.options.chunkBytes);
-    transfer.leftBytes -= bytes;
-    const last = transfer.leftBytes === 0;
-    // Several transfers on one connection take turns.
-    if (!last) direction.transfers.push(transfer);
-    direction.inFlightBytes += bytes;
-    host.transmitting = true;
-    host.onWire = direction;
-    const wireBytes = bytes + host.debtBytes;
-    host.debtBytes = 0;
-    const chunk = new Chunk(this, direction, transfer, bytes, last);
-    this.world.schedule(chunk, this.world.nowUs + (wireBytes * 1e6) / host.upBytesPerSecond);
-    // With the process's own buffers kept short, the last byte is handed over while it waits for the wire.
-    transfer.events.handed(transfer.key, bytes, last);
-  }
-
-  #restartWindow(direction: Direction): void {
-    const { nowUs } = this.world;
-    if (this.options.slowStart && direction.inFlightBytes === 0 && nowUs - direction.lastSentUs > IDLE_US) {
-      direction.windowBytes = Math.min(INITIAL_WINDOW_BYTES, this.options.windowBytes);
-    }
-    direction.lastSentUs = nowUs;
-  }
-
-  #isSendable(direction: Direction): boolean {
-    if (direction.closed || direction.transfers.length === 0) return false;
-    return direction.inFlightBytes < direction.windowBytes && !this.isCut(direction.from, direction.to);
-  }
 }
 
 /** Payload on its way; one object passes all stages. */
-class Chunk extends SimEvent {
+class Chunk extends SimEvent implements OutgoingChunk {
   readonly #network: Network;
-  readonly #direction: Direction;
+  readonly #way: Way;
   readonly #transfer: Transfer;
-  readonly #bytes: number;
+  readonly bytes: number;
   readonly #last: boolean;
+  queuedUs = 0;
   #stage: "uplink" | "rackUp" | "rackDown" | "downlink" = "uplink";
 
-  constructor(network: Network, direction: Direction, transfer: Transfer, bytes: number, last: boolean) {
+  constructor(network: Network, way: Way, transfer: Transfer, bytes: number, last: boolean) {
     super();
     this.#network = network;
-    this.#direction = direction;
+    this.#way = way;
     this.#transfer = transfer;
-    this.#bytes = bytes;
+    this.bytes = bytes;
     this.#last = last;
+  }
+
+  handed(): void {
+    const { key, events } = this.#transfer;
+    events.handed(key, this.bytes, this.#last);
+  }
+
+  leave(): void {
+    const { from, closed } = this.#way;
+    if (closed) return;
+    from.transmitting = true;
+    const wireBytes = this.bytes + from.debtBytes;
+    from.debtBytes = 0;
+    const { world } = this.#network;
+    world.schedule(this, world.nowUs + (wireBytes * 1e6) / from.upBytesPerSecond);
   }
 
   override run(): void {
@@ -283,45 +160,42 @@ class Chunk extends SimEvent {
 
   #leftUplink(): void {
     const network = this.#network;
-    const { from, to } = this.#direction;
+    const { from, to } = this.#way;
     const { world } = network;
-    from.transmitting = false;
-    from.sentPayloadBytes += this.#bytes;
+    from.sentPayloadBytes += this.bytes;
     const slot = Math.floor(world.nowUs / SLOT_US);
-    network.sentBySlot[slot] = (network.sentBySlot[slot] ?? 0) + this.#bytes;
-    if (from.waiting.length > 0) for (const packet of from.waiting.splice(0)) packet.leave();
+    network.sentBySlot[slot] = (network.sentBySlot[slot] ?? 0) + this.bytes;
     if (from.rack === to.rack) this.#enterDownlink(network.options.delayUs);
     else if (from.rack === undefined) this.#enterRackDown();
     else {
       this.#stage = "rackUp";
-      from.rack.upBusyUntilUs = Math.max(world.nowUs, from.rack.upBusyUntilUs) + (this.#bytes * 1e6) / from.rack.bytesPerSecond;
+      from.rack.upBusyUntilUs = Math.max(world.nowUs, from.rack.upBusyUntilUs) + (this.bytes * 1e6) / from.rack.bytesPerSecond;
       world.schedule(this, from.rack.upBusyUntilUs);
     }
-    network.offerToUplink(this.#direction);
-    network.pump(from);
+    network.uplinks.left(this.#way);
   }
 
   #enterRackDown(): void {
     const { world, options } = this.#network;
-    const { rack } = this.#direction.to;
+    const { rack } = this.#way.to;
     if (rack === undefined) return this.#enterDownlink(options.delayUs);
     this.#stage = "rackDown";
-    rack.inBytes += this.#bytes;
+    rack.inBytes += this.bytes;
     const readyUs = Math.max(world.nowUs + options.delayUs, rack.downBusyUntilUs);
-    rack.downBusyUntilUs = readyUs + (this.#bytes * 1e6) / rack.bytesPerSecond;
+    rack.downBusyUntilUs = readyUs + (this.bytes * 1e6) / rack.bytesPerSecond;
     world.schedule(this, rack.downBusyUntilUs);
   }
 
   #enterDownlink(delayUs: number): void {
-    const { to } = this.#direction;
+    const { to } = this.#way;
     const { world } = this.#network;
     this.#stage = "downlink";
-    to.downBusyUntilUs = Math.max(world.nowUs + delayUs, to.downBusyUntilUs) + (this.#bytes * 1e6) / to.downBytesPerSecond;
+    to.downBusyUntilUs = Math.max(world.nowUs + delayUs, to.downBusyUntilUs) + (this.bytes * 1e6) / to.downBytesPerSecond;
     world.schedule(this, to.downBusyUntilUs);
   }
 
   #arrive(): void {
-    const { from, to } = this.#direction;
+    const { from, to } = this.#way;
     const network = this.#network;
     if (network.isCut(from, to)) network.hold(from, to, () => this.#arrive());
     else if (to.frozen || to.crashed) network.hand(to, () => this.#read());
@@ -329,126 +203,118 @@ class Chunk extends SimEvent {
   }
 
   #read(): void {
-    const direction = this.#direction;
+    const way = this.#way;
     const network = this.#network;
-    direction.to.receivedPayloadBytes += this.#bytes;
-    if (direction.closed) return;
+    way.to.receivedPayloadBytes += this.bytes;
+    if (way.closed) return;
     if (network.options.slowStart) network.world.after(network.options.delayUs, () => this.#acknowledged());
-    else {
-      direction.inFlightBytes -= this.#bytes;
-      network.offerToUplink(direction);
-    }
+    else this.#acknowledged();
     const { key, corrupt } = this.#transfer;
-    direction.receive?.bytes(key, this.#bytes, this.#last, corrupt);
+    way.receive?.bytes(key, this.bytes, this.#last, corrupt);
   }
 
   #acknowledged(): void {
-    const direction = this.#direction;
-    direction.inFlightBytes -= this.#bytes;
-    direction.windowBytes = Math.min(this.#network.options.windowBytes, direction.windowBytes + this.#bytes);
-    this.#network.offerToUplink(direction);
+    this.#network.uplinks.acknowledged(this.#way, this);
   }
 }
 
 /** A message on its way. */
-class Packet<Message> extends SimEvent {
+class Packet<Message> extends SimEvent implements Outgoing {
   readonly #network: Network;
-  readonly #direction: Direction;
+  readonly #way: Way;
   readonly #message: Message;
   readonly #read: (message: Message) => void;
-  #isOnItsWay = false;
+  readonly bytes = 0;
+  queuedUs = 0;
 
-  constructor(network: Network, direction: Direction, message: Message, read: (message: Message) => void) {
+  constructor(network: Network, way: Way, message: Message, read: (message: Message) => void) {
     super();
     this.#network = network;
-    this.#direction = direction;
+    this.#way = way;
     this.#message = message;
     this.#read = read;
   }
 
   leave(): void {
-    const { world } = this.#network;
-    const leavesUs = this.#network.leavesUs(this.#direction.from);
-    if (leavesUs > world.nowUs) world.schedule(this, leavesUs);
-    else this.#depart();
-  }
-
-  #depart(): void {
-    const { from, to } = this.#direction;
-    this.#isOnItsWay = true;
+    const { from, to } = this.#way;
     this.#network.world.schedule(this, this.#network.arrivalUs(from, to));
   }
 
   override run(): void {
-    if (!this.#isOnItsWay) return this.#depart();
-    const { from, to } = this.#direction;
+    const { from, to } = this.#way;
     const network = this.#network;
-    if (network.isCut(from, to)) network.hold(from, to, () => this.run());
-    else if (to.frozen || to.crashed) network.hand(to, () => this.#deliver());
+    if (network.isCut(from, to)) return network.hold(from, to, () => this.run());
+    network.uplinks.acknowledged(this.#way, this);
+    if (to.frozen || to.crashed) network.hand(to, () => this.#deliver());
     else this.#deliver();
   }
 
   #deliver(): void {
-    if (!this.#direction.closed) this.#read(this.#message);
+    if (!this.#way.closed) this.#read(this.#message);
   }
 }
 
 export class Connection<Message> {
   readonly #network: Network;
-  readonly #directions: readonly [Direction, Direction];
+  readonly #ways: readonly [Way, Way];
   readonly #events: [ConnectionEvents<Message> | undefined, ConnectionEvents<Message> | undefined] = [undefined, undefined];
   readonly #readers: readonly [(message: Message) => void, (message: Message) => void];
 
   constructor(network: Network, a: Host, b: Host) {
     this.#network = network;
-    const { windowBytes, slowStart } = network.options;
-    const firstBytes = slowStart ? Math.min(INITIAL_WINDOW_BYTES, windowBytes) : windowBytes;
-    this.#directions = [newDirection(a, b, firstBytes), newDirection(b, a, firstBytes)];
+    const { roundTripUs } = network;
+    const firstBytes = network.uplinks.firstWindowBytes();
+    this.#ways = [newWay(a, b, firstBytes, roundTripUs), newWay(b, a, firstBytes, roundTripUs)];
     this.#readers = [(message) => this.#events[0]?.message(message), (message) => this.#events[1]?.message(message)];
   }
 
   get closed(): boolean {
-    return this.#directions[0].closed;
+    return this.#ways[0].closed;
   }
 
   listen(end: 0 | 1, events: ConnectionEvents<Message>): void {
     this.#events[end] = events;
-    this.#directions[end === 0 ? 1 : 0].receive = events;
+    this.#ways[end === 0 ? 1 : 0].receive = events;
   }
 
   send(end: 0 | 1, message: Message, payloadBytes: number): void {
-    const direction = this.#directions[end];
-    const { closed, from } = direction;
+    const way = this.#ways[end];
+    const { closed, from } = way;
     if (closed || from.crashed) return;
     from.debtBytes += payloadBytes + PACKET_BYTES;
-    const packet = new Packet(this.#network, direction, message, this.#readers[end === 0 ? 1 : 0]);
-    if (from.transmitting) from.waiting.push(packet as unknown as Packet<never>);
-    else packet.leave();
+    this.#network.uplinks.say(way, new Packet(this.#network, way, message, this.#readers[end === 0 ? 1 : 0]));
   }
 
   startTransfer(end: 0 | 1, key: number, bytes: number, corrupt: boolean, events: TransferEvents): void {
-    const direction = this.#directions[end];
-    if (direction.closed) return;
-    direction.transfers.push({ key, corrupt, events, leftBytes: bytes });
-    this.#network.offerToUplink(direction);
+    const way = this.#ways[end];
+    if (way.closed) return;
+    way.transfers.push({ key, corrupt, events, leftBytes: bytes });
+    this.#network.uplinks.advance(way);
   }
 
   stopTransfer(end: 0 | 1, key: number): void {
-    const { transfers } = this.#directions[end];
+    const { transfers } = this.#ways[end];
     const at = transfers.findIndex((candidate) => candidate.key === key);
     if (at >= 0) transfers.splice(at, 1);
+  }
+
+  /** What this end's kernel has to send. */
+  queue(end: 0 | 1): LinkQueue {
+    const { heldBytes, roundTripUs, leastRoundTripUs } = this.#ways[end];
+    return { heldBytes, roundTripMs: roundTripUs / 1_000, leastRoundTripMs: leastRoundTripUs / 1_000 };
   }
 
   /** Both ends hear of it, each after its own time; `undefined` is never. */
   close(afterUs: readonly [number | undefined, number | undefined]): void {
     if (this.closed) return;
-    for (const direction of this.#directions) {
-      direction.closed = true;
-      direction.transfers.length = 0;
+    for (const way of this.#ways) {
+      way.closed = true;
+      way.transfers.length = 0;
+      way.unsent.length = 0;
     }
     for (const end of [0, 1] as const) {
       const delayUs = afterUs[end];
-      const host = this.#directions[end].from;
+      const host = this.#ways[end].from;
       if (delayUs === undefined) continue;
       this.#network.world.after(delayUs, () => this.#network.hand(host, () => this.#events[end]?.closed()));
     }
@@ -456,10 +322,6 @@ export class Connection<Message> {
 
   /** The path broke: what is queued goes on when it is whole again. */
   resume(): void {
-    for (const direction of this.#directions) this.#network.offerToUplink(direction);
+    for (const way of this.#ways) this.#network.uplinks.advance(way);
   }
-}
-
-function newDirection(from: Host, to: Host, windowBytes: number): Direction {
-  return { from, to, transfers: [], inFlightBytes: 0, windowBytes, lastSentUs: 0, queued: false, closed: false, receive: undefined };
 }

@@ -66,8 +66,8 @@ export interface SimOptions {
   readonly tasks: readonly TaskOptions[];
   /** Of a plain peer with share 1, both ways. */
   readonly linkBytesPerSecond: number;
-  /** Uplinks as shares of that: all 1; the fixed mix of {@link mixedShare}; any. */
-  readonly uplinks: "equal" | "mixed" | "any";
+  /** Uplinks as shares of that: all 1; the fixed mix of {@link mixedShare}; one in eight a quarter; any. */
+  readonly uplinks: "equal" | "mixed" | "someSlow" | "any";
   /** Downlinks: as fast as the uplink, and at least 1; or one in ten of them a fifth. */
   readonly downlinks: "wide" | "someSlow";
   /** Seed's uplink as a multiple of `linkBytesPerSecond`. */
@@ -79,7 +79,7 @@ export interface SimOptions {
   readonly windowBytes: number;
   readonly slowStart: boolean;
   readonly fairQueueing: boolean;
-  readonly kernelQueueUs: number;
+  readonly socketBytes: number;
   readonly verifyBytesPerSecond: number;
   /** Peers arrive evenly over this time. */
   readonly arrivalMs: number;
@@ -127,7 +127,7 @@ export function plainOptions(seed: number, changes: Partial<SimOptions> = {}): S
     windowBytes: 256 * KIB,
     slowStart: false,
     fairQueueing: false,
-    kernelQueueUs: 0,
+    socketBytes: 0,
     verifyBytesPerSecond: 1e9,
     arrivalMs: 0,
     rackSize: 0,
@@ -149,6 +149,11 @@ export function oneTask(pieceCount: number, pieceKib: number): TaskOptions[] {
 export function mixedShare(peerIndex: number): number {
   const pattern = [1, 0.5, 1, 1, 4, 1, 0.2, 1, 0.5, 1];
   return pattern[peerIndex % pattern.length] as number;
+}
+
+/** With `someSlow`: two of the lab's sixteen. */
+export function slowUplinkShare(peerIndex: number): number {
+  return peerIndex % 8 === 3 ? 0.25 : 1;
 }
 
 /** With `someSlow`: of ten hosts the fourth, whose uplink is a plain one in the mix. */
@@ -208,7 +213,7 @@ export function drawnOptions(seed: number): SimOptions {
   });
   const isLarge = pick(false, false, true) && tasks.reduce((sum, { pieceCount }) => sum + pieceCount, 0) <= LARGE_PIECE_COUNT_MAX;
   const faults = { ...drawn.faults, seedOutages: some(2), poorReaders: some(few) };
-  return { ...(isLarge ? withLargePieces(drawn) : drawn), faults, kernelQueueUs: pick(0, 0, 50_000) };
+  return { ...(isLarge ? withLargePieces(drawn) : drawn), faults, socketBytes: pick(0, 0, 512 * KIB) };
 }
 
 /** Of four times as many bytes no more are drawn, for the time that it takes. */

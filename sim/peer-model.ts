@@ -11,7 +11,8 @@ import { distanceOf, type Imports } from "../src/protocol/topology.ts";
 import type { LinkId, Swarm, SwarmEffect, SwarmInput } from "../src/swarm/index.ts";
 import { type Lies, sendsNothing, sendsRubbish } from "./lies.ts";
 import { keyOf, type LinkMessage, messageBytes, SimLink, type TaskPart } from "./link-model.ts";
-import type { Connection, Host } from "./network.ts";
+import type { Host } from "./host.ts";
+import type { Connection } from "./network.ts";
 import type { OriginReach } from "./origin-model.ts";
 import { type Brain, copyOf, type PeerModelDeps } from "./peer-ports.ts";
 import type { TaskShape } from "./task-shape.ts";
@@ -21,6 +22,8 @@ const HANDSHAKE_US = 5_000_000;
 
 /** The brain hears of a transfer's progress at its first byte, then this often: for what is late a finer grain says nothing more. */
 const PROGRESS_US = 50_000;
+/** How often the kernel is asked what it has to send, as in the real driver. */
+const SAMPLE_MS = 50;
 /** From the supernode's answer until the files are open and the brain takes part. */
 const OPEN_US = 2_000;
 
@@ -65,6 +68,8 @@ export class PeerModel {
   #timersAtMs = -1;
   #nextLinkId = 1;
   #verifyFreeUs = 0;
+  #handedBytes = 0;
+  #sampledMs = Number.NEGATIVE_INFINITY;
   /** The disk takes nothing. */
   diskFull = false;
   /** It was stopped, killed or slowed for a while, so that its own time says nothing. */
@@ -506,15 +511,26 @@ export class PeerModel {
     link.connection.startTransfer(link.end, keyOf(task, piece), task.lengthOf(piece), sendsRubbish(this.lies, this.#prng), {
       handed: (_key, bytes, last) => {
         if (this.gone) return;
+        this.#handedBytes += bytes;
         if (last) part.sends.delete(piece);
         const { nowUs } = this.#deps.world;
         if (nowUs - toldUs >= PROGRESS_US) {
           toldUs = nowUs;
           this.#feed({ type: "sendProgressed", linkId, taskId, piece, bytes });
         }
-        if (last) this.#feed({ type: "sendFinished", linkId, taskId, piece, leavesInMs: 0 });
+        if (!last) return;
+        this.#sampleUplink();
+        this.#feed({ type: "sendFinished", linkId, taskId, piece });
       },
     });
+  }
+
+  #sampleUplink(): void {
+    const { nowMs } = this.#deps.world;
+    if (this.#deps.network.options.socketBytes === 0 || nowMs - this.#sampledMs < SAMPLE_MS) return;
+    this.#sampledMs = nowMs;
+    const queues = [...this.#links.values()].map(({ connection, end }) => connection.queue(end));
+    this.#feed({ type: "uplinkSampled", handedBytes: this.#handedBytes, links: queues.filter(({ heldBytes }) => heldBytes > 0) });
   }
 
   #stopSend(link: SimLink, part: TaskPart, task: TaskShape, piece: number): void {

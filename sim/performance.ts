@@ -24,6 +24,7 @@ function datacentre(peerCount: number, changes: Partial<SimOptions> = {}): SimOp
 /** An image: one large layer, some middling, some small. */
 const LAYERS: readonly TaskOptions[] = [0.25, 0.5, 1, 1, 4, 10, 30].map((mebibytes) => fileOf(mebibytes * MIB));
 
+const KERNEL_QUEUES: Partial<SimOptions> = { socketBytes: MIB / 2, chunkBytes: 16 * 1024 };
 const leaving = (peerCount: number): Partial<SimOptions> => ({ faults: { ...NO_FAULTS, crashes: peerCount / 10, leaves: peerCount / 10 } });
 const racks = (rackSize: number, oversubscription: number): Partial<SimOptions> => ({ rackSize, oversubscription, labelled: true });
 
@@ -33,8 +34,10 @@ export const SCENARIOS: readonly Scenario[] = [
   small("lab-16-fair-queues", { peerCount: 16, fairQueueing: true }),
   // The seed reads the origin meanwhile, twenty times as fast as a link: the lab's case, and a cluster's first pull.
   small("lab-16-cold-seed", { peerCount: 16, originBytesPerSecond: GIGABIT }),
-  // As in the lab, whose hosts have tens of ms of payload in their kernels before an answer leaves.
-  small("lab-16-kernel-queues", { peerCount: 16, kernelQueueUs: 50_000 }),
+  // As in the lab, whose sockets take a whole piece at once.
+  small("lab-16-kernel-queues", { peerCount: 16, ...KERNEL_QUEUES }),
+  // The lab's `--slow 2x0.25`: who hands whole pieces to a slow uplink must not take himself for a quick one.
+  small("lab-16-slow-uplinks", { peerCount: 16, ...KERNEL_QUEUES, uplinks: "someSlow" }),
   small("lab-16-readers", { peerCount: 16, readers: true }),
   small("lab-16-racks", { peerCount: 16, ...racks(4, 4) }),
   // Every connection may fill the racks' links with 4 MiB: nothing is dropped, everything is late.

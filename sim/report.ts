@@ -1,5 +1,6 @@
 /** What came of a run, and what could have come of it at best. */
-import { type Host, type Network, type Rack, SLOT_US } from "./network.ts";
+import type { Host, Rack } from "./host.ts";
+import { type Network, SLOT_US } from "./network.ts";
 import type { SimOptions } from "./options.ts";
 import type { Oracles } from "./oracles.ts";
 import type { PeerModel } from "./peer-model.ts";

@@ -48,8 +48,15 @@ test("four racks of four behind links no faster than one host: each piece crosse
 
 test("of an image's layers the small ones are whole long before the large one", () => {
   const layers = [1, 2, 4, 4, 16, 40, 120].map((pieceCount) => ({ pieceCount, pieceLengthBytes: 256 * 1024, priority: "normal" as const }));
-  const { taskLastMs, lastMs } = simulate(plainOptions(1, { peerCount: 16, tasks: layers }));
-  for (const ms of taskLastMs.slice(0, 5)) assert.ok(ms < lastMs / 2, `${taskLastMs.join(" ")} ms`);
+  // One seed is luck: of the fifth layer 0.34 to 0.51 in eight of them.
+  const shares = [1, 2, 3, 4].map((seed) => {
+    const { taskLastMs, lastMs } = simulate(plainOptions(seed, { peerCount: 16, tasks: layers }));
+    return taskLastMs.map((ms) => ms / lastMs);
+  });
+  for (const layer of layers.slice(0, 5).keys()) {
+    const mean = shares.reduce((sum, run) => sum + (run[layer] as number), 0) / shares.length;
+    assert.ok(mean < 0.5, `${layer}: ${mean} of the whole time`);
+  }
 });
 
 test("whatever fails, lies, leaves and comes back: nothing unverified, nothing forgotten, everything owed arrives, nothing is left behind", (t) => {

@@ -16,7 +16,7 @@ import { EarlyJoins } from "./early-joins.ts";
 import { LinkPlaces } from "./link-places.ts";
 import { PieceArrivals, type PieceCounters } from "./piece-arrivals.ts";
 import type { TaskSession } from "./task-session.ts";
-import { Uplink } from "./uplink.ts";
+import { UplinkSampler } from "./uplink-sampler.ts";
 
 export interface SwarmDriverDeps {
   readonly links: LinkTable;
@@ -42,7 +42,7 @@ export class SwarmDriver {
   readonly #deps: SwarmDriverDeps;
   readonly #swarm: Swarm;
   readonly #arrivals: PieceArrivals;
-  readonly #uplink: Uplink;
+  readonly #uplink: UplinkSampler;
   /** Pieces to be sent that are being read back first. */
   readonly #checking = new Map<string, Promise<unknown>>();
   readonly #queue: SwarmInput[] = [];
@@ -65,11 +65,7 @@ export class SwarmDriver {
   constructor(deps: SwarmDriverDeps) {
     this.#deps = deps;
     this.#swarm = new Swarm({ ...DEFAULT_SWARM_CONFIG, ...deps.swarm }, deps.seed);
-    this.#uplink = new Uplink({
-      handedBytes: () => this.counters.uploadedBytes,
-      links: () => [...deps.links].map(({ writer }) => writer),
-      nowMs: deps.nowMs,
-    });
+    this.#uplink = new UplinkSampler({ links: deps.links, handedBytes: () => this.counters.uploadedBytes, feed: (input) => this.feed(input), nowMs: deps.nowMs });
     this.places = new LinkPlaces(deps.topology, { links: deps.links, placed: ({ linkId }, distance) => this.feed({ type: "remotePlaced", linkId, distance }) });
     this.#arrivals = new PieceArrivals({
       nowMs: deps.nowMs,
@@ -438,7 +434,8 @@ export class SwarmDriver {
         this.feed({ type: "sendProgressed", linkId, taskId, piece, bytes });
       },
       ended: (whole) => {
-        if (whole) this.feed({ type: "sendFinished", linkId, taskId, piece, leavesInMs: this.#uplink.leavesInMs() });
+        this.#uplink.look();
+        if (whole) this.feed({ type: "sendFinished", linkId, taskId, piece });
         else this.feed({ type: "sendCancelled", linkId, taskId, piece });
         // Nothing is lost on a sound disk; on another one the brain hears of it.
         if (!whole) session.stored.verify([piece], true).catch(() => undefined);

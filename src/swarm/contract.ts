@@ -84,13 +84,31 @@ export type SwarmInput =
   | { readonly type: "receiveProgressed"; readonly linkId: LinkId; readonly taskId: TaskId; readonly piece: number; readonly bytes: number }
   /** Payload came of a transfer that was given up: it is of no use, and fills our downlink all the same. */
   | { readonly type: "strayReceived"; readonly bytes: number }
-  /** The last byte has been handed to the kernel, which needs `leavesInMs` until all it holds is out over a slow uplink; 0: the uplink is not slow, or nothing is known. */
-  | { readonly type: "sendFinished"; readonly linkId: LinkId; readonly taskId: TaskId; readonly piece: number; readonly leavesInMs: number }
+  /** The last byte has been handed to the kernel. */
+  | { readonly type: "sendFinished"; readonly linkId: LinkId; readonly taskId: TaskId; readonly piece: number }
+  /** What the kernel has to send, looked at now and then (about every 50 ms) while transfers end; never where it does not say. */
+  | ({ readonly type: "uplinkSampled" } & UplinkSample)
   /** All bytes came; verification runs. `pieceStored`, `pieceRejected` or `pieceLost` follows. */
   | { readonly type: "receiveFinished"; readonly linkId: LinkId; readonly taskId: TaskId; readonly piece: number }
   /** A reader is blocked on `piece` (and will read on from there); undefined: it is gone or past the end. */
   | { readonly type: "readerMoved"; readonly taskId: TaskId; readonly readerId: number; readonly piece: number | undefined }
   | { readonly type: "deadlineReached" };
+
+export interface UplinkSample {
+  /** Payload handed to the kernel since the start. */
+  readonly handedBytes: number;
+  /** Of links that hold something. */
+  readonly links: readonly LinkQueue[];
+}
+
+/** What one link's sending side has in the kernel. */
+export interface LinkQueue {
+  /** Written and not acknowledged: waiting, or on its way. */
+  readonly heldBytes: number;
+  /** TCP's round trip, of late and at least: what lies between is queues. Both 0: unknown. */
+  readonly roundTripMs: number;
+  readonly leastRoundTripMs: number;
+}
 
 /** Imperative: it has not happened yet. Executed in order. */
 export type SwarmEffect =

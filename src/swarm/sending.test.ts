@@ -411,12 +411,15 @@ function fedHost(): { readonly bench: TestSwarm; readonly take: (effects: readon
   const bench = new TestSwarm({ uploadCount: 2 });
   bench.open(40, []);
   bench.neighbour(9, { have: Array.from({ length: 40 }, (_, piece) => piece), receives: false });
+  const kernel = new TestKernel(bench);
+  kernel.holds(0);
   for (let piece = 0; piece < 20; piece++) {
     bench.tell("offered", 9, piece);
     bench.progressed("receive", 9, piece);
     bench.nowMs += 100;
     bench.tell("receiveFinished", 9, piece);
     bench.stored(piece);
+    kernel.holds(150);
   }
   const sending: Transfer[] = [];
   const take = (effects: readonly SwarmEffect[]): void => {
@@ -438,7 +441,28 @@ function fedHost(): { readonly bench: TestSwarm; readonly take: (effects: readon
     },
     finish: (leavesInMs) => {
       const [linkId, piece] = sending.shift() as Transfer;
-      take(bench.feed({ type: "sendFinished", linkId, taskId: TASK, piece, leavesInMs }));
+      kernel.holds(leavesInMs);
+      take(bench.tell("sendFinished", linkId, piece));
     },
   };
+}
+
+/** Its uplink carries 1,000 bytes per ms, and it always has something to send. */
+class TestKernel {
+  readonly #bench: TestSwarm;
+  #goneBytes = 0;
+  #sampledMs: number;
+
+  constructor(bench: TestSwarm) {
+    this.#bench = bench;
+    this.#sampledMs = bench.nowMs;
+  }
+
+  /** The brain looks, and it has so much to send as leaves within `leavesInMs`. */
+  holds(leavesInMs: number): void {
+    this.#goneBytes += (this.#bench.nowMs - this.#sampledMs) * 1_000;
+    this.#sampledMs = this.#bench.nowMs;
+    const heldBytes = leavesInMs * 1_000;
+    this.#bench.feed({ type: "uplinkSampled", handedBytes: this.#goneBytes + heldBytes, links: [{ heldBytes, roundTripMs: 100, leastRoundTripMs: 0 }] });
+  }
 }

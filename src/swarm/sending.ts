@@ -2,8 +2,9 @@
 import type { Prng } from "../base/prng.ts";
 import type { DeclineReason } from "../protocol/link-frames.ts";
 import { chooseSend } from "./choose-send.ts";
-import type { LinkId, SwarmConfig, SwarmEffect } from "./contract.ts";
+import type { LinkId, SwarmConfig, SwarmEffect, UplinkSample } from "./contract.ts";
 import { addCopies, addHave, avoid, type Link, type Remote, type Send, STALLED_MS, type Task } from "./tables.ts";
+import { Uplink } from "./uplink.ts";
 import { UploadPace } from "./upload-pace.ts";
 
 /** A piece just sent, or said to be on its way, is not offered again for this long; `want` and `have` end it sooner. */
@@ -25,6 +26,7 @@ export class Sending {
   readonly #links: ReadonlyMap<LinkId, Link>;
   readonly #emit: (effect: SwarmEffect) => void;
   readonly #pace: UploadPace;
+  readonly #uplink = new Uplink();
   /** In the order of their offers; agreed ones start in this order. */
   readonly #sends = new Set<Send>();
   /** There was nobody to offer to, and nothing has changed since that could matter. */
@@ -167,15 +169,17 @@ export class Sending {
     remote.link.stalledUntilMs = 0;
   }
 
-  /**
-   * @param leavesInMs until what the kernel holds is out
-   * @param inBytesPerMs the most that has come in here; 0 while unknown
-   */
-  finished(remote: Remote, piece: number, leavesInMs: number, inBytesPerMs: number, nowMs: number): void {
+  uplinkSampled(sample: UplinkSample, nowMs: number): void {
+    this.#uplink.sampled(sample, nowMs);
+  }
+
+  /** @param inBytesPerMs the most that has come in here; 0 while unknown */
+  finished(remote: Remote, piece: number, inBytesPerMs: number, nowMs: number): void {
     const send = this.#find(remote, piece);
     if (send === undefined) return;
     if (this.#endedMs !== undefined) this.#intervalMs = average(this.#intervalMs, Math.min(nowMs - this.#endedMs, INTERVAL_MS_MAX));
     this.#endedMs = nowMs;
+    const { leavesInMs } = this.#uplink;
     this.#pace.ended(nowMs - send.sinceMs + leavesInMs, remote.task.pieceLengthBytes, inBytesPerMs);
     this.#drainedMs = nowMs + Math.ceil(Math.min(DRAIN_MS_MAX, leavesInMs - this.#pace.limitMs));
     remote.link.stalledUntilMs = 0;

@@ -88,7 +88,7 @@ export class TestSwarm {
     taskId: TaskId = TASK,
   ): readonly SwarmEffect[] {
     if (type === "offered") return this.offered(linkId, [piece], taskId);
-    return this.feed(type === "sendFinished" ? { type, linkId, taskId, piece, leavesInMs: 0 } : { type, linkId, taskId, piece });
+    return this.feed({ type, linkId, taskId, piece });
   }
 
   offered(linkId: number, pieces: readonly number[], taskId: TaskId = TASK): readonly SwarmEffect[] {

@@ -28,7 +28,7 @@ const VERBS = [
   "open", "close", "link", "unlink", "join", "join", "joinMute", "leave", "has", "has", "wants", "status", "offer", "offer", "offer",
   "answerYes", "answerYes", "answerYes", "answerNo", "progressSend", "finishSend", "finishSend", "cancelSend",
   "progressReceive", "finishReceive", "finishReceive", "withdraw", "store", "store", "reject", "lose", "own", "perish", "perish", "remoteLoses", "reader", "length",
-  "nonsense", "wait", "wait",
+  "kernel", "nonsense", "wait", "wait",
 ] as const;
 
 const commands: fc.Arbitrary<readonly Command[]> = fc.array(
@@ -58,6 +58,7 @@ class World {
   readonly #held = new Map<TaskId, Set<number>>();
   readonly #joined = new Map<string, { receives: boolean; isolated: boolean; readonly told: Set<number> }>();
   readonly #linked = new Set<number>();
+  #goneBytes = 0;
   #offers: Transfer[] = [];
   #agreed: Transfer[] = [];
   #sends: Transfer[] = [];
@@ -100,13 +101,13 @@ class World {
     }
   }
 
-  #inputs({ verb, linkId, taskId, piece, pick }: Command): readonly (() => SwarmInput)[] {
+  #inputs({ verb, linkId, taskId, piece, pick, afterMs }: Command): readonly (() => SwarmInput)[] {
     const key = `${linkId} ${taskId}`;
     const one = (input: SwarmInput): readonly (() => SwarmInput)[] => [() => input];
     const about = (type: "sendCancelled" | "sendFinished" | "receiveCancelled" | "receiveFinished" | "offerAccepted", from: Transfer[]) => {
       const transfer = take(from, pick);
       if (transfer === undefined) return [];
-      return one(type === "sendFinished" ? { type, ...transfer, leavesInMs: pick % 300 } : { type, ...transfer });
+      return one({ type, ...transfer });
     };
     switch (verb) {
       case "open": {
@@ -178,10 +179,15 @@ class World {
         return one({ type: "readerMoved", taskId, readerId: pick % 2, piece: pick % 5 === 0 ? undefined : piece });
       case "length":
         return one({ type: "lengthKnown", taskId, pieceCount: PIECES });
+      case "kernel": {
+        const heldBytes = pick * 1_000;
+        this.#goneBytes += afterMs * 1_000;
+        return one({ type: "uplinkSampled", handedBytes: this.#goneBytes + heldBytes, links: [{ heldBytes, roundTripMs: pick % 200, leastRoundTripMs: 1 }] });
+      }
       case "nonsense": {
         const types = ["offerAccepted", "sendCancelled", "receiveCancelled", "sendFinished", "receiveFinished"] as const;
         const type = types[pick % types.length] ?? "sendFinished";
-        return one(type === "sendFinished" ? { type, linkId, taskId, piece, leavesInMs: 0 } : { type, linkId, taskId, piece });
+        return one({ type, linkId, taskId, piece });
       }
       case "wait":
         return this.#deadlines(pick);

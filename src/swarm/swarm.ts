@@ -251,9 +251,11 @@ export class Swarm {
         return this.#receiving.stray(input.bytes, nowMs);
       case "sendFinished": {
         const remote = this.#remote(input.linkId, input.taskId);
-        if (remote !== undefined) this.#sending.finished(remote, input.piece, input.leavesInMs, this.#receiving.bestBytesPerMs, nowMs);
+        if (remote !== undefined) this.#sending.finished(remote, input.piece, this.#receiving.bestBytesPerMs, nowMs);
         return;
       }
+      case "uplinkSampled":
+        return this.#sending.uplinkSampled(input, nowMs);
       case "receiveFinished": {
         const task = this.#tasks.get(input.taskId);
         if (task !== undefined) this.#receiving.finished(task, input.piece, input.linkId, nowMs);

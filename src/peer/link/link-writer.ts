@@ -19,7 +19,8 @@ import {
   type LinkFrame,
 } from "../../protocol/link-frames.ts";
 import type { RateGate } from "../rate-gate.ts";
-import { type NativeSocket, nativeSocket, type RoundTrip } from "./native-socket.ts";
+import type { LinkQueue } from "../../swarm/index.ts";
+import { type NativeSocket, nativeSocket } from "./native-socket.ts";
 
 const DATA_FRAME_HEADER_BYTES = FRAME_HEADER_BYTES + DATA_HEADER_BYTES;
 
@@ -111,21 +112,13 @@ export class LinkWriter {
     return this.#native === undefined ? "pooled" : "sendfile";
   }
 
-  /** What the kernel holds of what was written here, on its way to the other side included. 0 where it does not say (TLS, no koffi). */
-  get heldBytes(): number {
-    const fd = this.#askedFd;
-    return fd === undefined ? 0 : (this.#native as NativeSocket).heldBytes(fd);
-  }
-
-  /** Undefined where the kernel does not say (TLS, no koffi). */
-  get roundTrip(): RoundTrip | undefined {
-    const fd = this.#askedFd;
-    return fd === undefined ? undefined : (this.#native as NativeSocket).roundTrip(fd);
-  }
-
-  /** The descriptor of which the kernel can be asked; read anew each time, as it may be closed. */
-  get #askedFd(): number | undefined {
-    return this.#native === undefined || this.#closed ? undefined : fdOf(this.#socket);
+  /** What the kernel has of what was written here; undefined where it does not say (TLS, no koffi). */
+  get queue(): LinkQueue | undefined {
+    const fd = this.#native === undefined || this.#closed ? undefined : fdOf(this.#socket);
+    if (fd === undefined) return undefined;
+    const heldBytes = (this.#native as NativeSocket).heldBytes(fd);
+    const roundTrip = heldBytes === 0 ? undefined : (this.#native as NativeSocket).roundTrip(fd);
+    return { heldBytes, roundTripMs: roundTrip?.recentMs ?? 0, leastRoundTripMs: roundTrip?.leastMs ?? 0 };
   }
 
   send(frame: LinkFrame): void {

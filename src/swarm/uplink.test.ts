@@ -1,24 +1,20 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { RoundTrip } from "./link/native-socket.ts";
+import type { LinkQueue } from "./contract.ts";
 import { Uplink } from "./uplink.ts";
 
 const KIB = 1024;
-const QUEUED: RoundTrip = { recentMs: 81, leastMs: 1 };
 
 /** A host whose kernel takes what it is given, and lets it out at `bytesPerMs`. */
 class Host {
   nowMs = 0;
   handedBytes = 0;
   heldBytes = 0;
-  roundTrip: RoundTrip | undefined = QUEUED;
+  roundTripMs = 81;
+  leastRoundTripMs = 1;
   /** Of further links. */
-  others: readonly { readonly heldBytes: number; readonly roundTrip: RoundTrip | undefined }[] = [];
-  readonly uplink = new Uplink({
-    handedBytes: () => this.handedBytes,
-    links: () => [{ heldBytes: this.heldBytes, roundTrip: this.roundTrip }, { heldBytes: 0, roundTrip: { recentMs: 1, leastMs: 1 } }, ...this.others],
-    nowMs: () => this.nowMs,
-  });
+  others: readonly LinkQueue[] = [];
+  readonly uplink = new Uplink();
   readonly #bytesPerMs: number;
 
   constructor(bytesPerMs: number) {
@@ -30,14 +26,19 @@ class Host {
     this.heldBytes += bytes;
   }
 
+  /** A sample after so long. @returns what is said then */
   wait(ms: number): number {
     this.nowMs += ms;
     this.heldBytes = Math.max(0, this.heldBytes - this.#bytesPerMs * ms);
-    return this.uplink.leavesInMs();
+    const { heldBytes, roundTripMs, leastRoundTripMs } = this;
+    const own = heldBytes === 0 ? [] : [{ heldBytes, roundTripMs, leastRoundTripMs }];
+    this.uplink.sampled({ handedBytes: this.handedBytes, links: [...own, ...this.others] }, this.nowMs);
+    return this.uplink.leavesInMs;
   }
 
   /** Until its speed is known. */
   saturate(): number {
+    this.wait(0);
     this.hand(600 * KIB);
     this.wait(60);
     this.hand(100 * KIB);
@@ -47,25 +48,23 @@ class Host {
 
 test("what the kernel holds leaves within its length over the speed at which it has left, less what is on its way", () => {
   const host = new Host(1_000);
-  const leavesInMs = host.saturate();
-  assert.equal(Math.round(leavesInMs), Math.round(host.heldBytes / 1_000) - 1);
+  assert.equal(Math.round(host.saturate()), Math.round(host.heldBytes / 1_000) - 1);
   host.hand(500 * KIB);
-  assert.equal(host.uplink.leavesInMs(), leavesInMs, "sockets are not asked for every piece");
   assert.equal(Math.round(host.wait(60)), Math.round(host.heldBytes / 1_000) - 1);
 });
 
 test("a long way without a queue is no slow uplink", () => {
   const host = new Host(1_000);
-  host.roundTrip = { recentMs: 205, leastMs: 200 };
+  Object.assign(host, { roundTripMs: 205, leastRoundTripMs: 200 });
   assert.equal(host.saturate(), 0);
-  host.roundTrip = { recentMs: 400, leastMs: 200 };
+  host.roundTripMs = 400;
   assert.equal(Math.round(host.wait(60)), Math.round(host.heldBytes / 1_000) - 200);
 });
 
 test("where one link's bytes do not wait, it is the others' receivers that are slow", () => {
   const host = new Host(1_000);
   assert.ok(host.saturate() > 0);
-  host.others = [{ heldBytes: 10 * KIB, roundTrip: { recentMs: 2, leastMs: 1 } }];
+  host.others = [{ heldBytes: 10 * KIB, roundTripMs: 2, leastRoundTripMs: 1 }];
   assert.equal(host.wait(60), 0);
 });
 
@@ -74,7 +73,7 @@ test("an uplink that may have been idle is not slow for that, and what is known 
   for (let i = 0; i < 20; i++) {
     idle.wait(300);
     idle.hand(128 * KIB);
-    assert.equal(idle.uplink.leavesInMs(), 0);
+    assert.equal(idle.wait(0), 0);
   }
   const host = new Host(1_000);
   const before = host.saturate();
@@ -91,7 +90,7 @@ test("after seconds without a transfer its speed is to be learnt anew", () => {
 
 test("where the kernel does not say how long bytes wait, nothing is said", () => {
   const host = new Host(1_000);
-  host.roundTrip = undefined;
+  Object.assign(host, { roundTripMs: 0, leastRoundTripMs: 0 });
   assert.equal(host.saturate(), 0);
 });
 
