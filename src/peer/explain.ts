@@ -34,8 +34,8 @@ export function explain(times: ReadingTimes, bytes: Explanation["bytes"], figure
 /** A task this host takes part in. */
 export interface TaskReport {
   readonly taskId: TaskId;
-  /** Without user info and query values. */
-  readonly url: string;
+  /** Without user info and query values; null for what is kept for others only, which nobody here has shown to have a right to. */
+  readonly url: string | null;
   readonly lengthBytes: number | null;
   readonly heldBytes: number;
   readonly complete: boolean;

@@ -269,9 +269,9 @@ export class PeerNode implements ContentOpener {
 
   /** What this host takes part in, and what each task's time goes by. */
   tasks(): readonly TaskReport[] {
-    return [...this.#kept].map(({ task: { session, stored }, readers }) => ({
+    return [...this.#kept].map(({ task: { session, stored }, source, readers }) => ({
       taskId: session.taskId,
-      url: stored.record.displayUrl,
+      url: source.invited === true ? null : stored.record.displayUrl,
       lengthBytes: session.lengthBytes ?? null,
       heldBytes: session.heldBytes,
       complete: stored.complete,

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
 import { createServer, request as httpRequest } from "node:http";
 import type { AddressInfo } from "node:net";
+import { text } from "node:stream/consumers";
 import { test, type TestContext } from "node:test";
 import { pino } from "pino";
 import { ControlClient } from "../../src/peer/control/control-client.ts";
@@ -65,6 +66,14 @@ async function untilKept(site: TestSite, host: TestHost): Promise<void> {
   while (!(await onlyTask(site)).members.some(({ peerId, complete }) => peerId === keeper && complete)) await new Promise((resolve) => setTimeout(resolve, 20));
 }
 
+/** What a host says of its tasks to those who can reach its socket. */
+async function urlsAt({ socketPath }: TestHost): Promise<readonly (string | null)[]> {
+  const answer = await new Promise<string>((resolve, reject) => {
+    httpRequest({ socketPath, path: "/v1/tasks" }, (response) => void text(response).then(resolve, reject)).on("error", reject).end();
+  });
+  return (JSON.parse(answer) as { tasks: { url: string | null }[] }).tasks.map(({ url }) => url);
+}
+
 /** On a unix socket, or the supernode's port. */
 function putLimits(where: { readonly socketPath: string } | { readonly port: number }, uploadBytesPerSecond: number): Promise<void> {
   return new Promise((resolve, reject) => {
@@ -118,9 +127,11 @@ test("a keeper keeps private files, too, and shows them to nobody who may not ha
   assert.ok(isWhole((await first.local(privateUrl, SECRET)).body));
   await untilKept(site, keeper);
   assert.equal((await keeper.local(privateUrl)).status, 401);
+  assert.deepEqual(await urlsAt(keeper), [null], "not even where it is from");
   // Nobody was invited by a caller: what is left is to ask the origin without the word.
   assert.equal((await keeper.localSource({ url: privateUrl, headers: {}, invited: true })).status, 401);
   assert.ok(isWhole((await keeper.local(privateUrl, SECRET)).body));
+  assert.match((await urlsAt(keeper))[0] ?? "", /\/private/, "somebody here takes it now");
   assert.ok(!site.lines.some((line) => line.includes("abc") || line.includes("open-sesame")), "what is secret in a URL is not told");
 });
 
