@@ -56,19 +56,19 @@ export class Host {
 export interface Outgoing {
   /** Of payload. */
   readonly bytes: number;
-  /** When it went into its host's queue. */
-  queuedUs: number;
+  /** When it went into its host's queue; undefined before, and once a broken path has held it up. */
+  queuedUs: number | undefined;
   /** Onto the wire, unless there is nobody any more to whom it goes. */
   leave(): void;
 }
 
 export interface OutgoingChunk extends Outgoing {
-  /** The process is told that it has left. */
+  /** The process is told that it is out of its hands. */
   handed(): void;
 }
 
 export interface TransferEvents {
-  /** Bytes left the process; `last` with the final ones. */
+  /** Bytes are out of the process's hands; `last` with the final ones. */
   handed(key: number, bytes: number, last: boolean): void;
 }
 
@@ -79,6 +79,13 @@ export interface Transfer {
   leftBytes: number;
 }
 
+/** What has left its host and is not read yet. */
+export interface Parcel {
+  readonly isHere: boolean;
+  /** All that left before it over the same way is, too. */
+  received(): void;
+}
+
 /** One way of a connection. */
 export interface Way {
   readonly from: Host;
@@ -87,6 +94,8 @@ export interface Way {
   readonly transfers: Transfer[];
   /** In the socket, before the host's queue. */
   readonly unsent: Outgoing[];
+  /** In the order in which it left, which is that in which it is received. */
+  readonly onItsWay: Parcel[];
   /** Payload in the socket: unsent, or not acknowledged. */
   heldBytes: number;
   /** Moving average, and the least so far, from the host's queue to the acknowledgement; that of the connection's first packet, to begin with. */
@@ -95,8 +104,8 @@ export interface Way {
   inFlightBytes: number;
   windowBytes: number;
   lastSentUs: number;
-  /** Among its host's ready ones. */
-  queued: boolean;
+  /** It is among its host's ready ones. */
+  isReady: boolean;
   closed: boolean;
   receive: { bytes(key: number, bytes: number, last: boolean, corrupt: boolean): void } | undefined;
 }
@@ -104,6 +113,6 @@ export interface Way {
 export function newWay(from: Host, to: Host, windowBytes: number, roundTripUs: number): Way {
   return {
     from, to, windowBytes, roundTripUs,
-    leastRoundTripUs: roundTripUs, transfers: [], unsent: [], heldBytes: 0, inFlightBytes: 0, lastSentUs: 0, queued: false, closed: false, receive: undefined,
+    leastRoundTripUs: roundTripUs, transfers: [], unsent: [], onItsWay: [], heldBytes: 0, inFlightBytes: 0, lastSentUs: 0, isReady: false, closed: false, receive: undefined,
   };
 }

@@ -15,7 +15,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { AskingSwarm } from "./asking-swarm.ts";
 import type { RunParts } from "./assemble.ts";
-import { describeOptions, drawnOptions, parseOptions, plainOptions, type SimOptions } from "./options.ts";
+import { describeOptions, drawnOptions, parseChanges, parseOptions, plainOptions, type SimOptions } from "./options.ts";
 import { describeUplinks } from "./idle-uplinks.ts";
 import { type Baseline, differences, figuresOf, SCENARIOS } from "./performance.ts";
 import { describeReport, type SimReport } from "./report.ts";
@@ -61,9 +61,9 @@ function givenOptions(peerCount: number): SimOptions {
 function changed(options: SimOptions): SimOptions {
   return {
     ...options,
-    ...(JSON.parse(values.set) as object),
-    swarm: { ...options.swarm, ...(JSON.parse(values.swarm) as object) },
-    scheduler: { ...options.scheduler, ...(JSON.parse(values.scheduler) as object) },
+    ...parseChanges(values.set, options),
+    swarm: { ...options.swarm, ...parseChanges(values.swarm, options.swarm) },
+    scheduler: { ...options.scheduler, ...parseChanges(values.scheduler, options.scheduler) },
   };
 }
 

@@ -71,7 +71,7 @@ test("a socket takes what it has room for at once; messages wait for what is in 
   connection.listen(1, { message: () => readUs.push(world.nowUs), bytes: () => undefined, closed: () => undefined });
   connection.startTransfer(0, 0, MIB, false, { handed: () => handedUs.push(world.nowUs) });
   assert.equal(handedUs.length, 8, "of 16 chunks");
-  assert.equal(connection.queue(0).heldBytes, MIB / 2);
+  assert.equal(connection.kernelQueue(0)?.heldBytes, MIB / 2);
   connection.send(0, "behind half a MiB", 100);
   const other = network.connect<string>(sender, new Host(MIB, MIB * 100));
   other.listen(1, { message: () => readUs.push(world.nowUs), bytes: () => undefined, closed: () => undefined });
@@ -80,7 +80,7 @@ test("a socket takes what it has room for at once; messages wait for what is in 
   assert.deepEqual(readUs.map((us) => Math.round(us / 1e4) / 100), [0.13, 0.5]);
   // The last chunk goes in when half a MiB is left.
   assert.ok(Math.abs((handedUs.at(-1) as number) - 0.5e6) < 0.1e6, `handed over after ${handedUs.at(-1)} µs`);
-  const { heldBytes, roundTripMs, leastRoundTripMs } = connection.queue(0);
+  const { heldBytes, roundTripMs, leastRoundTripMs } = connection.kernelQueue(0) ?? assert.fail("it is open");
   assert.equal(heldBytes, 0);
   assert.ok(leastRoundTripMs < 70 && roundTripMs > 100 && roundTripMs < 140, `${leastRoundTripMs} ms, then ${roundTripMs}`);
 });
@@ -100,6 +100,69 @@ test("what a socket has taken goes out though its process is frozen, and the res
   world.run(1e9, () => false);
   assert.equal(receiver.receivedPayloadBytes, MIB);
   assert.ok(endedUs > 5.5e6 && endedUs < 5.7e6, `took ${endedUs} µs`);
+});
+
+test("a long way is no queue: TCP's round trip is as long as the way is, messages' included", () => {
+  const world = new World();
+  const network = new Network(world, { ...options, delayUs: 40_000, slowStart: true, socketBytes: MIB / 2 });
+  const connection = network.connect<string>(new Host(MIB * 1_000, MIB * 1_000), new Host(MIB * 1_000, MIB * 1_000));
+  send(world, connection, () => undefined);
+  for (const us of [0, 1e6, 2e6]) world.at(us, () => connection.send(0, "offer", 100));
+  world.run(1e9, () => false);
+  const { roundTripMs, leastRoundTripMs } = connection.kernelQueue(0) ?? assert.fail("it is open");
+  assert.ok(leastRoundTripMs >= 80 && roundTripMs < 81, `${roundTripMs} ms, at least ${leastRoundTripMs}`);
+});
+
+test("while its receiver's process is frozen, what waits there is not taken for a queue on the way", () => {
+  const world = new World();
+  const network = new Network(world, { ...options, socketBytes: MIB / 2 });
+  const [sender, receiver] = [new Host(MIB * 10, MIB * 10), new Host(MIB * 10, MIB * 10)];
+  const connection = network.connect<string>(sender, receiver);
+  let endedUs = 0;
+  send(world, connection, (us) => (endedUs = us));
+  receiver.frozen = true;
+  world.at(3e6, () => network.thaw(receiver));
+  world.run(1e9, () => false);
+  assert.ok(endedUs > 3e6);
+  const { roundTripMs } = connection.kernelQueue(0) ?? assert.fail("it is open");
+  assert.ok(roundTripMs < 60, `${roundTripMs} ms`);
+});
+
+test("what is said after payload is heard after it, on whatever way", () => {
+  for (const socketBytes of [0, MIB]) {
+    for (const fairQueueing of [false, true]) {
+      for (const racks of [[undefined, undefined], [undefined, new Rack("b", MIB)], [new Rack("a", MIB), new Rack("b", MIB)]] as const) {
+        const world = new World();
+        const network = new Network(world, { ...options, socketBytes, fairQueueing });
+        const connection = network.connect<string>(new Host(MIB, MIB, racks[0]), new Host(MIB, MIB, racks[1]));
+        const heard: string[] = [];
+        connection.listen(1, { message: (message) => heard.push(message), bytes: () => heard.push("bytes"), closed: () => undefined });
+        connection.startTransfer(0, 0, 64 * 1024, false, { handed: () => undefined });
+        connection.send(0, "after", 10);
+        world.run(1e9, () => false);
+        assert.deepEqual(heard, ["bytes", "after"]);
+      }
+    }
+  }
+});
+
+test("with sockets' buffers what was closed lets others go on, and what was cut goes on when it is whole", () => {
+  const world = new World();
+  const network = new Network(world, { ...options, socketBytes: MIB / 4 });
+  const [sender, first, second] = [new Host(MIB, MIB), new Host(MIB, MIB), new Host(MIB, MIB)];
+  const closing = network.connect<string>(sender, first);
+  const cut = network.connect<string>(sender, second);
+  let endedUs = 0;
+  send(world, closing, () => assert.fail("it was closed"));
+  send(world, cut, (us) => (endedUs = us));
+  world.at(0.2e6, () => closing.close([0, 0]));
+  world.at(0.4e6, () => (second.island = 1));
+  world.at(5e6, () => network.heal([second], () => cut.resume()));
+  world.run(1e9, () => false);
+  assert.equal(closing.kernelQueue(0), undefined);
+  assert.equal(second.receivedPayloadBytes, MIB);
+  assert.ok(endedUs > 5e6 && endedUs < 7e6, `took ${endedUs} µs`);
+  assert.ok((cut.kernelQueue(0)?.roundTripMs ?? 0) < 400, "what was sent again says nothing of the way");
 });
 
 test("a frozen process gets what came meanwhile, in order, when it thaws", () => {

@@ -8,7 +8,7 @@
  * CPU are left out. Messages take bandwidth like everything else.
  */
 import type { LinkQueue } from "../src/swarm/index.ts";
-import { type Host, newWay, type Outgoing, type OutgoingChunk, type Transfer, type TransferEvents, type Way } from "./host.ts";
+import { type Host, newWay, type Outgoing, type OutgoingChunk, type Parcel, type Transfer, type TransferEvents, type Way } from "./host.ts";
 import { BareUplinks, SocketUplinks, type UplinkDeps, type UplinkOptions, type Uplinks } from "./uplinks.ts";
 import { SimEvent, type World } from "./world.ts";
 
@@ -48,7 +48,9 @@ export class Network {
     this.options = options;
     const deps: UplinkDeps = {
       options,
+      delayUs: options.delayUs,
       nowUs: () => world.nowUs,
+      after: (delayUs, run) => world.after(delayUs, run),
       isCut: (a, b) => this.isCut(a, b),
       newChunk: (way, transfer, bytes, last) => new Chunk(this, way, transfer, bytes, last),
     };
@@ -111,20 +113,65 @@ export class Network {
   }
 }
 
+/** Anything on its way. */
+abstract class Sent extends SimEvent implements Outgoing, Parcel {
+  protected readonly network: Network;
+  protected readonly way: Way;
+  abstract readonly bytes: number;
+  queuedUs: number | undefined;
+  #isHere = false;
+
+  constructor(network: Network, way: Way) {
+    super();
+    this.network = network;
+    this.way = way;
+  }
+
+  get isHere(): boolean {
+    return this.#isHere;
+  }
+
+  leave(): void {
+    if (this.way.closed) return;
+    this.way.onItsWay.push(this);
+    this.depart();
+  }
+
+  protected abstract depart(): void;
+
+  /** The process at the other end has it. */
+  protected abstract read(): void;
+
+  protected arrive(): void {
+    const { from, to, onItsWay } = this.way;
+    if (this.network.isCut(from, to)) {
+      // Of what was sent again TCP measures nothing.
+      this.queuedUs = undefined;
+      return this.network.hold(from, to, () => this.arrive());
+    }
+    this.#isHere = true;
+    for (let first = onItsWay[0]; first?.isHere === true; first = onItsWay[0]) {
+      onItsWay.shift();
+      first.received();
+    }
+  }
+
+  received(): void {
+    const { network, way } = this;
+    network.uplinks.arrived(way, this);
+    network.hand(way.to, () => this.read());
+  }
+}
+
 /** Payload on its way; one object passes all stages. */
-class Chunk extends SimEvent implements OutgoingChunk {
-  readonly #network: Network;
-  readonly #way: Way;
+class Chunk extends Sent implements OutgoingChunk {
   readonly #transfer: Transfer;
   readonly bytes: number;
   readonly #last: boolean;
-  queuedUs = 0;
   #stage: "uplink" | "rackUp" | "rackDown" | "downlink" = "uplink";
 
   constructor(network: Network, way: Way, transfer: Transfer, bytes: number, last: boolean) {
-    super();
-    this.#network = network;
-    this.#way = way;
+    super(network, way);
     this.#transfer = transfer;
     this.bytes = bytes;
     this.#last = last;
@@ -135,13 +182,12 @@ class Chunk extends SimEvent implements OutgoingChunk {
     events.handed(key, this.bytes, this.#last);
   }
 
-  leave(): void {
-    const { from, closed } = this.#way;
-    if (closed) return;
+  protected depart(): void {
+    const { from } = this.way;
     from.transmitting = true;
     const wireBytes = this.bytes + from.debtBytes;
     from.debtBytes = 0;
-    const { world } = this.#network;
+    const { world } = this.network;
     world.schedule(this, world.nowUs + (wireBytes * 1e6) / from.upBytesPerSecond);
   }
 
@@ -154,13 +200,13 @@ class Chunk extends SimEvent implements OutgoingChunk {
       case "rackDown":
         return this.#enterDownlink(0);
       case "downlink":
-        return this.#arrive();
+        return this.arrive();
     }
   }
 
   #leftUplink(): void {
-    const network = this.#network;
-    const { from, to } = this.#way;
+    const network = this.network;
+    const { from, to } = this.way;
     const { world } = network;
     from.sentPayloadBytes += this.bytes;
     const slot = Math.floor(world.nowUs / SLOT_US);
@@ -172,12 +218,12 @@ class Chunk extends SimEvent implements OutgoingChunk {
       from.rack.upBusyUntilUs = Math.max(world.nowUs, from.rack.upBusyUntilUs) + (this.bytes * 1e6) / from.rack.bytesPerSecond;
       world.schedule(this, from.rack.upBusyUntilUs);
     }
-    network.uplinks.left(this.#way);
+    network.uplinks.left(this.way);
   }
 
   #enterRackDown(): void {
-    const { world, options } = this.#network;
-    const { rack } = this.#way.to;
+    const { world, options } = this.network;
+    const { rack } = this.way.to;
     if (rack === undefined) return this.#enterDownlink(options.delayUs);
     this.#stage = "rackDown";
     rack.inBytes += this.bytes;
@@ -187,70 +233,46 @@ class Chunk extends SimEvent implements OutgoingChunk {
   }
 
   #enterDownlink(delayUs: number): void {
-    const { to } = this.#way;
-    const { world } = this.#network;
+    const { to } = this.way;
+    const { world } = this.network;
     this.#stage = "downlink";
     to.downBusyUntilUs = Math.max(world.nowUs + delayUs, to.downBusyUntilUs) + (this.bytes * 1e6) / to.downBytesPerSecond;
     world.schedule(this, to.downBusyUntilUs);
   }
 
-  #arrive(): void {
-    const { from, to } = this.#way;
-    const network = this.#network;
-    if (network.isCut(from, to)) network.hold(from, to, () => this.#arrive());
-    else if (to.frozen || to.crashed) network.hand(to, () => this.#read());
-    else this.#read();
-  }
-
-  #read(): void {
-    const way = this.#way;
-    const network = this.#network;
+  protected read(): void {
+    const { network, way } = this;
     way.to.receivedPayloadBytes += this.bytes;
     if (way.closed) return;
-    if (network.options.slowStart) network.world.after(network.options.delayUs, () => this.#acknowledged());
-    else this.#acknowledged();
+    network.uplinks.read(way, this.bytes);
     const { key, corrupt } = this.#transfer;
     way.receive?.bytes(key, this.bytes, this.#last, corrupt);
-  }
-
-  #acknowledged(): void {
-    this.#network.uplinks.acknowledged(this.#way, this);
   }
 }
 
 /** A message on its way. */
-class Packet<Message> extends SimEvent implements Outgoing {
-  readonly #network: Network;
-  readonly #way: Way;
-  readonly #message: Message;
-  readonly #read: (message: Message) => void;
+class Packet<Message> extends Sent {
   readonly bytes = 0;
-  queuedUs = 0;
+  readonly #message: Message;
+  readonly #heard: (message: Message) => void;
 
-  constructor(network: Network, way: Way, message: Message, read: (message: Message) => void) {
-    super();
-    this.#network = network;
-    this.#way = way;
+  constructor(network: Network, way: Way, message: Message, heard: (message: Message) => void) {
+    super(network, way);
     this.#message = message;
-    this.#read = read;
+    this.#heard = heard;
   }
 
-  leave(): void {
-    const { from, to } = this.#way;
-    this.#network.world.schedule(this, this.#network.arrivalUs(from, to));
+  protected depart(): void {
+    const { from, to } = this.way;
+    this.network.world.schedule(this, this.network.arrivalUs(from, to));
   }
 
   override run(): void {
-    const { from, to } = this.#way;
-    const network = this.#network;
-    if (network.isCut(from, to)) return network.hold(from, to, () => this.run());
-    network.uplinks.acknowledged(this.#way, this);
-    if (to.frozen || to.crashed) network.hand(to, () => this.#deliver());
-    else this.#deliver();
+    this.arrive();
   }
 
-  #deliver(): void {
-    if (!this.#way.closed) this.#read(this.#message);
+  protected read(): void {
+    if (!this.way.closed) this.#heard(this.#message);
   }
 }
 
@@ -298,8 +320,9 @@ export class Connection<Message> {
     if (at >= 0) transfers.splice(at, 1);
   }
 
-  /** What this end's kernel has to send. */
-  queue(end: 0 | 1): LinkQueue {
+  /** What this end's kernel has to send; undefined once the connection is closed. */
+  kernelQueue(end: 0 | 1): LinkQueue | undefined {
+    if (this.closed) return undefined;
     const { heldBytes, roundTripUs, leastRoundTripUs } = this.#ways[end];
     return { heldBytes, roundTripMs: roundTripUs / 1_000, leastRoundTripMs: leastRoundTripUs / 1_000 };
   }

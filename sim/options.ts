@@ -238,8 +238,19 @@ export function describeOptions(options: SimOptions): string {
   });
 }
 
+/**
+ * Some of the options of an object like that one.
+ *
+ * @throws Error naming an option that there is not: the run would be another than was meant
+ */
+export function parseChanges<Options extends object>(text: string, like: Options): Partial<Options> {
+  const given = JSON.parse(text) as Partial<Options>;
+  for (const key of Object.keys(given)) if (!(key in like)) throw new Error(`there is no option ${key}: one of ${Object.keys(like).join(", ")}`);
+  return given;
+}
+
 export function parseOptions(text: string): SimOptions {
-  const given = JSON.parse(text) as Partial<SimOptions> & { readonly seed: number };
+  const given = parseChanges(text, plainOptions(1)) as Partial<SimOptions> & { readonly seed: number };
   const plain = plainOptions(given.seed, given);
   return {
     ...plain,

@@ -22,7 +22,7 @@ const HANDSHAKE_US = 5_000_000;
 
 /** The brain hears of a transfer's progress at its first byte, then this often: for what is late a finer grain says nothing more. */
 const PROGRESS_US = 50_000;
-/** How often the kernel is asked what it has to send, as in the real driver. */
+/** How often the kernel is asked what it has to send: as src/peer/uplink-sampler.ts does, which is not to be imported here. */
 const SAMPLE_MS = 50;
 /** From the supernode's answer until the files are open and the brain takes part. */
 const OPEN_US = 2_000;
@@ -282,6 +282,8 @@ export class PeerModel {
     this.#swarm = this.#deps.newBrain(this.#deps.swarm, this.swarmSeed);
     this.#timerDueMs = Number.POSITIVE_INFINITY;
     this.#verifyFreeUs = 0;
+    this.#handedBytes = 0;
+    this.#sampledMs = Number.NEGATIVE_INFINITY;
   }
 
   /** Runs `act` after `delayUs` in this process: never if it is gone by then, later if it is frozen. */
@@ -508,15 +510,18 @@ export class PeerModel {
     const { linkId } = link;
     part.sends.add(piece);
     let toldUs = this.#deps.world.nowUs;
+    let untoldBytes = 0;
     link.connection.startTransfer(link.end, keyOf(task, piece), task.lengthOf(piece), sendsRubbish(this.lies, this.#prng), {
       handed: (_key, bytes, last) => {
         if (this.gone) return;
         this.#handedBytes += bytes;
+        untoldBytes += bytes;
         if (last) part.sends.delete(piece);
         const { nowUs } = this.#deps.world;
-        if (nowUs - toldUs >= PROGRESS_US) {
+        if (last || nowUs - toldUs >= PROGRESS_US) {
           toldUs = nowUs;
-          this.#feed({ type: "sendProgressed", linkId, taskId, piece, bytes });
+          this.#feed({ type: "sendProgressed", linkId, taskId, piece, bytes: untoldBytes });
+          untoldBytes = 0;
         }
         if (!last) return;
         this.#sampleUplink();
@@ -529,8 +534,8 @@ export class PeerModel {
     const { nowMs } = this.#deps.world;
     if (this.#deps.network.options.socketBytes === 0 || nowMs - this.#sampledMs < SAMPLE_MS) return;
     this.#sampledMs = nowMs;
-    const queues = [...this.#links.values()].map(({ connection, end }) => connection.queue(end));
-    this.#feed({ type: "uplinkSampled", handedBytes: this.#handedBytes, links: queues.filter(({ heldBytes }) => heldBytes > 0) });
+    const links = [...this.#links.values()].map(({ connection, end }) => connection.kernelQueue(end)).filter((queue) => queue !== undefined);
+    this.#feed({ type: "uplinkSampled", handedBytes: this.#handedBytes, links: links.filter(({ heldBytes }) => heldBytes > 0) });
   }
 
   #stopSend(link: SimLink, part: TaskPart, task: TaskShape, piece: number): void {

@@ -62,4 +62,10 @@ export const REGRESSIONS: readonly Regression[] = [
     options:
       '{"seed":9744,"peerCount":6,"linkBytesPerSecond":125000000,"uplinks":"mixed","downlinks":"someSlow","seedFactor":2,"originBytesPerSecond":3125000,"delayUs":100,"windowBytes":131072,"slowStart":true,"fairQueueing":true,"rackSize":4,"oversubscription":4,"labelled":true,"faults":{"freezes":1,"restarts":1,"liars":2,"seedOutages":1},"tasks":[{"pieceCount":1,"pieceLengthBytes":1048576,"priority":"normal"},{"pieceCount":1,"pieceLengthBytes":65536,"priority":"preheat"},{"pieceCount":2,"pieceLengthBytes":1048576,"priority":"preheat"},{"pieceCount":1,"pieceLengthBytes":65536,"priority":"preheat"}]}',
   },
+  {
+    story:
+      "Seed 2003, with sockets that take half a MiB: one peer with a slow uplink alone held what fourteen lacked. What it sent to each came less than once a second, so each named it useless, was given it again for want of others, left the task with it, and joined again: all that was half there began anew, behind what its sockets still held of the last time. Who speaks is not useless for three seconds (swarm.ts), and transfers that take turns on an uplink are not stalled, or ever more of them would share it (swarm/sending.ts).",
+    options:
+      '{"seed":2003,"peerCount":22,"uplinks":"any","downlinks":"someSlow","originBytesPerSecond":3125000,"delayUs":10000,"windowBytes":131072,"fairQueueing":true,"socketBytes":524288,"labelled":true,"faults":{"crashes":6,"leaves":5,"returns":2,"liars":1,"seedOutages":2},"tasks":[{"pieceCount":17,"pieceLengthBytes":1048576,"priority":"normal"}]}',
+  },
 ];

@@ -12,7 +12,10 @@ export interface UplinkOptions {
 
 export interface UplinkDeps {
   readonly options: UplinkOptions;
+  /** One way, as an acknowledgement takes. */
+  readonly delayUs: number;
   readonly nowUs: () => number;
+  readonly after: (delayUs: number, run: () => void) => void;
   readonly isCut: (a: Host, b: Host) => boolean;
   readonly newChunk: (way: Way, transfer: Transfer, bytes: number, last: boolean) => OutgoingChunk;
 }
@@ -31,7 +34,7 @@ export abstract class Uplinks {
     this.deps = deps;
   }
 
-  /** A message goes the way of its connection. */
+  /** The process says something: at once as far as it is concerned, however long the message then waits. */
   abstract say(way: Way, message: Outgoing): void;
 
   /** There is something new to send, or a reason to send gone: what can go on goes on. */
@@ -43,8 +46,14 @@ export abstract class Uplinks {
   /** Its process goes on. */
   abstract thawed(host: Host): void;
 
-  /** A message or a chunk has arrived, as the sender's kernel hears. */
-  abstract acknowledged(way: Way, arrived: Outgoing): void;
+  /** Straight to the kernel at the other end, whatever its process is at. */
+  abstract arrived(way: Way, arrived: Outgoing): void;
+
+  /** Payload was read, which lets more into flight: at once, or where windows grow by what is acknowledged, when that is heard. */
+  read(way: Way, bytes: number): void {
+    if (this.deps.options.slowStart) this.deps.after(this.deps.delayUs, () => this.#leaveFlight(way, bytes));
+    else this.#leaveFlight(way, bytes);
+  }
 
   firstWindowBytes(): number {
     const { slowStart, windowBytes } = this.deps.options;
@@ -72,9 +81,10 @@ export abstract class Uplinks {
     way.inFlightBytes += bytes;
   }
 
-  protected leaveFlight(way: Way, bytes: number): void {
+  #leaveFlight(way: Way, bytes: number): void {
     way.inFlightBytes -= bytes;
     way.windowBytes = Math.min(this.deps.options.windowBytes, way.windowBytes + bytes);
+    this.advance(way);
   }
 }
 
@@ -86,8 +96,8 @@ export class BareUplinks extends Uplinks {
   }
 
   advance(way: Way): void {
-    if (!way.queued && way.transfers.length > 0 && this.mayLeave(way)) {
-      way.queued = true;
+    if (!way.isReady && way.transfers.length > 0 && this.mayLeave(way)) {
+      way.isReady = true;
       way.from.ready.push(way);
     }
     this.#pump(way.from);
@@ -104,11 +114,7 @@ export class BareUplinks extends Uplinks {
     this.#pump(host);
   }
 
-  acknowledged(way: Way, { bytes }: Outgoing): void {
-    if (bytes === 0) return;
-    this.leaveFlight(way, bytes);
-    this.advance(way);
-  }
+  arrived(): void {}
 
   #pump(host: Host): void {
     while (!host.transmitting && !host.crashed) {
@@ -120,7 +126,7 @@ export class BareUplinks extends Uplinks {
 
   #sendInTurn(host: Host): boolean {
     for (let way = host.ready.shift(); way !== undefined; way = host.ready.shift()) {
-      way.queued = false;
+      way.isReady = false;
       if (way.transfers.length === 0 || !this.mayLeave(way)) continue;
       const chunk = this.takeChunk(way);
       this.enterFlight(way, chunk.bytes);
@@ -134,8 +140,8 @@ export class BareUplinks extends Uplinks {
 }
 
 /**
- * With sockets' buffers: a transfer has ended for its process once the socket holds its end, and it goes out whatever becomes of the
- * process. All that is let out by windows waits in one queue of the host; messages wait for what is in that, and for what is
+ * With sockets' buffers: a transfer has ended for its process once the socket holds its end, and what the socket holds goes out though the
+ * process is frozen. All that is let out by windows waits in one queue of the host; messages wait for what is in that, and for what is
  * before them on their own connection.
  */
 export class SocketUplinks extends Uplinks {
@@ -160,15 +166,18 @@ export class SocketUplinks extends Uplinks {
     this.#pump(host);
   }
 
-  acknowledged(way: Way, { bytes, queuedUs }: Outgoing): void {
-    const tookUs = this.deps.nowUs() - queuedUs;
-    // As TCP's smoothed round trip. Source: RFC 6298.
+  arrived(way: Way, { bytes, queuedUs }: Outgoing): void {
+    this.deps.after(this.deps.delayUs, () => {
+      if (queuedUs !== undefined) this.#measured(way, this.deps.nowUs() - queuedUs);
+      way.heldBytes -= bytes;
+      if (bytes > 0) this.advance(way);
+    });
+  }
+
+  /** As TCP's smoothed round trip. Source: RFC 6298. */
+  #measured(way: Way, tookUs: number): void {
     way.roundTripUs = way.roundTripUs * 0.875 + tookUs * 0.125;
     way.leastRoundTripUs = Math.min(way.leastRoundTripUs, tookUs);
-    if (bytes === 0) return;
-    this.leaveFlight(way, bytes);
-    way.heldBytes -= bytes;
-    this.advance(way);
   }
 
   /** Those that waited for the process, or for room in the host's queue: in turn, until there is none. */
@@ -177,7 +186,7 @@ export class SocketUplinks extends Uplinks {
       const way = host.ready.shift();
       // What one hears when its bytes are taken may have let the others go on meanwhile.
       if (way === undefined) return;
-      way.queued = false;
+      way.isReady = false;
       this.#fillSocket(way);
     }
   }
@@ -187,8 +196,8 @@ export class SocketUplinks extends Uplinks {
   }
 
   #wait(way: Way): void {
-    if (way.queued) return;
-    way.queued = true;
+    if (way.isReady) return;
+    way.isReady = true;
     way.from.ready.push(way);
   }
 

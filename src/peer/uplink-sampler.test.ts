@@ -5,11 +5,11 @@ import { UplinkSampler } from "./uplink-sampler.ts";
 
 const QUEUE: LinkQueue = { heldBytes: 1_000, roundTripMs: 20, leastRoundTripMs: 1 };
 
-function sampler(queues: readonly (LinkQueue | undefined)[]) {
+function sampler(queues: readonly (LinkQueue | undefined)[]): { readonly told: SwarmInput[]; readonly clock: { nowMs: number }; readonly links: { writer: { queue: LinkQueue | undefined } }[]; readonly uplink: UplinkSampler } {
   const told: SwarmInput[] = [];
   const clock = { nowMs: 0 };
   const links = queues.map((queue) => ({ writer: { queue } }));
-  return { told, clock, uplink: new UplinkSampler({ links, handedBytes: () => 7_000, feed: (input) => void told.push(input), nowMs: () => clock.nowMs }) };
+  return { told, clock, links, uplink: new UplinkSampler({ links, handedBytes: () => 7_000, feed: (input) => void told.push(input), nowMs: () => clock.nowMs }) };
 }
 
 test("the kernel is asked for each link that holds something, and not for every piece", () => {
@@ -31,4 +31,13 @@ test("where no kernel says anything the brain hears nothing", () => {
   const { told, uplink } = sampler([undefined, undefined]);
   uplink.look();
   assert.deepEqual(told, []);
+});
+
+test("when those that said something are gone, what they held is no longer held", () => {
+  const { told, clock, links, uplink } = sampler([QUEUE]);
+  uplink.look();
+  links.length = 0;
+  clock.nowMs = 50;
+  uplink.look();
+  assert.deepEqual(told.at(-1), { type: "uplinkSampled", handedBytes: 7_000, links: [] });
 });

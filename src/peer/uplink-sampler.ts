@@ -17,18 +17,20 @@ export interface UplinkSamplerDeps {
 export class UplinkSampler {
   readonly #deps: UplinkSamplerDeps;
   #sampledMs = Number.NEGATIVE_INFINITY;
+  #hasTold = false;
 
   constructor(deps: UplinkSamplerDeps) {
     this.#deps = deps;
   }
 
-  /** Tells the brain, unless it has been told a moment ago, or no kernel says anything. */
+  /** Tells the brain, unless it has been told a moment ago, or no kernel has ever said anything. */
   look(): void {
     const { links, handedBytes, feed, nowMs } = this.#deps;
     if (nowMs() - this.#sampledMs < SAMPLE_MS) return;
     this.#sampledMs = nowMs();
     const known = [...links].map(({ writer }) => writer.queue).filter((queue) => queue !== undefined);
-    if (known.length === 0) return;
+    if (known.length === 0 && !this.#hasTold) return;
+    this.#hasTold = true;
     feed({ type: "uplinkSampled", handedBytes: handedBytes(), links: known.filter(({ heldBytes }) => heldBytes > 0) });
   }
 }

@@ -94,6 +94,7 @@ export type SwarmInput =
   | { readonly type: "readerMoved"; readonly taskId: TaskId; readonly readerId: number; readonly piece: number | undefined }
   | { readonly type: "deadlineReached" };
 
+/** What all links' kernels have to send, at one moment. */
 export interface UplinkSample {
   /** Payload handed to the kernel since the start. */
   readonly handedBytes: number;

@@ -182,7 +182,7 @@ class World {
       case "kernel": {
         const heldBytes = pick * 1_000;
         this.#goneBytes += afterMs * 1_000;
-        return one({ type: "uplinkSampled", handedBytes: this.#goneBytes + heldBytes, links: [{ heldBytes, roundTripMs: pick % 200, leastRoundTripMs: 1 }] });
+        return one({ type: "uplinkSampled", handedBytes: this.#goneBytes + heldBytes, links: pick === 0 ? [] : [{ heldBytes, roundTripMs: pick % 200, leastRoundTripMs: 1 }] });
       }
       case "nonsense": {
         const types = ["offerAccepted", "sendCancelled", "receiveCancelled", "sendFinished", "receiveFinished"] as const;

@@ -99,6 +99,23 @@ test("lost and isolated neighbours are named when others are asked for", () => {
   assert.deepEqual(asked?.useless, ["peer-1", "peer-2"]);
 });
 
+test("a neighbour that hangs is named when it has said nothing for three seconds: until then it may be slow, and the only one that has it", () => {
+  for (const speaks of [true, false]) {
+    const bench = new TestSwarm({ starvedMs: 1_000, silenceMs: 500 });
+    bench.open(20, []);
+    bench.neighbour(1, { have: [0, 1, 2] });
+    bench.tell("offered", 1, 0);
+    bench.progressed("receive", 1, 0);
+    const named = (ms: number): boolean => of(bench.wait(ms), "needNeighbours").some(({ useless }) => useless.includes("peer-1" as PeerId));
+    for (let i = 0; i < 4; i++) {
+      assert.equal(named(700), false);
+      // What it sends instead fills its uplink; this came before.
+      if (speaks) bench.has(1, 3 + i);
+    }
+    assert.equal(named(700), !speaks);
+  }
+});
+
 test("a task that is complete asks for nobody", () => {
   const bench = new TestSwarm();
   bench.open(20);

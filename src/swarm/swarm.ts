@@ -7,7 +7,7 @@ import { intakeOf, type TaskIntake } from "./intake.ts";
 import { Receiving } from "./receiving.ts";
 import { Sending } from "./sending.ts";
 import { snapshotOf } from "./snapshot.ts";
-import { addCopies, addHave, claim, dropHave, isComplete, isNeeded, newRemote, newTask, type Link, type Remote, type Task } from "./tables.ts";
+import { addCopies, addHave, claim, dropHave, isComplete, isNeeded, newRemote, newTask, type Link, type Remote, STALLED_MS, type Task } from "./tables.ts";
 
 /** Inputs after which there may be somebody to offer to who was not there before. */
 const STIRRING: ReadonlySet<SwarmInput["type"]> = new Set([
@@ -40,6 +40,22 @@ const NEWS_MS_MAX = 50;
 const CLAIMS_MS = 2_000;
 /** Neighbours that are well but have nothing for us: after this many times starvedMs, others are asked for, too. */
 const BARREN_FACTOR = 10;
+/** Who has said nothing for so long is gone, not slow: what is said over a slow uplink waits behind seconds of payload at most. */
+const SILENT_MS = 3_000;
+/** Inputs that the other end of the link has caused. */
+const HEARING: ReadonlySet<SwarmInput["type"]> = new Set([
+  "remoteJoined",
+  "remoteHas",
+  "remoteLost",
+  "remoteStatus",
+  "remoteWants",
+  "offered",
+  "offerAccepted",
+  "offerDeclined",
+  "sendCancelled",
+  "receiveCancelled",
+  "receiveProgressed",
+] satisfies SwarmInput["type"][]);
 
 /**
  * A peer's brain: what to offer to whom, what to accept, what is late, what readers wait for.
@@ -73,6 +89,7 @@ export class Swarm {
   step(input: SwarmInput, nowMs: number): readonly SwarmEffect[] {
     if (nowMs < this.#nowMs) broken(`time went back from ${this.#nowMs} to ${nowMs}`);
     this.#nowMs = nowMs;
+    if ("linkId" in input && HEARING.has(input.type)) this.#heardOf(input.linkId, nowMs);
     this.#apply(input, nowMs);
     if (STIRRING.has(input.type)) this.#sending.stir();
     this.#sending.fill(nowMs);
@@ -139,6 +156,7 @@ export class Swarm {
           toldLoad: 0,
           outgoing: 0,
           paidMs: Number.NEGATIVE_INFINITY,
+          heardMs: nowMs,
           stalledUntilMs: 0,
         });
         return;
@@ -412,15 +430,22 @@ export class Swarm {
     }
   }
 
+  #heardOf(linkId: LinkId, nowMs: number): void {
+    const link = this.#links.get(linkId);
+    if (link !== undefined) link.heardMs = nowMs;
+  }
+
   #askForNeighbours(task: Task, nowMs: number): void {
     if (isComplete(task) || nowMs - task.lastAskMs < this.#config.starvedMs) return;
     const useless = task.lostPeers;
     const barren = nowMs - Math.max(task.lastGainMs, task.lastAskMs) >= this.#config.starvedMs * BARREN_FACTOR;
     if (nowMs - task.lastGainMs >= this.#config.starvedMs) {
       for (const remote of task.remotes.values()) {
-        // Whose payload comes is of use, however slowly: the supernode may know nobody else, and what is half here would begin anew.
-        const { paidMs, stalledUntilMs, peerId } = remote.link;
-        if (remote.isolated || (nowMs < stalledUntilMs && nowMs - paidMs >= this.#config.starvedMs)) useless.push(peerId);
+        // Whoever speaks or sends, however slowly, may be the only one that has what is missing here: the supernode may know
+        // nobody else, and what is half here would begin anew.
+        const { heardMs, stalledUntilMs, peerId } = remote.link;
+        const hangs = stalledUntilMs - STALLED_MS >= heardMs && nowMs - heardMs >= SILENT_MS;
+        if (remote.isolated || hangs) useless.push(peerId);
       }
     }
     if (useless.length === 0 && task.remotes.size > 0 && !barren) return;

@@ -82,6 +82,26 @@ test("an uplink that may have been idle is not slow for that, and what is known 
   assert.ok(host.wait(60) > before / 2);
 });
 
+test("an uplink that was idle until just before the look is not slow for what it was given then", () => {
+  const host = new Host(10_000);
+  host.wait(0);
+  for (let i = 0; i < 5; i++) {
+    host.wait(300);
+    host.hand(600 * KIB);
+    host.wait(10);
+    assert.equal(host.uplink.leavesInMs, 0, "500 KiB are held, 100 went in 310 ms");
+    host.wait(300);
+  }
+});
+
+test("an uplink that was busy throughout is known by that, though less is left than went", () => {
+  const host = new Host(1_000);
+  host.wait(0);
+  host.hand(600 * KIB);
+  host.wait(1);
+  assert.ok(host.wait(400) > 0);
+});
+
 test("after seconds without a transfer its speed is to be learnt anew", () => {
   const host = new Host(10);
   assert.ok(host.saturate() > 0);

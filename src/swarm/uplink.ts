@@ -23,27 +23,32 @@ export class Uplink {
 
   /** Until all that the kernels held at the last sample is out, at the speed at which it has gone out lately; 0 while that is not known, or not the uplink's. */
   get leavesInMs(): number {
-    if (this.#bytesPerMs === 0 || this.#queueMs < QUEUE_MS_MIN) return 0;
+    if (this.#bytesPerMs === 0 || this.#heldBytes === 0 || this.#queueMs < QUEUE_MS_MIN) return 0;
     // What is held for a round trip's time is on its way, not in a queue.
     return Math.max(0, this.#heldBytes / this.#bytesPerMs - this.#leastRoundTripMs);
   }
 
   sampled({ handedBytes, links }: UplinkSample, nowMs: number): void {
-    this.#heldBytes = 0;
-    this.#queueMs = links.length === 0 ? 0 : Number.POSITIVE_INFINITY;
+    let sumBytes = 0;
+    this.#queueMs = Number.POSITIVE_INFINITY;
     for (const { heldBytes, roundTripMs, leastRoundTripMs } of links) {
-      this.#heldBytes += heldBytes;
+      sumBytes += heldBytes;
       if (roundTripMs - leastRoundTripMs >= this.#queueMs) continue;
       this.#queueMs = roundTripMs - leastRoundTripMs;
       this.#leastRoundTripMs = leastRoundTripMs;
     }
-    const goneBytes = handedBytes - this.#heldBytes;
+    const goneBytes = handedBytes - sumBytes;
     this.#learn(goneBytes - this.#goneBytes, nowMs - this.#sampledMs);
     this.#sampledMs = nowMs;
+    this.#heldBytes = sumBytes;
     this.#goneBytes = goneBytes;
   }
 
-  /** @param wentBytes since the last sample */
+  /**
+   * Of the time since the last sample; what was held then is still known.
+   *
+   * @param wentBytes since then
+   */
   #learn(wentBytes: number, intervalMs: number): void {
     if (intervalMs > INTERVAL_MS_MAX) {
       this.#bytesPerMs = 0;
@@ -52,7 +57,7 @@ export class Uplink {
     // Control frames are held but not handed over, and a block counts at its end: now and then it seems to go backwards.
     if (wentBytes <= 0 || intervalMs <= 0) return;
     const bytesPerMs = wentBytes / intervalMs;
-    // Less went than was there: it was never idle. Else it may have been, and is at least so quick.
+    // Less went than was there at its beginning: it was never idle. Else it may have been, and is at least so quick.
     if (wentBytes < this.#heldBytes) this.#bytesPerMs = this.#bytesPerMs === 0 ? bytesPerMs : this.#bytesPerMs * 0.8 + bytesPerMs * 0.2;
     else if (this.#bytesPerMs > 0) this.#bytesPerMs = Math.max(this.#bytesPerMs, bytesPerMs);
   }

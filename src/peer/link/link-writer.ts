@@ -118,7 +118,7 @@ export class LinkWriter {
     if (fd === undefined) return undefined;
     const heldBytes = (this.#native as NativeSocket).heldBytes(fd);
     const roundTrip = heldBytes === 0 ? undefined : (this.#native as NativeSocket).roundTrip(fd);
-    return { heldBytes, roundTripMs: roundTrip?.recentMs ?? 0, leastRoundTripMs: roundTrip?.leastMs ?? 0 };
+    return { heldBytes, ...(roundTrip ?? { roundTripMs: 0, leastRoundTripMs: 0 }) };
   }
 
   send(frame: LinkFrame): void {

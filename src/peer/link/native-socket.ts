@@ -39,8 +39,8 @@ export interface NativeSocket {
 }
 
 export interface RoundTrip {
-  readonly recentMs: number;
-  readonly leastMs: number;
+  readonly roundTripMs: number;
+  readonly leastRoundTripMs: number;
 }
 
 interface Koffi {
@@ -91,7 +91,7 @@ function load(): NativeSocket | undefined {
       roundTrip(socketFd) {
         infoLength[0] = info.byteLength;
         const isTold = getsockopt(socketFd, IPPROTO_TCP, TCP_INFO, info, infoLength) === 0 && infoLength[0] >= (MIN_RTT_WORD + 1) * 4;
-        return isTold ? { recentMs: (info[RTT_WORD] as number) / 1_000, leastMs: (info[MIN_RTT_WORD] as number) / 1_000 } : undefined;
+        return isTold ? { roundTripMs: (info[RTT_WORD] as number) / 1_000, leastRoundTripMs: (info[MIN_RTT_WORD] as number) / 1_000 } : undefined;
       },
     };
   } catch {
