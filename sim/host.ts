@@ -79,7 +79,7 @@ export interface Transfer {
   leftBytes: number;
 }
 
-/** What has left its host and is not read yet. */
+/** What has left its host and is not with the other's kernel yet. */
 export interface Parcel {
   readonly isHere: boolean;
   /** All that left before it over the same way is, too. */

@@ -20,7 +20,7 @@ import type { TaskShape } from "./task-shape.ts";
 /** How long a dial waits for the other process's handshake. As in the real link table. */
 const HANDSHAKE_US = 5_000_000;
 
-/** The brain hears of a transfer's progress at its first byte, then this often: for what is late a finer grain says nothing more. */
+/** The brain hears of a transfer's progress this often, and of the first byte that comes in: for what is late a finer grain says nothing more. */
 const PROGRESS_US = 50_000;
 /** How often the kernel is asked what it has to send: as src/peer/uplink-sampler.ts does, which is not to be imported here. */
 const SAMPLE_MS = 50;
@@ -548,7 +548,7 @@ export class PeerModel {
     const part = link.parts[task.index];
     if (part?.accepted.has(piece) !== true) {
       this.counters.wastedBytes += bytes;
-      this.#feed({ type: "strayReceived", bytes });
+      this.#feed({ type: "strayReceived", linkId: link.linkId, bytes });
       return;
     }
     const { taskId } = task;

@@ -64,7 +64,7 @@ export const REGRESSIONS: readonly Regression[] = [
   },
   {
     story:
-      "Seed 2003, with sockets that take half a MiB: one peer with a slow uplink alone held what fourteen lacked. What it sent to each came less than once a second, so each named it useless, was given it again for want of others, left the task with it, and joined again: all that was half there began anew, behind what its sockets still held of the last time. Who speaks is not useless for three seconds (swarm.ts), and transfers that take turns on an uplink are not stalled, or ever more of them would share it (swarm/sending.ts).",
+      "Seed 2003, with sockets that take half a MiB: one peer with a slow uplink alone held what fourteen lacked. What it sent to each came less than once a second, so each named it useless, was given it again for want of others, left the task with it, and joined again: all that was half there began anew, behind what its sockets still held of the last time. Who has stalled is useless once nothing has come of it for three seconds, not even what was given up (swarm.ts).",
     options:
       '{"seed":2003,"peerCount":22,"uplinks":"any","downlinks":"someSlow","originBytesPerSecond":3125000,"delayUs":10000,"windowBytes":131072,"fairQueueing":true,"socketBytes":524288,"labelled":true,"faults":{"crashes":6,"leaves":5,"returns":2,"liars":1,"seedOutages":2},"tasks":[{"pieceCount":17,"pieceLengthBytes":1048576,"priority":"normal"}]}',
   },

@@ -168,7 +168,7 @@ export class SocketUplinks extends Uplinks {
 
   arrived(way: Way, { bytes, queuedUs }: Outgoing): void {
     this.deps.after(this.deps.delayUs, () => {
-      if (queuedUs !== undefined) this.#measured(way, this.deps.nowUs() - queuedUs);
+      if (queuedUs !== undefined) this.#measured(way, this.deps.nowUs() - queuedUs - serializationUs(way, bytes));
       way.heldBytes -= bytes;
       if (bytes > 0) this.advance(way);
     });
@@ -242,4 +242,10 @@ export class SocketUplinks extends Uplinks {
       if (next.bytes > 0) this.#goOn(host);
     }
   }
+}
+
+/** A chunk stands for many packets, each of which takes no time to speak of to get onto a wire. */
+function serializationUs({ from, to }: Way, bytes: number): number {
+  const racks = from.rack === to.rack ? [] : [from.rack, to.rack].filter((rack) => rack !== undefined);
+  return [from.upBytesPerSecond, to.downBytesPerSecond, ...racks.map(({ bytesPerSecond }) => bytesPerSecond)].reduce((sum, rate) => sum + (bytes * 1e6) / rate, 0);
 }

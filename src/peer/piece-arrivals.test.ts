@@ -18,6 +18,6 @@ test("payload of a transfer that nobody waits for is wasted, and the brain hears
   const link = { linkId: 1 } as Link;
   assert.equal(arrivals.payloadTarget(link, 1, 7, 0, 4_096), undefined);
   arrivals.payload(link, 1, 7, 4_096, true);
-  assert.deepEqual(fed, [{ type: "strayReceived", bytes: 4_096 }]);
+  assert.deepEqual(fed, [{ type: "strayReceived", linkId: 1, bytes: 4_096 }]);
   assert.deepEqual([counters.downloadedBytes, counters.wastedBytes], [4_096, 4_096]);
 });

@@ -141,7 +141,7 @@ export class PieceArrivals {
     if (arrivals === undefined || arrival === undefined || !arrival.writing) {
       this.#deps.counters.wastedBytes += bytes;
       arrival?.session.account.wasted(bytes);
-      this.#deps.feed({ type: "strayReceived", bytes });
+      this.#deps.feed({ type: "strayReceived", linkId: link.linkId, bytes });
       return;
     }
     arrival.filled += bytes;

@@ -83,7 +83,7 @@ export type SwarmInput =
   | { readonly type: "sendProgressed"; readonly linkId: LinkId; readonly taskId: TaskId; readonly piece: number; readonly bytes: number }
   | { readonly type: "receiveProgressed"; readonly linkId: LinkId; readonly taskId: TaskId; readonly piece: number; readonly bytes: number }
   /** Payload came of a transfer that was given up: it is of no use, and fills our downlink all the same. */
-  | { readonly type: "strayReceived"; readonly bytes: number }
+  | { readonly type: "strayReceived"; readonly linkId: LinkId; readonly bytes: number }
   /** The last byte has been handed to the kernel. */
   | { readonly type: "sendFinished"; readonly linkId: LinkId; readonly taskId: TaskId; readonly piece: number }
   /** What the kernel has to send, looked at now and then (about every 50 ms) while transfers end; never where it does not say. */

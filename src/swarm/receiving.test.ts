@@ -236,13 +236,13 @@ test("what still comes of a transfer that was given up takes others' turns, too"
   bench.tell("offered", 1, 1);
   bench.progressed("receive", 1, 1);
   for (let part = 0; part < 10; part++) {
-    bench.feed({ type: "strayReceived", bytes: 40_000 });
+    bench.feed({ type: "strayReceived", linkId: 1, bytes: 40_000 });
     bench.wait(100);
   }
   assert.equal(bench.task().late, 0);
   bench.wait(600);
   assert.equal(bench.task().late, 0, "as much as that may come yet");
-  for (let part = 0; part < 4; part++) bench.feed({ type: "strayReceived", bytes: 40_000 });
+  for (let part = 0; part < 4; part++) bench.feed({ type: "strayReceived", linkId: 1, bytes: 40_000 });
   bench.wait(100);
   assert.equal(bench.task().late, 1);
 });

@@ -5,7 +5,7 @@ import type { LinkId, SwarmConfig, SwarmEffect } from "./contract.ts";
 import { mayImport } from "./importing.ts";
 import { IntakeRate } from "./intake-rate.ts";
 import { Promises } from "./promises.ts";
-import { claim, GIVE_UP_MS, holdsMissing, isComplete, type Link, type Receive, type Remote, STALLED_MS, type Task, TURN_BYTES_MIN } from "./tables.ts";
+import { claim, holdsMissing, isComplete, type Link, type Receive, type Remote, STALLED_MS, type Task } from "./tables.ts";
 
 /** At most this many sources of one piece at a time. Source: swarm.md §4 (endgame). */
 const COPIES_IN_FLIGHT_MAX = 2;
@@ -14,10 +14,17 @@ const WANT_MS_MIN = 50;
 /** An agreed piece that has not started after this many usual transfers is late. */
 const AGREED_FACTOR = 6;
 const REFUSE_MS = 1_000;
+/** A late transfer that still moves nothing is ended: its piece must be free for a third source. */
+const GIVE_UP_MS = 5_000;
 /** No more is agreed than comes in within this at the best rate so far. Source: docs/policy.md, "Downloads that follow the downlink". */
 const AHEAD_MS = 4_000;
 /** Pieces that are taken at a time however long they need: while one ends another one comes. */
 const DOWNLOAD_COUNT_MIN = 3;
+/**
+ * Of each other sender so many bytes may come first where they wait for the same downlink: what a window lets it have on the
+ * way, and as much again; or half a piece, for a large one that is given up has cost much.
+ */
+const TURN_BYTES_MIN = 512 * 1024;
 
 export class Receiving {
   readonly #config: SwarmConfig;

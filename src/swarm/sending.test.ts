@@ -231,49 +231,6 @@ test("a transfer that does not move stops holding the uplink, and moves on when 
   ]);
 });
 
-test("transfers that take turns on a slow uplink do not count as stalled, or more and more would share it", () => {
-  const { bench, transfers } = twoTransfers();
-  for (let turn = 0; turn < 6; turn++) {
-    const [linkId, piece] = transfers[turn % 2] as Transfer;
-    assert.deepEqual(named(bench.progressed("send", linkId, piece, 200_000), "sendOffer"), []);
-    // Each has waited for twice as long when its turn comes.
-    assert.deepEqual(named(bench.wait(400), "sendOffer"), []);
-  }
-});
-
-test("one that is passed over while much more than a turn goes to the other does", () => {
-  const { bench, transfers } = twoTransfers();
-  const [[linkId, piece]] = transfers;
-  bench.wait(400);
-  bench.progressed("send", linkId, piece, 600_000);
-  assert.deepEqual(of(bench.wait(400), "sendOffer").map((offer) => offer.linkId), [3]);
-});
-
-test("nor is one waited for that moves nothing for five seconds, however little moves beside it", () => {
-  const { bench, transfers } = twoTransfers();
-  const [[linkId, piece]] = transfers;
-  const offeredMs: number[] = [];
-  for (let i = 0; i < 20 && offeredMs.length === 0; i++) {
-    bench.progressed("send", linkId, piece, 1_000);
-    if (named(bench.wait(400), "sendOffer").length > 0) offeredMs.push(bench.nowMs);
-  }
-  assert.ok((offeredMs[0] as number) >= 5_000 && (offeredMs[0] as number) < 5_900, `${offeredMs.join(" ")} ms`);
-});
-
-/** Two are sent at a time, to links 1 and 2; link 3 would take one, too. */
-function twoTransfers(): { readonly bench: TestSwarm; readonly transfers: readonly [Transfer, Transfer] } {
-  const bench = new TestSwarm({ uploadCount: 2, lookaheadCount: 0 });
-  bench.open(10);
-  const transfers: Transfer[] = [];
-  for (const id of [1, 2]) {
-    const [offer] = named(bench.neighbour(id, { capacity: 1 }), "sendOffer") as [Transfer];
-    bench.tell("offerAccepted", ...offer);
-    transfers.push(offer);
-  }
-  bench.neighbour(3);
-  return { bench, transfers: transfers as [Transfer, Transfer] };
-}
-
 /*
  * A receiver's reader window names pieces that are on their way to it. `want` used to lift the mark that kept the
  * sender from offering those again: the second offer was declined ("taking"), the answer matched the first transfer,

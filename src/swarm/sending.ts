@@ -3,7 +3,7 @@ import type { Prng } from "../base/prng.ts";
 import type { DeclineReason } from "../protocol/link-frames.ts";
 import { chooseSend } from "./choose-send.ts";
 import type { LinkId, SwarmConfig, SwarmEffect, UplinkSample } from "./contract.ts";
-import { addCopies, addHave, avoid, GIVE_UP_MS, type Link, type Remote, type Send, STALLED_MS, type Task, TURN_BYTES_MIN } from "./tables.ts";
+import { addCopies, addHave, avoid, type Link, type Remote, type Send, STALLED_MS, type Task } from "./tables.ts";
 import { Uplink } from "./uplink.ts";
 import { UploadPace } from "./upload-pace.ts";
 
@@ -29,8 +29,6 @@ export class Sending {
   readonly #uplink = new Uplink();
   /** In the order of their offers; agreed ones start in this order. */
   readonly #sends = new Set<Send>();
-  /** All that has ever gone out. */
-  #totalBytes = 0;
   /** There was nobody to offer to, and nothing has changed since that could matter. */
   #dry = false;
   /** The uplink has what it can have, and nothing has changed since that could matter. */
@@ -98,7 +96,6 @@ export class Sending {
       send.state = "sending";
       send.sinceMs = nowMs;
       send.progressMs = nowMs;
-      send.totalBytes = this.#totalBytes;
       sending++;
       pending--;
       this.#emit({
@@ -165,11 +162,9 @@ export class Sending {
   }
 
   progressed(remote: Remote, piece: number, bytes: number, nowMs: number): void {
-    this.#totalBytes += bytes;
     const send = this.#find(remote, piece);
     if (send === undefined) return;
     send.progressMs = nowMs;
-    send.totalBytes = this.#totalBytes;
     this.#revive(send);
     remote.link.stalledUntilMs = 0;
   }
@@ -233,27 +228,15 @@ export class Sending {
         for (const piece of pieces) avoid(send.remote, piece, nowMs + AVOID_MS);
       } else if (send.state === "offered" && nowMs - send.sinceMs >= this.#patienceMs) {
         this.#stall(send, nowMs);
-      } else if (send.state === "sending" && nowMs - send.progressMs >= this.#config.silenceMs && !this.#awaitsTurn(send, nowMs)) {
+      } else if (send.state === "sending" && nowMs - send.progressMs >= this.#config.silenceMs) {
         this.#stall(send, nowMs);
       }
     }
   }
 
-  /**
-   * Others' bytes go meanwhile, and not more of them than may go in turn: it is our own uplink that is slow, and one more on
-   * it would make all of them slower. For a few seconds only; and where nothing goes at all it is not the uplink.
-   */
-  #awaitsTurn({ remote, progressMs, totalBytes }: Send, nowMs: number): boolean {
-    let otherCount = -1;
-    for (const { state } of this.#sends) if (state === "sending") otherCount++;
-    const otherBytes = this.#totalBytes - totalBytes;
-    const turnBytes = Math.max(TURN_BYTES_MIN, remote.task.pieceLengthBytes / 2);
-    return otherBytes > 0 && otherBytes < otherCount * turnBytes && nowMs - progressMs < GIVE_UP_MS;
-  }
-
   #offer(remote: Remote, pieces: readonly number[], nowMs: number): void {
     const { task, link } = remote;
-    this.#sends.add({ remote, pieces, state: "offered", sinceMs: nowMs, progressMs: nowMs, totalBytes: 0, stalled: false });
+    this.#sends.add({ remote, pieces, state: "offered", sinceMs: nowMs, progressMs: nowMs, stalled: false });
     link.outgoing++;
     task.offersSent++;
     for (const piece of pieces) {

@@ -7,7 +7,7 @@ import { intakeOf, type TaskIntake } from "./intake.ts";
 import { Receiving } from "./receiving.ts";
 import { Sending } from "./sending.ts";
 import { snapshotOf } from "./snapshot.ts";
-import { addCopies, addHave, claim, dropHave, isComplete, isNeeded, newRemote, newTask, type Link, type Remote, STALLED_MS, type Task } from "./tables.ts";
+import { addCopies, addHave, claim, dropHave, isComplete, isNeeded, newRemote, newTask, type Link, type Remote, type Task } from "./tables.ts";
 
 /** Inputs after which there may be somebody to offer to who was not there before. */
 const STIRRING: ReadonlySet<SwarmInput["type"]> = new Set([
@@ -40,22 +40,8 @@ const NEWS_MS_MAX = 50;
 const CLAIMS_MS = 2_000;
 /** Neighbours that are well but have nothing for us: after this many times starvedMs, others are asked for, too. */
 const BARREN_FACTOR = 10;
-/** Who has said nothing for so long is gone, not slow: what is said over a slow uplink waits behind seconds of payload at most. */
+/** Who has stalled and sent nothing for so long, not even what was given up here, is gone and not slow. */
 const SILENT_MS = 3_000;
-/** Inputs that the other end of the link has caused. */
-const HEARING: ReadonlySet<SwarmInput["type"]> = new Set([
-  "remoteJoined",
-  "remoteHas",
-  "remoteLost",
-  "remoteStatus",
-  "remoteWants",
-  "offered",
-  "offerAccepted",
-  "offerDeclined",
-  "sendCancelled",
-  "receiveCancelled",
-  "receiveProgressed",
-] satisfies SwarmInput["type"][]);
 
 /**
  * A peer's brain: what to offer to whom, what to accept, what is late, what readers wait for.
@@ -89,7 +75,6 @@ export class Swarm {
   step(input: SwarmInput, nowMs: number): readonly SwarmEffect[] {
     if (nowMs < this.#nowMs) broken(`time went back from ${this.#nowMs} to ${nowMs}`);
     this.#nowMs = nowMs;
-    if ("linkId" in input && HEARING.has(input.type)) this.#heardOf(input.linkId, nowMs);
     this.#apply(input, nowMs);
     if (STIRRING.has(input.type)) this.#sending.stir();
     this.#sending.fill(nowMs);
@@ -218,6 +203,7 @@ export class Swarm {
       case "remoteStatus": {
         const link = this.#links.get(input.linkId);
         if (link === undefined) return;
+        link.heardMs = nowMs;
         link.stalledUntilMs = 0;
         link.incoming = input.incoming;
         link.capacity = input.capacity;
@@ -265,8 +251,11 @@ export class Swarm {
         if (task !== undefined) this.#receiving.progressed(task, input.piece, input.linkId, input.bytes, nowMs);
         return;
       }
-      case "strayReceived":
+      case "strayReceived": {
+        const link = this.#links.get(input.linkId);
+        if (link !== undefined) link.heardMs = nowMs;
         return this.#receiving.stray(input.bytes, nowMs);
+      }
       case "sendFinished": {
         const remote = this.#remote(input.linkId, input.taskId);
         if (remote !== undefined) this.#sending.finished(remote, input.piece, this.#receiving.bestBytesPerMs, nowMs);
@@ -371,6 +360,7 @@ export class Swarm {
   /** As {@link #remote}, for inputs that are a sign of life. */
   #heard(linkId: LinkId, taskId: TaskId): Remote | undefined {
     const link = this.#links.get(linkId);
+    if (link !== undefined) link.heardMs = this.#nowMs;
     if (link !== undefined && link.stalledUntilMs > 0) {
       link.stalledUntilMs = 0;
       this.#sending.stir();
@@ -430,11 +420,6 @@ export class Swarm {
     }
   }
 
-  #heardOf(linkId: LinkId, nowMs: number): void {
-    const link = this.#links.get(linkId);
-    if (link !== undefined) link.heardMs = nowMs;
-  }
-
   #askForNeighbours(task: Task, nowMs: number): void {
     if (isComplete(task) || nowMs - task.lastAskMs < this.#config.starvedMs) return;
     const useless = task.lostPeers;
@@ -443,8 +428,8 @@ export class Swarm {
       for (const remote of task.remotes.values()) {
         // Whoever speaks or sends, however slowly, may be the only one that has what is missing here: the supernode may know
         // nobody else, and what is half here would begin anew.
-        const { heardMs, stalledUntilMs, peerId } = remote.link;
-        const hangs = stalledUntilMs - STALLED_MS >= heardMs && nowMs - heardMs >= SILENT_MS;
+        const { paidMs, heardMs, stalledUntilMs, peerId } = remote.link;
+        const hangs = stalledUntilMs > 0 && nowMs - Math.max(paidMs, heardMs) >= SILENT_MS;
         if (remote.isolated || hangs) useless.push(peerId);
       }
     }

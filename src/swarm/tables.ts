@@ -66,7 +66,7 @@ export interface Link {
   outgoing: number;
   /** When payload last came over it. */
   paidMs: number;
-  /** When it last said or sent anything. */
+  /** When it last said anything, or payload came of what was given up. */
   heardMs: number;
   /** It left an offer unanswered or a transfer without progress: nothing new for it until then, or its next sign of life. */
   stalledUntilMs: number;
@@ -106,8 +106,6 @@ export interface Send {
   state: "offered" | "agreed" | "sending";
   sinceMs: number;
   progressMs: number;
-  /** What had gone out here, of all pieces, when this one moved last. */
-  totalBytes: number;
   stalled: boolean;
 }
 
@@ -130,13 +128,6 @@ export interface Receive {
 
 /** How long a stalled link gets nothing new before it is tried again. */
 export const STALLED_MS = 1_000;
-/** What moves nothing for so long is not waited for any more, whatever moves beside it: a piece that comes so must be free for a third source. */
-export const GIVE_UP_MS = 5_000;
-/**
- * Of each other transfer so many bytes may pass first where all wait for the same link: what a window lets it have on the
- * way, and as much again; or half a piece, for a large one that is given up has cost much.
- */
-export const TURN_BYTES_MIN: number = 512 * 1024;
 
 export const PRIORITY_RANK: Readonly<Record<Priority, number>> = { interactive: 0, normal: 1, preheat: 2 };
 
