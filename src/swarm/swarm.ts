@@ -41,7 +41,7 @@ const CLAIMS_MS = 2_000;
 /** Neighbours that are well but have nothing for us: after this many times starvedMs, others are asked for, too. */
 const BARREN_FACTOR = 10;
 /** Who has stalled and sent nothing for so long, not even what was given up here, is gone and not slow. */
-const SILENT_MS = 3_000;
+const HANGING_MS = 3_000;
 
 /**
  * A peer's brain: what to offer to whom, what to accept, what is late, what readers wait for.
@@ -429,7 +429,7 @@ export class Swarm {
         // Whoever speaks or sends, however slowly, may be the only one that has what is missing here: the supernode may know
         // nobody else, and what is half here would begin anew.
         const { paidMs, heardMs, stalledUntilMs, peerId } = remote.link;
-        const hangs = stalledUntilMs > 0 && nowMs - Math.max(paidMs, heardMs) >= SILENT_MS;
+        const hangs = stalledUntilMs > 0 && nowMs - Math.max(paidMs, heardMs) >= HANGING_MS;
         if (remote.isolated || hangs) useless.push(peerId);
       }
     }
