@@ -24,6 +24,7 @@ function datacentre(peerCount: number, changes: Partial<SimOptions> = {}): SimOp
 /** An image: one large layer, some middling, some small. */
 const LAYERS: readonly TaskOptions[] = [0.25, 0.5, 1, 1, 4, 10, 30].map((mebibytes) => fileOf(mebibytes * MIB));
 
+/** Sockets that take more than a piece of the lab at once, and chunks fine enough to queue within 50 ms. */
 const KERNEL_QUEUES: Partial<SimOptions> = { socketBytes: MIB / 2, chunkBytes: 16 * 1024 };
 const leaving = (peerCount: number): Partial<SimOptions> => ({ faults: { ...NO_FAULTS, crashes: peerCount / 10, leaves: peerCount / 10 } });
 const racks = (rackSize: number, oversubscription: number): Partial<SimOptions> => ({ rackSize, oversubscription, labelled: true });

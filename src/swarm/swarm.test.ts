@@ -109,7 +109,7 @@ test("a neighbour that hangs is named when it has said nothing for three seconds
     const named = (ms: number): boolean => of(bench.wait(ms), "needNeighbours").some(({ useless }) => useless.includes("peer-1" as PeerId));
     for (let i = 0; i < 4; i++) {
       assert.equal(named(700), false);
-      // What it sends instead fills its uplink; this came before.
+      // A word comes, though none of the piece: its uplink may be crowded.
       if (speaks) bench.has(1, 3 + i);
     }
     assert.equal(named(700), !speaks);
