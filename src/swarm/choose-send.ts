@@ -14,8 +14,12 @@ export interface Choice {
   readonly pieces: readonly number[];
 }
 
-/** A neighbour is behind another when it holds less by one of so many parts of the file. */
-const BEHIND_STEPS = 64;
+/**
+ * A neighbour is behind another when it holds so many pieces less, or one of so many parts of a file of very many: as many
+ * as come in at a time anyway. With coarser steps some are whole late. Source: docs/policy.md, "Who is furthest behind".
+ */
+const BEHIND_PIECES = 6;
+const BEHIND_STEPS_MAX = 2 ** 10;
 
 /**
  * @param sends what is under way already
@@ -41,8 +45,8 @@ export function chooseSend(links: Iterable<Link>, sends: Iterable<Send>, candida
         Math.min(busy, 255) * 2 ** 37 +
         Math.min(link.outgoing, 15) * 2 ** 33 +
         lot * 2 ** 27 +
-        Math.floor((remote.have.count / Math.max(1, task.pieceCount ?? remote.have.count)) * BEHIND_STEPS) * 2 ** 20 +
-        (prng.nextUint32() >>> 12);
+        stepOf(remote) * 2 ** 17 +
+        (prng.nextUint32() >>> 15);
       candidates.push({ remote, key });
     }
   }
@@ -53,6 +57,12 @@ export function chooseSend(links: Iterable<Link>, sends: Iterable<Send>, candida
     if (pieces.length > 0) return { remote, pieces };
   }
   return undefined;
+}
+
+/** How far it is, in steps of {@link BEHIND_PIECES}; below {@link BEHIND_STEPS_MAX}. */
+function stepOf({ have, task }: Remote): number {
+  const pieces = Math.max(BEHIND_PIECES, (task.pieceCount ?? 0) / BEHIND_STEPS_MAX);
+  return Math.min(BEHIND_STEPS_MAX - 1, Math.floor(have.count / pieces));
 }
 
 /**

@@ -169,10 +169,10 @@ export interface SwarmConfig {
 }
 
 export const DEFAULT_SWARM_CONFIG: SwarmConfig = {
-  uploadCount: 5,
+  uploadCount: 6,
   candidateCount: 4,
   lookaheadCount: 1,
-  downloadCountMax: 10,
+  downloadCountMax: 11,
   farDownloadCountMax: 2,
   verifyCountMax: 4,
   answerMs: 2_000,

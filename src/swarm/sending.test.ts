@@ -384,10 +384,10 @@ test("what the kernel holds counts as time to go out: who hands whole pieces to 
 test("no piece is begun while the kernel has more to send than may wait before an answer, nor later than that", () => {
   const { sending, pass, finish } = fedHost();
   assert.equal(sending.length, 2);
-  // Two pieces come in within 200 ms, and 1.2 times as long is not late.
-  finish(230);
+  // Two pieces come in within 200 ms: a piece is to be out by then, and what is before it within six tenths of that.
+  finish(110);
   assert.equal(sending.length, 2);
-  finish(640);
+  finish(600);
   pass(390);
   assert.equal(sending.length, 1);
   pass(20);
@@ -399,7 +399,7 @@ test("no piece is begun while the kernel has more to send than may wait before a
 
 test("whatever happens first after that begins the piece that waits", () => {
   const { bench, sending, take, finish } = fedHost();
-  finish(340);
+  finish(240);
   const [linkId, piece] = sending[0] as Transfer;
   bench.nowMs += 150;
   take(bench.progressed("send", linkId, piece));

@@ -14,6 +14,8 @@ const AVOID_MS = 3_000;
  * sent, and who has agreed takes a piece for late that does not begin within `silenceMs`, when it is the last one.
  */
 const DRAIN_MS_MAX = 400;
+/** What lies in the kernel before a piece may take so much of the time in which the piece is to be out. Source: docs/policy.md. */
+const AHEAD_SHARE = 0.6;
 const PATIENCE_MS_MIN = 100;
 /** An uplink that had nothing to send says nothing of how fast it is. */
 const INTERVAL_MS_MAX = 1_000;
@@ -181,7 +183,7 @@ export class Sending {
     this.#endedMs = nowMs;
     const { leavesInMs } = this.#uplink;
     this.#pace.ended(nowMs - send.sinceMs + leavesInMs, remote.task.pieceLengthBytes, inBytesPerMs);
-    this.#drainedMs = nowMs + Math.ceil(Math.min(DRAIN_MS_MAX, leavesInMs - this.#pace.limitMs));
+    this.#drainedMs = nowMs + Math.ceil(Math.min(DRAIN_MS_MAX, leavesInMs - this.#pace.limitMs * AHEAD_SHARE));
     remote.link.stalledUntilMs = 0;
     remote.task.sentPieces++;
     this.#remove(send);

@@ -17,7 +17,7 @@ function counts(pace: UploadPace, outMs: readonly number[], inBytesPerMs: number
 const repeated = (count: number, outMs: number): readonly number[] => Array.from({ length: count }, () => outMs);
 
 test("an uplink as fast as the downlink sends as many at a time as are allowed", () => {
-  assert.deepEqual(new Set(counts(new UploadPace(4), repeated(40, 110), IN)), new Set([4]));
+  assert.deepEqual(new Set(counts(new UploadPace(4), repeated(40, 100), IN)), new Set([4]));
 });
 
 test("one with a fifth of the speed comes down at once to where its pieces are no longer late, and stays there", () => {

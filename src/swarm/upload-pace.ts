@@ -3,13 +3,11 @@
  * uplink shared by many makes each of its pieces late, and holds a place at each of its receivers meanwhile.
  *
  * The quickest of the last few transfers tells, not their mean: one of them slow says something of its receiver, all of
- * them slow something of our uplink. It is held against what the downlink has shown at best: where as many come in at a
- * time as may go out. Source: docs/policy.md, "Uploads that follow the uplink".
+ * them slow something of our uplink. It is held against what the downlink has shown at best: whoever's pieces take longer
+ * to go out than as many take to come in has a slow uplink. Source: docs/policy.md, "Uploads that follow the uplink".
  */
 
-/** A piece that takes so many times as long to go out as pieces take to come in goes out over a slow uplink. */
-const SLOW_FACTOR = 1.2;
-/** One that is out sooner holds nobody up, whatever it is compared with: on a fast network it is the process that takes the time. */
+/** A piece that is out sooner holds nobody up, whatever it is compared with: on a fast network it is the process that takes the time. */
 const SLOW_MS_MIN = 50;
 
 export class UploadPace {
@@ -42,8 +40,7 @@ export class UploadPace {
    */
   ended(outMs: number, pieceBytes: number, inBytesPerMs: number): void {
     if (inBytesPerMs === 0) return;
-    const inMs = (this.#countMax * pieceBytes) / inBytesPerMs;
-    this.#limitMs = Math.max(SLOW_MS_MIN, inMs * SLOW_FACTOR);
+    this.#limitMs = Math.max(SLOW_MS_MIN, (this.#countMax * pieceBytes) / inBytesPerMs);
     this.#endedCount++;
     this.#quickestMs = Math.min(this.#quickestMs, outMs);
     // One of each that run at a time; two at least, or a slow receiver would speak for the uplink.
