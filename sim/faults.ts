@@ -1,7 +1,8 @@
 /** What goes wrong, when, to whom and for how long: drawn from the run's generator, spread over the time the run should take. */
-import type { Prng } from "../src/base/prng.ts";
+import { Prng } from "../src/base/prng.ts";
 import type { Network } from "./network.ts";
 import type { SimOptions } from "./options.ts";
+import type { Oracles } from "./oracles.ts";
 import type { OriginModel, OriginReach } from "./origin-model.ts";
 import type { PeerModel } from "./peer-model.ts";
 import type { SupernodeModel } from "./supernode-model.ts";
@@ -13,6 +14,7 @@ export interface FaultTargets {
   readonly network: Network;
   readonly supernode: SupernodeModel;
   readonly origin: OriginModel;
+  readonly oracles: Oracles;
   readonly tasks: readonly TaskShape[];
   readonly seedPeer: PeerModel;
   /** Plain and honest. */
@@ -27,7 +29,7 @@ const SILENT_US = 6_000_000;
 
 /** @returns when the last of it is over */
 export function scheduleFaults(targets: FaultTargets, options: SimOptions, horizonUs: number, prng: Prng): number {
-  const { world, network, supernode, origin, tasks, seedPeer, peers, everybody, begin } = targets;
+  const { world, network, supernode, origin, oracles, tasks, seedPeer, peers, everybody, begin } = targets;
   const { faults, delayUs } = options;
   let endUs = horizonUs;
   const someTime = (): number => prng.below(Math.max(1, Math.floor(horizonUs)));
@@ -174,5 +176,21 @@ export function scheduleFaults(targets: FaultTargets, options: SimOptions, horiz
     world.at(atUs, () => origin.refuseSeed(lengthUs));
   }
   for (let i = 0; i < faults.poorReaders; i++) somebody().originReach = (["slow", "stuck", "none"] as const)[prng.below(3)] as OriginReach;
+  for (let i = 0; i < faults.vanishings; i++) {
+    const peer = somebody();
+    const choice = prng.nextUint32();
+    world.at(someTime(), () => {
+      if (peer.gone || peer.host.frozen) return;
+      peer.disturbed = true;
+      const which = new Prng(choice);
+      for (const task of tasks) {
+        const share = which.below(4) + 1;
+        const lost = [...peer.diskOf(task)].filter(() => which.below(4) < share);
+        // Each is a cause to ask the origin again, where nobody else holds it.
+        for (const _ of lost) oracles.originReadCut();
+        peer.lose(task, lost);
+      }
+    });
+  }
   return endUs;
 }

@@ -40,6 +40,8 @@ export interface FaultOptions {
   readonly seedOutages: number;
   /** Peers that cannot read the origin either, or hardly, all the time. */
   readonly poorReaders: number;
+  /** Some of what a host's disk holds is found damaged, and thrown away. */
+  readonly vanishings: number;
 }
 
 export const NO_FAULTS: FaultOptions = {
@@ -57,6 +59,7 @@ export const NO_FAULTS: FaultOptions = {
   originCuts: 0,
   seedOutages: 0,
   poorReaders: 0,
+  vanishings: 0,
 };
 
 export interface SimOptions {
@@ -207,13 +210,15 @@ export function drawnOptions(seed: number): SimOptions {
       originCuts: some(2),
       seedOutages: 0,
       poorReaders: 0,
+      vanishings: 0,
     },
     // What was added later is drawn last, so that a seed keeps what it meant before.
     downlinks: pick("wide", "wide", "someSlow"),
   });
   const isLarge = pick(false, false, true) && tasks.reduce((sum, { pieceCount }) => sum + pieceCount, 0) <= LARGE_PIECE_COUNT_MAX;
   const faults = { ...drawn.faults, seedOutages: some(2), poorReaders: some(few) };
-  return { ...(isLarge ? withLargePieces(drawn) : drawn), faults, socketBytes: pick(0, 0, 512 * KIB) };
+  const socketBytes = pick(0, 0, 512 * KIB);
+  return { ...(isLarge ? withLargePieces(drawn) : drawn), faults: { ...faults, vanishings: some(few) }, socketBytes };
 }
 
 /** Of four times as many bytes no more are drawn, for the time that it takes. */

@@ -232,6 +232,15 @@ export class PeerModel {
     this.#deps.control.stored(this, task);
   }
 
+  /** These pieces are on its disk no longer. */
+  lose(task: TaskShape, pieces: readonly number[]): void {
+    const here = this.#at(task);
+    const lost = pieces.filter((piece) => here.disk.delete(piece));
+    if (lost.length === 0 || !here.open) return;
+    this.#feed({ type: "piecesLost", taskId: task.taskId, pieces: lost });
+    this.#deps.control.lost(this, task);
+  }
+
   /** The reader takes all that is there in order, then waits for the next. */
   #read(here: TaskHere): void {
     const { taskId, pieceCount } = here.shape;
@@ -496,6 +505,8 @@ export class PeerModel {
       const told = part.toldHave;
       const since = [...here.disk].filter((piece) => !told.has(piece));
       if (since.length > 0) this.#send(link, { type: "have", task, pieces: since });
+      const lost = [...told].filter((piece) => !here.disk.has(piece));
+      if (lost.length > 0) this.#send(link, { type: "lost", task, pieces: lost });
     }
     part.toldHave = undefined;
     this.#feed({ type: "remoteJoined", linkId: link.linkId, taskId: task.taskId, have: PieceSet.fromBytes(have), seed, receives: true, wants });

@@ -13,6 +13,8 @@ export interface ControlPort {
   needNeighbours(peer: PeerModel, task: TaskShape, useless: readonly PeerId[]): void;
   accuse(peer: PeerModel, accused: PeerId, task: TaskShape, piece: number): void;
   stored(peer: PeerModel, task: TaskShape): void;
+  /** Pieces are gone. */
+  lost(peer: PeerModel, task: TaskShape): void;
 }
 
 /** The brain, or one that is compared with it. */

@@ -139,6 +139,15 @@ export class SupernodeModel {
     this.#sayFrom(peer, { type: "taskProgressed", peerId: peer.peerId, taskId, pieceCount: count, complete: count >= pieceCount });
   }
 
+  /** Pieces are gone: that is told at once. */
+  lost(peer: PeerModel, task: TaskShape): void {
+    const { taskId, pieceCount } = task;
+    const { count } = peer.diskOf(task);
+    const told = this.#toldSteps.get(peer);
+    if (told !== undefined) told[task.index] = progressStep(count, pieceCount);
+    this.#sayFrom(peer, { type: "taskProgressed", peerId: peer.peerId, taskId, pieceCount: count, complete: count >= pieceCount });
+  }
+
   /** The connection ends: the supernode hears of it after `afterUs`, the peer, if it lives, at once. */
   disconnect(peer: PeerModel, afterUs: number): void {
     const session = this.#sessions.get(peer);
