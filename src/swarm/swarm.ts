@@ -37,7 +37,7 @@ const CHECK_MS = 100;
 const GATHER_MS_MIN = 1;
 const NEWS_MS_MAX = 50;
 /** What is claimed rides on what is said anyway, and is told by itself only so late (docs/policy.md). */
-const CLAIMS_MS = 4_000;
+const CLAIMS_MS = 10_000;
 /** Neighbours that are well but have nothing for us: after this many times starvedMs, others are asked for, too. */
 const BARREN_FACTOR = 10;
 /** Who has stalled and sent nothing for so long, not even what was given up here, is gone and not slow. */
