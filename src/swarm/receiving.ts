@@ -351,12 +351,11 @@ export class Receiving {
     if (nowMs < task.refusedUntilMs || this.#promises.isRefused(remote.link.peerId, nowMs)) return "unwanted";
     this.#invited.delete(remote.link);
     const acceptable = pieces.filter((piece) => refusalOf(remote, piece) === undefined);
-    const [first] = acceptable;
-    if (first === undefined) {
+    if (acceptable.length === 0) {
       return pieces.map((piece) => refusalOf(remote, piece)).find((reason) => reason !== "have") ?? "have";
     }
     // What a reader waits for comes first, even if the sender has not heard of it yet.
-    const chosen = task.wanted.find((piece) => acceptable.includes(piece)) ?? first;
+    const chosen = task.wanted.find((piece) => acceptable.includes(piece)) ?? rarestOf(task, acceptable);
     return this.#isFarFull(remote.link) || !this.#hasRoomFor(task) ? "busy" : chosen;
   }
 
@@ -464,6 +463,11 @@ function refusalOf(remote: Remote, piece: number): DeclineReason | undefined {
   if (!mayImport(remote, piece)) return "unwanted";
   const taking = receives.some((receive) => !receive.late || receive.link === link);
   return taking || receives.length >= COPIES_IN_FLIGHT_MAX ? "taking" : undefined;
+}
+
+/** What fewest around here hold is most worth passing on; of equals the sender's order counts. @param pieces at least one */
+function rarestOf({ copies }: Task, pieces: readonly number[]): number {
+  return pieces.reduce((rarest, piece) => ((copies[piece] ?? 0) < (copies[rarest] ?? 0) ? piece : rarest));
 }
 
 function find(task: Task, piece: number, linkId: LinkId): Receive | undefined {
