@@ -55,14 +55,14 @@ test("in a large mesh degrees are level, within the caps, and every peer is a fe
   assert.ok(Math.max(...hops.values()) <= 6, `the farthest is ${Math.max(...hops.values())} hops away`);
 });
 
-test("who joined last has half the neighbours of others until it has begun to receive: then it is given the most of them", () => {
+test("who joined last has half the neighbours of others until it has begun to receive: then it is given as many", () => {
   const world = new World();
   world.enter("seed", { seed: true });
   for (let i = 0; i < 200; i++) world.enter(`peer-${i}`);
   const degreeOf = (i: number): number => world.neighboursOf(`peer-${i}`).length;
   const progressed = (i: number, complete: boolean): readonly SchedulerEffect[] =>
     world.step({ type: "taskProgressed", peerId: `peer-${i}` as PeerId, taskId: TASK, pieceCount: complete ? PIECES : PIECES >> 2, complete });
-  const enough = (DEFAULT_SCHEDULER_CONFIG.neighbourCount * 3) / 4;
+  const { neighbourCount: enough } = DEFAULT_SCHEDULER_CONFIG;
   const before = [degreeOf(199), degreeOf(198), degreeOf(0)] as const;
   assert.ok(before[0] < enough && before[1] < enough && before[2] >= enough, `${before.join(" ")}`);
   const { add, drop } = rewired(progressed(199, false), "peer-199");

@@ -253,11 +253,11 @@ export class Scheduler {
 
   /**
    * Those who joined last have half the neighbours of others, and nobody comes after them: in a world of unequal uplinks they
-   * are the last to finish. Once they have begun, they are given the most of what others have.
+   * are the last to finish. Once they have begun, they are given as many. Source: docs/policy.md, "Six with eleven places".
    */
   #giveToLate(member: Member): void {
     if (member.complete || !member.peer.plain || !member.peer.connected) return;
-    const added = this.#giveNeighbours(member, this.#tables.enoughDegree - member.degree);
+    const added = this.#giveNeighbours(member, this.#config.neighbourCount - member.degree);
     if (added.length > 0) this.#rewire(member, added, []);
   }
 

@@ -121,12 +121,9 @@ export class Tables {
   readonly #config: SchedulerConfig;
   /** Below this degree an incomplete member is short of neighbours. */
   readonly shortDegree: number;
-  /** Below this degree a member that has begun to receive is given more: three quarters. Source: docs/policy.md. */
-  readonly enoughDegree: number;
 
   constructor(config: SchedulerConfig) {
     this.#config = config;
-    this.enoughDegree = Math.ceil((config.neighbourCount * 3) / 4);
     this.shortDegree = Math.ceil(config.neighbourCount / 2);
   }
 
