@@ -2,7 +2,6 @@
 import { Prng } from "../src/base/prng.ts";
 import type { Network } from "./network.ts";
 import type { SimOptions } from "./options.ts";
-import type { Oracles } from "./oracles.ts";
 import type { OriginModel, OriginReach } from "./origin-model.ts";
 import type { PeerModel } from "./peer-model.ts";
 import type { SupernodeModel } from "./supernode-model.ts";
@@ -14,7 +13,6 @@ export interface FaultTargets {
   readonly network: Network;
   readonly supernode: SupernodeModel;
   readonly origin: OriginModel;
-  readonly oracles: Oracles;
   readonly tasks: readonly TaskShape[];
   readonly seedPeer: PeerModel;
   /** Plain and honest. */
@@ -29,7 +27,7 @@ const SILENT_US = 6_000_000;
 
 /** @returns when the last of it is over */
 export function scheduleFaults(targets: FaultTargets, options: SimOptions, horizonUs: number, prng: Prng): number {
-  const { world, network, supernode, origin, oracles, tasks, seedPeer, peers, everybody, begin } = targets;
+  const { world, network, supernode, origin, tasks, seedPeer, peers, everybody, begin } = targets;
   const { faults, delayUs } = options;
   let endUs = horizonUs;
   const someTime = (): number => prng.below(Math.max(1, Math.floor(horizonUs)));
@@ -180,14 +178,12 @@ export function scheduleFaults(targets: FaultTargets, options: SimOptions, horiz
     const peer = somebody();
     const choice = prng.nextUint32();
     world.at(someTime(), () => {
-      if (peer.gone || peer.host.frozen) return;
+      if (peer.gone || peer.left || peer.host.frozen || peer.startedUs === undefined) return;
       peer.disturbed = true;
       const which = new Prng(choice);
       for (const task of tasks) {
         const share = which.below(4) + 1;
         const lost = [...peer.diskOf(task)].filter(() => which.below(4) < share);
-        // Each is a cause to ask the origin again, where nobody else holds it.
-        for (const _ of lost) oracles.originReadCut();
         peer.lose(task, lost);
       }
     });

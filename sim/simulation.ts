@@ -41,7 +41,7 @@ export function simulate(options: SimOptions, parts: RunParts = {}): SimReport {
   const boundUs = boundUsOf(options, tasks, plain.map(({ host }) => host));
   const horizonUs = boundUs + options.arrivalMs * 1000;
   const faulty = Object.values(options.faults).some((count) => count > 0);
-  const targets = { world, network, supernode, origin, oracles, tasks, seedPeer, peers: honest, everybody, begin };
+  const targets = { world, network, supernode, origin, tasks, seedPeer, peers: honest, everybody, begin };
   const calmUs = scheduleFaults(targets, options, horizonUs, prng);
   const deadlineUs = calmUs + boundUs * PATIENCE_FACTOR + PATIENCE_US;
   const inspect = (): void => oracles.inspect(everybody, options.swarm, supernode.snapshot(), options.scheduler);

@@ -55,6 +55,20 @@ test("in a large mesh degrees are level, within the caps, and every peer is a fe
   assert.ok(Math.max(...hops.values()) <= 6, `the farthest is ${Math.max(...hops.values())} hops away`);
 });
 
+test("who has begun to receive has three quarters of its neighbours in its own rack, however many of the others are elsewhere", () => {
+  const world = new World();
+  world.enter("seed", { seed: true });
+  for (let i = 0; i < 200; i++) world.enter(`peer-${i}`, { topology: { rack: `r${Math.floor(i / 40)}` } });
+  const nearOf = (i: number): number => world.neighboursOf(`peer-${i}`).filter((name) => Math.floor(Number(name.slice(5)) / 40) === Math.floor(i / 40)).length;
+  const progress = (i: number): readonly SchedulerEffect[] =>
+    world.step({ type: "taskProgressed", peerId: `peer-${i}` as PeerId, taskId: TASK, pieceCount: PIECES >> 2, complete: false });
+  const poor = Array.from({ length: 200 }, (_, i) => i).filter((i) => nearOf(i) < 12);
+  assert.ok(poor.length > 0);
+  for (const i of poor) progress(i);
+  const left = poor.map(nearOf).filter((near) => near < 12);
+  assert.ok(left.length <= poor.length / 10, `of ${poor.length} that had fewer than 12 these still have: ${left.join(" ")}`);
+});
+
 test("who joined last has half the neighbours of others until it has begun to receive: then it is given as many", () => {
   const world = new World();
   world.enter("seed", { seed: true });

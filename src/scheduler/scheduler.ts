@@ -11,7 +11,7 @@ import { grantLeaseIfNeeded, releaseLease } from "./origin-lease.ts";
 import { PeerLeases } from "./peer-leases.ts";
 import { NeighbourSelector } from "./select-neighbours.ts";
 import { snapshotOf } from "./snapshot.ts";
-import { Tables, type Member, type Peer, type Task } from "./state.ts";
+import { EVERYBODY, Tables, type Member, type Peer, type Task } from "./state.ts";
 
 type InputOf<Type extends SchedulerInput["type"]> = Extract<SchedulerInput, { readonly type: Type }>;
 
@@ -257,8 +257,21 @@ export class Scheduler {
    */
   #giveToLate(member: Member): void {
     if (member.complete || !member.peer.plain || !member.peer.connected) return;
-    const added = this.#giveNeighbours(member, this.#config.neighbourCount - member.degree);
+    const added = this.#giveNeighbours(member, Math.max(this.#config.neighbourCount - member.degree, this.#missingNearby(member)));
     if (added.length > 0) this.#rewire(member, added, []);
+  }
+
+  /**
+   * Neighbours that it lacks in its own rack, or whatever its nearest group is: three quarters are to be there, as nearly all
+   * that comes comes from them. Later racks are given links to those of the first, which may have used up their degree by that.
+   */
+  #missingNearby({ peer, task, neighbours }: Member): number {
+    const key = peer.poolKeys.at(-1);
+    if (key === undefined || key === EVERYBODY) return 0;
+    let near = 0;
+    for (const neighbour of neighbours) if (neighbour.peer.poolKeys.at(-1) === key) near++;
+    const others = (task.pools.get(key)?.length ?? 0) - 1;
+    return Math.min(others, Math.ceil((this.#config.neighbourCount * 3) / 4)) - near;
   }
 
   #neighboursLost(member: Member, lost: readonly PeerId[]): void {

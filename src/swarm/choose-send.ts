@@ -14,11 +14,9 @@ export interface Choice {
   readonly pieces: readonly number[];
 }
 
-/**
- * A neighbour is behind another when it holds so many pieces less, or one of so many parts of a file of very many: as many
- * as come in at a time anyway. With coarser steps some are whole late. Source: docs/policy.md, "Who is furthest behind".
- */
+/** A neighbour is behind another when it holds so many pieces less; with more, some are whole late. Source: docs/policy.md, "Who is furthest behind". */
 const BEHIND_PIECES = 6;
+/** Of a file of very many pieces a step is longer, so that there are no more steps than these. */
 const BEHIND_STEPS_MAX = 2 ** 10;
 
 /**

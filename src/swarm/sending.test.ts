@@ -381,6 +381,21 @@ test("what the kernel holds counts as time to go out: who hands whole pieces to 
   assert.equal(sending.length, 1);
 });
 
+test("who holds six pieces less is served first; nearer than that chance decides", () => {
+  const servedFirst = (moreCount: number): ReadonlySet<number> =>
+    new Set(
+      Array.from({ length: 20 }, (_, seed) => {
+        const bench = new TestSwarm({ uploadCount: 1, lookaheadCount: 0 }, seed);
+        bench.open(1_000, []);
+        for (const [linkId, count] of [[1, 24], [2, 24 + moreCount]] as const) bench.neighbour(linkId, { have: Array.from({ length: count }, (_, piece) => piece) });
+        const [offer] = bench.stored(900).filter((effect) => effect.type === "sendOffer");
+        return offer?.type === "sendOffer" ? offer.linkId : 0;
+      }),
+    );
+  assert.deepEqual(servedFirst(6), new Set([1]));
+  assert.equal(servedFirst(5).size, 2);
+});
+
 test("no piece is begun while the kernel has more to send than may wait before an answer, nor later than that", () => {
   const { sending, pass, finish } = fedHost();
   assert.equal(sending.length, 2);
@@ -395,6 +410,14 @@ test("no piece is begun while the kernel has more to send than may wait before a
   finish(60_000);
   pass(410);
   assert.equal(sending.length, 2, "for less than it takes until a piece is late");
+});
+
+test("what is before a piece has six tenths of the time in which it is to be out", () => {
+  const { sending, pass, finish } = fedHost();
+  finish(170);
+  assert.equal(sending.length, 1);
+  pass(60);
+  assert.equal(sending.length, 2);
 });
 
 test("whatever happens first after that begins the piece that waits", () => {

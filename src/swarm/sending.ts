@@ -181,8 +181,9 @@ export class Sending {
     if (send === undefined) return;
     if (this.#endedMs !== undefined) this.#intervalMs = average(this.#intervalMs, Math.min(nowMs - this.#endedMs, INTERVAL_MS_MAX));
     this.#endedMs = nowMs;
-    const { leavesInMs } = this.#uplink;
-    this.#pace.ended(nowMs - send.sinceMs + leavesInMs, remote.task.pieceLengthBytes, inBytesPerMs);
+    const { leavesInMs, isFree } = this.#uplink;
+    // Windows on a long way make a transfer long as well, and fewer at a time would not make it shorter.
+    this.#pace.ended(isFree ? 0 : nowMs - send.sinceMs + leavesInMs, remote.task.pieceLengthBytes, inBytesPerMs);
     this.#drainedMs = nowMs + Math.ceil(Math.min(DRAIN_MS_MAX, leavesInMs - this.#pace.limitMs * AHEAD_SHARE));
     remote.link.stalledUntilMs = 0;
     remote.task.sentPieces++;

@@ -53,6 +53,18 @@ test("what the kernel holds leaves within its length over the speed at which it 
   assert.equal(Math.round(host.wait(60)), Math.round(host.heldBytes / 1_000) - 1);
 });
 
+test("where one link's bytes hardly wait, it is not the uplink that is slow; before it was looked at nobody knows", () => {
+  const host = new Host(1_000);
+  assert.equal(host.uplink.isFree, false);
+  Object.assign(host, { roundTripMs: 205, leastRoundTripMs: 200 });
+  host.saturate();
+  assert.equal(host.uplink.isFree, true);
+  host.roundTripMs = 240;
+  host.hand(100 * KIB);
+  host.wait(10);
+  assert.equal(host.uplink.isFree, false);
+});
+
 test("a long way without a queue is no slow uplink", () => {
   const host = new Host(1_000);
   Object.assign(host, { roundTripMs: 205, leastRoundTripMs: 200 });

@@ -16,7 +16,7 @@ export class Uplink {
   /** Handed over and gone, at the last sample. */
   #goneBytes = 0;
   /** Of the link whose bytes wait least. */
-  #queueMs = 0;
+  #queueMs = Number.POSITIVE_INFINITY;
   #leastRoundTripMs = 0;
   /** Moving average, of times when there was always something to send; 0 while unknown. */
   #bytesPerMs = 0;
@@ -26,6 +26,11 @@ export class Uplink {
     if (this.#bytesPerMs === 0 || this.#heldBytes === 0 || this.#queueMs < QUEUE_MS_MIN) return 0;
     // What is held for a round trip's time is on its way, not in a queue.
     return Math.max(0, this.#heldBytes / this.#bytesPerMs - this.#leastRoundTripMs);
+  }
+
+  /** At the last sample one link's bytes hardly waited, so that what takes long does so for receivers, or for a long way; false while that is not known. */
+  get isFree(): boolean {
+    return this.#queueMs < QUEUE_MS_MIN;
   }
 
   sampled({ handedBytes, links }: UplinkSample, nowMs: number): void {

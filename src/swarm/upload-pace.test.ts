@@ -20,6 +20,10 @@ test("an uplink as fast as the downlink sends as many at a time as are allowed",
   assert.deepEqual(new Set(counts(new UploadPace(4), repeated(40, 100), IN)), new Set([4]));
 });
 
+test("one whose pieces take longer than as many take to come in sends fewer", () => {
+  assert.equal(counts(new UploadPace(4), repeated(4, 110), IN).at(-1), 3);
+});
+
 test("one with a fifth of the speed comes down at once to where its pieces are no longer late, and stays there", () => {
   const pace = new UploadPace(4);
   // A piece alone takes 125 ms here, and so many times as long as run at a time.
