@@ -68,4 +68,10 @@ export const REGRESSIONS: readonly Regression[] = [
     options:
       '{"seed":2003,"peerCount":22,"uplinks":"any","downlinks":"someSlow","originBytesPerSecond":3125000,"delayUs":10000,"windowBytes":131072,"fairQueueing":true,"socketBytes":524288,"labelled":true,"faults":{"crashes":6,"leaves":5,"returns":2,"liars":1,"seedOutages":2},"tasks":[{"pieceCount":17,"pieceLengthBytes":1048576,"priority":"normal"}]}',
   },
+  {
+    story:
+      "A whole host whose links had been reset lost its pieces. Links that break while nothing is missing were not remembered, so the supernode went on taking the seed for its neighbour and gave it nobody, however often it asked. Seed 7308 as it was drawn on 2026-11-30; 7475 was the same.",
+    options:
+      '{"seed":7308,"peerCount":3,"linkBytesPerSecond":125000000,"seedFactor":2,"originBytesPerSecond":25000000,"delayUs":1000,"slowStart":true,"fairQueueing":true,"socketBytes":524288,"arrivalMs":500,"oversubscription":4,"labelled":true,"readers":true,"faults":{"crashes":1,"resets":3,"liars":1,"originCuts":2,"poorReaders":1,"vanishings":1},"tasks":[{"pieceCount":32,"pieceLengthBytes":65536,"priority":"normal"}]}',
+  },
 ];

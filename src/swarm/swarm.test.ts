@@ -116,6 +116,19 @@ test("a neighbour that hangs is named when it has said nothing for three seconds
   }
 });
 
+test("links that break while a task is complete are named when pieces vanish later, but for those that are back", () => {
+  const bench = new TestSwarm();
+  bench.open(20);
+  for (const linkId of [1, 2, 3]) bench.neighbour(linkId);
+  for (const linkId of [1, 2]) bench.feed({ type: "linkClosed", linkId });
+  bench.feed({ type: "linkOpened", linkId: 4, peerId: "peer-2" as PeerId });
+  bench.join(4);
+  bench.wait(60_000);
+  bench.feed({ type: "piecesLost", taskId: TASK, pieces: [3] });
+  const [asked] = of(bench.wait(1_200), "needNeighbours");
+  assert.deepEqual(asked?.useless, ["peer-1"]);
+});
+
 test("a task that is complete asks for nobody", () => {
   const bench = new TestSwarm();
   bench.open(20);

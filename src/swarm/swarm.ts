@@ -7,7 +7,7 @@ import { intakeOf, type TaskIntake } from "./intake.ts";
 import { Receiving } from "./receiving.ts";
 import { Sending } from "./sending.ts";
 import { snapshotOf } from "./snapshot.ts";
-import { addCopies, addHave, claim, dropHave, isComplete, isNeeded, newRemote, newTask, type Link, type Remote, type Task } from "./tables.ts";
+import { addCopies, addHave, claim, dropHave, isComplete, isNeeded, lose, newRemote, newTask, type Link, type Remote, type Task } from "./tables.ts";
 
 /** Inputs after which there may be somebody to offer to who was not there before. */
 const STIRRING: ReadonlySet<SwarmInput["type"]> = new Set([
@@ -324,6 +324,7 @@ export class Swarm {
     const remote = newRemote(link, task, input);
     link.remotes.set(taskId, remote);
     task.remotes.set(linkId, remote);
+    task.lostPeers.delete(link.peerId);
     link.stalledUntilMs = 0;
     for (const piece of input.have) addCopies(task, piece, 1);
     this.#receiving.tellStatus(link);
@@ -350,7 +351,7 @@ export class Swarm {
     for (const piece of remote.credited) addCopies(task, piece, -1);
     task.remotes.delete(link.linkId);
     link.remotes.delete(task.taskId);
-    if (linkGone && !isComplete(task)) task.lostPeers.push(link.peerId);
+    if (linkGone) lose(task, link.peerId);
   }
 
   #remote(linkId: LinkId, taskId: TaskId): Remote | undefined {
@@ -422,7 +423,7 @@ export class Swarm {
 
   #askForNeighbours(task: Task, nowMs: number): void {
     if (isComplete(task) || nowMs - task.lastAskMs < this.#config.starvedMs) return;
-    const useless = task.lostPeers;
+    const useless = new Set(task.lostPeers);
     const barren = nowMs - Math.max(task.lastGainMs, task.lastAskMs) >= this.#config.starvedMs * BARREN_FACTOR;
     if (nowMs - task.lastGainMs >= this.#config.starvedMs) {
       for (const remote of task.remotes.values()) {
@@ -430,13 +431,13 @@ export class Swarm {
         // nobody else, and what is half here would begin anew.
         const { paidMs, heardMs, stalledUntilMs, peerId } = remote.link;
         const hangs = stalledUntilMs > 0 && nowMs - Math.max(paidMs, heardMs) >= HANGING_MS;
-        if (remote.isolated || hangs) useless.push(peerId);
+        if (remote.isolated || hangs) useless.add(peerId);
       }
     }
-    if (useless.length === 0 && task.remotes.size > 0 && !barren) return;
+    if (useless.size === 0 && task.remotes.size > 0 && !barren) return;
     task.lastAskMs = nowMs;
-    task.lostPeers = [];
-    this.#effects.push({ type: "needNeighbours", taskId: task.taskId, useless: [...new Set(useless)] });
+    task.lostPeers.clear();
+    this.#effects.push({ type: "needNeighbours", taskId: task.taskId, useless: [...useless] });
   }
 
   #schedule(nowMs: number): void {

@@ -44,7 +44,11 @@ export interface Task {
   sentPieces: number;
   lastGainMs: number;
   lastAskMs: number;
-  lostPeers: PeerId[];
+  /**
+   * Whose links broke since neighbours were asked for, and are not back; also while the file is whole, for it may not stay so,
+   * and the supernode takes them for neighbours until it is told.
+   */
+  readonly lostPeers: Set<PeerId>;
   offersSent: number;
   offersDeclined: number;
   lateCount: number;
@@ -149,6 +153,19 @@ export function isNeeded(task: Task): boolean {
   return false;
 }
 
+/** The newest are remembered, as many as anybody has neighbours at most. Source: `neighbourCount` in the scheduler's contract. */
+const LOST_COUNT_MAX = 64;
+
+/** The link to it broke. */
+export function lose({ lostPeers }: Task, peerId: PeerId): void {
+  lostPeers.delete(peerId);
+  lostPeers.add(peerId);
+  for (const oldest of lostPeers) {
+    if (lostPeers.size <= LOST_COUNT_MAX) return;
+    lostPeers.delete(oldest);
+  }
+}
+
 /** Neighbours will be told that they need not offer this piece. */
 export function claim(task: Task, piece: number): void {
   if (!task.claims.add(piece)) return;
@@ -222,7 +239,7 @@ export function newTask({ taskId, have, pieceLengthBytes, priority, pieceCount }
     sentPieces: 0,
     lastGainMs: nowMs,
     lastAskMs: nowMs,
-    lostPeers: [],
+    lostPeers: new Set(),
     offersSent: 0,
     offersDeclined: 0,
     lateCount: 0,
