@@ -40,8 +40,7 @@ test("four racks of four behind links no faster than one host: each piece crosse
   assert.ok(report.rackCopiesMax <= 1.15, `${report.rackCopiesMax} copies into a rack`);
   const crashed = simulate(plainOptions(1, { ...racks, faults: { ...NO_FAULTS, crashes: 2 } }));
   assert.ok(crashed.rackCopiesMax <= 1.15, `${crashed.rackCopiesMax} copies into a rack when importers die`);
-  // Of 24 seeds 1.5 s on average, 2.9 at most.
-  assert.ok(crashed.lastMs < report.lastMs + 2_500, `${crashed.lastMs} ms instead of ${report.lastMs}`);
+  assert.ok(crashed.lastMs < report.lastMs + 2_000, `${crashed.lastMs} ms instead of ${report.lastMs}`);
   const frozen = simulate(plainOptions(1, { ...racks, faults: { ...NO_FAULTS, freezes: 2 } }));
   assert.ok(frozen.rackCopiesMax <= 1.15, `${frozen.rackCopiesMax} copies into a rack when importers freeze`);
   assert.ok(frozen.lastMs < report.lastMs + 2_000, `${frozen.lastMs} ms instead of ${report.lastMs}`);

@@ -129,22 +129,21 @@ export class SupernodeModel {
 
   /** When a quarter of the file is here, and all of it, as the control protocol has it. */
   stored(peer: PeerModel, task: TaskShape): void {
-    const { taskId, pieceCount } = task;
-    const count = peer.diskOf(task).count;
-    const step = progressStep(count, pieceCount);
-    let told = this.#toldSteps.get(peer);
-    if (told === undefined) this.#toldSteps.set(peer, (told = []));
-    if ((told[task.index] ?? 0) >= step) return;
-    told[task.index] = step;
-    this.#sayFrom(peer, { type: "taskProgressed", peerId: peer.peerId, taskId, pieceCount: count, complete: count >= pieceCount });
+    const step = progressStep(peer.diskOf(task).count, task.pieceCount);
+    if ((this.#toldSteps.get(peer)?.[task.index] ?? 0) < step) this.#tellProgress(peer, task);
   }
 
   /** Pieces are gone: that is told at once. */
   lost(peer: PeerModel, task: TaskShape): void {
+    this.#tellProgress(peer, task);
+  }
+
+  #tellProgress(peer: PeerModel, task: TaskShape): void {
     const { taskId, pieceCount } = task;
     const { count } = peer.diskOf(task);
-    const told = this.#toldSteps.get(peer);
-    if (told !== undefined) told[task.index] = progressStep(count, pieceCount);
+    let told = this.#toldSteps.get(peer);
+    if (told === undefined) this.#toldSteps.set(peer, (told = []));
+    told[task.index] = progressStep(count, pieceCount);
     this.#sayFrom(peer, { type: "taskProgressed", peerId: peer.peerId, taskId, pieceCount: count, complete: count >= pieceCount });
   }
 

@@ -17,6 +17,13 @@ test("what is missing is accepted", () => {
   assert.deepEqual(named(bench.tell("offered", 1, 7), "sendAccept"), [[1, 7]]);
 });
 
+test("of an offer the piece is taken that fewest neighbours hold; of equals the sender's first", () => {
+  const bench = hungry(1);
+  bench.neighbour(2, { have: [5, 6, 7] });
+  assert.deepEqual(named(bench.offered(1, [5, 9, 8, 7]), "sendAccept"), [[1, 9]]);
+  assert.deepEqual(named(bench.offered(1, [7, 5, 6]), "sendAccept"), [[1, 7]]);
+});
+
 test("nothing that is here, under way or beyond the end is accepted", () => {
   const bench = hungry(2);
   bench.receive(1, 7);

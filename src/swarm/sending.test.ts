@@ -412,6 +412,17 @@ test("no piece is begun while the kernel has more to send than may wait before a
   assert.equal(sending.length, 2, "for less than it takes until a piece is late");
 });
 
+test("a long way makes transfers long, and no fewer of them: its bytes do not wait", () => {
+  for (const [queueMs, count] of [[5, 2], [100, 1]] as const) {
+    const { sending, pass, finish } = fedHost(queueMs);
+    for (let i = 0; i < 6; i++) {
+      pass(400);
+      finish(100);
+    }
+    assert.equal(sending.length, count);
+  }
+});
+
 test("what is before a piece has six tenths of the time in which it is to be out", () => {
   const { sending, pass, finish } = fedHost();
   finish(170);
@@ -430,11 +441,11 @@ test("whatever happens first after that begins the piece that waits", () => {
 });
 
 /** A host into which a piece comes every 100 ms, whatever it sends; its neighbours accept all that it offers. */
-function fedHost(): { readonly bench: TestSwarm; readonly take: (effects: readonly SwarmEffect[]) => void; readonly sending: readonly Transfer[]; readonly pass: (ms: number) => void; readonly finish: (leavesInMs: number) => void } {
+function fedHost(queueMs = 100): { readonly bench: TestSwarm; readonly take: (effects: readonly SwarmEffect[]) => void; readonly sending: readonly Transfer[]; readonly pass: (ms: number) => void; readonly finish: (leavesInMs: number) => void } {
   const bench = new TestSwarm({ uploadCount: 2 });
   bench.open(40, []);
   bench.neighbour(9, { have: Array.from({ length: 40 }, (_, piece) => piece), receives: false });
-  const kernel = new TestKernel(bench);
+  const kernel = new TestKernel(bench, queueMs);
   kernel.holds(0);
   for (let piece = 0; piece < 20; piece++) {
     bench.tell("offered", 9, piece);
@@ -473,11 +484,14 @@ function fedHost(): { readonly bench: TestSwarm; readonly take: (effects: readon
 /** Its uplink carries 1,000 bytes per ms, and it always has something to send. */
 class TestKernel {
   readonly #bench: TestSwarm;
+  readonly #queueMs: number;
   #goneBytes = 0;
   #sampledMs: number;
 
-  constructor(bench: TestSwarm) {
+  /** @param queueMs what a byte waits in queues on its way */
+  constructor(bench: TestSwarm, queueMs: number) {
     this.#bench = bench;
+    this.#queueMs = queueMs;
     this.#sampledMs = bench.nowMs;
   }
 
@@ -486,6 +500,6 @@ class TestKernel {
     this.#goneBytes += (this.#bench.nowMs - this.#sampledMs) * 1_000;
     this.#sampledMs = this.#bench.nowMs;
     const heldBytes = leavesInMs * 1_000;
-    this.#bench.feed({ type: "uplinkSampled", handedBytes: this.#goneBytes + heldBytes, links: heldBytes === 0 ? [] : [{ heldBytes, roundTripMs: 100, leastRoundTripMs: 0 }] });
+    this.#bench.feed({ type: "uplinkSampled", handedBytes: this.#goneBytes + heldBytes, links: heldBytes === 0 ? [] : [{ heldBytes, roundTripMs: this.#queueMs, leastRoundTripMs: 0 }] });
   }
 }
