@@ -36,7 +36,11 @@ const directory = mkdtempSync(join(tmpdir(), "dragonfly-dataplane-"));
 const file = join(directory, "file");
 const children = new Set<ChildProcess>();
 
-/** The programs as packaged: built, with the flags of bin/. */
+/** What bin/ gives the programs: a host's daemon sends and receives, the supernode is its seed. */
+const SUPERNODE = { heaps: 2, flags: ["--max-semi-space-size=16", "--external-memory-accounted-in-global-limit"] };
+const DFDAEMON = { heaps: 1, flags: ["--max-semi-space-size=4", "--heap-growing-percent=20", "--invocation-count-for-turbofan=20000"] };
+
+/** The programs as packaged: built, started as by bin/. */
 function build(): string {
   const root = join(import.meta.dirname, "..", "..");
   const built = join(directory, "built");
@@ -48,8 +52,9 @@ function build(): string {
 }
 
 function start(role: string, ...values: string[]): ChildProcess {
-  const env = { ...process.env, MALLOC_ARENA_MAX: "2", NODE_COMPILE_CACHE: join(directory, "compiled") };
-  const child = fork(program, [role, ...values], { env, execArgv: ["--max-semi-space-size=16"] });
+  const { heaps, flags } = role.startsWith("seed") ? SUPERNODE : DFDAEMON;
+  const env = { ...process.env, MALLOC_ARENA_MAX: String(heaps), NODE_COMPILE_CACHE: join(directory, "compiled") };
+  const child = fork(program, [role, ...values], { env, execArgv: flags });
   children.add(child);
   return child;
 }
