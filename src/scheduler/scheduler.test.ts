@@ -65,18 +65,19 @@ test("who has begun to receive has three quarters of its neighbours in its own r
   const poor = Array.from({ length: 200 }, (_, i) => i).filter((i) => nearOf(i) < 12);
   assert.ok(poor.length > 0);
   for (const i of poor) progress(i);
-  const left = poor.map(nearOf).filter((near) => near < 12);
-  assert.ok(left.length <= poor.length / 10, `of ${poor.length} that had fewer than 12 these still have: ${left.join(" ")}`);
+  // One of those that it is given may be from elsewhere, or the seed.
+  const left = poor.map(nearOf).filter((near) => near < 11);
+  assert.deepEqual(left, [], `of ${poor.length} that had fewer than 12`);
 });
 
-test("who joined last has half the neighbours of others until it has begun to receive: then it is given as many", () => {
+test("who joined last has half the neighbours of others until it has begun to receive: then it is given three quarters", () => {
   const world = new World();
   world.enter("seed", { seed: true });
   for (let i = 0; i < 200; i++) world.enter(`peer-${i}`);
   const degreeOf = (i: number): number => world.neighboursOf(`peer-${i}`).length;
   const progressed = (i: number, complete: boolean): readonly SchedulerEffect[] =>
     world.step({ type: "taskProgressed", peerId: `peer-${i}` as PeerId, taskId: TASK, pieceCount: complete ? PIECES : PIECES >> 2, complete });
-  const { neighbourCount: enough } = DEFAULT_SCHEDULER_CONFIG;
+  const enough = (DEFAULT_SCHEDULER_CONFIG.neighbourCount * 3) / 4;
   const before = [degreeOf(199), degreeOf(198), degreeOf(0)] as const;
   assert.ok(before[0] < enough && before[1] < enough && before[2] >= enough, `${before.join(" ")}`);
   const { add, drop } = rewired(progressed(199, false), "peer-199");

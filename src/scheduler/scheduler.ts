@@ -253,16 +253,20 @@ export class Scheduler {
 
   /**
    * Those who joined last have half the neighbours of others, and nobody comes after them: in a world of unequal uplinks they
-   * are the last to finish. Once they have begun, they are given as many. Source: docs/policy.md, "Six with eleven places".
+   * are the last to finish. Once they have begun, they are given three quarters. Source: docs/policy.md, "Six with eleven places".
    */
   #giveToLate(member: Member): void {
     if (member.complete || !member.peer.plain || !member.peer.connected) return;
-    const added = this.#giveNeighbours(member, Math.max(this.#config.neighbourCount - member.degree, this.#missingNearby(member)));
+    const added = this.#giveNeighbours(member, Math.max(this.#lateDegree - member.degree, this.#missingNearby(member)));
     if (added.length > 0) this.#rewire(member, added, []);
   }
 
+  get #lateDegree(): number {
+    return Math.ceil((this.#config.neighbourCount * 3) / 4);
+  }
+
   /**
-   * Neighbours that it lacks in its own rack, or whatever its nearest group is: three quarters are to be there, as nearly all
+   * Neighbours that it lacks in its own rack, or whatever its nearest group is: as many are to be there, as nearly all
    * that comes comes from them. Later racks are given links to those of the first, which may have used up their degree by that.
    */
   #missingNearby({ peer, task, neighbours }: Member): number {
@@ -271,7 +275,7 @@ export class Scheduler {
     let near = 0;
     for (const neighbour of neighbours) if (neighbour.peer.poolKeys.at(-1) === key) near++;
     const others = (task.pools.get(key)?.length ?? 0) - 1;
-    return Math.min(others, Math.ceil((this.#config.neighbourCount * 3) / 4)) - near;
+    return Math.min(others, this.#lateDegree) - near;
   }
 
   #neighboursLost(member: Member, lost: readonly PeerId[]): void {
