@@ -17,8 +17,9 @@ import { aria2 } from "./systems/aria2.ts";
 import { curl } from "./systems/curl.ts";
 import { dfget, dragonfly } from "./systems/dragonfly.ts";
 import { libtorrent } from "./systems/libtorrent.ts";
+import { streams } from "./systems/streams.ts";
 
-const SYSTEMS: readonly System[] = [dragonfly, dfget, curl, aria2, libtorrent];
+const SYSTEMS: readonly System[] = [dragonfly, dfget, curl, aria2, libtorrent, streams];
 
 async function main(): Promise<void> {
   const options = parseOptions(process.argv.slice(2));

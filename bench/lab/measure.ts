@@ -121,7 +121,7 @@ async function race(downloads: readonly Download[], options: Options, origin: Or
 
 function verify(downloads: readonly Download[], origin: Origin): void {
   for (const { path } of downloads) {
-    if (sha256Of(path) !== origin.sha256) throw new Error(`${path} is not the origin's file`);
+    if (path !== undefined && sha256Of(path) !== origin.sha256) throw new Error(`${path} is not the origin's file`);
   }
 }
 

@@ -33,7 +33,8 @@ export const USAGE = `node bench/lab/main.ts [options]        (root; Linux with 
   --seed-rate 50mbit    the seed's (supernode's) link; default: --rate
   --size 50MiB          file size
   --runs 3
-  --systems dragonfly,direct,curl,aria2,libtorrent    also: dfget (every host its own peer, no dfdaemon)
+  --systems dragonfly,direct,curl,aria2,libtorrent
+                        also: dfget (every host its own peer, no dfdaemon), streams (no file, no swarm: what TCP gives)
   --slow 2x0.25         so many hosts with this share of the uplink
   --racks 4             hosts in so many racks, each behind a link no faster than one host's (--rate); dfdaemons have their rack as label
   --unlabelled          … have not

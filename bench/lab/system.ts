@@ -13,8 +13,8 @@ export interface Stage {
 
 /** One host's download, prepared up to its last step before the barrier. */
 export interface Download {
-  /** Where the file will be. */
-  readonly path: string;
+  /** Where the file will be; undefined where bytes are only counted. */
+  readonly path: string | undefined;
   /** Everything that runs on this host: what --kill-one and --freeze-one hit. */
   readonly programs: readonly Program[];
   /** Starts the download. */
