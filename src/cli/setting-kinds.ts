@@ -95,7 +95,7 @@ export function scalar<T>(
 export const listenAddress: Kind<ListenAddress> = scalar(
   "HOST:PORT",
   "0.0.0.0:8002",
-  "HOST:PORT",
+  "HOST:PORT, a port of 65535 at most",
   parseListenAddress,
   printAddress,
 );
