@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { createHash, randomFillSync } from "node:crypto";
-import { readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { closeSync, openSync, readFileSync, rmSync, truncateSync, writeFileSync, writeSync } from "node:fs";
 import { basename } from "node:path";
 import { test } from "node:test";
 import { setTimeout } from "node:timers/promises";
@@ -69,6 +69,21 @@ class Filler {
   remove(): void {
     this.#isStopped = true;
     for (let at = 0; at < this.#written; at++) rmSync(`${this.#pathPrefix}${at}`, { force: true });
+  }
+}
+
+/** Writes to a new file until the device is full. @returns its length */
+function fillUp(path: string): number {
+  const fd = openSync(path, "w");
+  const chunk = randomBytes(64 * 1024);
+  let lengthBytes = 0;
+  try {
+    for (;;) lengthBytes += writeSync(fd, chunk);
+  } catch (error) {
+    assert.equal((error as NodeJS.ErrnoException).code, "ENOSPC");
+    return lengthBytes;
+  } finally {
+    closeSync(fd);
   }
 }
 
@@ -155,6 +170,24 @@ void test("a full disk: what cannot fit is refused before its first byte, what r
     await assertServedFromCache(site, "/medium", mediumUrl, medium);
     const metrics = await (await fetch(`http://${supernode.listen}/metrics`)).text();
     assert.match(metrics, /^dragonfly_supernode_cache_refused_requests\{reason="free-space"\} [1-9]/m);
+  });
+});
+
+void test("a disk with hardly any room left: what is cached makes way, however little the device takes of what it says is free", async () => {
+  const lab = new Lab("disk-gap");
+  await lab.use(async () => {
+    const site = await startSite(lab, new SmallDisk(lab, 64 * MIB));
+    const fillerPath = lab.path("disk/filler");
+    for (let at = 0; at < 8; at++) {
+      const gapBytes = at * 96 * 1024;
+      const old = randomBytes(24 * MIB);
+      assert.equal((await download(site, site.origin.put(`/old-${at}`, old), "--no-back-source")).digest, sha256(old));
+      truncateSync(fillerPath, fillUp(fillerPath) - gapBytes);
+      const content = randomBytes(12 * MIB);
+      const done = await download(site, site.origin.put(`/new-${at}`, content), "--no-back-source");
+      assert.equal(done.digest, sha256(content), `${gapBytes} bytes left: ${done.stderr}`);
+      rmSync(fillerPath);
+    }
   });
 });
 

@@ -288,7 +288,7 @@ export class DiskStore implements PieceStore {
       return await this.#files.open(taskId, record);
     } catch (thrown) {
       const error = toAppError(thrown);
-      if (error.code === "DISK_FULL" && record !== undefined && (await this.#space.makeRoomForFile())) return await this.#openFiles(taskId, record);
+      if (error.code === "DISK_FULL" && record !== undefined && (await this.#space.makeRoom())) return await this.#openFiles(taskId, record);
       if (error.code !== "CACHE_CORRUPT") throw error;
       const path = await this.#files.moveAside(taskId);
       this.#log("warn", `a cached task was moved aside: ${error.message}`, { taskId, path });

@@ -1,5 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+
+import { AppError } from "../../base/errors.ts";
 import { systemDisk } from "./disk.ts";
 import { StoreSpace } from "./space.ts";
 
@@ -23,8 +25,65 @@ test("nothing is evicted for what would not fit although all went", async () => 
   );
   space.count(90);
   await assert.rejects(space.assertRoom(61), { code: "CACHE_QUOTA_EXCEEDED" });
-  await assert.rejects(space.reserve(61), { code: "CACHE_QUOTA_EXCEEDED" });
+  await assert.rejects(space.withRoom(61, stored), { code: "CACHE_QUOTA_EXCEEDED" });
   assert.deepEqual(evicted, []);
-  await space.reserve(60);
+  await space.withRoom(60, stored);
   assert.deepEqual([evicted, space.usedBytes], [["quota"], 100]);
 });
+
+test("what has room and is not written yet is not free, whatever the file system says meanwhile", async () => {
+  let nowMs = 0;
+  const space = new StoreSpace(
+    { directory: "/", quotaBytes: undefined, reservedFreeBytes: 0 },
+    {
+      disk: { ...systemDisk, freeBytes: () => Promise.resolve(100) },
+      evictableBytes: () => 0,
+      evictOne: () => Promise.resolve(false),
+      letGo: () => Promise.resolve(false),
+      nowMs: () => nowMs,
+    },
+  );
+  const writing = Promise.withResolvers<boolean>();
+  const first = space.withRoom(70, () => writing.promise);
+  await new Promise(setImmediate);
+  nowMs = 2000;
+  await assert.rejects(space.withRoom(40, stored), { code: "DISK_FULL" });
+  assert.equal(await space.withRoom(30, stored), true);
+  writing.resolve(true);
+  assert.deepEqual([await first, space.usedBytes], [true, 100]);
+});
+
+test("a device that refuses what the account allows: a task goes for each refusal, up to three; with none to go it fails at once", async () => {
+  let evictableCount = 5;
+  let refusals = 0;
+  const space = new StoreSpace(
+    { directory: "/", quotaBytes: undefined, reservedFreeBytes: 0 },
+    {
+      disk: { ...systemDisk, freeBytes: () => Promise.resolve(100) },
+      evictableBytes: () => evictableCount,
+      evictOne: (reason) => Promise.resolve(reason === "free-space" && evictableCount > 0 && evictableCount-- > 0),
+      letGo: () => Promise.resolve(false),
+      nowMs: () => 0,
+    },
+  );
+  const refusedTimes = (times: number) => (): Promise<boolean> => {
+    if (refusals++ < times) return Promise.reject(new AppError("DISK_FULL", "no space is left"));
+    return Promise.resolve(true);
+  };
+  assert.equal(await space.withRoom(10, refusedTimes(2)), true);
+  assert.deepEqual([evictableCount, space.usedBytes], [3, 10]);
+  refusals = 0;
+  await assert.rejects(space.withRoom(10, refusedTimes(9)), { code: "DISK_FULL" });
+  assert.deepEqual([evictableCount, refusals, space.usedBytes], [0, 4, 10]);
+  refusals = 0;
+  await assert.rejects(space.withRoom(10, refusedTimes(1)), { code: "DISK_FULL" });
+  assert.equal(refusals, 1);
+  await assert.rejects(
+    space.withRoom(10, () => Promise.reject(new AppError("DISK_FAILED", "broken"))),
+    { code: "DISK_FAILED" },
+  );
+});
+
+function stored(): Promise<boolean> {
+  return Promise.resolve(true);
+}

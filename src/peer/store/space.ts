@@ -1,5 +1,5 @@
 /**
- * The store's account of bytes: every piece asks here for room before it is written.
+ * The store's account of bytes: every piece is written with room from here.
  */
 import { AppError } from "../../base/errors.ts";
 import type { StoreDisk } from "./disk.ts";
@@ -34,7 +34,9 @@ export class StoreSpace {
   readonly #deps: StoreSpaceDeps;
   readonly #refused: Record<EvictionReason, number> = { quota: 0, "free-space": 0 };
   #usedBytes = 0;
-  /** What the file system said, less what was reserved since; stale after a second. */
+  /** Bytes that have room and are not, or not all, written: the file system does not know of them. */
+  #unwrittenBytes = 0;
+  /** What the file system said, less what was unwritten then and what was reserved since; stale after a second. */
   #freeBytes = 0;
   #freeReadAtMs = -Infinity;
   /** Requests one after another: room made for one is not taken by another. */
@@ -56,32 +58,37 @@ export class StoreSpace {
   }
 
   /**
-   * Takes room for `bytes`, evicting tasks that may go where needed. Give it back with {@link giveBack}.
+   * Runs `write` with room for `bytes`, evicting tasks that may go where needed; the room is given back unless it says
+   * that they are stored. A device that refuses what the account allows (its own blocks need room too, others fill it)
+   * is believed: a task that may go goes, and `write` runs again, at most {@link REFUSALS_MAX} times.
    *
-   * @throws AppError CACHE_QUOTA_EXCEEDED, DISK_FULL when no eviction would do; DISK_FAILED
+   * @returns what `write` said
+   * @throws AppError CACHE_QUOTA_EXCEEDED, DISK_FULL when no eviction would do; DISK_FAILED; what `write` throws
    */
-  reserve(bytes: number): Promise<void> {
-    const request = this.#lastRequest.then(() => this.#reserve(bytes));
-    this.#lastRequest = request.catch(() => undefined);
-    return request;
+  async withRoom(bytes: number, write: () => Promise<boolean>): Promise<boolean> {
+    await this.#next(() => this.#reserve(bytes));
+    this.#unwrittenBytes += bytes;
+    let isStored = false;
+    try {
+      isStored = await this.#unlessRefused(write);
+    } finally {
+      this.#unwrittenBytes -= bytes;
+      if (!isStored) this.giveBack(bytes);
+    }
+    return isStored;
   }
 
   /**
-   * The device refused a new file for want of blocks or inodes: one task that may go goes, whatever the account says.
+   * The device refused for want of blocks or inodes: one task that may go goes, whatever the account says.
    *
    * @returns false when none may go
    */
-  makeRoomForFile(): Promise<boolean> {
-    const request = this.#lastRequest.then(async () => {
+  makeRoom(): Promise<boolean> {
+    return this.#next(async () => {
       const hasGone = (await this.#deps.evictOne("free-space")) || ((await this.#deps.letGo()) && (await this.#deps.evictOne("free-space")));
       this.#freeReadAtMs = -Infinity;
       return hasGone;
     });
-    this.#lastRequest = request.then(
-      () => undefined,
-      () => undefined,
-    );
-    return request;
   }
 
   /**
@@ -109,6 +116,27 @@ export class StoreSpace {
 
   giveBack(bytes: number): void {
     this.#usedBytes -= bytes;
+  }
+
+  /** Runs `request` after those before it. */
+  #next<T>(request: () => Promise<T>): Promise<T> {
+    const result = this.#lastRequest.then(request);
+    this.#lastRequest = result.then(
+      () => undefined,
+      () => undefined,
+    );
+    return result;
+  }
+
+  async #unlessRefused(write: () => Promise<boolean>): Promise<boolean> {
+    for (let refusals = 1; ; refusals++) {
+      try {
+        return await write();
+      } catch (error) {
+        const isRefused = error instanceof AppError && error.code === "DISK_FULL";
+        if (!isRefused || refusals > REFUSALS_MAX || !(await this.makeRoom())) throw error;
+      }
+    }
   }
 
   async #reserve(bytes: number): Promise<void> {
@@ -143,8 +171,10 @@ export class StoreSpace {
   async #refreshFreeBytes(): Promise<void> {
     const nowMs = this.#deps.nowMs();
     if (nowMs - this.#freeReadAtMs < FREE_BYTES_AGE_MS_MAX) return;
+    // As of before the look: what is written during it may be counted twice for a second, never not at all.
+    const unwrittenBytes = this.#unwrittenBytes;
     try {
-      this.#freeBytes = await this.#deps.disk.freeBytes(this.#config.directory);
+      this.#freeBytes = (await this.#deps.disk.freeBytes(this.#config.directory)) - unwrittenBytes;
     } catch (error) {
       throw diskError(error, "read the free space of", this.#config.directory);
     }
@@ -170,3 +200,6 @@ export class StoreSpace {
 }
 
 const FREE_BYTES_AGE_MS_MAX = 1000;
+
+/** A file system that lies about its blocks costs one piece no more than so many tasks. */
+const REFUSALS_MAX = 3;

@@ -114,7 +114,7 @@ export class StoreTask implements StoredTask {
       const signed = { publicKey, statement: pieceStatement(taskId, piece, bytes.length, digest), signature };
       const input = { fd: this.dataFd, offsetByte: this.#held.offsetOf(piece), bytes, digest, signed };
       let outcome: StoreOutcome = "mismatch";
-      await this.#reserved(bytes.length, async () => {
+      await this.#deps.space.withRoom(bytes.length, async () => {
         const written = await this.#deps.runner.run("verifyAndWrite", input, this.#deps.files.dataPath);
         if (written !== "written") outcome = written;
         else if (await this.#journal(piece, { lengthBytes: bytes.length, digest: digest.slice(), signature: signature.slice() })) outcome = "stored";
@@ -131,7 +131,7 @@ export class StoreTask implements StoredTask {
       if (before !== undefined) return before;
       assert(this.#held.fits(piece, bytes.length), `piece ${piece} of ${bytes.length} bytes does not fit task ${this.record.taskId}`);
       const input = { fd: this.dataFd, offsetByte: this.#held.offsetOf(piece), bytes };
-      await this.#reserved(bytes.length, async () => {
+      await this.#deps.space.withRoom(bytes.length, async () => {
         const digest = await this.#deps.runner.run("digestAndWrite", input, this.#deps.files.dataPath);
         return await this.#journal(piece, { lengthBytes: bytes.length, digest, signature: sign(digest) });
       });
@@ -239,18 +239,6 @@ export class StoreTask implements StoredTask {
         this.#writing.delete(piece);
       }
     });
-  }
-
-  /** Runs `write` with room for `bytes`, given back unless it says that they are stored. */
-  async #reserved(bytes: number, write: () => Promise<boolean>): Promise<boolean> {
-    await this.#deps.space.reserve(bytes);
-    let isStored = false;
-    try {
-      isStored = await write();
-    } finally {
-      if (!isStored) this.#deps.space.giveBack(bytes);
-    }
-    return isStored;
   }
 
   /** @returns false when the length became known meanwhile and the piece does not fit it */
