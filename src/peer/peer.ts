@@ -21,7 +21,7 @@ import { OWN_CLOCK, type TicketClock } from "./membership/tickets.ts";
 import type { SiteTls } from "./membership/site-tls.ts";
 import { servePieces } from "./piece-http.ts";
 import { RateGate } from "./rate-gate.ts";
-import type { PieceProof, PieceStore, StoredTask, TaskRecord } from "./store/piece-store.ts";
+import type { PieceProof, PieceSigner, PieceStore, StoredTask, TaskRecord } from "./store/piece-store.ts";
 import { SwarmDriver } from "./swarm-driver.ts";
 import { TaskAccount } from "./task-account.ts";
 import { EXPECTED_READER_ID, TaskSession } from "./task-session.ts";
@@ -43,7 +43,7 @@ export interface PeerTask {
    */
   addProven(piece: number, bytes: Uint8Array, proof: PieceProof): Promise<void>;
   /** A piece read from the origin by this peer, the seed: stored, then offered at once. */
-  addOwn(piece: number, bytes: Uint8Array, sign: (digest: Uint8Array) => Uint8Array): Promise<PieceProof>;
+  addOwn(piece: number, bytes: Uint8Array, sign: PieceSigner): Promise<PieceProof>;
   setLength(lengthBytes: number, signature: Uint8Array): Promise<void>;
   /** Tells the swarm where a reader is blocked; undefined when it is done. */
   readerAt(readerId: number, piece: number | undefined): void;

@@ -17,6 +17,7 @@ import {
   OFFER_PIECES_MAX,
   type LinkFrame,
   PIECE_DIGEST_BYTES,
+  PIECE_SIGNATURE_BYTES_MAX,
   pieceStatement,
   SIGNATURE_BYTES,
 } from "./link-frames.ts";
@@ -37,7 +38,7 @@ const anyFrame: fc.Arbitrary<LinkFrame> = fc.oneof(
   fc.record({ type: fc.constantFrom("have" as const, "lost" as const, "want" as const), channel: uint32, pieces }),
   fc.record({ type: fc.constant("status" as const), incoming: uint16, capacity: uint16 }),
   fc.record({ type: fc.constant("offer" as const), channel: uint32, pieces: fc.array(piece, { minLength: 1, maxLength: OFFER_PIECES_MAX }) }),
-  fc.record({ type: fc.constant("proof" as const), channel: uint32, piece, lengthBytes: uint32, digest: bytesOf(PIECE_DIGEST_BYTES), signature }),
+  fc.record({ type: fc.constant("proof" as const), channel: uint32, piece, lengthBytes: uint32, digest: bytesOf(PIECE_DIGEST_BYTES), signature: fc.uint8Array({ minLength: SIGNATURE_BYTES, maxLength: PIECE_SIGNATURE_BYTES_MAX }) }),
   fc.record({ type: fc.constantFrom("accept" as const, "cancel" as const, "withdraw" as const), channel: uint32, piece }),
   fc.record({ type: fc.constant("decline" as const), channel: uint32, piece, reason: fc.constantFrom(...DECLINE_REASONS) }),
   fc.record({ type: fc.constant("length" as const), channel: uint32, lengthBytes: fc.maxSafeNat(), signature }),

@@ -19,9 +19,14 @@ export const FRAME_HEADER_BYTES = 5;
 /** Body bytes of a `data` frame before its payload: channel, piece, offset. */
 export const DATA_HEADER_BYTES = 12;
 
-/** BLAKE3-256 digest and Ed25519 signature of the supernode over it (see `pieceStatement`). */
+/** BLAKE3-256 digest of a piece, and an Ed25519 signature of the supernode. */
 export const PIECE_DIGEST_BYTES = 32;
 export const SIGNATURE_BYTES = 64;
+/** Of pieces signed together each signature has a path beside it. Source: docs/protocol.md, "Signatures". */
+export const PIECE_SIGNATURE_BYTES_MAX: number = SIGNATURE_BYTES + 2 + 4 * 32;
+
+/** In a `proof`'s body: behind the digest stands how long the signature is. */
+const SIGNATURE_OFFSET = 12 + PIECE_DIGEST_BYTES + 1;
 
 /** Most pieces that one offer may name. */
 export const OFFER_PIECES_MAX = 16;
@@ -147,12 +152,13 @@ export function encodeFrame(frame: LinkFrame): Uint8Array {
       return out.bytes;
     }
     case "proof": {
-      const out = start(TYPE_CODES.proof, 12 + PIECE_DIGEST_BYTES + SIGNATURE_BYTES);
+      const out = start(TYPE_CODES.proof, SIGNATURE_OFFSET + frame.signature.length);
       out.view.setUint32(5, frame.channel);
       out.view.setUint32(9, frame.piece);
       out.view.setUint32(13, frame.lengthBytes);
       out.bytes.set(frame.digest, 17);
-      out.bytes.set(frame.signature, 17 + PIECE_DIGEST_BYTES);
+      out.view.setUint8(17 + PIECE_DIGEST_BYTES, frame.signature.length);
+      out.bytes.set(frame.signature, 5 + SIGNATURE_OFFSET);
       return out.bytes;
     }
     case "accept":
@@ -270,14 +276,16 @@ export function decodeFrame(typeCode: number, body: Uint8Array): LinkFrame | und
       need(4);
       return { type: "status", incoming: view.getUint16(0), capacity: view.getUint16(2) };
     case TYPE_CODES.proof: {
-      need(12 + PIECE_DIGEST_BYTES + SIGNATURE_BYTES);
+      need(SIGNATURE_OFFSET + SIGNATURE_BYTES);
+      const signatureEndByte = SIGNATURE_OFFSET + view.getUint8(SIGNATURE_OFFSET - 1);
+      need(signatureEndByte);
       return {
         type: "proof",
         channel: view.getUint32(0),
         piece: checkedPiece(view.getUint32(4)),
         lengthBytes: view.getUint32(8),
         digest: copyOf(body, 12, 12 + PIECE_DIGEST_BYTES),
-        signature: copyOf(body, 12 + PIECE_DIGEST_BYTES, 12 + PIECE_DIGEST_BYTES + SIGNATURE_BYTES),
+        signature: copyOf(body, SIGNATURE_OFFSET, signatureEndByte),
       };
     }
     case TYPE_CODES.accept:
@@ -337,6 +345,15 @@ export function pieceStatement(taskId: TaskId, piece: number, lengthBytes: numbe
   view.setUint32(48, piece);
   view.setUint32(52, lengthBytes);
   bytes.set(digest, 56);
+  return bytes;
+}
+
+/** What the supernode signs for several pieces of a task: the root of the tree over their statements. */
+export function treeStatement(count: number, root: Uint8Array): Uint8Array {
+  const bytes = new Uint8Array(16 + 4 + root.length);
+  bytes.set(encodeAscii("dragonfly/ptree1"), 0);
+  new DataView(bytes.buffer).setUint32(16, count);
+  bytes.set(root, 20);
   return bytes;
 }
 

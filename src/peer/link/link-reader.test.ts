@@ -90,7 +90,7 @@ const item: fc.Arbitrary<Item> = fc.oneof(
     piece,
     lengthBytes: uint32,
     digest: fc.uint8Array({ minLength: 32, maxLength: 32 }),
-    signature: fc.uint8Array({ minLength: 64, maxLength: 64 }),
+    signature: fc.uint8Array({ minLength: 64, maxLength: 194 }),
   }),
   fc.record({
     type: fc.constant("join" as const),

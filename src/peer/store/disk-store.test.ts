@@ -6,7 +6,10 @@ import { describe, test } from "node:test";
 import { setImmediate as turn } from "node:timers/promises";
 import { SigningKey } from "../membership/credentials.ts";
 import { pieceDigest } from "./piece-hash.ts";
-import { assertSameBytes, openStore, PIECE_LENGTH_BYTES, pieceBytes, proofOf, recordOf, storeAll, storePiece, taskDirectory, taskId, temporaryDirectory } from "./fixture.test.ts";
+import type { PieceProof } from "./piece-store.ts";
+import { StorePool, type StoreRunner } from "./pool.ts";
+import type { StoreJobs } from "./worker.ts";
+import { assertSameBytes, openStore, PIECE_LENGTH_BYTES, pieceBytes, proofOf, proofsTogether, recordOf, storeAll, storePiece, taskDirectory, taskId, temporaryDirectory } from "./fixture.test.ts";
 
 const sign = (digest: Uint8Array): Uint8Array => new Uint8Array(64).fill(digest[0] as number);
 
@@ -54,6 +57,45 @@ describe("disk store", () => {
     assert.equal(task.have.count, 0);
     assert.equal(store.usage().usedBytes, 0);
     assert.equal(await task.storeVerified(0, bytes, right), "stored");
+  });
+
+  test("of pieces signed together the signature is checked with the first, and no other passes for it", async (t) => {
+    const pool = new StorePool(1);
+    const checked: boolean[] = [];
+    const runner: StoreRunner = {
+      run: (kind, input, path) => {
+        if (kind === "verifyAndWrite") checked.push((input as StoreJobs["verifyAndWrite"]["input"]).signed !== undefined);
+        return pool.run(kind, input, path);
+      },
+      isBusy: false,
+      close: () => pool.close(),
+    };
+    const { store } = await openStore(t, temporaryDirectory(t), {}, { runner });
+    const task = await store.open(recordOf("a", PIECE_LENGTH_BYTES * 5));
+    const proofs = proofsTogether(task, [0, 1, 2, 3, 4].map((piece) => pieceBytes("a", piece)));
+    const proofAt = (piece: number): PieceProof => proofs[piece] as PieceProof;
+    assert.equal(await task.storeVerified(3, pieceBytes("a", 3), proofAt(3)), "stored");
+    assert.equal(await task.storeVerified(1, pieceBytes("a", 1), proofAt(1)), "stored");
+    const forged = Uint8Array.from(proofAt(0).signature);
+    (forged[5] as number) ^= 1;
+    assert.equal(await task.storeVerified(0, pieceBytes("a", 0), { ...proofAt(0), signature: forged }), "forged", "a true tree under another signature");
+    assert.equal(await task.storeVerified(0, pieceBytes("a", 0), proofAt(1)), "mismatch", "another piece's proof");
+    assert.equal(await task.storeVerified(0, pieceBytes("a", 0), { ...proofAt(0), signature: proofAt(1).signature }), "forged", "another piece's signature");
+    assert.equal(await task.storeVerified(0, pieceBytes("a", 0), { ...proofAt(0), signature: proofAt(0).signature.subarray(0, 100) }), "forged", "half a signature");
+    assert.equal(await task.storeVerified(0, pieceBytes("a", 0), proofAt(0)), "stored");
+    assert.deepEqual(checked, [true, false, true, true, true, false]);
+  });
+
+  test("what was signed together is given on after a restart", async (t) => {
+    const directory = temporaryDirectory(t);
+    const first = await openStore(t, directory);
+    const task = await first.store.open(recordOf("a", PIECE_LENGTH_BYTES * 3));
+    const proofs = proofsTogether(task, [0, 1, 2].map((piece) => pieceBytes("a", piece)));
+    for (const [piece, proof] of proofs.entries()) assert.equal(await task.storeVerified(piece, pieceBytes("a", piece), proof), "stored");
+    await first.store.close();
+    const { store } = await openStore(t, directory);
+    const again = await store.open(recordOf("a", PIECE_LENGTH_BYTES * 3));
+    proofs.forEach(({ signature }, piece) => assert.deepEqual(again.proofOf(piece)?.signature, signature));
   });
 
   test("bytes that are not the piece are not stored", async (t) => {

@@ -9,7 +9,9 @@ import { join } from "node:path";
 import type { TestContext } from "node:test";
 import { pieceCountOf } from "../../protocol/geometry.ts";
 import type { TaskId } from "../../protocol/ids.ts";
+import { pieceStatement } from "../../protocol/link-frames.ts";
 import { SigningKey } from "../membership/credentials.ts";
+import { signTogether } from "../membership/piece-signature.ts";
 import { DiskStore, type DiskStoreDeps } from "./disk-store.ts";
 import { pieceDigest } from "./piece-hash.ts";
 import type { PieceProof, PieceStoreConfig, StoredTask, StoreOutcome, TaskRecord } from "./piece-store.ts";
@@ -64,6 +66,13 @@ export function pieceBytes(name: string, piece: number, lengthBytes: number = PI
 export function proofOf({ record }: StoredTask, piece: number, bytes: Uint8Array, key: SigningKey = KEY): PieceProof {
   const digest = pieceDigest(bytes);
   return { digest, signature: Uint8Array.from(key.signPiece(record.taskId, piece, bytes.length, digest)) };
+}
+
+/** What the supernode says of pieces that it signs together. @param pieces from the first on */
+export function proofsTogether({ record }: StoredTask, pieces: readonly Uint8Array[]): readonly PieceProof[] {
+  const digests = pieces.map((bytes) => pieceDigest(bytes));
+  const statements = pieces.map((bytes, piece) => pieceStatement(record.taskId, piece, bytes.length, digests[piece] as Uint8Array));
+  return signTogether(statements, (statement) => KEY.sign(statement)).map((signature, piece) => ({ digest: digests[piece] as Uint8Array, signature: Uint8Array.from(signature) }));
 }
 
 export async function storePiece(task: StoredTask, name: string, piece: number, lengthBytes?: number): Promise<StoreOutcome> {

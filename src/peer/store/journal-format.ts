@@ -18,7 +18,7 @@ import type { TaskRecord } from "./piece-store.ts";
 /** Raise it with any change that an older program would misread. */
 export const JOURNAL_VERSION = 1;
 export const PREAMBLE_LENGTH_BYTES = 8;
-/** A piece's frame with a 64-byte (Ed25519) signature. */
+/** A piece's frame with a signature of its own, 64 bytes: none is shorter. */
 export const PIECE_FRAME_LENGTH_BYTES: number = frameLengthOf(4 + 4 + 32 + 64);
 
 const MAGIC = Buffer.from("DFPJ", "latin1");

@@ -145,7 +145,7 @@ export class Journal {
 /** What a start needs to know of a task, read from the journal's first few KiB. */
 export interface JournalHead {
   readonly record: TaskRecord;
-  /** Bytes of pieces, judged by the journal's length; exact for a task that never lost a piece, else above the truth. */
+  /** Bytes of pieces, judged by the journal's length; exact for a whole file, else above the truth, as pieces that were signed together take more room in it. */
   readonly heldBytesEstimate: number;
   readonly facts: FileFacts;
 }

@@ -5,7 +5,10 @@ import type { EvictionReason } from "./eviction.ts";
 import type { PieceSet } from "../../protocol/piece-set.ts";
 import type { Digest, DigestAlgorithm, TaskId } from "../../protocol/ids.ts";
 
-/** What makes a piece trustworthy: its BLAKE3-256 digest and the supernode's signature over its statement. */
+/** Signs a piece, given its BLAKE3-256 digest: in the supernode's name. */
+export type PieceSigner = (digest: Uint8Array) => Uint8Array | Promise<Uint8Array>;
+
+/** What makes a piece trustworthy: its BLAKE3-256 digest and the supernode's signature of it (docs/protocol.md, "Signatures"). */
 export interface PieceProof {
   readonly digest: Uint8Array;
   readonly signature: Uint8Array;
@@ -141,7 +144,7 @@ export interface StoredTask {
    * Buffer rules and errors as {@link storeVerified}; a length that is not the piece's asserts.
    * @returns the proof of the piece as stored; of the one stored before when it was already held
    */
-  storeOwn(piece: number, bytes: Uint8Array, sign: (digest: Uint8Array) => Uint8Array): Promise<PieceProof>;
+  storeOwn(piece: number, bytes: Uint8Array, sign: PieceSigner): Promise<PieceProof>;
   /** Whether this process has seen the piece right: written by it, or read back since. False for one that is not held. */
   isVerified(piece: number): boolean;
   /**

@@ -5,17 +5,19 @@ import { assert } from "../../base/assert.ts";
 import { AppError } from "../../base/errors.ts";
 import { isFileLength } from "../../protocol/geometry.ts";
 import type { Digest, DigestAlgorithm } from "../../protocol/ids.ts";
-import { pieceStatement } from "../../protocol/link-frames.ts";
+import { pieceStatement, SIGNATURE_BYTES } from "../../protocol/link-frames.ts";
 import type { PieceSet } from "../../protocol/piece-set.ts";
 import type { FileFacts, StoreDisk } from "./disk.ts";
 import type { TaskFiles } from "./files.ts";
 import type { Journal, JournaledPiece } from "./journal.ts";
-import type { PieceProof, StoredTask, StoreOutcome, TaskRecord } from "./piece-store.ts";
+import type { PieceProof, PieceSigner, StoredTask, StoreOutcome, TaskRecord } from "./piece-store.ts";
+import { signedOf } from "../membership/piece-signature.ts";
 import { diskError, errnoOf } from "./errors.ts";
 import { HeldPieces } from "./held.ts";
 import type { StoreRunner } from "./pool.ts";
 import type { PieceOnDisk } from "./worker.ts";
 import type { StoreSpace } from "./space.ts";
+import { GoodSignatures } from "./good-signatures.ts";
 import { TaskSync } from "./sync.ts";
 import { verifyJobs } from "./verify.ts";
 
@@ -42,6 +44,7 @@ export class StoreTask implements StoredTask {
   readonly #sync: TaskSync;
   /** Pieces that this process has seen right: written by it, or read back since. */
   readonly #trusted: PieceSet;
+  readonly #signatures = new GoodSignatures();
   /** Checks under way, by piece; they never reject with what they find. */
   readonly #checking = new Map<number, Promise<void>>();
   readonly #writing = new Map<number, Promise<unknown>>();
@@ -111,11 +114,15 @@ export class StoreTask implements StoredTask {
       if (!this.#held.fits(piece, bytes.length)) return "mismatch";
       const { digest, signature } = proof;
       const { taskId, publicKey } = this.record;
-      const signed = { publicKey, statement: pieceStatement(taskId, piece, bytes.length, digest), signature };
-      const input = { fd: this.dataFd, offsetByte: this.#held.offsetOf(piece), bytes, digest, signed };
+      const signed = signedOf(pieceStatement(taskId, piece, bytes.length, digest), signature);
+      if (signed === undefined) return "forged";
+      const unchecked = this.#signatures.has(signed) ? undefined : { publicKey, ...signed };
+      const input = { fd: this.dataFd, offsetByte: this.#held.offsetOf(piece), bytes, digest, signed: unchecked };
       let outcome: StoreOutcome = "mismatch";
       await this.#deps.space.withRoom(bytes.length, async () => {
         const written = await this.#deps.runner.run("verifyAndWrite", input, this.#deps.files.dataPath);
+        // One piece's own is not looked at again.
+        if (written === "written" && signature.length > SIGNATURE_BYTES) this.#signatures.add(signed);
         if (written !== "written") outcome = written;
         else if (await this.#journal(piece, { lengthBytes: bytes.length, digest: digest.slice(), signature: signature.slice() })) outcome = "stored";
         return outcome === "stored";
@@ -124,7 +131,7 @@ export class StoreTask implements StoredTask {
     });
   }
 
-  async storeOwn(piece: number, bytes: Uint8Array, sign: (digest: Uint8Array) => Uint8Array): Promise<PieceProof> {
+  async storeOwn(piece: number, bytes: Uint8Array, sign: PieceSigner): Promise<PieceProof> {
     assertShared(bytes);
     return await this.#store(piece, async () => {
       const before = this.#held.get(piece);
@@ -133,7 +140,7 @@ export class StoreTask implements StoredTask {
       const input = { fd: this.dataFd, offsetByte: this.#held.offsetOf(piece), bytes };
       await this.#deps.space.withRoom(bytes.length, async () => {
         const digest = await this.#deps.runner.run("digestAndWrite", input, this.#deps.files.dataPath);
-        return await this.#journal(piece, { lengthBytes: bytes.length, digest, signature: sign(digest) });
+        return await this.#journal(piece, { lengthBytes: bytes.length, digest, signature: await sign(digest) });
       });
       const stored = this.#held.get(piece);
       if (stored !== undefined) return stored;

@@ -19,6 +19,7 @@ import { isBeyondEnd, isNoRanges, readPersistently } from "./persistent-read.ts"
 import { PieceSink } from "./piece-sink.ts";
 import { PrefixDigest } from "./prefix-digest.ts";
 import { lastMissing, planSpans, type Span, streamCountFor } from "./read-plan.ts";
+import type { SigningDesk } from "./signing-desk.ts";
 
 export interface OriginReadDeps {
   readonly origin: Pick<Origin, "open">;
@@ -32,12 +33,13 @@ export interface OriginReadDeps {
 export interface OriginReadJob {
   readonly stored: StoredTask;
   /** Stores a piece and offers it. Buffer rules as StoredTask.storeOwn. */
-  readonly addOwn: (piece: number, bytes: Uint8Array, sign: (digest: Uint8Array) => Uint8Array) => Promise<void>;
+  readonly addOwn: (piece: number, bytes: Uint8Array, sign: (digest: Uint8Array) => Promise<Uint8Array>) => Promise<void>;
   /** Whom to ask, with the latest credentials that worked. */
   readonly source: () => Source;
   /** The version that is wanted. */
   readonly expected: OriginInfo;
-  readonly signPiece: (piece: number, lengthBytes: number, digest: Uint8Array) => Uint8Array;
+  /** This read's own. */
+  readonly signingDesk: Pick<SigningDesk, "sign" | "signWaiting" | "hurry">;
   /**
    * Asked when all else has come, before the last piece is given out: rejects when the source changed meanwhile. For what
    * has no digest: a file overwritten in place comes half old, half new, in one answer.
@@ -78,7 +80,7 @@ export class OriginRead {
     this.#ranges = job.expected.ranges;
     this.#signal = AbortSignal.any([job.signal, this.#ending.signal]);
     this.#sink = new PieceSink({
-      store: ({ piece, bytes }) => job.addOwn(piece, bytes, (digest) => job.signPiece(piece, bytes.length, digest)),
+      store: ({ piece, bytes }) => job.addOwn(piece, bytes, (digest) => job.signingDesk.sign(piece, bytes.length, digest)),
       // Pieces that came out of order are hashed from the disk meanwhile, not all at the end.
       onStored: () => this.#digest?.catchUp(),
       onFailed: () => this.#ending.abort(),
@@ -102,6 +104,7 @@ export class OriginRead {
     try {
       const isRead = this.#lengthBytes !== undefined && this.#ranges && (await this.#readSpans(this.#lengthBytes));
       if (!isRead) await this.#persist(() => this.#readStream());
+      this.#job.signingDesk.hurry();
       await this.#sink.settle();
       await this.#releaseWithheld();
       await this.#sink.settle();
@@ -109,6 +112,7 @@ export class OriginRead {
       throw this.#sink.error ?? error;
     } finally {
       this.#ending.abort();
+      this.#job.signingDesk.hurry();
       this.#withheld?.buffer.release();
       await this.#sink.idle();
       await digest?.stop();
@@ -187,6 +191,9 @@ export class OriginRead {
 
   /** The file from its start (or, with ranges, from the first missing piece) to its end, in one stream. */
   async #readStream(): Promise<void> {
+    // What came before a cut counts as here, or it would be read again.
+    this.#job.signingDesk.signWaiting();
+    await this.#sink.settle();
     const { have } = this.#job.stored;
     const firstPiece = this.#ranges ? have.firstMissing() : 0;
     const body = await this.#open(firstPiece * this.#pieceLengthBytes, undefined).catch((error: unknown) => {
@@ -220,6 +227,7 @@ export class OriginRead {
 
   /** The stream has ended, and with it the file. */
   async #endOfUnknown(lengthBytes: number, last: CutPiece | undefined): Promise<void> {
+    this.#job.signingDesk.hurry();
     await this.#sink.settle();
     if (this.#digest === undefined) await this.#job.confirm?.();
     else await this.#check(this.#digest, last ?? { piece: -1, bytes: new Uint8Array(0) }, this.#pieceCount(lengthBytes));

@@ -4,7 +4,7 @@ import { Readable } from "node:stream";
 import { AppError } from "../../base/errors.ts";
 import type { Origin, OriginBody, OriginInfo, OriginRequest } from "../../origin/origin.ts";
 import { SigningKey } from "../../peer/membership/credentials.ts";
-import type { PieceProof, StoredTask, StoreOutcome, TaskRecord } from "../../peer/store/piece-store.ts";
+import type { PieceProof, PieceSigner, StoredTask, StoreOutcome, TaskRecord } from "../../peer/store/piece-store.ts";
 import { pieceCountOf, pieceLengthFor } from "../../protocol/geometry.ts";
 import type { Digest, TaskId } from "../../protocol/ids.ts";
 import { PieceSet } from "../../protocol/piece-set.ts";
@@ -154,13 +154,13 @@ export class FakeStored implements StoredTask {
     return Promise.resolve("mismatch");
   }
 
-  async storeOwn(piece: number, bytes: Uint8Array, sign: (digest: Uint8Array) => Uint8Array): Promise<PieceProof> {
+  async storeOwn(piece: number, bytes: Uint8Array, sign: PieceSigner): Promise<PieceProof> {
     await new Promise((resolve) => setImmediate(resolve));
     if (this.storeError !== undefined) throw this.storeError;
     if (!(bytes.buffer instanceof SharedArrayBuffer)) throw new Error("not in shared memory");
     if (this.have.has(piece)) throw new Error(`piece ${piece} stored twice`);
     const digest = createHash("sha256").update(bytes).digest();
-    const proof = { digest, signature: sign(digest) };
+    const proof = { digest, signature: await sign(digest) };
     this.pieces.set(piece, Buffer.from(bytes));
     this.have.add(piece);
     this.storedOrder.push(piece);
