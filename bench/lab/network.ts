@@ -54,7 +54,7 @@ export interface Racks {
 }
 
 /** Builds everything; speeds in bit/s. Removes what an interrupted lab left behind first. */
-export function buildNetwork(hosts: readonly Speed[], seed: Speed, racks: Racks | undefined, congestion: string | undefined): void {
+export function buildNetwork(hosts: readonly Speed[], seed: Speed, racks: Racks | undefined, congestion: string): void {
   removeNetwork();
   addNamespace(SWITCH, congestion);
   addBridge(CORE);
@@ -104,12 +104,16 @@ export function congestionControl(namespace: string): string {
   return run("ip", ["netns", "exec", namespace, "cat", "/proc/sys/net/ipv4/tcp_congestion_control"]).trim();
 }
 
-function addNamespace(name: string, congestion: string | undefined): void {
+function addNamespace(name: string, congestion: string): void {
   run("ip", ["netns", "add", name]);
   run("ip", ["-n", name, "link", "set", "lo", "up"]);
   // No memory of earlier runs' congestion windows.
   sysctl(name, "net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1", "net.ipv4.tcp_no_metrics_save=1");
-  if (congestion !== undefined) sysctl(name, `net.ipv4.tcp_congestion_control=${congestion}`);
+  try {
+    sysctl(name, `net.ipv4.tcp_congestion_control=${congestion}`);
+  } catch (error) {
+    throw new Error(`${congestion} cannot be chosen here: load its module, add it to net.ipv4.tcp_allowed_congestion_control, or give --congestion another name`, { cause: error });
+  }
 }
 
 function addBridge(name: string): void {
@@ -132,7 +136,7 @@ function addRack(rack: number, rate: number): void {
 }
 
 /** A namespace with a cable into a bridge, shaped at both ends. */
-function plug(name: string, address: string, bridge: string, speed: Speed, congestion: string | undefined): void {
+function plug(name: string, address: string, bridge: string, speed: Speed, congestion: string): void {
   const port = `p-${name.slice(PREFIX.length)}`;
   addNamespace(name, congestion);
   run("ip", ["-n", name, "-batch", "-"], [

@@ -19,8 +19,8 @@ export interface Options {
   readonly labelled: boolean;
   /** What happens to the last host half-way (at T*\/2). */
   readonly fault: "none" | "kill" | "freeze";
-  /** TCP congestion control in every namespace; undefined leaves what the kernel gives a new one. */
-  readonly congestion: string | undefined;
+  /** TCP congestion control in every namespace. */
+  readonly congestion: string;
   /** Count the loading of dfget's program too. */
   readonly coldStart: boolean;
   readonly workDir: string;
@@ -40,7 +40,7 @@ export const USAGE = `node bench/lab/main.ts [options]        (root; Linux with 
   --unlabelled          … have not
   --kill-one            SIGKILL the last host half-way
   --freeze-one          SIGSTOP the last host half-way
-  --congestion NAME     TCP congestion control in all namespaces
+  --congestion cubic    TCP congestion control in all namespaces; cubic is what Linux has where nobody chose another
   --cold-start          let dfget's program load after the start, not before
   --out FILE            append one JSON line per run
   --work-dir DIR        default /dev/shm (memory: sixteen hosts should not share one disk)
@@ -63,7 +63,7 @@ export function parseOptions(argv: readonly string[]): Options | "help" {
       unlabelled: { type: "boolean", default: false },
       "kill-one": { type: "boolean", default: false },
       "freeze-one": { type: "boolean", default: false },
-      congestion: { type: "string" },
+      congestion: { type: "string", default: "cubic" },
       "work-dir": { type: "string", default: "/dev/shm" },
       "keep-logs": { type: "boolean", default: false },
       help: { type: "boolean", default: false },
