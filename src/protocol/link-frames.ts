@@ -10,7 +10,7 @@ import { PIECE_COUNT_MAX } from "./geometry.ts";
 import { isTaskId, type TaskId } from "./ids.ts";
 import { type Buckets, type Topology, topologyOf } from "./topology.ts";
 
-export const LINK_PROTOCOL = "dragonfly-link/2";
+export const LINK_PROTOCOL = "dragonfly-link/3";
 /** The longest frame body but for payload frames: a have-set of 2²⁴ pieces and a ticket. */
 export const FRAME_LENGTH_BYTES_MAX: number = 2 * 1024 * 1024 + 4096;
 /** The longest payload of one `data` frame. Control frames wait behind at most one of these on the same link. */
@@ -277,7 +277,11 @@ export function decodeFrame(typeCode: number, body: Uint8Array): LinkFrame | und
       return { type: "status", incoming: view.getUint16(0), capacity: view.getUint16(2) };
     case TYPE_CODES.proof: {
       need(SIGNATURE_OFFSET + SIGNATURE_BYTES);
-      const signatureEndByte = SIGNATURE_OFFSET + view.getUint8(SIGNATURE_OFFSET - 1);
+      const signatureBytes = view.getUint8(SIGNATURE_OFFSET - 1);
+      if (signatureBytes < SIGNATURE_BYTES || signatureBytes > PIECE_SIGNATURE_BYTES_MAX) {
+        throw new AppError("PROTOCOL_VIOLATION", `link frame proof has a signature of ${signatureBytes} bytes`);
+      }
+      const signatureEndByte = SIGNATURE_OFFSET + signatureBytes;
       need(signatureEndByte);
       return {
         type: "proof",

@@ -241,7 +241,7 @@ test("garbage on the peer port ends that connection and nothing else", { timeout
   const seed = await startPeer("seed");
   const seedTask = await seed.peer.openTask(record, "normal");
   await seedAll(seedTask, key, content);
-  const upgrade = "GET /v1/link HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: dragonfly-link/2\r\n\r\n";
+  const upgrade = "GET /v1/link HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: dragonfly-link/3\r\n\r\n";
   const attacks = [
     randomBytes(4096),
     Buffer.from(`${upgrade}`),

@@ -65,3 +65,27 @@ test("a node of the tree passes for no piece, and a piece's statement for no tre
   assert.equal(statement.length === (statements[0] as Uint8Array).length, false);
   assert.notDeepEqual(statement.subarray(0, 16), (statements[0] as Uint8Array).subarray(0, 16));
 });
+
+test("the tree is that of RFC 6962", () => {
+  // Certificate Transparency's reference data.
+  const leaves = ["", "00", "10", "2021", "3031", "40414243", "5051525354555657", "606162636465666768696a6b6c6d6e6f"].map((hex) => Buffer.from(hex, "hex"));
+  const roots = new Map([
+    [2, "fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125"],
+    [3, "aeb6bcfe274b70a14fb067a5e5578264db0fa9b51af5e0ba159158f329e06e77"],
+    [5, "4e3bbb1f7b478dcfe71fb631631519a3bca12c9aefca1612bfce4c13a86264d4"],
+    [8, "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328"],
+  ]);
+  for (const [count, root] of roots) {
+    signTogether(leaves.slice(0, count), (statement) => {
+      assert.equal(Buffer.from(statement).toString("latin1", 0, 16), "dragonfly/ptree1");
+      assert.equal(Buffer.from(statement).toString("hex", 16), `${count.toString(16).padStart(8, "0")}${root}`);
+      return new Uint8Array(SIGNATURE_BYTES);
+    });
+  }
+});
+
+test("a tree of more than sixteen is none", () => {
+  const statements = statementsOf(SIGNED_TOGETHER_MAX + 1);
+  const signatures = signTogether(statements, (statement) => key.sign(statement));
+  signatures.forEach((signature, at) => assert.equal(signedOf(statements[at] as Uint8Array, signature), undefined));
+});

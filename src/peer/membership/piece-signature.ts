@@ -29,7 +29,8 @@ export function signTogether(statements: readonly Uint8Array[], sign: (statement
   if (statements.length <= 1) return statements.map((statement) => sign(statement));
   const leaves = statements.map((statement) => hashOf(LEAF, statement));
   const signature = sign(treeStatement(leaves.length, rootOf(leaves)));
-  return leaves.map((_, at) => Buffer.concat([signature, Uint8Array.of(at, leaves.length), ...pathOf(at, leaves)]));
+  // Copies: what `concat` returns may be a view of a pool, which each of them would keep.
+  return leaves.map((_, at) => Uint8Array.from(Buffer.concat([signature, Uint8Array.of(at, leaves.length), ...pathOf(at, leaves)])));
 }
 
 /**

@@ -122,12 +122,12 @@ export class Catalog {
     this.#queue.used(entry.summary.taskId);
   }
 
-  /** Brings the eviction queue up to who has the task open, and to what it holds. */
+  /** Brings the eviction queue up to who has the task open, what is on its way into it, and what it holds. */
   refresh(entry: StoreEntry): void {
     const { taskId } = entry.summary;
     if (this.#entries.get(taskId) !== entry) return;
     this.#queue.setBytes(taskId, entry.task?.heldBytes ?? entry.heldBytes);
-    this.#queue.setHeld(taskId, entry.refCount > 0 || entry.removing !== undefined || this.#pins.has(taskId));
+    this.#queue.setHeld(taskId, entry.refCount > 0 || entry.isStoring || entry.removing !== undefined || this.#pins.has(taskId));
   }
 
   /** The next task to go; undefined when none may. */

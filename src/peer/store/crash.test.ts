@@ -199,7 +199,7 @@ if (directory !== undefined) {
       const { store, logged } = await openStore(t, path);
       await store.surveyed;
       assert.deepEqual(store.list(), []);
-      assert.match(logged.join(), /not used: .* has journal format 99, this program reads format 1/);
+      assert.match(logged.join(), /not used: .* has journal format 99, this program reads format 2/);
       assert.equal(await store.find(record.taskId), undefined);
       assert.deepEqual(readFileSync(journalPath), journal);
       const task = await store.open(record);

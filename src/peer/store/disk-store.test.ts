@@ -78,12 +78,16 @@ describe("disk store", () => {
     assert.equal(await task.storeVerified(1, pieceBytes("a", 1), proofAt(1)), "stored");
     const forged = Uint8Array.from(proofAt(0).signature);
     (forged[5] as number) ^= 1;
-    assert.equal(await task.storeVerified(0, pieceBytes("a", 0), { ...proofAt(0), signature: forged }), "forged", "a true tree under another signature");
+    for (const time of ["first", "second"]) {
+      assert.equal(await task.storeVerified(0, pieceBytes("a", 0), { ...proofAt(0), signature: forged }), "forged", `a true tree under another signature, the ${time} time`);
+    }
+    assert.equal(await task.storeVerified(0, pieceBytes("b", 0), { ...proofAt(0), signature: forged }), "mismatch", "nor with other bytes");
+    assert.equal(await task.storeVerified(0, pieceBytes("a", 0), { ...proofAt(0), signature: forged }), "forged", "which prove nothing");
     assert.equal(await task.storeVerified(0, pieceBytes("a", 0), proofAt(1)), "mismatch", "another piece's proof");
     assert.equal(await task.storeVerified(0, pieceBytes("a", 0), { ...proofAt(0), signature: proofAt(1).signature }), "forged", "another piece's signature");
     assert.equal(await task.storeVerified(0, pieceBytes("a", 0), { ...proofAt(0), signature: proofAt(0).signature.subarray(0, 100) }), "forged", "half a signature");
     assert.equal(await task.storeVerified(0, pieceBytes("a", 0), proofAt(0)), "stored");
-    assert.deepEqual(checked, [true, false, true, true, true, false]);
+    assert.deepEqual(checked, [true, false, true, true, true, true, true, true, false]);
   });
 
   test("what was signed together is given on after a restart", async (t) => {

@@ -310,6 +310,10 @@ export class DiskStore implements PieceStore {
       workerCount: this.#workerCount,
       space: this.#space,
       onRelease: () => this.#unpin(entry),
+      onStoring: (isStoring) => {
+        entry.isStoring = isStoring;
+        this.#catalog.refresh(entry);
+      },
       onDamage: (pieces, why) => this.#reportDamage(taskId, pieces, why),
       onVerified: (tookMs) => (this.#verifyMsTotal += tookMs),
       onSyncFailed: (error) => this.#log("error", error.message, { taskId }),

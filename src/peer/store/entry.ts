@@ -17,6 +17,8 @@ export interface StoreEntry {
   /** Wall clock of the last use that the eviction queue was told of. */
   countedUseAtUnixMs: number;
   refCount: number;
+  /** A piece is on its way into it, whoever has it open: it makes no room, for that may be what the piece waits for. */
+  isStoring: boolean;
   /** The journal when it was last closed, or read. */
   journal: FileFacts | undefined;
   /** Pieces that this process verified or wrote; valid while the task is closed. */
@@ -42,6 +44,7 @@ export function newEntry(summary: TaskSummary, facts: Pick<StoreEntry, "isOnDisk
     journal,
     countedUseAtUnixMs: facts.usedAtUnixMs,
     refCount: 0,
+    isStoring: false,
     trusted: undefined,
     task: undefined,
     opening: undefined,

@@ -17,6 +17,10 @@ export class GoodSignatures {
     if (this.#keys.size <= COUNT_MAX) return;
     for (const oldest of this.#keys) return void this.#keys.delete(oldest);
   }
+
+  forget(): void {
+    this.#keys.clear();
+  }
 }
 
 /** Of both: a true statement with another signature would be passed on, and be taken for a lie of ours. */

@@ -16,7 +16,7 @@ import { encodeFrame, frameLengthOf, payloadAt } from "./frame.ts";
 import type { TaskRecord } from "./piece-store.ts";
 
 /** Raise it with any change that an older program would misread. */
-export const JOURNAL_VERSION = 1;
+export const JOURNAL_VERSION = 2;
 export const PREAMBLE_LENGTH_BYTES = 8;
 /** A piece's frame with a signature of its own, 64 bytes: none is shorter. */
 export const PIECE_FRAME_LENGTH_BYTES: number = frameLengthOf(4 + 4 + 32 + 64);

@@ -101,7 +101,7 @@ describe("journal", () => {
     const bytes = readFileSync(path);
     bytes.writeUInt32LE(7, 4);
     writeFileSync(path, bytes);
-    const refusal = { code: "CACHE_CORRUPT", message: /journal format 7, this program reads format 1/ };
+    const refusal = { code: "CACHE_CORRUPT", message: /journal format 7, this program reads format 2/ };
     await assert.rejects(Journal.open(systemDisk, path), refusal);
     await assert.rejects(readJournalHead(systemDisk, path), refusal);
     assert.deepEqual(readFileSync(path), bytes);
@@ -140,6 +140,13 @@ describe("journal", () => {
     assert.deepEqual(head.record, record);
     assert.equal(head.heldBytesEstimate, 131072);
     assert.ok(Math.abs(head.facts.modifiedUnixMs - Date.now()) < 60_000);
+  });
+
+  test("the head counts pieces that were signed together, though they take more room", async (t) => {
+    const path = journalPath(t);
+    const entries = Array.from({ length: 40 }, (_, piece) => ({ ...pieceEntry(piece), signature: new Uint8Array(194).fill(piece) }));
+    await write(path, entries);
+    assert.equal((await readJournalHead(systemDisk, path))?.heldBytesEstimate, 40 * 65_536);
   });
 
   test("the head tells a length that came late, and a header longer than one read", async (t) => {

@@ -142,10 +142,10 @@ export class Journal {
   }
 }
 
-/** What a start needs to know of a task, read from the journal's first few KiB. */
+/** What a start needs to know of a task, read from its journal, of a long one from the first few KiB. */
 export interface JournalHead {
   readonly record: TaskRecord;
-  /** Bytes of pieces, judged by the journal's length; exact for a whole file, else above the truth, as pieces that were signed together take more room in it. */
+  /** Bytes of pieces, of a long journal judged by its length: exact for a whole file, else above the truth, as pieces that were signed together take more room in it. */
   readonly heldBytesEstimate: number;
   readonly facts: FileFacts;
 }
@@ -167,9 +167,13 @@ export async function readJournalHead(disk: StoreDisk, path: string): Promise<Jo
     const headLength = PREAMBLE_LENGTH_BYTES + (frameLengthAt(first, PREAMBLE_LENGTH_BYTES) ?? 0);
     const bytes = headLength <= first.length ? first : await readFirst(file, headLength);
     let { record } = replay(bytes, path).state;
+    let pieceCount = Math.floor((size - headLength) / PIECE_FRAME_LENGTH_BYTES);
     // The length came later than the header: somewhere in the rest.
-    if (record.lengthBytes === undefined && size > bytes.length) ({ record } = replay(await readFirst(file, size), path).state);
-    const pieceCount = Math.floor((size - headLength) / PIECE_FRAME_LENGTH_BYTES);
+    if (size <= COUNTED_LENGTH_BYTES_MAX || (record.lengthBytes === undefined && size > bytes.length)) {
+      const { state } = replay(await readFirst(file, size), path);
+      ({ record } = state);
+      pieceCount = state.pieces.size;
+    }
     const heldBytesEstimate = Math.min(pieceCount * record.pieceLengthBytes, record.lengthBytes ?? Infinity);
     return { record, heldBytesEstimate, facts };
   } catch (error) {
@@ -180,6 +184,8 @@ export async function readJournalHead(disk: StoreDisk, path: string): Promise<Jo
   }
 }
 
+/** So long a journal is read whole, for the sake of an exact count: that of about a thousand pieces. */
+const COUNTED_LENGTH_BYTES_MAX = 256 * 1024;
 /** A header is a few hundred bytes; what is left tells a length that came soon after. */
 const HEAD_READ_LENGTH_BYTES = 4096;
 

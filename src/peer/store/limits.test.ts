@@ -198,6 +198,50 @@ describe("disk store at its limits", () => {
     assert.equal(await storePiece(task, "a", 0), "stored");
   });
 
+  test("a task that is let go of while the device refuses its piece makes no room for itself: the piece fails, and the store goes on", { timeout: 20_000 }, async (t) => {
+    const pool = new StorePool(1);
+    const begun = Promise.withResolvers<void>();
+    const refused = Promise.withResolvers<never>();
+    let isRefusing = false;
+    const runner: StoreRunner = {
+      run: (kind, input, path) => {
+        if (!isRefusing) return pool.run(kind, input, path);
+        isRefusing = false;
+        begun.resolve();
+        return refused.promise;
+      },
+      isBusy: false,
+      close: () => pool.close(),
+    };
+    const { store } = await openStore(t, temporaryDirectory(t), {}, { runner });
+    const task = await store.open(recordOf("a", 4 * PIECE_LENGTH_BYTES));
+    await storePiece(task, "a", 0);
+    isRefusing = true;
+    const storing = storePiece(task, "a", 1);
+    await begun.promise;
+    task.release();
+    refused.reject(new AppError("DISK_FULL", "no space is left"));
+    await assert.rejects(storing, { code: "DISK_FULL" });
+    assert.equal(await storePiece(await store.open(recordOf("b", PIECE_LENGTH_BYTES)), "b", 0), "stored");
+  });
+
+  test("nor does one that is let go of while its piece waits for room", { timeout: 20_000 }, async (t) => {
+    let letGo = (): void => undefined;
+    const { store } = await openStore(t, temporaryDirectory(t), { quotaBytes: PIECE_LENGTH_BYTES }, {
+      letGo: () => {
+        letGo();
+        letGo = () => undefined;
+        return Promise.resolve(true);
+      },
+    });
+    const task = await store.open(recordOf("a", 4 * PIECE_LENGTH_BYTES));
+    await storePiece(task, "a", 0);
+    letGo = () => task.release();
+    await assert.rejects(storePiece(task, "a", 1), { code: "CACHE_QUOTA_EXCEEDED" });
+    assert.equal(await storePiece(await store.open(recordOf("b", PIECE_LENGTH_BYTES)), "b", 0), "stored", "when nothing is on its way into it, it may go");
+    assert.deepEqual(namesOf(store), new Set(["b"]));
+  });
+
   test("a piece that waits while all is discarded is written after the discard, not under it", async (t) => {
     const pool = new StorePool(1);
     const first = Promise.withResolvers<void>();

@@ -44,13 +44,49 @@ test("what has room and is not written yet is not free, whatever the file system
     },
   );
   const writing = Promise.withResolvers<boolean>();
-  const first = space.withRoom(70, () => writing.promise);
+  let isOut = (): void => undefined;
+  const first = space.withRoom(70, (told) => {
+    isOut = told;
+    return writing.promise;
+  });
   await new Promise(setImmediate);
   nowMs = 2000;
   await assert.rejects(space.withRoom(40, stored), { code: "DISK_FULL" });
   assert.equal(await space.withRoom(30, stored), true);
+  // Written, though not signed and journaled: the file system says so itself.
+  isOut();
+  isOut();
+  nowMs = 4000;
+  assert.equal(await space.withRoom(100, stored), true);
   writing.resolve(true);
-  assert.deepEqual([await first, space.usedBytes], [true, 100]);
+  assert.deepEqual([await first, space.usedBytes], [true, 200]);
+});
+
+test("many writes that are refused at once make room once", async () => {
+  let evictedCount = 0;
+  const refusal = Promise.withResolvers<never>();
+  const space = new StoreSpace(
+    { directory: "/", quotaBytes: undefined, reservedFreeBytes: 0 },
+    {
+      disk: { ...systemDisk, freeBytes: () => Promise.resolve(1000) },
+      evictableBytes: () => 1000,
+      evictOne: () => Promise.resolve(++evictedCount > 0),
+      letGo: () => Promise.resolve(false),
+      nowMs: () => 0,
+    },
+  );
+  const writes = Array.from({ length: 32 }, () => {
+    let isFirst = true;
+    return space.withRoom(1, () => {
+      if (!isFirst) return Promise.resolve(true);
+      isFirst = false;
+      return refusal.promise;
+    });
+  });
+  await new Promise(setImmediate);
+  refusal.reject(new AppError("DISK_FULL", "no space is left"));
+  assert.deepEqual(new Set(await Promise.all(writes)), new Set([true]));
+  assert.equal(evictedCount, 1);
 });
 
 test("a device that refuses what the account allows: a task goes for each refusal, up to three; with none to go it fails at once", async () => {

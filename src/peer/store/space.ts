@@ -36,6 +36,8 @@ export class StoreSpace {
   #usedBytes = 0;
   /** Bytes that have room and are not, or not all, written: the file system does not know of them. */
   #unwrittenBytes = 0;
+  /** Tasks that have gone for room's sake. */
+  #evictionCount = 0;
   /** What the file system said, less what was unwritten then and what was reserved since; stale after a second. */
   #freeBytes = 0;
   #freeReadAtMs = -Infinity;
@@ -60,19 +62,24 @@ export class StoreSpace {
   /**
    * Runs `write` with room for `bytes`, evicting tasks that may go where needed; the room is given back unless it says
    * that they are stored. A device that refuses what the account allows (its own blocks need room too, others fill it)
-   * is believed: a task that may go goes, and `write` runs again, at most {@link REFUSALS_MAX} times.
+   * is believed: a task that may go goes, unless one has gone meanwhile, and `write` runs again, at most {@link REFUSALS_MAX} times.
    *
+   * @param write calls `isOut` when the bytes are written: from then on the file system counts them
    * @returns what `write` said
    * @throws AppError CACHE_QUOTA_EXCEEDED, DISK_FULL when no eviction would do; DISK_FAILED; what `write` throws
    */
-  async withRoom(bytes: number, write: () => Promise<boolean>): Promise<boolean> {
+  async withRoom(bytes: number, write: (isOut: () => void) => Promise<boolean>): Promise<boolean> {
     await this.#next(() => this.#reserve(bytes));
-    this.#unwrittenBytes += bytes;
+    let unwrittenBytes = bytes;
+    const isOut = (): void => {
+      this.#unwrittenBytes -= unwrittenBytes;
+      unwrittenBytes = 0;
+    };
     let isStored = false;
     try {
-      isStored = await this.#unlessRefused(write);
+      isStored = await this.#unlessRefused(() => write(isOut));
     } finally {
-      this.#unwrittenBytes -= bytes;
+      isOut();
       if (!isStored) this.giveBack(bytes);
     }
     return isStored;
@@ -84,17 +91,13 @@ export class StoreSpace {
    * @returns false when none may go
    */
   makeRoom(): Promise<boolean> {
-    return this.#next(async () => {
-      const hasGone = (await this.#deps.evictOne("free-space")) || ((await this.#deps.letGo()) && (await this.#deps.evictOne("free-space")));
-      this.#freeReadAtMs = -Infinity;
-      return hasGone;
-    });
+    return this.#next(() => this.#evictAnyhow());
   }
 
   /**
    * Whether `bytes` more could be stored if all went that may go; nothing is reserved, nothing evicted.
    *
-   * @throws AppError as {@link reserve}
+   * @throws AppError CACHE_QUOTA_EXCEEDED, DISK_FULL when not; DISK_FAILED
    */
   async assertRoom(bytes: number): Promise<void> {
     await this.#refreshFreeBytes();
@@ -130,13 +133,30 @@ export class StoreSpace {
 
   async #unlessRefused(write: () => Promise<boolean>): Promise<boolean> {
     for (let refusals = 1; ; refusals++) {
+      const before = this.#evictionCount;
       try {
         return await write();
       } catch (error) {
         const isRefused = error instanceof AppError && error.code === "DISK_FULL";
-        if (!isRefused || refusals > REFUSALS_MAX || !(await this.makeRoom())) throw error;
+        if (!isRefused || refusals > REFUSALS_MAX) throw error;
+        // What all writes under way were refused for is made room for once.
+        const hasRoom = await this.#next(async () => this.#evictionCount > before || (await this.#evictAnyhow()));
+        if (!hasRoom) throw error;
       }
     }
+  }
+
+  /** @returns false when none may go */
+  async #evictAnyhow(): Promise<boolean> {
+    const hasGone = (await this.#evictOne("free-space")) || ((await this.#deps.letGo()) && (await this.#evictOne("free-space")));
+    this.#freeReadAtMs = -Infinity;
+    return hasGone;
+  }
+
+  async #evictOne(reason: EvictionReason): Promise<boolean> {
+    const hasGone = await this.#deps.evictOne(reason);
+    if (hasGone) this.#evictionCount++;
+    return hasGone;
   }
 
   async #reserve(bytes: number): Promise<void> {
@@ -145,12 +165,13 @@ export class StoreSpace {
       const { missingBytes, reason } = this.#missing(bytes);
       if (missingBytes <= 0) {
         this.#usedBytes += bytes;
+        this.#unwrittenBytes += bytes;
         this.#freeBytes -= bytes;
         return;
       }
       // Nothing is evicted in vain.
       const isPossible = missingBytes <= this.#deps.evictableBytes();
-      if (!isPossible || !(await this.#deps.evictOne(reason))) {
+      if (!isPossible || !(await this.#evictOne(reason))) {
         // As above: once more by what is true now.
         if (hasAsked || (!(await this.#deps.letGo()) && this.#freeReadAtMs === this.#deps.nowMs())) throw this.#refuse(bytes, reason);
         hasAsked = true;
@@ -171,10 +192,11 @@ export class StoreSpace {
   async #refreshFreeBytes(): Promise<void> {
     const nowMs = this.#deps.nowMs();
     if (nowMs - this.#freeReadAtMs < FREE_BYTES_AGE_MS_MAX) return;
-    // As of before the look: what is written during it may be counted twice for a second, never not at all.
+    // Of before and after the look the larger: what is written during it, or reserved, may count twice for a second.
     const unwrittenBytes = this.#unwrittenBytes;
     try {
-      this.#freeBytes = (await this.#deps.disk.freeBytes(this.#config.directory)) - unwrittenBytes;
+      const freeBytes = await this.#deps.disk.freeBytes(this.#config.directory);
+      this.#freeBytes = freeBytes - Math.max(unwrittenBytes, this.#unwrittenBytes);
     } catch (error) {
       throw diskError(error, "read the free space of", this.#config.directory);
     }

@@ -32,6 +32,8 @@ export interface StoreTaskDeps {
   readonly workerCount: number;
   readonly space: StoreSpace;
   onRelease(): void;
+  /** The first of the pieces under way has begun, or the last has ended. */
+  onStoring(isStoring: boolean): void;
   /** A piece of ours could not be read back. */
   onDamage(pieces: readonly number[], why: string): void;
   onVerified(tookMs: number): void;
@@ -52,6 +54,7 @@ export class StoreTask implements StoredTask {
   #discarding: Promise<unknown> | undefined;
   readonly #lostListeners = new Set<(pieces: readonly number[]) => void>();
   #busyCount = 0;
+  #storingCount = 0;
   #onIdle: (() => void) | undefined;
   #isClosing = false;
 
@@ -119,14 +122,16 @@ export class StoreTask implements StoredTask {
       const unchecked = this.#signatures.has(signed) ? undefined : { publicKey, ...signed };
       const input = { fd: this.dataFd, offsetByte: this.#held.offsetOf(piece), bytes, digest, signed: unchecked };
       let outcome: StoreOutcome = "mismatch";
-      await this.#deps.space.withRoom(bytes.length, async () => {
+      await this.#deps.space.withRoom(bytes.length, async (isOut) => {
         const written = await this.#deps.runner.run("verifyAndWrite", input, this.#deps.files.dataPath);
+        isOut();
         // One piece's own is not looked at again.
         if (written === "written" && signature.length > SIGNATURE_BYTES) this.#signatures.add(signed);
         if (written !== "written") outcome = written;
         else if (await this.#journal(piece, { lengthBytes: bytes.length, digest: digest.slice(), signature: signature.slice() })) outcome = "stored";
         return outcome === "stored";
       });
+      if (this.complete) this.#signatures.forget();
       return outcome;
     });
   }
@@ -138,8 +143,9 @@ export class StoreTask implements StoredTask {
       if (before !== undefined) return before;
       assert(this.#held.fits(piece, bytes.length), `piece ${piece} of ${bytes.length} bytes does not fit task ${this.record.taskId}`);
       const input = { fd: this.dataFd, offsetByte: this.#held.offsetOf(piece), bytes };
-      await this.#deps.space.withRoom(bytes.length, async () => {
+      await this.#deps.space.withRoom(bytes.length, async (isOut) => {
         const digest = await this.#deps.runner.run("digestAndWrite", input, this.#deps.files.dataPath);
+        isOut();
         return await this.#journal(piece, { lengthBytes: bytes.length, digest, signature: await sign(digest) });
       });
       const stored = this.#held.get(piece);
@@ -236,14 +242,15 @@ export class StoreTask implements StoredTask {
   /** Runs `work` when no other store of the same piece runs, and no discard of all. */
   #store<T>(piece: number, work: () => Promise<T>): Promise<T> {
     return this.#during(async () => {
-      for (let other; (other = this.#discarding ?? this.#writing.get(piece)) !== undefined; ) await other.catch(() => undefined);
-      this.#sync.assertHealthy();
-      const running = work();
-      this.#writing.set(piece, running);
+      if (this.#storingCount++ === 0) this.#deps.onStoring(true);
       try {
-        return await running;
+        for (let other; (other = this.#discarding ?? this.#writing.get(piece)) !== undefined; ) await other.catch(() => undefined);
+        this.#sync.assertHealthy();
+        const running = work();
+        this.#writing.set(piece, running);
+        return await running.finally(() => this.#writing.delete(piece));
       } finally {
-        this.#writing.delete(piece);
+        if (--this.#storingCount === 0) this.#deps.onStoring(false);
       }
     });
   }
