@@ -13,6 +13,7 @@ import { pino } from "pino";
 import { Agent, fetch } from "undici";
 import { pieceCountOf, pieceLengthAt, pieceLengthFor } from "../../src/protocol/geometry.ts";
 import type { PeerId, TaskId } from "../../src/protocol/ids.ts";
+import { LINK_PROTOCOL } from "../../src/protocol/link-frames.ts";
 import { generatePeerId, SigningKey } from "../../src/peer/membership/credentials.ts";
 import { SiteTls } from "../../src/peer/membership/site-tls.ts";
 import { DiskStore } from "../../src/peer/store/disk-store.ts";
@@ -241,14 +242,14 @@ test("garbage on the peer port ends that connection and nothing else", { timeout
   const seed = await startPeer("seed");
   const seedTask = await seed.peer.openTask(record, "normal");
   await seedAll(seedTask, key, content);
-  const upgrade = "GET /v1/link HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: dragonfly-link/3\r\n\r\n";
+  const upgrade = `GET /v1/link HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: ${LINK_PROTOCOL}\r\n\r\n`;
   const attacks = [
     randomBytes(4096),
     Buffer.from(`${upgrade}`),
     Buffer.concat([Buffer.from(upgrade), randomBytes(65_536)]),
     Buffer.concat([Buffer.from(upgrade), Buffer.from([0xff, 0xff, 0xff, 0xff, 7])]),
     Buffer.concat([Buffer.from(upgrade), Buffer.from([0, 0, 0, 13, 10]), Buffer.alloc(12)]),
-    Buffer.from(upgrade.replace("link/2", "link/99")),
+    Buffer.from(upgrade.replace(LINK_PROTOCOL, "dragonfly-link/99")),
   ];
   for (const attack of attacks) {
     const where = { host: "127.0.0.1", port: seed.port };

@@ -5,6 +5,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { generatePeerId } from "../../../src/peer/membership/credentials.ts";
 import { DialerHandshake, parseHandshakeStep } from "../../../src/peer/membership/handshake.ts";
 import type { PeerId } from "../../../src/protocol/ids.ts";
+import { LINK_PROTOCOL } from "../../../src/protocol/link-frames.ts";
 import type { Lab } from "./processes.ts";
 
 export interface Address {
@@ -110,7 +111,7 @@ export async function shakeHands(
 }
 
 export function upgradeRequest(kind: "link" | "control"): string {
-  return `GET /v1/${kind} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: dragonfly-${kind}/${kind === "link" ? 2 : 1}\r\n\r\n`;
+  return `GET /v1/${kind} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: ${kind === "link" ? LINK_PROTOCOL : "dragonfly-control/1"}\r\n\r\n`;
 }
 
 /** @param claimedBytes what the frame says of its length, when that is not the truth */
