@@ -21,7 +21,7 @@ import { DiskStore } from "../../src/peer/store/disk-store.ts";
 import type { TaskRecord } from "../../src/peer/store/piece-store.ts";
 import { pieceCountOf, pieceLengthAt, pieceLengthFor } from "../../src/protocol/geometry.ts";
 import type { PeerId, TaskId } from "../../src/protocol/ids.ts";
-import { SigningDesk } from "../../src/supernode/cache/signing-desk.ts";
+import { SigningDesk, SYSTEM_CLOCK } from "../../src/supernode/cache/signing-desk.ts";
 
 const LENGTH_BYTES = 1024 ** 3;
 /** Long enough for TLS keys to follow from it. */
@@ -100,7 +100,7 @@ async function seed(directory: string, path: string): Promise<void> {
       lengthSignature: key.signLength(taskId, LENGTH_BYTES), publicKey: key.publicKey,
     };
     const task = await peer.openTask(record, "normal");
-    const desk = new SigningDesk({ sign: (statement) => key.sign(statement), nowMs: () => performance.now(), after }, taskId, pieceLengthBytes);
+    const desk = new SigningDesk({ sign: (statement) => key.sign(statement), ...SYSTEM_CLOCK }, taskId, pieceLengthBytes);
     const pieceCount = pieceCountOf(LENGTH_BYTES, pieceLengthBytes);
     for (let first = 0; first < pieceCount; first += PIECES_AT_A_TIME) {
       const adding = buffers.slice(0, pieceCount - first).map((buffer, at) => {
@@ -116,11 +116,6 @@ async function seed(directory: string, path: string): Promise<void> {
     tasks.push({ record: { ...record, lengthSignature: Buffer.from(record.lengthSignature).toString("base64"), publicKey: Buffer.from(record.publicKey).toString("base64") }, ticket });
   }
   say({ port, tasks } satisfies Invitation);
-}
-
-function after(delayMs: number, run: () => void): () => void {
-  const timer = setTimeout(run, delayMs);
-  return () => clearTimeout(timer);
 }
 
 /** Takes one task after the other, each when told to begin. */

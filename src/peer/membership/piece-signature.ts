@@ -1,6 +1,6 @@
 /**
- * Signatures of pieces: one of the supernode's for several of a task, as a signature costs as much to check as 256 KiB to
- * hash. It signs the root of a Merkle tree over their statements; each piece carries that signature and its own way to the root.
+ * Signatures of pieces: one of the supernode's for several of a task, as a signature costs as much to check as half a MiB
+ * to hash. It signs the root of a Merkle tree over their statements; each piece carries that signature and its own way to the root.
  *
  * A piece's signature is 64 bytes (Ed25519) of the piece's statement alone, or, of one signed together with others, 64 of the
  * root's, then its place in the tree u8, how many are in it u8, and up to four hashes of 32 bytes. The tree is that of RFC 6962
@@ -9,7 +9,7 @@
 import { hash } from "node:crypto";
 import { SIGNATURE_BYTES, treeStatement } from "../../protocol/link-frames.ts";
 
-/** Pieces signed together, at most: their paths are short, and who has one of them need not wait long for the next. */
+/** Pieces signed together, at most: a path has four hashes then; with twice as many little more would be saved. */
 export const SIGNED_TOGETHER_MAX = 16;
 const HASH_BYTES = 32;
 const PATH_OFFSET = SIGNATURE_BYTES + 2;

@@ -149,6 +149,17 @@ describe("journal", () => {
     assert.equal((await readJournalHead(systemDisk, path))?.heldBytesEstimate, 40 * 65_536);
   });
 
+  test("of a journal too long to be counted the head tells what it holds by its length: never too little", async (t) => {
+    const long = recordOf("a", 4000 * 65_536);
+    for (const [signatureBytes, atMost] of [[64, 3000], [194, 4000]] as const) {
+      const path = journalPath(t);
+      const journal = await Journal.create(systemDisk, path, long);
+      await Promise.all(Array.from({ length: 3000 }, (_, piece) => journal.append({ ...pieceEntry(piece), signature: new Uint8Array(signatureBytes) } as JournalEntry)));
+      await journal.close();
+      assert.equal((await readJournalHead(systemDisk, path))?.heldBytesEstimate, atMost * 65_536);
+    }
+  });
+
   test("the head tells a length that came late, and a header longer than one read", async (t) => {
     const path = journalPath(t);
     const long = { ...record, headers: { link: "x".repeat(10_000) } };

@@ -168,7 +168,7 @@ export async function readJournalHead(disk: StoreDisk, path: string): Promise<Jo
     const bytes = headLength <= first.length ? first : await readFirst(file, headLength);
     let { record } = replay(bytes, path).state;
     let pieceCount = Math.floor((size - headLength) / PIECE_FRAME_LENGTH_BYTES);
-    // The length came later than the header: somewhere in the rest.
+    // Short enough to be counted, or the length came later than the header: somewhere in the rest.
     if (size <= COUNTED_LENGTH_BYTES_MAX || (record.lengthBytes === undefined && size > bytes.length)) {
       const { state } = replay(await readFirst(file, size), path);
       ({ record } = state);

@@ -14,7 +14,7 @@ import { pieceCountOf } from "../../protocol/geometry.ts";
 import type { PeerId, TaskId } from "../../protocol/ids.ts";
 import type { Priority } from "../../swarm/index.ts";
 import { OriginRead, type OriginReadDeps } from "./origin-read.ts";
-import { SigningDesk } from "./signing-desk.ts";
+import { SigningDesk, SYSTEM_CLOCK } from "./signing-desk.ts";
 import { watchForSlowness } from "./slow-read.ts";
 import { UnstoredTask } from "./unstored-task.ts";
 import { isVersioned } from "../tasks/task-identity.ts";
@@ -320,7 +320,6 @@ export class SeedCache {
     const { taskId, task } = open;
     const { key, events } = this.#deps;
     for (let attempt = 1; ; attempt++) {
-      const clock = { nowMs: () => performance.now(), after };
       const read = new OriginRead(this.#deps, {
         stored: task.stored,
         addOwn: async (piece, bytes, sign) => {
@@ -329,7 +328,7 @@ export class SeedCache {
         },
         source: () => open.source,
         expected: open.expected,
-        signingDesk: new SigningDesk({ sign: (statement) => key.sign(statement), ...clock }, taskId, task.stored.record.pieceLengthBytes),
+        signingDesk: new SigningDesk({ sign: (statement) => key.sign(statement), ...SYSTEM_CLOCK }, taskId, task.stored.record.pieceLengthBytes),
         confirm: task.stored.record.digest === undefined && isVersioned(open.expected) ? () => this.#confirm(open) : undefined,
         onLength: async (lengthBytes) => {
           const signature = key.signLength(taskId, lengthBytes);
@@ -386,11 +385,6 @@ export function expectedVersion(record: TaskRecord, info: OriginInfo | undefined
     contentType: record.contentType,
     headers: {},
   };
-}
-
-function after(delayMs: number, run: () => void): () => void {
-  const timer = setTimeout(run, delayMs);
-  return () => clearTimeout(timer);
 }
 
 /** A file is not held back for longer, for the sake of an origin that has given all of it. */

@@ -1,21 +1,32 @@
 /**
  * Signs the pieces of one read several at a time (src/peer/membership/piece-signature.ts), for those who will have to check
- * that. A piece waits for others no longer than a fraction of the time that the read has run already: the first ones are
- * given out at once, and a read that has taken long is not made longer by what its last pieces wait.
+ * that. A piece waits for others no longer than a fraction of the time that the read has run already, so the first ones are
+ * given out at once; and at the read's end none waits. Source: docs/decisions.md §45.
  */
 import type { TaskId } from "../../protocol/ids.ts";
 import { pieceStatement } from "../../protocol/link-frames.ts";
 import { SIGNED_TOGETHER_MAX, signTogether } from "../../peer/membership/piece-signature.ts";
 
-export interface SigningDeskDeps {
-  /** Ed25519: 64 bytes. */
-  readonly sign: (statement: Uint8Array) => Uint8Array;
+export interface DeskClock {
   readonly nowMs: () => number;
   /** @returns what calls it off */
   readonly after: (delayMs: number, run: () => void) => () => void;
 }
 
-/** Of the time since the read began; 1/16: no reader notices. */
+export interface SigningDeskDeps extends DeskClock {
+  /** Ed25519: 64 bytes. */
+  readonly sign: (statement: Uint8Array) => Uint8Array;
+}
+
+export const SYSTEM_CLOCK: DeskClock = {
+  nowMs: () => performance.now(),
+  after: (delayMs, run) => {
+    const timer = setTimeout(run, delayMs);
+    return () => clearTimeout(timer);
+  },
+};
+
+/** Of the time since the read began: who reads along is behind by so much at most. */
 const WAIT_SHARE = 1 / 16;
 const WAIT_MS_MAX = 100;
 /** While pieces wait, so do their buffers. Checking a signature is little beside hashing this much. */
@@ -43,7 +54,10 @@ export class SigningDesk {
     this.#beganMs = deps.nowMs();
   }
 
-  /** @param digest the piece's BLAKE3-256 @returns its signature, when its turn has come */
+  /**
+   * @param digest the piece's BLAKE3-256
+   * @returns its signature, within {@link WAIT_MS_MAX}; rejects with what `sign` throws
+   */
   sign(piece: number, lengthBytes: number, digest: Uint8Array): Promise<Uint8Array> {
     const { promise, resolve, reject } = Promise.withResolvers<Uint8Array>();
     this.#waiting.push({ statement: pieceStatement(this.#taskId, piece, lengthBytes, digest), signed: resolve, failed: reject });
@@ -58,7 +72,7 @@ export class SigningDesk {
     this.signWaiting();
   }
 
-  /** Without waiting for others. */
+  /** Signs what waits, without waiting for more. */
   signWaiting(): void {
     this.#callOff?.();
     this.#callOff = undefined;
