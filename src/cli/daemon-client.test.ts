@@ -10,7 +10,7 @@ import { HostLimits } from "../peer/host-limits.ts";
 import { RateGate } from "../peer/rate-gate.ts";
 import { LocalApi } from "../dfdaemon/local/local-api.ts";
 import type { Content, ContentInfo, ContentOpener, ContentPart, ContentRequest, HeldRange } from "../peer/content.ts";
-import { type Explanation, readExplanation } from "../protocol/explanation.ts";
+import type { Explanation } from "../protocol/explanation.ts";
 import { encodeLocalBytesHeader, encodeLocalFrame } from "../protocol/local-frames.ts";
 import { DaemonClient } from "./daemon-client.ts";
 
@@ -263,7 +263,7 @@ test("that we were slower than the daemon is told as the reader's time", async (
       yield { startByte: 5, endByte: 10 };
     },
   });
-  const content = await new DaemonClient(socketPath, { startByte: 0, unordered: true, readExplanation }).open(REQUEST, never);
+  const content = await new DaemonClient(socketPath, { startByte: 0, unordered: true }).open(REQUEST, never);
   await new Promise((resolve) => setTimeout(resolve, 50));
   await readParts(content);
   const { tookMs = 0, spentMs, boundBy } = content.explanation() ?? {};

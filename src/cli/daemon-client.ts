@@ -5,6 +5,7 @@ import { AppError } from "../base/errors.ts";
 import type { LocalContentRequest } from "../dfdaemon/local/local-api.ts";
 import type { Content, ContentInfo, ContentOpener, ContentPart, ContentRequest } from "../peer/content.ts";
 import type { Explanation } from "../protocol/explanation.ts";
+import { readExplanation } from "./daemon-messages.ts";
 import { DaemonStream } from "./daemon-stream.ts";
 import { mayReadStoreOf } from "./held-file.ts";
 
@@ -13,8 +14,6 @@ export interface DaemonReading {
   readonly startByte: number;
   /** The first read will take parts in any order. */
   readonly unordered: boolean;
-  /** Of who wants to know what the time went by: understands what the daemon says of it. */
-  readonly readExplanation?: ((json: unknown) => Explanation | undefined) | undefined;
 }
 
 type OpenStream = (startByte: number, endByte: number | undefined, unordered: boolean, signal: AbortSignal) => Promise<DaemonStream>;
@@ -83,7 +82,7 @@ class DaemonContent implements Content {
   }
 
   explanation(): Explanation | undefined {
-    const explanation = this.#first.readExplanation?.(this.#stream.explanation);
+    const explanation = readExplanation(this.#stream.explanation);
     const { tookMs } = this.#stream;
     if (explanation === undefined || tookMs === undefined || tookMs <= explanation.tookMs) return explanation;
     // The daemon was done when everything lay in its file; that we took longer to read it, it did not see.

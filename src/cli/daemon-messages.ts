@@ -1,7 +1,9 @@
 /** What dfdaemon says on a content's stream, checked by hand: a schema library takes longer to load than most files to come. */
+import { type Bound, BOUNDS } from "../base/bounds.ts";
 import { AppError, type ErrorCode, isErrorCode } from "../base/errors.ts";
 import type { Content, ContentInfo } from "../peer/content.ts";
-import { isTaskId } from "../protocol/ids.ts";
+import type { Explanation } from "../protocol/explanation.ts";
+import { isPeerId, isTaskId } from "../protocol/ids.ts";
 import type { HeldFileName } from "./held-file.ts";
 
 export type Sources = ReturnType<Content["sources"]>;
@@ -50,6 +52,63 @@ export function readFailure(json: unknown): AppError | undefined {
   if (typeof code !== "string" || typeof message !== "string") throw strange();
   const known: ErrorCode = isErrorCode(code) ? code : "INTERNAL";
   return new AppError(known, message, { details: everyField(details, isDetail) });
+}
+
+/** Of an `end` that has one; undefined for another version's form: nothing depends on it. */
+export function readExplanation(json: unknown): Explanation | undefined {
+  try {
+    return explanationOf(fieldsOf(json));
+  } catch {
+    return undefined;
+  }
+}
+
+/** As `explanationSchema` of protocol/explanation.ts, which the test beside this file holds it to. */
+function explanationOf(fields: Fields): Explanation {
+  const { boundBy, firstByteMs, neighbours } = fields;
+  if (boundBy !== null && !isBound(boundBy)) throw strange();
+  if (!Array.isArray(neighbours)) throw strange();
+  const [spentMs, bytes, pieces] = [fieldsOf(fields["spentMs"]), fieldsOf(fields["bytes"]), fieldsOf(fields["pieces"])];
+  return {
+    boundBy,
+    tookMs: amount(fields, "tookMs"),
+    openedMs: amount(fields, "openedMs"),
+    firstByteMs: firstByteMs === null ? null : amount(fields, "firstByteMs"),
+    spentMs: amounts(spentMs, BOUNDS),
+    bytes: counts(bytes, ["seedBytes", "peerBytes", "originBytes", "cacheBytes"]),
+    neighbours: neighbours.map((json: unknown) => {
+      const neighbour = fieldsOf(json);
+      const { peerId, seed } = neighbour;
+      if (typeof peerId !== "string" || !isPeerId(peerId) || typeof seed !== "boolean") throw strange();
+      return { peerId, seed, bytes: count(neighbour, "bytes") };
+    }),
+    pieces: counts(pieces, ["offered", "declined", "late", "doubled", "rejected"]),
+    wastedBytes: count(fields, "wastedBytes"),
+  };
+}
+
+function isBound(value: unknown): value is Bound {
+  return (BOUNDS as readonly unknown[]).includes(value);
+}
+
+function amounts<K extends string>(fields: Fields, names: readonly K[]): Record<K, number> {
+  return Object.fromEntries(names.map((name) => [name, amount(fields, name)])) as Record<K, number>;
+}
+
+function counts<K extends string>(fields: Fields, names: readonly K[]): Record<K, number> {
+  return Object.fromEntries(names.map((name) => [name, count(fields, name)])) as Record<K, number>;
+}
+
+function amount(fields: Fields, name: string): number {
+  const value = fields[name];
+  if (typeof value !== "number" || !(value >= 0)) throw strange();
+  return value;
+}
+
+function count(fields: Fields, name: string): number {
+  const value = amount(fields, name);
+  if (!Number.isSafeInteger(value)) throw strange();
+  return value;
 }
 
 function fieldsOf(json: unknown): Fields {

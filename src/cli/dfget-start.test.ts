@@ -20,7 +20,7 @@ const REPORT_PACKAGES = `
   process.on("exit", () => process.stderr.write([...packages].sort().join(" ")));`;
 
 // On a small core every download pays for what is loaded (on-demand.ts).
-test("dfget through a daemon loads no schema library and no YAML reader", async (t) => {
+test("dfget through a daemon loads no schema library and no YAML reader, whatever it is to say of the download", async (t) => {
   const directory = mkdtempSync(join(tmpdir(), "dfget-start-"));
   t.after(() => rmSync(directory, { recursive: true }));
   const frame = (type: "info" | "end", value: unknown): Uint8Array => encodeLocalFrame(type, Buffer.from(JSON.stringify(value)));
@@ -37,7 +37,7 @@ test("dfget through a daemon loads no schema library and no YAML reader", async 
 
   const output = join(directory, "out");
   const hook = `data:text/javascript,${encodeURIComponent(REPORT_PACKAGES)}`;
-  const dfget = spawn(process.execPath, ["--import", hook, join(import.meta.dirname, "dfget.ts"), "http://o.example/f", "-O", output, "--socket", socketPath, "--quiet"]);
+  const dfget = spawn(process.execPath, ["--import", hook, join(import.meta.dirname, "dfget.ts"), "http://o.example/f", "-O", output, "--socket", socketPath, "--quiet", "--json"]);
   const [stderr, [code]] = await Promise.all([text(dfget.stderr), once(dfget, "exit") as Promise<[number]>]);
   assert.deepEqual([code, readFileSync(output, "utf8")], [0, "bytes"], stderr);
   assert.equal(stderr, "commander picocolors");

@@ -35,8 +35,7 @@ export async function* waysTo(job: DfgetJob, config: DfgetConfig, speaker: WaySp
     const sockets = config.socketPaths.filter((path) => existsSync(path));
     if (sockets.length > 0) {
       const { DaemonClient } = await import("./daemon-client.ts");
-      const { readExplanation } = job.explain || job.json ? await import("../protocol/explanation.ts") : {};
-      for (const path of sockets) yield { name: "dfdaemon", opener: (reading) => new DaemonClient(path, { ...reading, readExplanation }) };
+      for (const path of sockets) yield { name: "dfdaemon", opener: (reading) => new DaemonClient(path, reading) };
     } else {
       const line = `no dfdaemon: no socket at ${config.socketPaths.join(" or ")}`;
       if (config.isSocketGiven) speaker.warn(line);

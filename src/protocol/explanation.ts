@@ -29,8 +29,3 @@ export const explanationSchema = z.object({
   wastedBytes: count,
 });
 export type Explanation = z.infer<typeof explanationSchema>;
-
-/** @returns undefined for another version's form: nothing depends on it */
-export function readExplanation(json: unknown): Explanation | undefined {
-  return explanationSchema.safeParse(json).data;
-}

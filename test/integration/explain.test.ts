@@ -7,7 +7,7 @@ import type { AddressInfo } from "node:net";
 import { test, type TestContext } from "node:test";
 import { setTimeout as sleepFor } from "node:timers/promises";
 import { DaemonClient } from "../../src/cli/daemon-client.ts";
-import { type Explanation, readExplanation } from "../../src/protocol/explanation.ts";
+import type { Explanation } from "../../src/protocol/explanation.ts";
 import { startSite, type TestHost, type TestSite } from "./site.test.ts";
 
 const CONTENT = randomBytes(6 * 1024 * 1024);
@@ -39,7 +39,7 @@ async function startOrigin(t: TestContext, bytesPerSecond?: number): Promise<str
 /** As dfget does. */
 async function download(host: TestHost, url: string, limitBytesPerSecond?: number): Promise<Explanation> {
   const { signal } = new AbortController();
-  const content = await new DaemonClient(host.socketPath, { startByte: 0, unordered: false, readExplanation }).open({ source: { url, headers: {} }, backToSource: false, limitBytesPerSecond }, signal);
+  const content = await new DaemonClient(host.socketPath, { startByte: 0, unordered: false }).open({ source: { url, headers: {} }, backToSource: false, limitBytesPerSecond }, signal);
   let lengthBytes = 0;
   for await (const chunk of content.read({ startByte: 0, endByte: undefined }, signal)) lengthBytes += chunk.length;
   assert.equal(lengthBytes, CONTENT.length);

@@ -5,7 +5,7 @@ import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { test, type TestContext } from "node:test";
 import { DaemonClient } from "../../src/cli/daemon-client.ts";
-import { type Explanation, readExplanation } from "../../src/protocol/explanation.ts";
+import type { Explanation } from "../../src/protocol/explanation.ts";
 import { startSite, type SiteOptions, type TestHost } from "./site.test.ts";
 
 const CONTENT = randomBytes(12 * 1024 * 1024);
@@ -28,7 +28,7 @@ async function startOrigin(t: TestContext): Promise<string> {
 
 async function download(host: TestHost, url: string): Promise<Explanation> {
   const { signal } = new AbortController();
-  const content = await new DaemonClient(host.socketPath, { startByte: 0, unordered: false, readExplanation }).open({ source: { url, headers: {} }, backToSource: false }, signal);
+  const content = await new DaemonClient(host.socketPath, { startByte: 0, unordered: false }).open({ source: { url, headers: {} }, backToSource: false }, signal);
   const chunks: Uint8Array[] = [];
   for await (const chunk of content.read({ startByte: 0, endByte: undefined }, signal)) chunks.push(chunk);
   assert.ok(Buffer.concat(chunks).equals(CONTENT));
