@@ -7,7 +7,7 @@ const WINDOW_MS = 50;
 /** Above this the loop has no time left: what comes in waits for it. */
 const BUSY_SHARE = 0.95;
 /** The timer that measures wakes an idle process so often: one of 1 ms cost the lab 24.9 CPU s/GB instead of 18.5. */
-const RESOLUTION_MS = 20;
+const RESOLUTION_MS = 100;
 
 export class LoopLoad {
   readonly #resolutionMs: number;

@@ -92,7 +92,7 @@ export class SwarmDriver {
     this.#running = true;
     const nowMs = this.#deps.nowMs();
     for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) {
-      this.#account(next);
+      this.#account(next, nowMs);
       for (const effect of this.#swarm.step(next, nowMs)) this.#execute(effect);
     }
     this.#running = false;
@@ -100,9 +100,9 @@ export class SwarmDriver {
   }
 
   /** What has been true till now goes into the books before it changes. */
-  #account(input: SwarmInput): void {
-    if (input.type === "deadlineReached" || input.type === "linkClosed") for (const session of this.#open) session.account.glance();
-    else if ("taskId" in input) this.#deps.session(input.taskId)?.account.glance();
+  #account(input: SwarmInput, nowMs: number): void {
+    if (input.type === "deadlineReached" || input.type === "linkClosed") for (const session of this.#open) session.account.glance(nowMs);
+    else if ("taskId" in input) this.#deps.session(input.taskId)?.account.glance(nowMs);
   }
 
   openTask(session: TaskSession, priority: Priority): void {

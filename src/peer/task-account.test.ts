@@ -123,6 +123,7 @@ test("a reader's figures are what came since it began", () => {
 test("a glance puts nothing down before 25 milliseconds have passed, and then all of them", () => {
   const it = world();
   it.intake = { fromSeedCount: 1 };
+  it.passes(400);
   it.moves(24);
   it.account.glance();
   it.intake = { fromNeighboursCount: 1 };
@@ -130,5 +131,22 @@ test("a glance puts nothing down before 25 milliseconds have passed, and then al
   it.account.glance();
   it.intake = { fromSeedCount: 1 };
   it.moves(3);
-  assert.deepEqual(it.spent(), { seed: 3, neighbours: 25 }, "a figure that is asked for has everything");
+  assert.deepEqual(it.spent(), { seed: 403, neighbours: 25 }, "a figure that is asked for has everything");
+});
+
+test("the young task's books are exact to a sixteenth of its life", () => {
+  const it = world();
+  it.intake = { fromSeedCount: 1 };
+  it.moves(32);
+  it.account.glance();
+  it.intake = { fromNeighboursCount: 1 };
+  it.moves(1);
+  it.account.glance();
+  it.moves(2);
+  it.account.storing(1);
+  it.intake = {};
+  it.moves(5);
+  it.account.storing(-1);
+  it.account.stored(true);
+  assert.deepEqual(it.spent(), { seed: 32, neighbours: 3, disk: 5 });
 });
