@@ -1,5 +1,5 @@
 /** What a FILE.part belongs to: the state beside it, by which a later run decides whether to go on with it. */
-import { createHash } from "node:crypto";
+import { hash } from "node:crypto";
 import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import type { z } from "zod";
 import type { ContentInfo } from "../peer/content.ts";
@@ -35,7 +35,7 @@ type PartState = z.infer<ReturnType<typeof partStateSchema>>;
 
 export function fileVersion(source: Source, info: ContentInfo): FileVersion {
   return {
-    urlHash: createHash("sha256").update(identityUrl(source)).digest("hex"),
+    urlHash: hash("sha256", identityUrl(source)),
     lengthBytes: info.lengthBytes ?? null,
     digest: info.digest ?? source.digest ?? null,
     etag: info.headers["etag"] ?? null,

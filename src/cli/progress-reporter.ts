@@ -31,13 +31,14 @@ export class ProgressReporter {
   readonly #options: ProgressReporterOptions;
   readonly #meter = new RateMeter();
   readonly #startedMs = performance.now();
-  readonly #timer: NodeJS.Timeout;
+  readonly #timer: NodeJS.Timeout | undefined;
   #isLineOpen = false;
   #nextPlainMs = PLAIN_MS;
 
   constructor(options: ProgressReporterOptions) {
     this.#options = options;
-    this.#timer = setInterval(() => this.#tick(), BAR_MS).unref();
+    const { mode } = options;
+    this.#timer = mode === "none" ? undefined : setInterval(() => this.#tick(), mode === "bar" ? BAR_MS : LOOK_MS).unref();
   }
 
   /** Writes a line of its own, above the bar. */
@@ -92,3 +93,5 @@ export class ProgressReporter {
 
 const BAR_MS = 200;
 const PLAIN_MS = 3000;
+/** Between two looks at the rate where only lines are written. */
+const LOOK_MS = 1000;

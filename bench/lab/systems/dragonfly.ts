@@ -40,7 +40,7 @@ export const dragonfly: System = {
     return await Promise.all(
       hosts.map(async ({ host, directory, socket, daemon }) => {
         const path = join(directory, FILE_NAME);
-        const client = await startClient(stage, host, ["-O", path, "--socket", socket, "--json"]);
+        const client = await startClient(stage, host, ["-O", path, "--socket", socket, "--json", "--progress", "none"]);
         return { path, programs: [client, daemon], go: () => client.release(), done: client.success() };
       }),
     );
