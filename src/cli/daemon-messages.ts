@@ -63,7 +63,7 @@ export function readExplanation(json: unknown): Explanation | undefined {
   }
 }
 
-/** As `explanationSchema` of protocol/explanation.ts, which the test beside this file holds it to. */
+/** As `explanationSchema` of protocol/explanation.ts, but for how many neighbours there may be; the test beside this file holds it to that. */
 function explanationOf(fields: Fields): Explanation {
   const { boundBy, firstByteMs, neighbours } = fields;
   if (boundBy !== null && !isBound(boundBy)) throw strange();
