@@ -83,8 +83,9 @@ class DaemonContent implements Content {
 
   explanation(): Explanation | undefined {
     const explanation = readExplanation(this.#stream.explanation);
-    const { tookMs } = this.#stream;
-    if (explanation === undefined || tookMs === undefined || tookMs <= explanation.tookMs) return explanation;
+    // Whole milliseconds, as the daemon's.
+    const tookMs = Math.round(this.#stream.tookMs ?? 0);
+    if (explanation === undefined || tookMs <= explanation.tookMs) return explanation;
     // The daemon was done when everything lay in its file; that we took longer to read it, it did not see.
     const spentMs = { ...explanation.spentMs, reader: explanation.spentMs.reader + tookMs - explanation.tookMs };
     return { ...explanation, tookMs, spentMs, boundBy: mainBound(spentMs) ?? null };
