@@ -134,3 +134,36 @@ test("in place, what comes is gathered: told once there is much of it, or it is 
   assert.deepEqual(starts, Array.from({ length: 10 }, (_, piece) => piece * PIECE_BYTES));
   assert.deepEqual(waits, [[false, false, false, false, false, false, false, false, false, true]]);
 });
+
+test("a piece that comes while a later one is handed on is handed on next, without another to wake for it", async () => {
+  for (const way of ["readUnordered", "readInPlace"] as const) {
+    const task = lostTask(10);
+    const { stored, session } = task as unknown as {
+      stored: { have: PieceSet; complete: boolean; isVerified: () => boolean };
+      session: { failure: AppError | undefined; changed: () => Promise<void> };
+    };
+    session.failure = undefined;
+    session.changed = () => Promise.reject(new Error("waits for what is here"));
+    stored.have.delete(3);
+    stored.isVerified = () => true;
+    const swarm = new SwarmContent({
+      task,
+      info: { taskId: "a".repeat(64) as TaskId, lengthBytes: content.length, pieceLengthBytes: PIECE_BYTES, contentType: null, digest: null, headers: {} },
+      source: { url: "http://origin/file", headers: {} },
+      direct: undefined,
+      startedMs: performance.now(),
+      supernodeConnected: () => true,
+      closed: () => undefined,
+    });
+    const starts: number[] = [];
+    // oxlint-disable-next-line no-await-in-loop -- one way after the other
+    for await (const { startByte } of swarm[way]({ startByte: 0, endByte: undefined }, new AbortController().signal)) {
+      starts.push(startByte / PIECE_BYTES);
+      if (starts.length === 6) {
+        stored.have.add(3);
+        stored.complete = true;
+      }
+    }
+    assert.deepEqual(starts, [0, 1, 2, 4, 5, 6, 7, 8, 9, 3], way);
+  }
+});

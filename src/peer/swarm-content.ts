@@ -114,7 +114,9 @@ export class SwarmContent implements Content {
       const bytes = Buffer.allocUnsafe(endByte - startByte);
       return (await readHeld(stored, startByte, bytes)) ? { startByte, bytes } : undefined;
     };
-    return this.#asTheyCome(range, signal, take, () => session.changed(LOOK_MS, signal));
+    return this.#asTheyCome(range, signal, take, async (seenCount) => {
+      if (stored.have.count === seenCount) await session.changed(LOOK_MS, signal);
+    });
   }
 
   readInPlace(range: ReadRange, signal: AbortSignal): AsyncGenerator<ContentPart | HeldRange> {
@@ -123,21 +125,23 @@ export class SwarmContent implements Content {
       if (!stored.isVerified(piece)) await stored.verify([piece]);
       return stored.have.has(piece) ? { startByte, endByte } : undefined;
     };
-    return this.#asTheyCome(range, signal, take, () => {
-      const enoughCount = stored.have.count + Math.ceil(GATHERED_BYTES / session.pieceLengthBytes);
-      return session.changed(GATHER_MS, signal, () => stored.have.count >= enoughCount || stored.complete || session.failure !== undefined);
+    return this.#asTheyCome(range, signal, take, async (seenCount) => {
+      const enoughCount = seenCount + Math.ceil(GATHERED_BYTES / session.pieceLengthBytes);
+      const isEnough = (): boolean => stored.have.count >= enoughCount || stored.complete || session.failure !== undefined;
+      if (!isEnough()) await session.changed(GATHER_MS, signal, isEnough);
     });
   }
 
   /**
    * @param take what is handed on of a piece that is here; undefined when it is no longer
-   * @param more resolves when it is time to look for more pieces
+   * @param more resolves when it is time to look for more pieces; `seenCount` is how many were here when the last look began:
+   *   what has come since, behind the place that was being looked at, has been missed, and nobody will be woken for it again
    */
   async *#asTheyCome<Part>(
     range: ReadRange,
     signal: AbortSignal,
     take: (startByte: number, endByte: number, piece: number) => Promise<Part | undefined>,
-    more: () => Promise<void>,
+    more: (seenCount: number) => Promise<void>,
   ): AsyncGenerator<Part | ContentPart> {
     const { session, stored } = this.#deps.task;
     const { lengthBytes, pieceLengthBytes } = session;
@@ -152,6 +156,7 @@ export class SwarmContent implements Content {
     const watch = new StallWatch(this.#deps);
     let firstMissing = Math.floor(range.startByte / pieceLengthBytes);
     while (firstMissing < endPiece) {
+      const seenCount = stored.have.count;
       for (let piece = firstMissing; piece < endPiece; piece++) {
         if (given.has(piece) || !stored.have.has(piece)) continue;
         const startByte = Math.max(range.startByte, piece * pieceLengthBytes);
@@ -171,7 +176,7 @@ export class SwarmContent implements Content {
         yield* numbered(this.#fromOrigin(at, endByte, signal), at);
         return;
       }
-      await more();
+      await more(seenCount);
     }
   }
 
