@@ -20,7 +20,7 @@ const { values } = parseArgs({
 });
 const peerCount = Number(values.peers);
 const folder = mkdtempSync("/dev/shm/dragonfly-messages-");
-const programs = new Programs();
+const programs = new Programs(join(folder, "cache"));
 try {
   console.log(`${peerCount} dfgets; messages per peer and task, both ways: the mean, the most of one peer, what they were`);
   for (const megabytes of values.megabytes.split(",").map(Number)) await measure(megabytes);

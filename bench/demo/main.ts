@@ -32,8 +32,8 @@ interface Host {
 /** 1 MiB: small beside the file, large beside the cost of a call. */
 const BLOCK_BYTES = 1024 * 1024;
 
-const programs = new Programs();
 const directory = await mkdtemp(join(tmpdir(), "dragonfly-demo-"));
+const programs = new Programs(join(directory, "cache"));
 let origin: DemoOrigin | undefined;
 
 async function cleanUp(): Promise<void> {

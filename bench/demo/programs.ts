@@ -14,11 +14,17 @@ export interface Finished {
 
 /** Programs that run; `close` leaves none. */
 export class Programs {
+  readonly #cacheDirectory: string;
   readonly #running = new Map<ChildProcess, Promise<Finished>>();
+
+  /** @param cacheDirectory where commands keep what they may lose, in place of the user's own */
+  constructor(cacheDirectory: string) {
+    this.#cacheDirectory = cacheDirectory;
+  }
 
   /** Starts a program; its output comes with its end. */
   start(name: "supernode" | "dfdaemon" | "dfget", args: readonly string[]): Promise<Finished> {
-    const child = spawn(join(BIN, name), args, { stdio: ["ignore", "pipe", "pipe"] });
+    const child = spawn(join(BIN, name), args, { stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, XDG_CACHE_HOME: this.#cacheDirectory } });
     const texts = { stdout: "", stderr: "" };
     for (const key of ["stdout", "stderr"] as const) {
       child[key].setEncoding("utf8").on("data", (text: string) => {

@@ -18,7 +18,7 @@ const SIZES = [["1 B", 1], ["64 KiB", 64 * 1024], ["1 MB", 1e6], ["10 MB", 1e7]]
 const { values: options } = parseArgs({ options: { samples: { type: "string", default: "50" }, out: { type: "string" } } });
 const samples = Number(options.samples);
 const directory = mkdtempSync(join(tmpdir(), "dragonfly-latency-"));
-const programs = new Programs();
+const programs = new Programs(join(directory, "cache"));
 
 interface Host {
   readonly socket: string;

@@ -1,5 +1,4 @@
 /** Turns a program's settings and subcommands into a command line, and what was typed into flag texts. */
-import { readFileSync } from "node:fs";
 import { Command, CommanderError, Option } from "commander";
 import { AppError } from "../base/errors.ts";
 import type { FlagTexts } from "./config.ts";
@@ -142,14 +141,6 @@ function said(error: CommanderError): string {
   // It prints the help of a group that is called without one of its subcommands, and says nothing itself.
   if (error.code === "commander.help") return "a subcommand is missing";
   return error.message.replace(/^error: /, "").replaceAll("\n", " ");
-}
-
-/** The version in the package's manifest. */
-export function packageVersion(): string {
-  const manifest = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")) as {
-    version: string;
-  };
-  return manifest.version;
 }
 
 function optionOf(setting: Setting<unknown>, short: string | undefined): Option {

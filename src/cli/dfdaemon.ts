@@ -1,5 +1,5 @@
 /** The dfdaemon command. */
-import { keepCompiledCode } from "./compiled-code.ts";
+import { keepServiceCode } from "./compiled-code.ts";
 import { DFDAEMON } from "./config-schema.ts";
 import { DOCTOR } from "./doctor/doctor.ts";
 import { awaitLocalToken } from "./join-token.ts";
@@ -15,7 +15,7 @@ await runService(
     configure: dfdaemonConfig,
     // Loaded late, so that --help, --version and a broken configuration answer at once.
     start: async (config) => {
-      await keepCompiledCode(config.cache.dataDirectory, config.version);
+      keepServiceCode(config.cache.dataDirectory, config.version);
       return await (await import("../dfdaemon/dfdaemon.ts")).startDfdaemon(config);
     },
   },

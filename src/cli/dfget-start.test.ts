@@ -1,12 +1,12 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
-import { test } from "node:test";
+import { type TestContext, test } from "node:test";
 import { encodeLocalBytesHeader, encodeLocalFrame } from "../protocol/local-frames.ts";
 
 const REPORT_PACKAGES = `
@@ -19,8 +19,15 @@ const REPORT_PACKAGES = `
   } });
   process.on("exit", () => process.stderr.write([...packages].sort().join(" ")));`;
 
-// On a small core every download pays for what is loaded (on-demand.ts).
-test("dfget through a daemon loads no schema library and no YAML reader, whatever it is to say of the download", async (t) => {
+interface Call {
+  /** Arguments of Node itself. */
+  readonly nodeArgs?: readonly string[];
+  readonly args: readonly string[];
+  readonly env?: Readonly<Record<string, string>>;
+}
+
+/** A folder, and in it the socket of a daemon that has a file of five bytes. */
+async function place(t: TestContext): Promise<string> {
   const directory = mkdtempSync(join(tmpdir(), "dfget-start-"));
   t.after(() => rmSync(directory, { recursive: true }));
   const frame = (type: "info" | "end", value: unknown): Uint8Array => encodeLocalFrame(type, Buffer.from(JSON.stringify(value)));
@@ -32,13 +39,37 @@ test("dfget through a daemon loads no schema library and no YAML reader, whateve
     });
   });
   t.after(() => daemon.close());
-  const socketPath = join(directory, "d.sock");
-  await once(daemon.listen(socketPath), "listening");
+  await once(daemon.listen(join(directory, "d.sock")), "listening");
+  return directory;
+}
 
-  const output = join(directory, "out");
+/** Runs dfget there. @returns what it and the runtime wrote on stderr */
+async function dfget(directory: string, { nodeArgs = [], args, env = {} }: Call): Promise<string> {
+  const command = [...nodeArgs, join(import.meta.dirname, "dfget.ts"), ...args];
+  const child = spawn(process.execPath, command, { env: { ...process.env, XDG_CACHE_HOME: join(directory, "cache"), ...env } });
+  const [stderr, [code]] = await Promise.all([text(child.stderr), once(child, "exit") as Promise<[number]>]);
+  assert.equal(code, 0, stderr);
+  return stderr;
+}
+
+function download(directory: string): readonly string[] {
+  return ["http://o.example/f", "-O", join(directory, "out"), "--force", "--socket", join(directory, "d.sock"), "--quiet", "--json"];
+}
+
+// On a small core every download pays for what is loaded (on-demand.ts).
+test("dfget through a daemon loads no schema library and no YAML reader, whatever it is to say of the download", async (t) => {
+  const directory = await place(t);
   const hook = `data:text/javascript,${encodeURIComponent(REPORT_PACKAGES)}`;
-  const dfget = spawn(process.execPath, ["--import", hook, join(import.meta.dirname, "dfget.ts"), "http://o.example/f", "-O", output, "--socket", socketPath, "--quiet", "--json"]);
-  const [stderr, [code]] = await Promise.all([text(dfget.stderr), once(dfget, "exit") as Promise<[number]>]);
-  assert.deepEqual([code, readFileSync(output, "utf8")], [0, "bytes"], stderr);
+  const stderr = await dfget(directory, { nodeArgs: ["--import", hook], args: download(directory) });
+  assert.equal(readFileSync(join(directory, "out"), "utf8"), "bytes");
   assert.equal(stderr, "commander picocolors");
+});
+
+test("dfget keeps its code as it was compiled for the first download, and the next one takes it from there", async (t) => {
+  const directory = await place(t);
+  const env = { NODE_DEBUG_NATIVE: "COMPILE_CACHE" };
+  await dfget(directory, { args: ["--version"] });
+  assert.equal(existsSync(join(directory, "cache")), false, "a call that ends at once would keep the little that it ran");
+  assert.doesNotMatch(await dfget(directory, { args: download(directory), env }), /dfget-transfer.* was accepted/);
+  assert.match(await dfget(directory, { args: download(directory), env }), /dfget-transfer.* was accepted/);
 });

@@ -1,7 +1,7 @@
 /** What the programs take from their surroundings, in one place, so that tests can hand in another world. */
 import { accessSync, constants } from "node:fs";
 import { homedir } from "node:os";
-import { dirname, join } from "node:path";
+import { dirname, isAbsolute, join } from "node:path";
 
 export interface Machine {
   readonly env: Readonly<Record<string, string | undefined>>;
@@ -22,6 +22,13 @@ export function defaultDataDirectory(machine: Machine, program: "supernode" | "d
   const system = join(SYSTEM_STATE, program);
   if (machine.isRoot || machine.canWrite(system)) return system;
   return join(machine.env["XDG_STATE_HOME"] || join(machine.home, ".local/state"), "dragonfly", program);
+}
+
+/** Of a command, for what may be deleted: under $XDG_CACHE_HOME, else /var/cache (root), else ~/.cache. */
+export function cacheDirectory(machine: Machine): string {
+  const chosen = machine.env["XDG_CACHE_HOME"];
+  if (chosen !== undefined && isAbsolute(chosen)) return join(chosen, "dragonfly");
+  return join(machine.isRoot ? "/var/cache" : join(machine.home, ".cache"), "dragonfly");
 }
 
 /** `/run/dragonfly/dfdaemon.sock` when this user may write there, else under $XDG_RUNTIME_DIR. */

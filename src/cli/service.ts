@@ -1,9 +1,10 @@
 /** The life of a service: read the configuration, start, reload on SIGHUP, drain on SIGTERM or SIGINT. */
 import { toAppError } from "../base/errors.ts";
-import { CommandLine, packageVersion } from "./command-line.ts";
+import { CommandLine } from "./command-line.ts";
 import { printConfig, resolveConfig, type ResolvedConfig } from "./config.ts";
 import type { Program, Settings } from "./config-schema.ts";
 import { thisMachine, type Machine } from "./machine.ts";
+import { packageVersion } from "./package-version.ts";
 import { reportError } from "./report-error.ts";
 import type { Subcommand } from "./subcommand.ts";
 

@@ -1,5 +1,5 @@
 /** The supernode command. */
-import { keepCompiledCode } from "./compiled-code.ts";
+import { keepServiceCode } from "./compiled-code.ts";
 import { SUPERNODE } from "./config-schema.ts";
 import { supernodeConfig } from "./program-config.ts";
 import { runService } from "./service.ts";
@@ -12,7 +12,7 @@ await runService(
     configure: supernodeConfig,
     // Loaded late, so that --help, --version and a broken configuration answer at once.
     start: async (config) => {
-      await keepCompiledCode(config.cache.dataDirectory, config.version);
+      keepServiceCode(config.cache.dataDirectory, config.version);
       return await (await import("../supernode/supernode.ts")).startSupernode(config);
     },
   },

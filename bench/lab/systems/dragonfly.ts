@@ -16,6 +16,7 @@ const SUPERNODE = `${SEED_ADDRESS}:8002`;
 const START_SECONDS = 30;
 const WARM_UP_NAME = "warm-up.bin";
 const WARM_UP_BYTES = 50 * 1024 * 1024;
+const CLIENT_FLAGS = ["--json", "--progress", "none"];
 
 /** Warm daemons, a cold cache: the case of a cluster that pulls a new layer. */
 export const dragonfly: System = {
@@ -40,19 +41,20 @@ export const dragonfly: System = {
     return await Promise.all(
       hosts.map(async ({ host, directory, socket, daemon }) => {
         const path = join(directory, FILE_NAME);
-        const client = await startClient(stage, host, ["-O", path, "--socket", socket, "--json", "--progress", "none"]);
+        const client = await startClient(stage, host, ["-O", path, "--socket", socket, ...CLIENT_FLAGS]);
         return { path, programs: [client, daemon], go: () => client.release(), done: client.success() };
       }),
     );
   },
 };
 
-/** Services that have run for a while have moved something, and their code is compiled: another file, on all hosts at once. */
+/** Programs that have run for a while have moved something, and their code is compiled: another file, on all hosts at once. */
 async function warmUp({ origin, programs, directory }: Stage, hosts: readonly { readonly host: number; readonly socket: string }[]): Promise<void> {
   writeFileSync(join(dirname(origin.path), WARM_UP_NAME), randomBytes(WARM_UP_BYTES));
   const clients = hosts.map(({ host, socket }) =>
     programs.start(hostNamespace(host), `warm-h${host + 1}`, [
-      bin("dfget"), new URL(WARM_UP_NAME, origin.url).href, "-O", join(directory(`h${host + 1}`), WARM_UP_NAME), "--socket", socket, "--quiet",
+      "env", clientCache(directory, host), bin("dfget"), new URL(WARM_UP_NAME, origin.url).href,
+      "-O", join(directory(`h${host + 1}`), WARM_UP_NAME), "--socket", socket, ...CLIENT_FLAGS,
     ]),
   );
   await Promise.all(clients.map((client) => client.success()));
@@ -75,13 +77,18 @@ export const dfget: System = {
 };
 
 /** dfget, loaded and held before its first connection; with --cold-start, before it is even executed. */
-async function startClient({ options, origin, programs }: Stage, host: number, args: readonly string[]): Promise<Program> {
+async function startClient({ options, origin, programs, directory }: Stage, host: number, args: readonly string[]): Promise<Program> {
   const [namespace, name] = [hostNamespace(host), `dfget-h${host + 1}`];
   const command = [bin("dfget"), origin.url, ...args];
   if (options.coldStart) return programs.startHeld(namespace, name, command);
-  const client = programs.start(namespace, name, ["env", `NODE_OPTIONS=--import=${join(import.meta.dirname, "../hold.ts")}`, ...command]);
+  const client = programs.start(namespace, name, ["env", clientCache(directory, host), `NODE_OPTIONS=--import=${join(import.meta.dirname, "../hold.ts")}`, ...command]);
   await client.line(/^held$/);
   return client;
+}
+
+/** Each host's dfget keeps its compiled code in a cache folder of its own. */
+function clientCache(directory: Stage["directory"], host: number): string {
+  return `XDG_CACHE_HOME=${join(directory(`h${host + 1}`), "cache")}`;
 }
 
 function labels(options: Options, host: number): readonly string[] {

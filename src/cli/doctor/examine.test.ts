@@ -7,7 +7,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
-import { packageVersion } from "../command-line.ts";
+import { packageVersion } from "../package-version.ts";
 import type { Finding } from "./finding.ts";
 
 const DFDAEMON = join(import.meta.dirname, "../../../bin/dfdaemon");
