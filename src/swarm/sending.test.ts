@@ -399,7 +399,7 @@ test("who holds six pieces less is served first; nearer than that chance decides
 test("no piece is begun while the kernel has more to send than may wait before an answer, nor later than that", () => {
   const { sending, pass, finish } = fedHost();
   assert.equal(sending.length, 2);
-  // Two pieces come in within 200 ms: a piece is to be out by then, and what is before it within six tenths of that.
+  // Two pieces come in within 200 ms: a piece is to be out by then, and what is before it within eight tenths of that.
   finish(110);
   assert.equal(sending.length, 2);
   finish(600);
@@ -423,11 +423,12 @@ test("a long way makes transfers long, and no fewer of them: its bytes do not wa
   }
 });
 
-test("what is before a piece has six tenths of the time in which it is to be out", () => {
+test("what is before a piece has eight tenths of the time in which it is to be out", () => {
   const { sending, pass, finish } = fedHost();
-  finish(170);
+  finish(180);
+  pass(15);
   assert.equal(sending.length, 1);
-  pass(60);
+  pass(10);
   assert.equal(sending.length, 2);
 });
 

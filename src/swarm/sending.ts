@@ -15,7 +15,7 @@ const AVOID_MS = 3_000;
  */
 const DRAIN_MS_MAX = 400;
 /** What lies in the kernel before a piece may take so much of the time in which the piece is to be out. Source: docs/policy.md. */
-const AHEAD_SHARE = 0.6;
+const AHEAD_SHARE = 0.8;
 const PATIENCE_MS_MIN = 100;
 /** An uplink that had nothing to send says nothing of how fast it is. */
 const INTERVAL_MS_MAX = 1_000;
