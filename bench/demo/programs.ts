@@ -1,5 +1,6 @@
 /** The programs of the demo: started from bin/, their output kept, ended for certain. */
 import { spawn, type ChildProcess } from "node:child_process";
+import { mkdirSync } from "node:fs";
 import { createServer, type AddressInfo } from "node:net";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -17,8 +18,9 @@ export class Programs {
   readonly #cacheDirectory: string;
   readonly #running = new Map<ChildProcess, Promise<Finished>>();
 
-  /** @param cacheDirectory where commands keep what they may lose, in place of the user's own */
+  /** @param cacheDirectory where commands keep what they may lose, in place of the user's own; made here */
   constructor(cacheDirectory: string) {
+    mkdirSync(cacheDirectory);
     this.#cacheDirectory = cacheDirectory;
   }
 

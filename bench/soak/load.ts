@@ -100,7 +100,7 @@ export class Load {
         const number = ++this.#newest;
         const url = this.#asks(`http://127.0.0.1:${registryPort}/files/${number}`);
         const output = join(this.#deps.folder, `dfget-${number}.out`);
-        const program = new Program("dfget", "dfget", ["--socket", host.socket, url, "-O", output, "-q"]);
+        const program = new Program("dfget", "dfget", ["--socket", host.socket, url, "-O", output, "-q"], { XDG_CACHE_HOME: this.#deps.folder });
         const { code, stderr } = await program.ended;
         rmSync(output, { force: true });
         if (code !== 0) throw new Error(`dfget: exit ${code} ${stderr.slice(-200)}`);

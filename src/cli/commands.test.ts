@@ -77,7 +77,7 @@ function start(
   env: Readonly<Record<string, string>> = {},
 ): { readonly child: ChildProcess; readonly done: Promise<Finished> } {
   // Nothing of the machine the test runs on: no daemon, no supernode, no configuration.
-  const clean = { PATH: process.env["PATH"] ?? "", HOME: directory, DRAGONFLY_SUPERNODE: "127.0.0.1:9", ...env };
+  const clean = { PATH: process.env["PATH"] ?? "", HOME: directory, XDG_CACHE_HOME: directory, DRAGONFLY_SUPERNODE: "127.0.0.1:9", ...env };
   const child = spawn(command, args, { cwd: directory, env: clean, stdio: ["ignore", "pipe", "pipe"] });
   const out: Buffer[] = [];
   let stderr = "";

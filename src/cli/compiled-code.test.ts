@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
-import { chmodSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, symlinkSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readdirSync, realpathSync, rmSync, statSync, symlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { clientFolder, folderForCode } from "./compiled-code.ts";
-import { cacheDirectory, type Machine } from "./machine.ts";
+import { cacheHome, type Machine } from "./machine.ts";
 
 function place(t: TestContext): string {
   const directory = mkdtempSync(join(tmpdir(), "dragonfly-compiled-"));
@@ -37,15 +37,33 @@ test("nothing is executed that somebody else could have put there", (t) => {
   assert.equal(folderForCode(data, "1.0"), undefined, "a link");
 });
 
-test("a command's compiled code lies in its user's cache folder, unless others may write there", (t) => {
-  const home = place(t);
+test("a command's compiled code lies in its user's cache folder", (t) => {
+  const home = realpathSync(place(t));
   assert.equal(clientFolder(machine({ home }), "1.0"), join(home, ".cache/dragonfly/compiled/1.0"));
-  chmodSync(join(home, ".cache"), 0o777);
-  assert.equal(clientFolder(machine({ home }), "1.0"), undefined);
 });
 
-test("the cache folder is root's own even where HOME is somebody else's; XDG_CACHE_HOME counts when it is absolute", () => {
-  assert.equal(cacheDirectory(machine({ isRoot: true })), "/var/cache/dragonfly");
-  assert.equal(cacheDirectory(machine({ env: { XDG_CACHE_HOME: "/c" } })), "/c/dragonfly");
-  assert.equal(cacheDirectory(machine({ env: { XDG_CACHE_HOME: "c" } })), "/home/u/.cache/dragonfly");
+test("a cache folder that somebody else can replace is not used, and nothing is made there or deleted", (t) => {
+  const home = place(t);
+  mkdirSync(join(home, "shared/cache"), { recursive: true });
+  chmodSync(join(home, "shared"), 0o777);
+  symlinkSync(join(home, "shared/cache"), join(home, ".cache"));
+  for (const facts of [{ home }, { env: { XDG_CACHE_HOME: join(home, "shared/cache") } }]) {
+    assert.equal(clientFolder(machine(facts), "1.0"), undefined);
+  }
+  assert.deepEqual(readdirSync(join(home, "shared/cache")), []);
+  chmodSync(join(home, "shared"), 0o1777);
+  assert.notEqual(clientFolder(machine({ home }), "1.0"), undefined, "as in /tmp, only the owner may rename it");
+});
+
+test("root makes no folder above its own", (t) => {
+  const missing = join(place(t), "missing");
+  assert.throws(() => clientFolder(machine({ isRoot: true, env: { XDG_CACHE_HOME: missing } }), "1.0"), { code: "ENOENT" });
+  assert.equal(existsSync(missing), false);
+});
+
+test("the cache folder is the system's for root, whose HOME may be somebody else's; without a home there is none", () => {
+  assert.equal(cacheHome(machine({ isRoot: true })), "/var/cache");
+  assert.equal(cacheHome(machine({ env: { XDG_CACHE_HOME: "/c" } })), "/c");
+  assert.equal(cacheHome(machine({ env: { XDG_CACHE_HOME: "c" } })), "/home/u/.cache");
+  assert.equal(cacheHome(machine({ home: "" })), undefined);
 });

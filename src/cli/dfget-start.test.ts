@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -29,6 +29,7 @@ interface Call {
 /** A folder, and in it the socket of a daemon that has a file of five bytes. */
 async function place(t: TestContext): Promise<string> {
   const directory = mkdtempSync(join(tmpdir(), "dfget-start-"));
+  mkdirSync(join(directory, "cache"));
   t.after(() => rmSync(directory, { recursive: true }));
   const frame = (type: "info" | "end", value: unknown): Uint8Array => encodeLocalFrame(type, Buffer.from(JSON.stringify(value)));
   const sources = { seedBytes: 0, peerBytes: 0, originBytes: 0, cacheBytes: 5 };
@@ -65,11 +66,9 @@ test("dfget through a daemon loads no schema library and no YAML reader, whateve
   assert.equal(stderr, "commander picocolors");
 });
 
-test("dfget keeps its code as it was compiled for the first download, and the next one takes it from there", async (t) => {
+test("dfget keeps its compiled code, and the next one takes it from there", async (t) => {
   const directory = await place(t);
   const env = { NODE_DEBUG_NATIVE: "COMPILE_CACHE" };
-  await dfget(directory, { args: ["--version"] });
-  assert.equal(existsSync(join(directory, "cache")), false, "a call that ends at once would keep the little that it ran");
   assert.doesNotMatch(await dfget(directory, { args: download(directory), env }), /dfget-transfer.* was accepted/);
   assert.match(await dfget(directory, { args: download(directory), env }), /dfget-transfer.* was accepted/);
 });

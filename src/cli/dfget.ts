@@ -1,7 +1,6 @@
 /** The dfget program: the command, and its code as V8 compiled it for an earlier call. */
 import { keepClientCode } from "./compiled-code.ts";
 
-const argv = process.argv.slice(2);
-keepClientCode(argv);
+keepClientCode();
 const { runDfget } = await import("./dfget-command.ts");
-process.exit(await runDfget(argv));
+process.exit(await runDfget(process.argv.slice(2)));

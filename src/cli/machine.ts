@@ -24,11 +24,12 @@ export function defaultDataDirectory(machine: Machine, program: "supernode" | "d
   return join(machine.env["XDG_STATE_HOME"] || join(machine.home, ".local/state"), "dragonfly", program);
 }
 
-/** Of a command, for what may be deleted: under $XDG_CACHE_HOME, else /var/cache (root), else ~/.cache. */
-export function cacheDirectory(machine: Machine): string {
-  const chosen = machine.env["XDG_CACHE_HOME"];
-  if (chosen !== undefined && isAbsolute(chosen)) return join(chosen, "dragonfly");
-  return join(machine.isRoot ? "/var/cache" : join(machine.home, ".cache"), "dragonfly");
+/** Where a command keeps what may be deleted: $XDG_CACHE_HOME, else /var/cache (root) or ~/.cache; undefined for who has no home. */
+export function cacheHome({ env, isRoot, home }: Machine): string | undefined {
+  const chosen = env["XDG_CACHE_HOME"];
+  if (chosen !== undefined && isAbsolute(chosen)) return chosen;
+  if (isRoot) return "/var/cache";
+  return isAbsolute(home) ? join(home, ".cache") : undefined;
 }
 
 /** `/run/dragonfly/dfdaemon.sock` when this user may write there, else under $XDG_RUNTIME_DIR. */

@@ -25,7 +25,7 @@ interface Ended {
 }
 
 function run(program: string, ...args: readonly string[]): Promise<Ended> {
-  const env = { PATH: process.env["PATH"] ?? "", HOME: directory };
+  const env = { PATH: process.env["PATH"] ?? "", HOME: directory, XDG_CACHE_HOME: directory };
   return new Promise((resolve) => {
     execFile(join(BIN, program), args, { env }, (error, stdout, stderr) => {
       resolve({ code: typeof error?.code === "number" ? error.code : error === null ? 0 : -1, stdout, stderr });

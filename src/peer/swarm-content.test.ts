@@ -167,3 +167,37 @@ test("a piece that comes while a later one is handed on is handed on next, witho
     assert.deepEqual(starts, [0, 1, 2, 4, 5, 6, 7, 8, 9, 3], way);
   }
 });
+
+test("in place, enough that came while a later piece was told of is told next, though some is still missing", async () => {
+  const pieceBytes = 8 * 1024 * 1024;
+  const task = lostTask(10);
+  const { stored, session } = task as unknown as {
+    stored: { have: PieceSet; complete: boolean; isVerified: () => boolean };
+    session: { failure: AppError | undefined; pieceLengthBytes: number; lengthBytes: number; changed: () => Promise<void> };
+  };
+  Object.assign(session, { failure: undefined, pieceLengthBytes: pieceBytes, lengthBytes: 10 * pieceBytes });
+  Object.assign(stored, { complete: false, isVerified: () => true });
+  stored.have.delete(0);
+  stored.have.delete(1);
+  const starts: (number | string)[] = [];
+  session.changed = () => {
+    starts.push("waits");
+    stored.have.add(1);
+    stored.complete = true;
+    return Promise.resolve();
+  };
+  const swarm = new SwarmContent({
+    task,
+    info: { taskId: "a".repeat(64) as TaskId, lengthBytes: 10 * pieceBytes, pieceLengthBytes: pieceBytes, contentType: null, digest: null, headers: {} },
+    source: { url: "http://origin/file", headers: {} },
+    direct: undefined,
+    startedMs: performance.now(),
+    supernodeConnected: () => true,
+    closed: () => undefined,
+  });
+  for await (const { startByte } of swarm.readInPlace({ startByte: 0, endByte: undefined }, new AbortController().signal)) {
+    starts.push(startByte / pieceBytes);
+    if (starts.length === 3) stored.have.add(0);
+  }
+  assert.deepEqual(starts, [2, 3, 4, 5, 6, 7, 8, 9, 0, "waits", 1]);
+});

@@ -79,16 +79,16 @@ export const dfget: System = {
 /** dfget, loaded and held before its first connection; with --cold-start, before it is even executed. */
 async function startClient({ options, origin, programs, directory }: Stage, host: number, args: readonly string[]): Promise<Program> {
   const [namespace, name] = [hostNamespace(host), `dfget-h${host + 1}`];
-  const command = [bin("dfget"), origin.url, ...args];
+  const command = ["env", clientCache(directory, host), bin("dfget"), origin.url, ...args];
   if (options.coldStart) return programs.startHeld(namespace, name, command);
-  const client = programs.start(namespace, name, ["env", clientCache(directory, host), `NODE_OPTIONS=--import=${join(import.meta.dirname, "../hold.ts")}`, ...command]);
+  const client = programs.start(namespace, name, ["env", `NODE_OPTIONS=--import=${join(import.meta.dirname, "../hold.ts")}`, ...command]);
   await client.line(/^held$/);
   return client;
 }
 
 /** Each host's dfget keeps its compiled code in a cache folder of its own. */
 function clientCache(directory: Stage["directory"], host: number): string {
-  return `XDG_CACHE_HOME=${join(directory(`h${host + 1}`), "cache")}`;
+  return `XDG_CACHE_HOME=${directory(`h${host + 1}`)}`;
 }
 
 function labels(options: Options, host: number): readonly string[] {

@@ -291,7 +291,7 @@ function commandLine(argv: readonly string[], options: SpawnOptions): [string, s
 }
 
 function environment(owner: string, extra: Readonly<Record<string, string>> | undefined): NodeJS.ProcessEnv {
-  return { ...process.env, HOME: owner, ...extra, [OWNER_VARIABLE]: owner };
+  return { ...process.env, HOME: owner, XDG_CACHE_HOME: owner, ...extra, [OWNER_VARIABLE]: owner };
 }
 
 function signalGroup(pid: number, signal: NodeJS.Signals): void {
