@@ -64,27 +64,17 @@ function isOutOfReach(path: string): boolean {
  * @throws as fs does
  */
 export function folderForCode(directory: string, version: string): string | undefined {
-  mkdirSync(directory, { recursive: true, mode: 0o700 });
   const parent = join(directory, "compiled");
   const folder = join(parent, version);
-  // From the outermost inwards.
+  // From the outermost inwards. Something else of this name, a link for instance, is not ours.
   for (const path of [directory, parent, folder]) {
-    makeFolder(path);
+    mkdirSync(path, { recursive: true, mode: 0o700 });
     if (!isPrivate(path)) return undefined;
   }
   for (const name of readdirSync(parent)) {
     if (name !== version) rmSync(join(parent, name), { recursive: true, force: true });
   }
   return folder;
-}
-
-/** Something else that has this name is found by {@link isPrivate}. */
-function makeFolder(path: string): void {
-  try {
-    mkdirSync(path, { mode: 0o700 });
-  } catch (thrown) {
-    if ((thrown as NodeJS.ErrnoException).code !== "EEXIST") throw thrown;
-  }
 }
 
 function isPrivate(path: string): boolean {

@@ -4,7 +4,6 @@ import { Readable } from "node:stream";
 import { test } from "node:test";
 import { AppError } from "../base/errors.ts";
 import type { Origin, OriginInfo } from "../origin/origin.ts";
-import type { TaskInfo } from "../protocol/control-messages.ts";
 import type { TaskId } from "../protocol/ids.ts";
 import { PieceSet } from "../protocol/piece-set.ts";
 import type { PeerTask } from "./peer.ts";
@@ -32,6 +31,20 @@ function lostTask(pieceCount: number): PeerTask {
   return { session, stored: { have, read }, readerAt: () => undefined, sources, isHeldBack: () => false } as unknown as PeerTask;
 }
 
+/** What a reader of the task gets; with an origin, while the supernode is away. */
+function contentOf(task: PeerTask, origin?: Origin): SwarmContent {
+  const { lengthBytes = null, pieceLengthBytes } = task.session;
+  return new SwarmContent({
+    task,
+    info: { taskId: "a".repeat(64) as TaskId, lengthBytes, pieceLengthBytes, contentType: null, digest: null, headers: {} },
+    source: { url: "http://origin/file", headers: {} },
+    direct: origin === undefined ? undefined : { origin },
+    startedMs: performance.now(),
+    supernodeConnected: () => origin === undefined,
+    closed: () => undefined,
+  });
+}
+
 test("what the swarm could not finish is read from an origin without ranges, from its start", async () => {
   const info: OriginInfo = { lengthBytes: content.length, ranges: false, etag: undefined, lastModified: undefined, contentType: undefined, headers: {} };
   const opened: number[] = [];
@@ -43,23 +56,7 @@ test("what the swarm could not finish is read from an origin without ranges, fro
       return Promise.resolve({ info, startByte, body: Readable.from([content.subarray(0, 9500), content.subarray(9500)]) });
     },
   };
-  const taskInfo: TaskInfo = {
-    taskId: "a".repeat(64) as TaskId,
-    lengthBytes: content.length,
-    pieceLengthBytes: PIECE_BYTES,
-    contentType: null,
-    digest: null,
-    headers: {},
-  };
-  const swarm = new SwarmContent({
-    task: lostTask(9),
-    info: taskInfo,
-    source: { url: "http://origin/file", headers: {} },
-    direct: { origin },
-    startedMs: performance.now(),
-    supernodeConnected: () => false,
-    closed: () => undefined,
-  });
+  const swarm = contentOf(lostTask(9), origin);
   const chunks: Uint8Array[] = [];
   for await (const chunk of swarm.read({ startByte: 0, endByte: undefined }, new AbortController().signal)) chunks.push(chunk);
   assert.deepEqual(Buffer.concat(chunks), content);
@@ -81,15 +78,7 @@ test("in place, only what has been seen right is told; what the origin has to gi
     stat: () => Promise.resolve(info),
     open: (_request, { startByte }) => Promise.resolve({ info, startByte, body: Readable.from([content.subarray(startByte)]) }),
   };
-  const swarm = new SwarmContent({
-    task,
-    info: { taskId: "a".repeat(64) as TaskId, lengthBytes: content.length, pieceLengthBytes: PIECE_BYTES, contentType: null, digest: null, headers: {} },
-    source: { url: "http://origin/file", headers: {} },
-    direct: { origin },
-    startedMs: performance.now(),
-    supernodeConnected: () => false,
-    closed: () => undefined,
-  });
+  const swarm = contentOf(task, origin);
   const held: [number, number][] = [];
   const come: Buffer[] = [];
   for await (const part of swarm.readInPlace({ startByte: 500, endByte: undefined }, new AbortController().signal)) {
@@ -120,15 +109,7 @@ test("in place, what comes is gathered: told once there is much of it, or it is 
     waits.push([...seen, isEnough()]);
     return Promise.resolve();
   };
-  const swarm = new SwarmContent({
-    task,
-    info: { taskId: "a".repeat(64) as TaskId, lengthBytes: content.length, pieceLengthBytes: PIECE_BYTES, contentType: null, digest: null, headers: {} },
-    source: { url: "http://origin/file", headers: {} },
-    direct: undefined,
-    startedMs: performance.now(),
-    supernodeConnected: () => true,
-    closed: () => undefined,
-  });
+  const swarm = contentOf(task);
   const starts: number[] = [];
   for await (const { startByte } of swarm.readInPlace({ startByte: 0, endByte: undefined }, new AbortController().signal)) starts.push(startByte);
   assert.deepEqual(starts, Array.from({ length: 10 }, (_, piece) => piece * PIECE_BYTES));
@@ -146,15 +127,7 @@ test("a piece that comes while a later one is handed on is handed on next, witho
     session.changed = () => Promise.reject(new Error("waits for what is here"));
     stored.have.delete(3);
     stored.isVerified = () => true;
-    const swarm = new SwarmContent({
-      task,
-      info: { taskId: "a".repeat(64) as TaskId, lengthBytes: content.length, pieceLengthBytes: PIECE_BYTES, contentType: null, digest: null, headers: {} },
-      source: { url: "http://origin/file", headers: {} },
-      direct: undefined,
-      startedMs: performance.now(),
-      supernodeConnected: () => true,
-      closed: () => undefined,
-    });
+    const swarm = contentOf(task);
     const starts: number[] = [];
     // oxlint-disable-next-line no-await-in-loop -- one way after the other
     for await (const { startByte } of swarm[way]({ startByte: 0, endByte: undefined }, new AbortController().signal)) {
@@ -186,15 +159,7 @@ test("in place, enough that came while a later piece was told of is told next, t
     stored.complete = true;
     return Promise.resolve();
   };
-  const swarm = new SwarmContent({
-    task,
-    info: { taskId: "a".repeat(64) as TaskId, lengthBytes: 10 * pieceBytes, pieceLengthBytes: pieceBytes, contentType: null, digest: null, headers: {} },
-    source: { url: "http://origin/file", headers: {} },
-    direct: undefined,
-    startedMs: performance.now(),
-    supernodeConnected: () => true,
-    closed: () => undefined,
-  });
+  const swarm = contentOf(task);
   for await (const { startByte } of swarm.readInPlace({ startByte: 0, endByte: undefined }, new AbortController().signal)) {
     starts.push(startByte / pieceBytes);
     if (starts.length === 3) stored.have.add(0);
