@@ -1,6 +1,6 @@
 /**
  * A program's code as V8 has compiled it, kept for its next start: a supernode from source, without files, is then ready in
- * 1.0 s instead of 1.4, and a dfget from source answers after 64 ms instead of 152 (bench/README.md, "What one download costs").
+ * 1.0 s instead of 1.4, and a dfget from source answers in half the time (bench/README.md, "What one download costs").
  *
  * What is there is executed: so only in a folder that is ours, and that nobody else can write. Best effort, without it a start is
  * slower and nothing else.
