@@ -14,17 +14,13 @@ const KEPT_BYTES_MAX = 32 * 1024 * 1024;
 const KEPT_MS_MAX = 1_000;
 
 export class LentMemory {
-  readonly #collectNursery: () => void;
+  readonly #collectNursery: (() => void) | undefined;
   #keptBytes = 0;
   #timer: NodeJS.Timeout | undefined;
 
   /** Of the thread that calls it. */
   constructor() {
-    // There is no other way to it; contexts made from then on have it no more.
-    setFlagsFromString("--expose-gc");
-    const collect = runInNewContext("gc") as (options: { readonly type: "minor" }) => void;
-    setFlagsFromString("--no-expose-gc");
-    this.#collectNursery = (): void => collect({ type: "minor" });
+    this.#collectNursery = nurseryCollection();
   }
 
   /** Shared memory of this length came, and is needed no more. */
@@ -39,6 +35,22 @@ export class LentMemory {
     clearTimeout(this.#timer);
     this.#timer = undefined;
     this.#keptBytes = 0;
-    this.#collectNursery();
+    this.#collectNursery?.();
   }
 }
+
+type Collect = (options: { readonly type: "minor" }) => void;
+
+/** There is no other way to it; contexts made from then on have it no more. @returns undefined when it could not be had: memory stays longer */
+function nurseryCollection(): (() => void) | undefined {
+  for (let attempt = 0; attempt < EXPOSE_ATTEMPTS_MAX; attempt++) {
+    setFlagsFromString("--expose-gc");
+    const collect = runInNewContext("globalThis.gc") as Collect | undefined;
+    setFlagsFromString("--no-expose-gc");
+    if (collect !== undefined) return () => collect({ type: "minor" });
+  }
+  return undefined;
+}
+
+/** The flag is the process's: another thread that starts may have taken it away in between, for a millisecond. */
+const EXPOSE_ATTEMPTS_MAX = 100;
