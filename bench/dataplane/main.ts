@@ -16,7 +16,7 @@ import { parseArgs } from "node:util";
 import { type Nginx, startNginx } from "./nginx.ts";
 import { type Figures, goalLines, mediansOf, type Rows, TABLE_HEAD, tableRow } from "./report.ts";
 import type { RoleUse } from "./role.ts";
-import { touchMemory } from "../touched-memory.ts";
+import { keepTouchedMemory, touchMemory } from "../touched-memory.ts";
 
 const GB = 1024 ** 3 / 1e9;
 const CONNECTIONS = 8;
@@ -135,6 +135,21 @@ async function receiveByPeer(seed: ChildProcess, invitation: object, isTls: bool
   return taken;
 }
 
+/** The least program in the peer's place, see floor.ts. */
+async function receiveByFloor(sender: ChildProcess, port: number): Promise<Figures> {
+  const path = join(directory, "floor.out");
+  const child = start("floor", String(port), path);
+  await heard(child);
+  touchMemory(TOUCH_BYTES);
+  sender.send("begin");
+  child.send("begin");
+  const { seconds, cpuSeconds, rssMiB, loopP99Ms } = await heard<RoleUse & { seconds: number }>(child);
+  const server = await used(sender);
+  stop(child);
+  rmSync(path);
+  return { gbPerSecond: GB / seconds, serverCpuPerGb: server.cpuSeconds / GB, cpuPerGb: (server.cpuSeconds + cpuSeconds) / GB, rssMiB, loopP99Ms };
+}
+
 const rows: Rows = {};
 function add(name: string, figures: Figures): void {
   (rows[name] ??= []).push(figures);
@@ -155,17 +170,23 @@ async function receive(nginx: Nginx, isTls: boolean): Promise<void> {
   const name = isTls ? "receive TLS" : "receive";
   const seed = start(isTls ? "seed-tls" : "seed", join(directory, name), file);
   const invitation = await heard<object>(seed);
+  const floor = isTls ? undefined : start("floor-sender", file);
+  const floorPort = floor === undefined ? 0 : (await heard<{ port: number }>(floor)).port;
   for (let run = 0; run < runs; run++) {
     add(`${name}: nginx, curl -o`, receiveByCurl(nginx, isTls));
     const [first, second] = await receiveByPeer(seed, invitation, isTls);
     add(`${name}: seed, peer's first`, first);
     add(`${name}: seed, peer`, second);
+    if (floor !== undefined) add(`${name}: the least program`, await receiveByFloor(floor, floorPort));
   }
   stop(seed);
+  if (floor !== undefined) stop(floor);
   rmSync(join(directory, name), { recursive: true });
 }
 
 let program = "";
+// curl's file as ours: neither pays for what the machine under this one does.
+if (keepTouchedMemory()) process.stderr.write("free memory is kept from the host while this runs\n");
 try {
   program = build();
   const fd = openSync(file, "w");

@@ -2,7 +2,7 @@
  * One program of the data plane's bench, forked by main.ts. It tells its parent when it is ready and what it used.
  *
  * `seed` and `peer` are whole peers: links, digests, store. `sender` is a link's sending side alone, for connections that
- * are merely drained; `drain` is the other end of those, of nginx's as of ours.
+ * are merely drained; `drain` is the other end of those, of nginx's as of ours. `floor-sender` and `floor`: see floor.ts.
  */
 import { createHash } from "node:crypto";
 import { once } from "node:events";
@@ -11,6 +11,7 @@ import { createServer, type IncomingMessage } from "node:http";
 import { type AddressInfo, connect, createServer as createTcpServer, type NetConnectOpts, type Socket } from "node:net";
 import { type ConnectionOptions, connect as connectByTls, createServer as createTlsServer } from "node:tls";
 import { pino } from "pino";
+import { floorReceiver, floorSender } from "./floor.ts";
 import { SigningKey } from "../../src/peer/membership/credentials.ts";
 import { SiteTls } from "../../src/peer/membership/site-tls.ts";
 import { LinkWriter } from "../../src/peer/link/link-writer.ts";
@@ -118,6 +119,17 @@ async function seed(directory: string, path: string): Promise<void> {
   say({ port, tasks } satisfies Invitation);
 }
 
+/** Takes the file when told to begin. */
+async function receiveByFloor(port: number, path: string): Promise<void> {
+  const take = await floorReceiver(port, path, LENGTH_BYTES);
+  say({});
+  await once(process, "message");
+  begin();
+  const startMs = performance.now();
+  await take();
+  say(use((performance.now() - startMs) / 1000));
+}
+
 /** Takes one task after the other, each when told to begin. */
 async function receive(directory: string, { port, tasks }: Invitation): Promise<void> {
   const { peer } = await startPeer(PEER_ID, directory);
@@ -185,6 +197,12 @@ switch (role?.replace("-tls", "")) {
     break;
   case "peer":
     await receive(given[0], JSON.parse(given[1]) as Invitation);
+    break;
+  case "floor-sender":
+    say({ port: await floorSender(given[0], LENGTH_BYTES) });
+    break;
+  case "floor":
+    await receiveByFloor(Number(given[0]), given[1]);
     break;
   case "sender":
     await sender(given[0]);

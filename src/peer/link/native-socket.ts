@@ -1,8 +1,8 @@
 /**
  * The system calls that Node does not offer and that the data plane gains by: sendfile(2), TCP_NOTSENT_LOWAT, SO_RCVLOWAT,
- * SIOCOUTQ, TCP_INFO, and the error number. Reached through koffi (optional); without it everything works on the portable path.
+ * SIOCOUTQ, TCP_INFO.
  */
-import { createRequire } from "node:module";
+import { loadLibc } from "../libc.ts";
 
 /** Linux: include/uapi/asm-generic/errno-base.h, include/uapi/linux/tcp.h. */
 const EAGAIN = 11;
@@ -43,11 +43,6 @@ export interface RoundTrip {
   readonly leastRoundTripMs: number;
 }
 
-interface Koffi {
-  load(name: string): { func(signature: string): (...values: unknown[]) => number };
-  errno(): number;
-}
-
 let loaded: NativeSocket | undefined | null;
 
 /** The system calls, or undefined where they cannot be had (other platform, koffi missing, DRAGONFLY_PORTABLE set). */
@@ -57,10 +52,9 @@ export function nativeSocket(): NativeSocket | undefined {
 }
 
 function load(): NativeSocket | undefined {
-  if (process.platform !== "linux" || process.env["DRAGONFLY_PORTABLE"] !== undefined) return undefined;
+  const libc = loadLibc();
+  if (libc === undefined) return undefined;
   try {
-    const koffi = createRequire(import.meta.url)("koffi") as Koffi;
-    const libc = koffi.load("libc.so.6");
     const sendfile = libc.func("int64_t sendfile(int out, int in, int64_t *offset, size_t count)");
     const setsockopt = libc.func("int setsockopt(int fd, int level, int name, int *value, uint32_t length)");
     const ioctl = libc.func("int ioctl(int fd, unsigned long request, int *value)");
@@ -74,7 +68,7 @@ function load(): NativeSocket | undefined {
         position[0] = BigInt(offset);
         const sent = Number(sendfile(socketFd, fileFd, position, length));
         if (sent >= 0) return sent;
-        return koffi.errno() === EAGAIN ? 0 : -1;
+        return libc.errno() === EAGAIN ? 0 : -1;
       },
       wakeAt(socketFd, bytes) {
         value[0] = bytes;

@@ -6,6 +6,7 @@
 import { constants, read, writeSync } from "node:fs";
 import { mkdir, open, readdir, rename, rm, stat, statfs, type FileHandle } from "node:fs/promises";
 import { errnoOf } from "./errors.ts";
+import { systemPreallocation } from "./preallocation.ts";
 
 /**
  * - `read`: what is there. - `edit`: what is there, for writing too. - `editOrCreate`: as `edit`, empty when not there.
@@ -20,6 +21,8 @@ export interface DiskFile {
   read(into: Uint8Array, offsetByte: number): Promise<number>;
   /** On this thread: for entries of a hundred bytes, some µs into the page cache. */
   writeSync(bytes: Uint8Array, offsetByte: number): void;
+  /** Room on the device for what will be written there in a moment. Best effort, never throws. On this thread: some µs. */
+  preallocate(offsetByte: number, lengthBytes: number): void;
   facts(): Promise<FileFacts>;
   truncate(lengthBytes: number): Promise<void>;
   /** Resolves when contents and length are on the device. */
@@ -111,6 +114,10 @@ class SystemFile implements DiskFile {
 
   writeSync(bytes: Uint8Array, offsetByte: number): void {
     for (let done = 0; done < bytes.length; ) done += writeSync(this.fd, bytes, done, bytes.length - done, offsetByte + done);
+  }
+
+  preallocate(offsetByte: number, lengthBytes: number): void {
+    systemPreallocation().room(this.fd, offsetByte, lengthBytes);
   }
 
   async facts(): Promise<FileFacts> {

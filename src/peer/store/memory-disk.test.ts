@@ -193,6 +193,7 @@ export class MemoryDisk implements StoreDisk {
           return bytes.length;
         }),
       writeSync: (bytes, offsetByte) => this.#write(file, bytes, offsetByte),
+      preallocate: () => undefined,
       facts: () => attempt(() => ({ lengthBytes: file.bytes.length, modifiedUnixMs: file.modified })),
       truncate: (lengthBytes) => attempt(() => this.#do({ kind: "truncate", file, lengthBytes })),
       sync: () => attempt(() => this.#do({ kind: "sync", node: file })),

@@ -123,6 +123,7 @@ export class StoreTask implements StoredTask {
       const input = { fd: this.dataFd, offsetByte: this.#held.offsetOf(piece), bytes, digest, signed: unchecked };
       let outcome: StoreOutcome = "mismatch";
       await this.#deps.space.withRoom(bytes.length, async (isOut) => {
+        this.#deps.files.data.preallocate(input.offsetByte, bytes.length);
         const written = await this.#deps.runner.run("verifyAndWrite", input, this.#deps.files.dataPath);
         isOut();
         // One piece's own is not looked at again.
@@ -144,6 +145,7 @@ export class StoreTask implements StoredTask {
       assert(this.#held.fits(piece, bytes.length), `piece ${piece} of ${bytes.length} bytes does not fit task ${this.record.taskId}`);
       const input = { fd: this.dataFd, offsetByte: this.#held.offsetOf(piece), bytes };
       await this.#deps.space.withRoom(bytes.length, async (isOut) => {
+        this.#deps.files.data.preallocate(input.offsetByte, bytes.length);
         const digest = await this.#deps.runner.run("digestAndWrite", input, this.#deps.files.dataPath);
         isOut();
         return await this.#journal(piece, { lengthBytes: bytes.length, digest, signature: await sign(digest) });
