@@ -43,6 +43,11 @@ const same: Record<string, readonly [ReturnType<typeof taskOf>, ReturnType<typeo
   "a CloudFront signature": [taskOf({}), taskOf({ url: "http://h/f?Expires=1&Signature=s&Key-Pair-Id=k" })],
   "a filtered parameter": [taskOf({}), taskOf({ url: "http://h/f?t=1", filteredQueryParameters: ["t"] })],
   "harmless headers": [taskOf({}), taskOf({ headers: { "user-agent": "x", accept: "*/*", range: "bytes=0-1" } })],
+  "another form of it that is wanted, as long as its version is the same": [taskOf({}), taskOf({ headers: { accept: "text/html", "accept-language": "de" } })],
+  "what says by which way a request came": [
+    taskOf({ headers: { "x-api-key": "a", "x-forwarded-for": "10.0.0.1", "x-amzn-trace-id": "Root=1", "sec-fetch-mode": "cors", referer: "http://h/" } }),
+    taskOf({ headers: { "x-api-key": "a", "x-forwarded-for": "10.0.0.2", "x-amzn-trace-id": "Root=2" } }),
+  ],
   "another Last-Modified under one strong ETag": [taskOf({}), taskOf({}, { lastModified: "other" })],
   "a digest in two spellings": [taskOf({ digest: `sha256:${hex}` }), taskOf({ digest: `SHA256:${hex}` })],
   "a digest and two versions": [taskOf({ digest: `sha256:${hex}` }), taskOf({ digest: `sha256:${hex}` }, { etag: '"v2"' })],
@@ -87,6 +92,13 @@ const different: Record<string, readonly [string, string]> = {
     taskOf({ digest: `sha256:${hex}`, headers: { authorization: "Bearer x" } }),
     taskOf({ digest: `sha256:${hex}`, headers: { authorization: "Bearer y" } }),
   ],
+  "two API keys": [taskOf({ headers: { "x-api-key": "ann" } }), taskOf({ headers: { "x-api-key": "bob" } })],
+  "an API key and none": [taskOf({}), taskOf({ headers: { "x-api-key": "ann" } })],
+  "an API key beside one authorization": [
+    taskOf({ headers: { authorization: "Bearer x", "private-token": "ann" } }),
+    taskOf({ headers: { authorization: "Bearer x", "private-token": "bob" } }),
+  ],
+  "two virtual hosts, as a header says": [taskOf({}), taskOf({ headers: { "x-forwarded-host": "other" } })],
   "a weak digest, which checks but does not name": [taskOf({}), taskOf({ digest: `md5:${"a".repeat(32)}` })],
   "a weak digest under two URLs": [taskOf({ digest: `md5:${"a".repeat(32)}` }), taskOf({ url: "http://h/g", digest: `md5:${"a".repeat(32)}` })],
 };
@@ -117,6 +129,10 @@ test("a question is the same for those who would put it in the same words", () =
   assert.notEqual(keyOf({}), keyOf({ headers: { authorization: "x" } }));
   assert.notEqual(keyOf({}), keyOf({ headers: { "private-token": "x" } }));
   assert.notEqual(keyOf({}), keyOf({ headers: { "x-forwarded-host": "x" } }));
+  assert.equal(keyOf({}), keyOf({ headers: { accept: "*/*" } }));
+  assert.notEqual(keyOf({}), keyOf({ headers: { accept: "text/html" } }), "another form of the file may be the answer");
+  assert.notEqual(keyOf({}), keyOf({ headers: { "accept-language": "de" } }));
+  assert.equal(keyOf({ url: blob }), keyOf({ url: blob, headers: { accept: "application/octet-stream" } }), "of what its digest names there is one form");
   assert.notEqual(keyOf({ url: signed }), keyOf({ url: signed.replace("Signature=s", "Signature=t") }));
 });
 

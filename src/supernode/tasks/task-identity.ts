@@ -3,8 +3,8 @@
  *
  * Content known by a strong digest is one task for all places that have shown that they hold it (content-places.ts); until
  * then each place that answers for it (see `placeOf`) has a task of its own. That a caller may have it is checked by asking
- * his place in his name (task-resolver.ts). Anything else is its URL and its version, and callers with credentials have tasks of their own, for the same URL may
- * mean another file to them.
+ * his place in his name (task-resolver.ts). Anything else is its URL and its version, and callers with credentials, or with whatever else they send that may choose
+ * among files (an API key, a tenant), have tasks of their own, for the same URL may mean another file to them.
  */
 import { createHash, createHmac, type KeyObject, randomBytes } from "node:crypto";
 import { AppError } from "../../base/errors.ts";
@@ -47,8 +47,8 @@ export function identifySource(source: Source, secret: KeyObject): SourceIdentit
   const url = parseOriginUrl(source.url);
   const digest = source.digest === undefined ? digestInUrl(url) : requireDigest(source.digest);
   const separators = [source.tag ?? "", source.application ?? ""];
-  const asked = [url.href, headersThatMatter(source.headers), digest ?? "", ...separators, source.filteredQueryParameters ?? []];
-  const credentials = [source.headers["authorization"] ?? "", source.headers["cookie"] ?? "", url.username, url.password];
+  const asked = [url.href, headersThatMatter(source.headers), digest ?? "", ...separators, source.filteredQueryParameters ?? [], ...(digest === undefined ? preferences(source.headers) : [])];
+  const credentials = [source.headers["authorization"] ?? "", source.headers["cookie"] ?? "", url.username, url.password, ...choosingHeaders(source.headers)];
   const scope = credentials.every((value) => value === "") ? "" : keyedHash(secret, "scope", credentials);
   const file = new URL(url);
   file.username = "";
@@ -146,6 +146,20 @@ function headersThatMatter(headers: Source["headers"]): readonly (readonly [stri
     .sort(([left], [right]) => (left < right ? -1 : 1));
 }
 
+/** What may make the same URL another file, beside the usual credentials: names and values. Empty with most callers. */
+function choosingHeaders(headers: Source["headers"]): readonly string[] {
+  return headersThatMatter(headers).filter(([name, value]) => value !== "" && !USUAL_CREDENTIALS.has(name) && !OF_THE_WAY.test(name)).flat();
+}
+
+/**
+ * Which form of a file is wanted. An origin may have several under one URL, so those who want another ask for themselves; which one they
+ * are given its version says. Empty for who takes any, which is nearly everybody.
+ */
+function preferences(headers: Source["headers"]): readonly string[] {
+  const wanted = [headers["accept"] ?? "", headers["accept-language"] ?? ""];
+  return wanted.every((value) => value === "" || value === "*/*") ? [] : wanted;
+}
+
 function hashTaskId(parts: readonly (string | number)[]): TaskId {
   return createHash("sha256").update(JSON.stringify(parts)).digest("hex") as TaskId;
 }
@@ -159,4 +173,15 @@ const STRONG_ALGORITHMS: ReadonlySet<string> = new Set(["sha256", "sha512"]);
 const HARMLESS = new RegExp(
   "^(?:accept|accept-(?:charset|encoding|language)|user-agent|range|if-.*|connection|host|via|" +
     "x-request-id|x-correlation-id|traceparent|tracestate|cache-control|pragma|x-dragonfly-.*)$",
+);
+
+const USUAL_CREDENTIALS: ReadonlySet<string> = new Set(["authorization", "cookie"]);
+
+/**
+ * Says by which way a request came, or where it began: differs from host to host, and may decide who is let in (so each is asked
+ * about), but not which file a URL means.
+ */
+const OF_THE_WAY = new RegExp(
+  "^(?:x-forwarded-for|x-real-ip|x-client-ip|referer|origin|from|dnt|te|priority|save-data|upgrade-insecure-requests|sec-.*|" +
+    "b3|x-b3-.*|baggage|sentry-trace|uber-trace-id|x-amzn-trace-id|x-cloud-trace-context|x-datadog-.*|newrelic)$",
 );

@@ -56,6 +56,16 @@ async function complete(store: FakeStore, resolved: Awaited<ReturnType<TaskResol
   await stored.storeOwn(0, new Uint8Array(new SharedArrayBuffer(resolved.record.lengthBytes as number)), () => new Uint8Array());
 }
 
+test("callers told apart by a header of their own do not get each other's file, though its version has the same name", async () => {
+  const origin = new FakeOrigin(Buffer.alloc(1000));
+  for (const [etag, lastModified] of [[undefined, undefined], [undefined, "Mon, 02 Nov 2026 10:00:00 GMT"], ['"672c-3e8"', undefined]] as const) {
+    Object.assign(origin, { etag, lastModified });
+    const { resolver } = lab(origin);
+    const [ann, bob] = [await resolver.resolve({ ...source, headers: { "x-api-key": "ann" } }, undefined), await resolver.resolve({ ...source, headers: { "x-api-key": "bob" } }, undefined)];
+    assert.notEqual(ann.record.taskId, bob.record.taskId, `${etag} ${lastModified}`);
+  }
+});
+
 test("the record says what the origin said, and its length is signed", async () => {
   const { resolver } = lab(new FakeOrigin(Buffer.alloc(1000)));
   const { record, taskId, info } = await resolver.resolve(source, undefined);
