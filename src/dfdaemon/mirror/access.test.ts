@@ -29,7 +29,7 @@ function build(options: Partial<MirrorAccessOptions> = {}): Rig {
   const isGranted = async (caller: Caller, of = target): Promise<boolean> => {
     let asked = false;
     const no = new AppError("ORIGIN_STATUS", "asked");
-    await access.check(caller, of, () => ((asked = true), Promise.reject(no))).catch(() => {});
+    await access.check(caller, of, "blob", () => ((asked = true), Promise.reject(no))).catch(() => {});
     return !asked;
   };
   return { access, clock, isGranted };
@@ -82,7 +82,7 @@ void test("M14: one question per caller and repository: it opens all that the re
   const { access, isGranted } = build();
   const other = "sha256:bb" as Digest;
   access.holds(place, [digest, other]);
-  assert.equal(await access.check(bob, target, yes), "asked");
+  assert.equal(await access.check(bob, target, "blob", yes), "asked");
   assert.equal(await isGranted(bob, { ...target, digest: other }), true);
 });
 
@@ -92,7 +92,7 @@ void test("M14: a grant ends when it would have, however often it is used, and c
     clock.nowMs = 400;
     await Promise.resolve();
   };
-  await access.check(alice, target, slow);
+  await access.check(alice, target, "blob", slow);
   clock.nowMs = 999;
   access.holds(place, [digest]);
   assert.equal(await isGranted(alice), true);
@@ -115,9 +115,9 @@ void test("the upstream is asked once for all who ask at that moment, and not ag
     askedCount++;
     await Promise.resolve();
   };
-  const verdicts = await Promise.all([1, 2, 3].map(() => access.check(alice, target, ask)));
+  const verdicts = await Promise.all([1, 2, 3].map(() => access.check(alice, target, "blob", ask)));
   assert.deepEqual(verdicts, ["asked", "asked", "asked"]);
-  assert.equal(await access.check(alice, target, ask), "granted");
+  assert.equal(await access.check(alice, target, "blob", ask), "granted");
   assert.equal(askedCount, 1);
   assert.deepEqual(outcomes, ["asked", "granted"]);
 });
@@ -128,26 +128,26 @@ void test("M14: a refusal is the caller's own, ends his grant, and is asked anew
   access.grant(bob, place, 0);
   access.holds(place, [digest]);
   const other = { ...target, digest: "sha256:bb" as Digest };
-  await assert.rejects(access.check(bob, other, fail("ORIGIN_UNAUTHORIZED")), { code: "ORIGIN_UNAUTHORIZED" });
+  await assert.rejects(access.check(bob, other, "blob", fail("ORIGIN_UNAUTHORIZED")), { code: "ORIGIN_UNAUTHORIZED" });
   assert.equal(await isGranted(bob), false);
   assert.equal(await isGranted(alice), true);
-  assert.equal(await access.check(bob, target, yes), "asked");
+  assert.equal(await access.check(bob, target, "blob", yes), "asked");
 });
 
 void test("what is not there is said again to the same caller only, for a moment", async () => {
   const { access, clock } = build();
-  await assert.rejects(access.check(bob, target, fail("ORIGIN_NOT_FOUND")), { code: "ORIGIN_NOT_FOUND" });
-  assert.equal(await access.check(alice, target, yes), "asked");
-  await assert.rejects(access.check(bob, target, yes), { code: "ORIGIN_NOT_FOUND" });
+  await assert.rejects(access.check(bob, target, "blob", fail("ORIGIN_NOT_FOUND")), { code: "ORIGIN_NOT_FOUND" });
+  assert.equal(await access.check(alice, target, "blob", yes), "asked");
+  await assert.rejects(access.check(bob, target, "blob", yes), { code: "ORIGIN_NOT_FOUND" });
   clock.nowMs = 100;
-  assert.equal(await access.check(bob, target, yes), "asked");
+  assert.equal(await access.check(bob, target, "blob", yes), "asked");
 });
 
 void test("a registry that is down leaves the anonymous unverified, and is an error to who brings credentials", async () => {
   const { access } = build();
   for (const down of [fail("ORIGIN_UNREACHABLE"), fail("ORIGIN_STATUS", 500)]) {
-    assert.equal(await access.check(anonymous, target, down), "unverified");
-    await assert.rejects(access.check(alice, target, down), AppError);
+    assert.equal(await access.check(anonymous, target, "blob", down), "unverified");
+    await assert.rejects(access.check(alice, target, "blob", down), AppError);
   }
   assert.equal(access.hasGrant(anonymous, place, true), false);
 });
@@ -157,11 +157,11 @@ void test("with the registry down a grant lives on as long as the operator says,
   access.grant(alice, place, 0);
   access.holds(place, [digest]);
   clock.nowMs = 1499;
-  assert.equal(await access.check(alice, target, fail("ORIGIN_UNREACHABLE")), "granted");
-  await assert.rejects(access.check(alice, target, fail("ORIGIN_FORBIDDEN")), AppError);
+  assert.equal(await access.check(alice, target, "blob", fail("ORIGIN_UNREACHABLE")), "granted");
+  await assert.rejects(access.check(alice, target, "blob", fail("ORIGIN_FORBIDDEN")), AppError);
   access.grant(alice, place, 0);
   clock.nowMs = 1500;
-  await assert.rejects(access.check(alice, target, fail("ORIGIN_UNREACHABLE")), AppError);
+  await assert.rejects(access.check(alice, target, "blob", fail("ORIGIN_UNREACHABLE")), AppError);
 });
 
 void test("beyond the bound the oldest is forgotten", async () => {
@@ -178,4 +178,12 @@ void test("beyond the bound the oldest is forgotten", async () => {
   access.grant(as("Bearer carol"), place, 0);
   const target3 = { ...target, digest: "sha256:3" as Digest };
   assert.deepEqual([await isGranted(alice, target3), await isGranted(bob, target3)], [true, false]);
+});
+
+void test("that something is no manifest says nothing of whether it is a blob, nor the other way round", async () => {
+  for (const [first, second] of [["manifest", "blob"], ["blob", "manifest"]] as const) {
+    const { access } = build();
+    await assert.rejects(access.check(bob, target, first, fail("ORIGIN_NOT_FOUND")), { code: "ORIGIN_NOT_FOUND" });
+    assert.equal(await access.check(bob, target, second, yes), "asked");
+  }
 });

@@ -14,6 +14,9 @@ export interface AccessTarget extends Place {
   readonly digest: Digest;
 }
 
+/** As what something is asked for: a registry that has no manifest of a digest may well have a blob of it. */
+export type AskedAs = "blob" | "manifest";
+
 /**
  * - `granted`: the upstream said yes a short while ago.
  * - `asked`: the upstream said yes just now.
@@ -54,7 +57,7 @@ export class MirrorAccess {
   readonly #grants = new Map<string, number>();
   /** Place and digest: the place holds it. Oldest use first. */
   readonly #held = new Set<string>();
-  /** Caller and target → the upstream's 404. */
+  /** Caller, target and what it was asked for as → the upstream's 404. */
   readonly #absent = new Map<string, { readonly error: AppError; readonly endsMs: number }>();
   readonly #asking = new Map<string, Promise<AccessVerdict>>();
 
@@ -98,9 +101,9 @@ export class MirrorAccess {
    * @param ask asks the upstream with the caller's own credentials; resolves when it lets him read the target
    * @throws AppError what the upstream said to him; its outage too, unless the caller is anonymous
    */
-  async check(caller: Caller, target: AccessTarget, ask: () => Promise<unknown>): Promise<AccessVerdict> {
+  async check(caller: Caller, target: AccessTarget, as: AskedAs, ask: () => Promise<unknown>): Promise<AccessVerdict> {
     if (this.#opens(caller, target, false)) return this.#said("granted");
-    const key = `${caller.scope} ${heldKey(target)}`;
+    const key = `${caller.scope} ${as} ${heldKey(target)}`;
     const absent = this.#absent.get(key);
     if (absent !== undefined && this.#options.nowMs() < absent.endsMs) {
       this.#said("refused");

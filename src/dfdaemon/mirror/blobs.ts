@@ -55,7 +55,7 @@ export class Blobs {
     const repository = repositoryAt(upstream, request.repository);
     const target: AccessTarget = { registry: upstream.name, repository, digest };
     const url = resourceUrl(upstream, repository, `blobs/${digest}`);
-    const verdict = await access.check(caller, target, () =>
+    const verdict = await access.check(caller, target, "blob", () =>
       asker.stat(upstream, url, "*/*", caller, AbortSignal.timeout(ACCESS_TIMEOUT_MS)),
     );
     record.access = verdict;

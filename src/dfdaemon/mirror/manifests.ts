@@ -127,7 +127,7 @@ export class Manifests {
     const { access, asker } = this.#deps;
     const { upstream, caller } = request;
     const target = { ...placeOf(request), digest };
-    const verdict = await access.check(caller, target, () =>
+    const verdict = await access.check(caller, target, "manifest", () =>
       asker.stat(upstream, urlOf(request, digest), MANIFEST_ACCEPT, caller, AbortSignal.timeout(ACCESS_TIMEOUT_MS)),
     );
     const cached = verdict === "unverified" ? undefined : this.#cached(target, digest);

@@ -80,6 +80,8 @@ export class MirrorServer {
   }
 
   #onRequest(request: IncomingMessage, response: ServerResponse): void {
+    // Sent before the answer to the one before it was over (apt does): until its turn comes its answer has no connection, like one whose client is gone.
+    if (response.socket === null) return void response.once("socket", () => this.#onRequest(request, response));
     // An engine that resets its connection says so by an event that nobody else listens to.
     request.on("error", () => {});
     response.on("error", () => {});

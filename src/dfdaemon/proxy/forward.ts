@@ -107,6 +107,10 @@ async function answered(
   };
   let hasContinued = false;
   upstream.once("error", reject);
+  upstream.once("upgrade", (_answer, socket) => {
+    socket.destroy();
+    reject(new AppError("ORIGIN_PROTOCOL", `${originOf(target)} changes to another protocol, which nobody asked it for`));
+  });
   upstream.on("timeout", () => upstream.destroy(new Error("nothing came for ten minutes")));
   upstream.once("continue", () => {
     hasContinued = true;
@@ -132,6 +136,8 @@ async function answered(
     response.off("close", onClientGone);
     upstream.on("error", () => {});
     request.unpipe(upstream);
+    // Who sends all before he reads what was answered early would stand still.
+    if (!isBare) request.resume();
   }
 }
 

@@ -17,6 +17,7 @@ import { HttpUpstreamAsker } from "../mirror/passthrough.ts";
 import { Registries } from "../mirror/registries.ts";
 import { MirrorServer } from "../mirror/server.ts";
 import { Authority } from "./authority.ts";
+import type { Resolve } from "./local-names.ts";
 import { Proxy } from "./proxy.ts";
 
 export interface LabOrigin {
@@ -79,6 +80,8 @@ export async function openProxy(
     readonly host?: string;
     readonly registry?: LabRegistry;
     readonly graceMs?: number;
+    /** For names of clients on other machines. */
+    readonly resolve?: Resolve;
   } = {},
 ): Promise<ProxyLab> {
   const lines: Record<string, unknown>[] = [];
@@ -99,7 +102,7 @@ export async function openProxy(
     swarmUrls: [],
     ...given.config,
   };
-  const proxy = new Proxy({ config, network, mirror, registries, opener, backToSource, log });
+  const proxy = new Proxy({ config, network, mirror, registries, opener, backToSource, log, ...(given.resolve === undefined ? {} : { resolve: given.resolve }) });
   const isReady = (): boolean => true;
   const metricsText = (): Promise<string> => proxy.metrics.registry.metrics();
   const address = { host: given.host ?? "127.0.0.1", port: 0 };

@@ -2,12 +2,12 @@ import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
 import { readFileSync, statSync, writeFileSync } from "node:fs";
 import type { IncomingMessage, RequestListener } from "node:http";
-import { connect, type Socket } from "node:net";
+import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { networkInterfaces } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { connect as connectTls, TLSSocket } from "node:tls";
-import { eventually, fetchAnswer } from "../mirror/lab.test.ts";
+import { eventually, fetchAnswer, OCI_MANIFEST, patterned } from "../mirror/lab.test.ts";
 import { serveProxy } from "../../origin/proxy-lab.test.ts";
 import { curl, openProxy, OriginAuthority, serveOrigin, temporary, type ProxyLab } from "./lab.test.ts";
 
@@ -219,6 +219,64 @@ test("who is not on this machine reaches nothing on it", async (t) => {
   assert.deepEqual(lab.opener.opened, []);
   assert.equal(origin.seen.length, 0);
   assert.match((await curl(lab, `${origin.url}/`)).text, /^HTTP\/1\.1 200 /);
+});
+
+test("who is not on this machine reaches nothing on it by a name that leads there", async (t) => {
+  const address = Object.values(networkInterfaces()).flat().find((each) => each?.family === "IPv4" && !each.internal)?.address;
+  if (address === undefined) return t.skip("needs an address beside loopback");
+  const asked: string[] = [];
+  const resolve = (host: string): Promise<readonly string[]> => {
+    asked.push(host);
+    return host === "here.test" ? Promise.resolve(["203.0.113.7", "127.0.0.1"]) : Promise.reject(new Error("no such name"));
+  };
+  const lab = await openProxy(t, { host: "0.0.0.0", config: { clientNetworks: ["0.0.0.0/0"], swarmUrls: ["http://*/**"] }, resolve });
+  const digest = lab.registry.putBlob("team/app", patterned(500));
+  lab.registry.putManifest("team/app", "1", { mediaType: OCI_MANIFEST, layers: [{ digest }] });
+  lab.registry.files.set("/file", { bytes: patterned(500), contentType: "text/plain" });
+  const far = { proxyUrl: `http://${address}:${lab.port}` };
+  const paths = [`/v2/team/app/blobs/${digest}`, "/v2/team/app/manifests/1", "/file"];
+  for (const path of paths) {
+    const { text } = await curl(far, "--interface", address, "-H", `Accept: ${OCI_MANIFEST}`, `http://here.test:5000${path}`);
+    assert.match(text, /^HTTP\/1\.1 403 /, path);
+  }
+  assert.deepEqual([lab.opener.opened, lab.registry.requests, asked], [[], [], ["here.test"]], "looked up once for all of them");
+  // A name that is not found here may be found by a proxy on the way; and who is on this machine may have what is on it.
+  assert.match((await curl(far, "--interface", address, "http://elsewhere.test/file")).text, /^HTTP\/1\.1 200 /);
+  assert.match((await curl(lab, "http://here.test/file")).text, /^HTTP\/1\.1 200 /);
+});
+
+test("requests that are sent before the answers to those before them are all answered, in their order", async (t) => {
+  const lab = await openProxy(t, { config: { swarmUrls: ["http://files.test/pool/**"] } });
+  for (const name of ["a", "b", "c"]) lab.registry.files.set(`/pool/${name}.deb`, { bytes: Buffer.from(name.repeat(2000)), contentType: "application/x-deb" });
+  const requests = ["a", "b", "c"].map((name) => `GET http://files.test/pool/${name}.deb HTTP/1.1\r\nHost: files.test\r\n\r\n`);
+  const client = await raw(lab, `${requests.join("")}GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\nGET /healthz HTTP/1.1\r\nHost: x\r\n\r\n`);
+  const text = await client.until(/\r\n\r\nok\n/);
+  assert.deepEqual(text.match(/HTTP\/1\.1 \d+|a{2000}|b{2000}|c{2000}/g)?.map((part) => part.slice(0, 12)), ["HTTP/1.1 200", "a".repeat(12), "HTTP/1.1 200", "b".repeat(12), "HTTP/1.1 200", "c".repeat(12), "HTTP/1.1 200", "HTTP/1.1 200"]);
+});
+
+test("a client that sends all of its body before it reads is served though the server answers before it has it", { timeout: 30_000 }, async (t) => {
+  const bodyBytes = 40 * 1024 * 1024;
+  const origin = await serveOrigin(t, (request, response) => {
+    response.writeHead(401, { "content-length": 2 }).end("no");
+    request.resume();
+  });
+  const lab = await openProxy(t);
+  const client = await raw(lab, `PUT ${origin.url}/x HTTP/1.1\r\nHost: ${origin.host}\r\nContent-Length: ${bodyBytes}\r\n\r\n`);
+  const chunk = Buffer.alloc(1024 * 1024);
+  for (let sentBytes = 0; sentBytes < bodyBytes; sentBytes += chunk.length) {
+    // oxlint-disable-next-line no-await-in-loop -- one after the other, and nothing is read meanwhile
+    await new Promise<void>((resolve) => client.socket.write(chunk, () => resolve()));
+  }
+  assert.match(await client.until(/\r\n\r\nno/), /^HTTP\/1\.1 401 /);
+});
+
+test("a server that changes to another protocol unasked is a server that failed", async (t) => {
+  const server = createServer((socket) => socket.on("error", () => {}).on("data", () => socket.write("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n")));
+  await new Promise<void>((resolve) => void server.listen(0, "127.0.0.1", resolve));
+  t.after(() => server.close());
+  const lab = await openProxy(t);
+  const { text } = await curl(lab, "--max-time", "10", `http://127.0.0.1:${(server.address() as AddressInfo).port}/x`);
+  assert.match(text, /^HTTP\/1\.1 502 [^]*another protocol/);
 });
 
 test("a request that comes back to where it was is ended, and so is one that makes no sense", async (t) => {

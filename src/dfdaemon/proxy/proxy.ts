@@ -14,6 +14,7 @@ import type { Registries } from "../mirror/registries.ts";
 import { Authority } from "./authority.ts";
 import { Clients, isLocalAddress } from "./clients.ts";
 import { forward, refuse } from "./forward.ts";
+import { LocalNames, type Resolve } from "./local-names.ts";
 import { isLoop } from "./message-headers.ts";
 import { HostList, UrlGlobs } from "./patterns.ts";
 import { ProxyMetrics, ProxyRecord, type ProxyKind } from "./proxy-record.ts";
@@ -33,6 +34,8 @@ export interface ProxyDeps {
   /** May this host read an origin itself when the swarm cannot deliver? What is only passed on is not asked. */
   readonly backToSource: boolean;
   readonly log: Logger;
+  /** The system's where absent. */
+  readonly resolve?: Resolve;
 }
 
 /**
@@ -52,6 +55,7 @@ export class Proxy {
   readonly #authority: Authority | undefined;
   /** For clients of this machine, and for others. */
   readonly #upstreams: { readonly local: Upstreams; readonly remote: Upstreams };
+  readonly #localNames: LocalNames;
   readonly #tunnels = new Tunnels();
   /** In `Via`: tells a request that comes back to us from others'. */
   readonly #pseudonym = `dfdaemon-${randomBytes(6).toString("hex")}`;
@@ -67,6 +71,7 @@ export class Proxy {
     this.#clients = new Clients({ networks: config.clientNetworks, credentials: config.credentials });
     this.#intercepted = new HostList(config.interceptedHosts);
     this.#files = new UrlGlobs(config.swarmUrls);
+    this.#localNames = new LocalNames(deps.resolve);
     this.#authority = config.interceptedHosts.length === 0 ? undefined : new Authority(config.authorityDirectory);
     this.#upstreams = {
       local: new Upstreams({ network, pseudonym }),
@@ -170,12 +175,15 @@ export class Proxy {
     const { registries, mirror } = this.#deps;
     const isItsHost = host !== undefined || URL.parse(`https://${request.headers.host}`)?.host === new URL(originOf(target)).host;
     const registry = isItsHost ? asRegistryRequest(registries, request, target, path) : undefined;
+    const url = new URL(`${originOf(target)}${path}`);
+    const isFile = registry === undefined && isItsHost && isForSwarm(request) && this.#files.has(url);
+    // What is only passed on is looked at when it is connected. Mirror and swarm ask as this host, or from elsewhere.
+    if (fromRemote && (registry !== undefined || isFile) && (await this.#localNames.leadsHere(target.host))) return this.#refuse(request, response, LOCAL_TARGET);
     if (registry !== undefined) {
       request.url = registry.url;
       return mirror.handle(request, response, registry.upstream);
     }
-    const url = new URL(`${originOf(target)}${path}`);
-    if (isItsHost && isForSwarm(request) && this.#files.has(url)) {
+    if (isFile) {
       const isOver = await this.#file(request, response, url);
       if (isOver) return;
     }
@@ -240,7 +248,7 @@ export class Proxy {
     return this.#opened.get(request.socket)?.isRemote ?? !isLoopbackHost(request.socket.remoteAddress ?? "");
   }
 
-  /** Names are looked at when they are looked up. */
+  /** By what is written; names are looked at when they are looked up. */
   #isRefused({ host }: Target, request: IncomingMessage): boolean {
     return this.#isRemote(request) && (isLoopbackHost(host) || isLocalAddress(host));
   }

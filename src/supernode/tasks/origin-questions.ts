@@ -77,6 +77,7 @@ export class OriginQuestions {
       (error: unknown) => {
         onStat?.(toAppError(error).code);
         asked.untilMs = nowMs() + FAILURE_MS;
+        this.#forgetOld();
       },
     );
     return asked.answer;

@@ -1,0 +1,21 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { collectGarbage } from "../../base/garbage-fixture.test.ts";
+import { AppError } from "../../base/errors.ts";
+import { OriginQuestions } from "./origin-questions.ts";
+
+test("what failed is forgotten like what did not, though nothing else is asked meanwhile", async () => {
+  const clock = { nowMs: 0 };
+  const questions = new OriginQuestions({ origin: { stat: () => Promise.reject(new AppError("ORIGIN_NOT_FOUND", "no")) }, nowMs: () => clock.nowMs, random: () => 0 });
+  const errors: WeakRef<AppError>[] = [];
+  for (let n = 0; n < 3_000; n++) {
+    clock.nowMs += 100;
+    const question = { key: `question ${n}`, source: { url: `http://h/${n}`, headers: {} }, known: () => Promise.resolve(undefined), quick: false, rememberMs: 1000 };
+    await questions.ask(question).catch((error: AppError) => errors.push(new WeakRef(error)));
+  }
+  await new Promise(setImmediate);
+  collectGarbage();
+  const held = errors.filter((error) => error.deref() !== undefined).length;
+  questions.close();
+  assert.ok(held < 500, `${held} of ${errors.length} failures of up to five minutes ago are still held`);
+});
