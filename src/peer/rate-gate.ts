@@ -146,15 +146,19 @@ export class RateGate {
     // Asked from within a grant: the loop below comes to it.
     if (this.#pumping) return false;
     this.#pumping = true;
-    const nowMs = this.#nowMs();
     let isThrough = false;
-    for (let granted = this.#budget.grant(nowMs); granted !== undefined; granted = this.#budget.grant(nowMs)) {
-      this.#count(granted.bytes);
-      if (granted === own) isThrough = true;
-      else granted.go();
+    try {
+      const nowMs = this.#nowMs();
+      for (let granted = this.#budget.grant(nowMs); granted !== undefined; granted = this.#budget.grant(nowMs)) {
+        this.#count(granted.bytes);
+        if (granted === own) isThrough = true;
+        else granted.go();
+      }
+    } finally {
+      // Who fails in his turn holds up nobody behind him.
+      this.#pumping = false;
+      this.#arm();
     }
-    this.#pumping = false;
-    this.#arm();
     return isThrough;
   }
 

@@ -166,3 +166,21 @@ test("in place, enough that came while a later piece was told of is told next, t
   }
   assert.deepEqual(starts, [2, 3, 4, 5, 6, 7, 8, 9, 0, "waits", 1]);
 });
+
+test("a short last piece that comes before the word of the file's length is read once that has come", async () => {
+  const task = lostTask(1);
+  const lengthBytes = PIECE_BYTES / 2;
+  let asked = 0;
+  const session = Object.assign(task.session, { lengthBytes: undefined as number | undefined, failure: undefined, changed: () => Promise.resolve(void Object.assign(session, { lengthBytes })) });
+  const read = (at: number, into: Uint8Array): Promise<void> => {
+    // Whoever asks again and again without a pause would ask for ever: nothing else comes to its turn meanwhile.
+    if (++asked > 10) throw new Error("asked again and again");
+    if (at + into.length > lengthBytes) throw new AppError("PIECE_UNKNOWN", "shorter");
+    content.copy(into, 0, at, at + into.length);
+    return Promise.resolve();
+  };
+  Object.assign(task.stored, { read: (at: number, into: Uint8Array) => Promise.resolve().then(() => read(at, into)) });
+  const parts: Uint8Array[] = [];
+  for await (const bytes of contentOf(task).read({ startByte: 0, endByte: undefined }, AbortSignal.timeout(10_000))) parts.push(Uint8Array.from(bytes));
+  assert.deepEqual(Buffer.concat(parts), content.subarray(0, lengthBytes));
+});

@@ -78,14 +78,16 @@ export class SwarmContent implements Content {
         if (stored.have.has(piece)) {
           const pieceEnd = Math.min((piece + 1) * session.pieceLengthBytes, endByte ?? Number.POSITIVE_INFINITY);
           const chunk = (lent ?? Buffer.allocUnsafe(Math.min(CHUNK_BYTES, pieceEnd - at))).subarray(0, pieceEnd - at);
-          // Thrown away since: the task's failure says why, or the piece comes again.
           this.#account.does("disk");
-          if (!(await readHeld(stored, at, chunk))) continue;
-          at += chunk.length;
-          watch.moved();
-          this.#account.gives();
-          yield chunk;
-          continue;
+          // If not: thrown away since, and the task's failure says why or the piece comes again; or the last piece, shorter than asked for, came before
+          // the word of the file's length. Either is waited for.
+          if (await readHeld(stored, at, chunk)) {
+            at += chunk.length;
+            watch.moved();
+            this.#account.gives();
+            yield chunk;
+            continue;
+          }
         }
         if (piece !== toldPiece) {
           toldPiece = piece;

@@ -90,13 +90,17 @@ export class SwarmDriver {
     this.#queue.push(input);
     if (this.#running) return;
     this.#running = true;
-    const nowMs = this.#deps.nowMs();
-    for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) {
-      this.#account(next, nowMs);
-      for (const effect of this.#swarm.step(next, nowMs)) this.#execute(effect);
+    try {
+      const nowMs = this.#deps.nowMs();
+      for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) {
+        this.#account(next, nowMs);
+        for (const effect of this.#swarm.step(next, nowMs)) this.#execute(effect);
+      }
+    } finally {
+      // A fault costs the link or the task that met it, and never the brain.
+      this.#running = false;
+      this.#arm();
     }
-    this.#running = false;
-    this.#arm();
   }
 
   /** What has been true till now goes into the books before it changes. */
@@ -138,6 +142,9 @@ export class SwarmDriver {
     link.writer.cancelChannel(channel);
     if (tell) link.send({ type: "leave", channel });
     link.closeChannel(taskId);
+    // Whoever hears it ends his own part, too, without a word.
+    const remoteChannel = link.remoteChannel(taskId);
+    if (remoteChannel !== undefined) link.closeRemoteChannel(remoteChannel);
   }
 
   leave(link: Link, taskId: TaskId): void {
@@ -320,6 +327,12 @@ export class SwarmDriver {
     }
     const receives = this.#admits(link, session, ticket);
     if (!receives && !session.neighbours.has(peerId)) return;
+    const former = link.remoteChannel(taskId);
+    if (former !== undefined && former !== channel) {
+      // Without having left: what was on its way on the other channel is let go of while it can be found.
+      this.feed({ type: "remoteLeft", linkId: link.linkId, taskId });
+      link.closeRemoteChannel(former);
+    }
     link.setRemoteChannel(channel, taskId);
     const told = this.#toldHave.get(keyOf(link, taskId));
     if (told === undefined) this.join(link, session);

@@ -278,3 +278,25 @@ test("who was named a file has to say whether it has it open; else the stream en
     api = undefined;
   }
 });
+
+test("a caller that has its answer and keeps its connection does not hold up the daemon's end", async (t) => {
+  await start(new FakeOpener());
+  const socket = connect({ path: socketPath, allowHalfOpen: true });
+  t.after(() => socket.destroy());
+  socket.write(`GET /v1/content HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: ${LOCAL_CONTENT_PROTOCOL}\r\n\r\n`);
+  socket.write(encodeLocalFrame("request", Buffer.from(JSON.stringify(WANTED))));
+  await new Promise((resolve) => void socket.resume().once("end", resolve));
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  const closed = api?.close();
+  t.mock.timers.tick(10_000);
+  await closed;
+});
+
+test("a caller who asks for another protocol and is gone when he is refused does not end the process", async () => {
+  await start(new FakeOpener());
+  const socket = connect(socketPath);
+  // The answer to a closed socket is an error, which fails this test where nobody listens to it.
+  socket.write("GET /v1/content HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", () => socket.destroy());
+  await new Promise((resolve) => void socket.once("close", resolve));
+  assert.equal((await send("GET", "/v1/version")).statusCode, 200);
+});

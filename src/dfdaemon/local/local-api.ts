@@ -146,13 +146,17 @@ export class LocalApi {
 
   /** Content in frames: what dfget takes. */
   #upgrade(request: IncomingMessage, socket: Socket, head: Uint8Array): void {
+    // The HTTP server has taken its own listener away: without one a reset would end the process.
+    socket.on("error", () => undefined);
     if (request.method !== "GET" || request.url !== "/v1/content" || request.headers.upgrade !== LOCAL_CONTENT_PROTOCOL) {
       socket.end(`HTTP/1.1 426 Upgrade Required\r\nUpgrade: ${LOCAL_CONTENT_PROTOCOL}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
       return;
     }
     const served = serveContentStream(socket, head, { open: (body, signal) => this.#open(body, signal), log: this.#options.log });
     this.#streams.set(socket, served);
-    void served.finally(() => this.#streams.delete(socket));
+    // A caller that has its answer may keep the connection: it is ours to cut as long as it is there.
+    const closed = new Promise<void>((resolve) => socket.once("close", () => resolve()));
+    void Promise.allSettled([served, closed]).then(() => this.#streams.delete(socket));
   }
 
   async #open(body: string, signal: AbortSignal): Promise<ContentStreamAnswer> {

@@ -86,9 +86,11 @@ export class Link {
     this.#heardMs = deps.nowMs();
     const { events } = deps;
     this.#reader = new LinkReader({
-      frame: (frame) => events.frame(this, frame),
-      payloadTarget: (channel, piece, offset, length) => events.payloadTarget(this, channel, piece, offset, length),
+      // A frame may have ended the link with others behind it in the same chunk: nobody listens to those.
+      frame: (frame) => (this.#closed ? undefined : events.frame(this, frame)),
+      payloadTarget: (channel, piece, offset, length) => (this.#closed ? undefined : events.payloadTarget(this, channel, piece, offset, length)),
       payload: (channel, piece, bytes, ended) => {
+        if (this.#closed) return;
         this.#payloadChannel = channel;
         this.#hasPayload = true;
         events.payload(this, channel, piece, bytes, ended);

@@ -8,10 +8,16 @@ import { SigningKey } from "../membership/credentials.ts";
 import { pieceDigest } from "./piece-hash.ts";
 import type { PieceProof } from "./piece-store.ts";
 import { StorePool, type StoreRunner } from "./pool.ts";
+import { type StoreDisk, systemDisk } from "./disk.ts";
 import type { StoreJobs } from "./worker.ts";
 import { assertSameBytes, openStore, PIECE_LENGTH_BYTES, pieceBytes, proofOf, proofsTogether, recordOf, storeAll, storePiece, taskDirectory, taskId, temporaryDirectory } from "./fixture.test.ts";
 
 const sign = (digest: Uint8Array): Uint8Array => new Uint8Array(64).fill(digest[0] as number);
+
+function bound(target: object, key: string | symbol): unknown {
+  const value: unknown = Reflect.get(target, key, target);
+  return typeof value === "function" ? (value as (...all: unknown[]) => unknown).bind(target) : value;
+}
 
 describe("disk store", () => {
   test("keeps pieces, proofs and the record over a restart", async (t) => {
@@ -88,6 +94,37 @@ describe("disk store", () => {
     assert.equal(await task.storeVerified(0, pieceBytes("a", 0), { ...proofAt(0), signature: proofAt(0).signature.subarray(0, 100) }), "forged", "half a signature");
     assert.equal(await task.storeVerified(0, pieceBytes("a", 0), proofAt(0)), "stored");
     assert.deepEqual(checked, [true, false, true, true, true, true, true, true, false]);
+  });
+
+  test("the data file stays open as long as a thread reads it, also when another job of the same check has failed", async (t) => {
+    const pool = new StorePool(1);
+    const { promise: held, resolve: letGo } = Promise.withResolvers<readonly number[]>();
+    let jobCount = 0;
+    const run = (kind: string, ...rest: readonly unknown[]): Promise<unknown> => {
+      if (kind !== "verifyOnDisk") return (pool.run as (...all: unknown[]) => Promise<unknown>).call(pool, kind, ...rest);
+      return ++jobCount === 1 ? Promise.reject(new Error("the thread doing it ended")) : held;
+    };
+    const runner = { run, isBusy: false, close: () => pool.close() } as StoreRunner;
+    let isDataClosed = false;
+    const open: StoreDisk["open"] = async (path, mode) => {
+      const file = await systemDisk.open(path, mode);
+      if (!path.endsWith("/data")) return file;
+      const close = (): Promise<void> => ((isDataClosed = true), file.close());
+      return new Proxy(file, { get: (target, key) => (key === "close" ? close : bound(target, key)) });
+    };
+    const { store } = await openStore(t, temporaryDirectory(t), {}, { runner, disk: { ...systemDisk, open } });
+    const pieceLengthBytes = 8 * 1024 * 1024;
+    const task = await store.open(recordOf("a", pieceLengthBytes + 100, pieceLengthBytes));
+    assert.deepEqual([await storePiece(task, "a", 0, pieceLengthBytes), await storePiece(task, "a", 1, 100)], ["stored", "stored"]);
+    const failed = assert.rejects(task.verify([0, 1], true));
+    task.release();
+    const removed = store.remove(taskId("a"));
+    // As much as a file needs to be closed in, were it not for the job.
+    for (let n = 0; n < 200; n++) await turn();
+    assert.deepEqual([jobCount, isDataClosed], [2, false]);
+    letGo([]);
+    await Promise.all([failed, removed]);
+    assert.equal(isDataClosed, true);
   });
 
   test("what was signed together is given on after a restart", async (t) => {

@@ -363,7 +363,8 @@ export class DiskStore implements PieceStore {
     entry.heldBytes = task.heldBytes;
     const closing = task.shutDown(flush).then((journal) => {
       entry.heldBytes = task.heldBytes;
-      entry.trusted = task.trusted;
+      // What a failed flush leaves of them in the page cache is no longer what was seen.
+      entry.trusted = task.isHealthy ? task.trusted : undefined;
       entry.journal = journal;
       if (entry.closing === closing) entry.closing = undefined;
       if (entry.removing !== undefined) return;

@@ -65,3 +65,24 @@ test("after a failed flush nothing more is stored, and what is there is looked a
   await assert.rejects(task.read(PIECE_LENGTH_BYTES, bytes), { code: "CACHE_CORRUPT" });
   assert.deepEqual([...task.have], [2]);
 });
+
+test("nor is it believed once the task's files have been closed and opened again", async (t) => {
+  const directory = temporaryDirectory(t);
+  const faults = new Set<Fault>();
+  const { store } = await openStore(t, directory, {}, { disk: sickDisk(faults) });
+  const task = await store.open(recordOf("a", 3 * PIECE_LENGTH_BYTES));
+  await storeAll(task, "a");
+  faults.add("sync");
+  await assert.rejects(task.discard([0]), { code: "DISK_FAILED" });
+  faults.clear();
+  task.release();
+  // More than are kept open without a user.
+  for (let other = 0; other < 40; other++) (await store.open(recordOf(`other ${other}`, PIECE_LENGTH_BYTES))).release();
+  // The system forgot what it had accepted.
+  const path = join(taskDirectory(directory, taskId("a")), "data");
+  writeFileSync(path, readFileSync(path).fill(0, PIECE_LENGTH_BYTES, 2 * PIECE_LENGTH_BYTES));
+  const again = await store.find(taskId("a"));
+  t.after(() => again?.release());
+  assert.notEqual(again, task);
+  await assert.rejects(again?.read(PIECE_LENGTH_BYTES, new Uint8Array(PIECE_LENGTH_BYTES)) ?? Promise.resolve(), { code: "CACHE_CORRUPT" });
+});

@@ -101,9 +101,13 @@ export class StoreTask implements StoredTask {
     return this.#held.get(piece);
   }
 
+  /** False after a failed flush: the page cache may lose what was written, so each look counts only for itself. */
+  get isHealthy(): boolean {
+    return this.#sync.isHealthy;
+  }
+
   isVerified(piece: number): boolean {
-    // After a failed flush the page cache may lose what was written: then each look counts only for itself.
-    return this.#sync.isHealthy && this.#held.get(piece) !== undefined && this.#trusted.has(piece);
+    return this.isHealthy && this.#held.get(piece) !== undefined && this.#trusted.has(piece);
   }
 
   async verify(pieces: readonly number[], again = false): Promise<readonly number[]> {
@@ -334,8 +338,10 @@ export class StoreTask implements StoredTask {
     const lane = async (): Promise<void> => {
       for (const job of jobs) damaged.push(...(await this.#checkJob(job)));
     };
-    const lanes = Promise.all(Array.from({ length: this.#deps.workerCount }, lane));
-    const settled = lanes.then(() => undefined, () => undefined);
+    const running = Array.from({ length: this.#deps.workerCount }, lane);
+    const lanes = Promise.all(running);
+    // All of them, also when one has failed: until then a thread is at work on the descriptor.
+    const settled = Promise.allSettled(running).then(() => undefined);
     for (const piece of mine) this.#checking.set(piece, settled);
     try {
       await lanes;

@@ -11,7 +11,7 @@ test("what failed is forgotten like what did not, though nothing else is asked m
   for (let n = 0; n < 3_000; n++) {
     clock.nowMs += 100;
     const question = { key: `question ${n}`, source: { url: `http://h/${n}`, headers: {} }, known: () => Promise.resolve(undefined), quick: false, rememberMs: 1000 };
-    await questions.ask(question).catch((error: AppError) => errors.push(new WeakRef(error)));
+    await questions.ask(question).catch((error: unknown) => errors.push(new WeakRef(error as AppError)));
   }
   await new Promise(setImmediate);
   collectGarbage();
