@@ -1,13 +1,13 @@
 /**
  * Room on the device for a piece, had just before it is written: fallocate(2), which writes nothing and leaves the file's length. A file
  * system that is given a piece without it looks for room page by page, and again when it flushes: a GiB in pieces of 1 MiB takes
- * ext4 0.19 to 0.23 s of CPU to accept and 0.26 to 0.32 with flushing it, with this 0.13 and 0.20 to 0.26. Source: bench/README.md.
+ * ext4 0.19 s of CPU to accept and 0.29 with flushing it, with this 0.12 and 0.23. Source: bench/README.md, "The data plane".
  */
 import { loadLibc } from "../libc.ts";
 
 /** Linux: include/uapi/linux/falloc.h. */
 const FALLOC_FL_KEEP_SIZE = 1;
-/** Shorter pieces, each with room of its own, cost more to flush than is saved: 0.5 s per GB in place of 0.35 at 128 KiB. */
+/** Shorter pieces, each with room of its own, cost as much more to flush as is saved (256 KiB), or twice that (128). */
 const PIECE_BYTES_MIN = 1024 * 1024;
 /** It is done on the main thread, in 10 µs; where it takes so long (a server's disk, a device at its limit), not again for a while. */
 const SLOW_MS = 5;
