@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import type { ServerResponse } from "node:http";
+import { createSecureServer } from "node:http2";
 import { createServer as createTlsServer } from "node:https";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
@@ -101,6 +102,30 @@ test("each server is asked with its own authority and credentials, and others wi
   await failure(clients.stat(ask(base.replace("localhost", "127.0.0.1") + path), idle()), "TLS_FAILED");
   await failure(clients.stat(ask(plain.base + path), idle()), "ORIGIN_UNAUTHORIZED");
   assert.ok(plain.seen.every(({ headers }) => headers.authorization === undefined));
+});
+
+test("streams of one file have a connection each, also where the server would rather have them all in one (HTTP/2)", async (t) => {
+  const pair = selfSigned(t);
+  if (pair === undefined) return;
+  const seen: string[] = [];
+  const server = createSecureServer({ ...pair, allowHTTP1: true }, (request, response) => {
+    seen.push(`${request.httpVersion} ${request.socket.remotePort}`);
+    // Until all four are here none is answered: each has its own way.
+    answers.push(() => response.writeHead(200, { "content-length": TEXT.length, "accept-ranges": "bytes" }).end(TEXT));
+    if (answers.length === 4) for (const answer of answers.splice(0)) answer();
+  });
+  const answers: (() => void)[] = [];
+  await new Promise<void>((resolve) => void server.listen(0, "127.0.0.1", resolve));
+  t.after(() => server.close());
+  const { port } = server.address() as AddressInfo;
+  const { url } = await serveProxy(t);
+  for (const [host, httpsUrl] of [["localhost", undefined], ["origin.test", url]] as const) {
+    const origin = httpOrigin(t, { caCertificates: [pair.cert], proxies: { httpUrl: undefined, httpsUrl, except: "" } });
+    const read = async (): Promise<string> => await textOf((await origin.open(ask(`https://${host}:${port}/f`), ALL, undefined, idle())).body);
+    assert.deepEqual(await Promise.all([read(), read(), read(), read()]), [TEXT, TEXT, TEXT, TEXT]);
+    assert.deepEqual(seen.map((each) => each.split(" ")[0]), ["1.1", "1.1", "1.1", "1.1"], host);
+    assert.equal(new Set(seen.splice(0)).size, 4);
+  }
 });
 
 function whole(method: string | undefined, response: ServerResponse): void {

@@ -31,9 +31,9 @@ export interface DispatcherOptions {
  * @returns owned by the caller, who destroys it
  */
 export function createDispatcher(options: DispatcherOptions): Dispatcher {
-  if (options.place !== undefined) return new Agent({ keepAliveTimeout: KEEP_ALIVE_MS, connect: connectorTo(options.place) });
+  if (options.place !== undefined) return new Agent({ ...HTTP1, keepAliveTimeout: KEEP_ALIVE_MS, connect: connectorTo(options.place) });
   const connect = { timeout: options.connectTimeoutMs ?? 10_000, ...trusted(options.caCertificates ?? []) };
-  const pool = { connections: options.connectionsPerHostMax ?? 64, keepAliveTimeout: KEEP_ALIVE_MS, connect };
+  const pool = { ...HTTP1, connections: options.connectionsPerHostMax ?? 64, keepAliveTimeout: KEEP_ALIVE_MS, connect };
   const { proxies = NO_PROXIES } = options;
   const direct = new Agent(pool);
   if (proxies.httpUrl === undefined && proxies.httpsUrl === undefined) return direct;
@@ -52,7 +52,7 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
 
 function connectorTo({ host, port, tls }: OriginPlace): buildConnector.connector {
   return (asked, callback) => {
-    const connect = buildConnector({ ...tls(), timeout: PLACE_TIMEOUT_MS });
+    const connect = buildConnector({ ...HTTP1, ...tls(), timeout: PLACE_TIMEOUT_MS });
     // undici names the server by the URL, unless the options have said how.
     const { servername: _byUrl, ...rest } = asked;
     connect({ ...rest, host, hostname: host, port: String(port) }, callback);
@@ -106,6 +106,10 @@ class RoutedDispatcher extends Dispatcher {
   }
 }
 
+/**
+ * undici offers HTTP/2 unless told: then all exchanges with a host share one connection, and its window of 512 KiB per round trip.
+ */
+const HTTP1 = { allowH2: false } as const;
 /** Shorter than what common servers keep (nginx 75 s, Go and Apache less or no limit), which may hint at less. */
 const KEEP_ALIVE_MS = 15_000;
 /** To a supernode: it is near. */

@@ -63,14 +63,19 @@ export class RegistryOrigin implements Origin {
   /**
    * The `Authorization` that the registry takes from us for `request`: for who cannot do the dance himself.
    *
+   * @param refused what this said before, and the registry takes no longer: it is learnt anew
    * @returns undefined where none is wanted
    * @throws AppError as `stat`
    */
-  async authorizationFor(request: OriginRequest, signal: AbortSignal): Promise<string | undefined> {
+  async authorizationFor(request: OriginRequest, signal: AbortSignal, refused?: string): Promise<string | undefined> {
     const url = parseOriginUrl(request.url);
     const key = accessKeyOf(request, url);
     if (key === undefined) return undefined;
     const before = this.#known.get(key);
+    if (refused !== undefined && before !== undefined && this.#atHand(before) === refused) {
+      if (before.kind === "token") this.#tokens.forget(before.scope, refused);
+      this.#known.delete(key);
+    }
     if (before?.kind === "open" && this.#nowMs() >= before.endsMs) this.#known.delete(key);
     if (!this.#known.has(key)) {
       await this.stat(request, signal);

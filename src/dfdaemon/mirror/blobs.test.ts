@@ -319,3 +319,24 @@ void test("bytes that came with the opening are counted to where they came from,
   assert.equal(lab.lines[0]["cacheBytes"], 0);
   assert.equal(lab.lines[0]["result"], "miss");
 });
+
+void test("M3: a client that hangs up while the registry is asked whether he may has nothing opened for him", async (t) => {
+  const lab = await openLab(t);
+  const { path } = await withBlob(lab, 1000);
+  const held: (() => void)[] = [];
+  lab.registry.intercept = (request, response) => {
+    if (request.method !== "HEAD") return false;
+    held.push(() => response.writeHead(200, { "content-length": 1000, "accept-ranges": "bytes" }).end());
+    return true;
+  };
+  const socket = connect(lab.port, "127.0.0.1");
+  socket.write(`GET ${path}?ns=reg.test HTTP/1.1\r\nhost: x\r\n\r\n`);
+  await eventually(() => held.length === 1, "the question");
+  socket.destroy();
+  // An answer that another client has: his end has been heard by then, too.
+  await fetch(`http://127.0.0.1:${lab.port}/healthz`);
+  for (const answer of held) answer();
+  await eventually(() => lab.lines.length === 1, "a line of log");
+  assert.equal(lab.lines[0]?.["result"], "aborted");
+  assert.equal(lab.opener.opened.length, 0);
+});

@@ -9,7 +9,7 @@ import { refuseUnverified, type AccessTarget, type MirrorAccess } from "./access
 import type { Caller } from "./caller.ts";
 import { withDeadline } from "./deadline.ts";
 import { specAnswer } from "./errors.ts";
-import type { UpstreamAsker } from "./passthrough.ts";
+import { asAuthorized, type UpstreamAsker } from "./passthrough.ts";
 import { answerBytes, isNotModified, type BodyPart, type BytesAnswer, type BytesRequest } from "./ranges.ts";
 import { BodyWriter, sendBytes, sendError } from "./send.ts";
 import { describeSources, shareSources } from "./sources.ts";
@@ -55,23 +55,24 @@ export class Blobs {
     const repository = repositoryAt(upstream, request.repository);
     const target: AccessTarget = { registry: upstream.name, repository, digest };
     const url = resourceUrl(upstream, repository, `blobs/${digest}`);
-    const verdict = await access.check(caller, target, "blob", () =>
-      asker.stat(upstream, url, "*/*", caller, AbortSignal.timeout(ACCESS_TIMEOUT_MS)),
-    );
-    record.access = verdict;
-    if (verdict !== "unverified" && isNotModified(request.bytes, digest)) {
-      await sendBytes(response, 304, { etag: `"${digest}"`, "docker-content-digest": digest }, new Uint8Array(0), record);
-      return;
-    }
-    const authorization = await asker.authorization(upstream, url, caller, AbortSignal.timeout(ACCESS_TIMEOUT_MS));
-    const source: Source = { url, headers: authorization === undefined ? {} : { authorization }, digest };
-
     const hangUp = new AbortController();
     const onClose = (): void => hangUp.abort(new AppError("ABORTED", "the client hung up"));
     response.once("close", onClose);
     try {
-      if (request.bytes.method === "HEAD") await this.#serveHead(request, source, response, record, hangUp.signal);
-      else await this.#serveGet(request, source, verdict === "unverified" ? target : undefined, response, record, hangUp);
+      const verdict = await access.check(caller, target, "blob", () =>
+        asker.stat(upstream, url, "*/*", caller, AbortSignal.timeout(ACCESS_TIMEOUT_MS)),
+      );
+      record.access = verdict;
+      if (verdict !== "unverified" && isNotModified(request.bytes, digest)) {
+        await sendBytes(response, 304, { etag: `"${digest}"`, "docker-content-digest": digest }, new Uint8Array(0), record);
+        return;
+      }
+      hangUp.signal.throwIfAborted();
+      await asAuthorized(asker, { upstream, url, caller }, () => AbortSignal.timeout(ACCESS_TIMEOUT_MS), async (authorization) => {
+        const source: Source = { url, headers: authorization === undefined ? {} : { authorization }, digest };
+        if (request.bytes.method === "HEAD") await this.#serveHead(request, source, response, record, hangUp.signal);
+        else await this.#serveGet(request, source, verdict === "unverified" ? target : undefined, response, record, hangUp);
+      }, () => !response.headersSent && !hangUp.signal.aborted);
     } finally {
       response.off("close", onClose);
       hangUp.abort(new AppError("ABORTED", "the answer is over"));

@@ -367,3 +367,11 @@ void test("with the registry down: what was granted goes on, what the swarm vouc
   const withCredentials = await lab.ask(`/v2/team/secret/blobs/${other}`, { headers: { authorization: "Bearer x" } });
   assert.equal(withCredentials.status, 502);
 });
+
+void test("a registry's own warning (OCI 1.1: 299) is no staleness: the tag's word counts", async (t) => {
+  const lab = await openLab(t, { grants: { grantMs: 300_000, outageGrantMs: 0, tagMs: 60_000, staleTagMs: 3_600_000 } });
+  lab.registry.putManifest("team/app", "v1", { mediaType: OCI_MANIFEST, config: {}, layers: [] });
+  lab.opener.behaviour = { headers: { warning: '299 - "this repository is deprecated"' } };
+  for (let n = 0; n < 3; n++) assert.equal((await lab.ask("/v2/team/app/manifests/v1")).status, 200);
+  assert.equal(lab.opener.opened.length, 1, "within tagMs the tag is not asked for again");
+});

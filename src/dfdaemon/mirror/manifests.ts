@@ -11,7 +11,7 @@ import {
 } from "./access.ts";
 import type { Caller } from "./caller.ts";
 import { withDeadline } from "./deadline.ts";
-import type { UpstreamAsker } from "./passthrough.ts";
+import { asAuthorized, type UpstreamAsker } from "./passthrough.ts";
 import { repositoryAt, resourceUrl, type Upstream } from "./registries.ts";
 import type { SourceBytes } from "./sources.ts";
 import type { TagMemory } from "./tag-memory.ts";
@@ -98,7 +98,7 @@ export class Manifests {
     const askedMs = nowMs();
     const answer = await this.#fetch(request, undefined, "asked");
     // What the supernode remembers of a registry that it cannot ask is no word of the registry's.
-    if (answer.headers["warning"] !== undefined) return answer;
+    if (isStale(answer.headers["warning"])) return answer;
     access.grant(request.caller, place, askedMs);
     tags.remember(place, tag, answer.manifest.digest, askedMs);
     return answer;
@@ -157,11 +157,12 @@ export class Manifests {
     const url = urlOf(request, digest ?? tagOf(request.reference));
     // Bound to no client: whoever asked first may hang up while others wait.
     return withDeadline(timeoutMs, `to fetch the manifest ${url}`, undefined, async (signal) => {
-      const authorization = await asker.authorization(upstream, url, caller, signal);
-      const headers: Record<string, string> = { accept: MANIFEST_ACCEPT };
-      if (authorization !== undefined) headers["authorization"] = authorization;
-      const source = digest === undefined ? { url, headers } : { url, headers, digest };
-      const content = await opener.open({ source, backToSource, firstByte: 0 }, signal);
+      const content = await asAuthorized(asker, { upstream, url, caller }, () => signal, (authorization) => {
+        const headers: Record<string, string> = { accept: MANIFEST_ACCEPT };
+        if (authorization !== undefined) headers["authorization"] = authorization;
+        const source = digest === undefined ? { url, headers } : { url, headers, digest };
+        return opener.open({ source, backToSource, firstByte: 0 }, signal);
+      });
       try {
         if (digest !== undefined && verdict === "unverified" && content.sources().cacheBytes > 0) {
           refuseUnverified({ ...place, digest });
@@ -234,6 +235,11 @@ function fromCache(manifest: Manifest): SourceBytes {
 
 function relayed(info: ContentInfo): Record<string, string> {
   return Object.fromEntries(Object.entries(info.headers).filter(([name]) => RELAYED.test(name)));
+}
+
+/** Warnings of the registry's own (OCI 1.1: code 299) say nothing of the answer's age. Source: RFC 7234 §5.5. */
+function isStale(warning: string | undefined): boolean {
+  return warning !== undefined && /(?:^|,\s*)11[0-3] /.test(warning);
 }
 
 function placeOf({ upstream, repository }: ManifestRequest): Place {

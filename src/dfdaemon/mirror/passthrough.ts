@@ -1,5 +1,6 @@
 import type { Readable } from "node:stream";
 import { discard, exchange, type Answer } from "../../origin/http-exchange.ts";
+import { toAppError } from "../../base/errors.ts";
 import { MANIFEST_ACCEPT } from "../../protocol/distribution.ts";
 import type { OriginBudget } from "../../origin/origin-budget.ts";
 import type { OriginRequest } from "../../origin/origin.ts";
@@ -37,10 +38,11 @@ export interface UpstreamAsker {
    * What `caller` reads `url` with, as a source's `authorization`: his own, what his login or dfdaemon's is at this
    * registry, or NOBODY.
    *
+   * @param refused what this said before, and the registry takes no longer
    * @returns undefined where dfdaemon speaks, or logs in, and the registry wants nothing
    * @throws AppError as Origin.stat
    */
-  authorization(upstream: Upstream, url: string, caller: Caller, signal: AbortSignal): Promise<string | undefined>;
+  authorization(upstream: Upstream, url: string, caller: Caller, signal: AbortSignal, refused?: string): Promise<string | undefined>;
   /** `GET /v2/` with the caller's credentials. @throws AppError when there is no answer */
   ping(upstream: Upstream, caller: Caller, signal: AbortSignal): Promise<PingAnswer>;
   /**
@@ -73,8 +75,8 @@ export class HttpUpstreamAsker implements UpstreamAsker {
     return this.clients.clientFor(upstream.baseUrl).origin.stat(asCaller(url, accept, caller), signal);
   }
 
-  async authorization(upstream: Upstream, url: string, caller: Caller, signal: AbortSignal): Promise<string | undefined> {
-    return caller.authorization ?? (await this.#danced(upstream, { url, accept: MANIFEST_ACCEPT, caller }, signal));
+  async authorization(upstream: Upstream, url: string, caller: Caller, signal: AbortSignal, refused?: string): Promise<string | undefined> {
+    return caller.authorization ?? (await this.#danced(upstream, { url, accept: MANIFEST_ACCEPT, caller }, signal, refused));
   }
 
   async ping(upstream: Upstream, caller: Caller, signal: AbortSignal): Promise<PingAnswer> {
@@ -89,7 +91,12 @@ export class HttpUpstreamAsker implements UpstreamAsker {
     // Who does not stand for himself, or leaves it to us, cannot answer a challenge either.
     const isDanced = upstream.access !== "passthrough" || ask.caller.login !== undefined;
     const authorization = isDanced ? await this.#danced(upstream, ask, signal) : ask.caller.authorization;
-    const answer = await this.#exchange(upstream, { ...ask, authorization }, signal);
+    let answer = await this.#exchange(upstream, { ...ask, authorization }, signal);
+    if (answer.status === 401 && isDanced && authorization !== undefined && ask.caller.authorization === undefined) {
+      discard(answer.body);
+      const anew = await this.#danced(upstream, ask, signal, authorization);
+      answer = await this.#exchange(upstream, { ...ask, authorization: anew }, signal);
+    }
     const { "www-authenticate": challenge, ...headers } = answer.headers;
     // A host that the registry redirected to has no say in where the client takes its password.
     const own: Record<string, string> =
@@ -107,9 +114,10 @@ export class HttpUpstreamAsker implements UpstreamAsker {
     upstream: Upstream,
     { url, accept, caller }: Omit<DirectAsk, "method">,
     signal: AbortSignal,
+    refused?: string,
   ): Promise<string | undefined> {
     const { origin } = this.clients.clientFor(upstream.baseUrl);
-    return origin.authorizationFor(asCaller(url, accept, caller), signal);
+    return origin.authorizationFor(asCaller(url, accept, caller), signal, refused);
   }
 
   async #exchange(
@@ -138,6 +146,30 @@ function headersOf(accept: string, authorization: string | undefined): Record<st
 
 function isSameOrigin(answer: Answer, url: string): boolean {
   return answer.url.origin === URL.parse(url)?.origin;
+}
+
+/**
+ * Asks with what the registry takes from `caller`; once more when it no longer takes what dfdaemon had at hand for him: rights may have
+ * come meanwhile, or another key.
+ *
+ * @param mayRepeat false once something was sent
+ */
+export async function asAuthorized<T>(
+  asker: UpstreamAsker,
+  { upstream, url, caller }: { readonly upstream: Upstream; readonly url: string; readonly caller: Caller },
+  signal: () => AbortSignal,
+  ask: (authorization: string | undefined) => Promise<T>,
+  mayRepeat: () => boolean = () => true,
+): Promise<T> {
+  const authorization = await asker.authorization(upstream, url, caller, signal());
+  try {
+    return await ask(authorization);
+  } catch (thrown) {
+    const isOurs = caller.authorization === undefined && authorization !== undefined;
+    if (!isOurs || toAppError(thrown).code !== "ORIGIN_UNAUTHORIZED" || !mayRepeat()) throw thrown;
+    const anew = await asker.authorization(upstream, url, caller, signal(), authorization);
+    return await ask(anew);
+  }
 }
 
 /** Below the 30 s after which containerd gives up on a mirror's headers. */

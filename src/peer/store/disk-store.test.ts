@@ -127,6 +127,22 @@ describe("disk store", () => {
     assert.equal(isDataClosed, true);
   });
 
+  test("pieces beyond the length that a file turned out to have are not back after a restart", async (t) => {
+    const directory = temporaryDirectory(t);
+    const { store } = await openStore(t, directory);
+    const task = await store.open(recordOf("a", undefined));
+    for (const piece of [0, 1, 4]) await storePiece(task, "a", piece);
+    await task.setLength(3 * PIECE_LENGTH_BYTES, new Uint8Array(64).fill(4));
+    assert.deepEqual([[...task.have], task.complete, store.usage().usedBytes], [[0, 1], false, 2 * PIECE_LENGTH_BYTES]);
+    task.release();
+    await store.close();
+
+    const again = await openStore(t, directory);
+    const opened = await again.store.find(taskId("a"));
+    assert.deepEqual([[...(opened?.have ?? [])], opened?.complete, again.store.usage().usedBytes], [[0, 1], false, 2 * PIECE_LENGTH_BYTES]);
+    opened?.release();
+  });
+
   test("what was signed together is given on after a restart", async (t) => {
     const directory = temporaryDirectory(t);
     const first = await openStore(t, directory);

@@ -83,7 +83,8 @@ export class DiskStore implements PieceStore {
         // What is on disk and not known yet may go, too.
         const isLearning = !this.#survey.isThrough;
         await this.#survey.ended;
-        return (await deps.letGo?.()) === true || isLearning;
+        const [others, scrub] = await Promise.all([deps.letGo?.(), this.#scrub.letGo()]);
+        return others === true || scrub || isLearning;
       },
       nowMs: this.#nowMs,
     });
@@ -170,6 +171,7 @@ export class DiskStore implements PieceStore {
 
   async remove(taskId: TaskId): Promise<boolean> {
     if (!this.#survey.isThrough) await this.#survey.find(taskId);
+    if ((this.#catalog.get(taskId)?.refCount ?? 0) > 0) await this.#scrub.letGo(taskId);
     const entry = this.#catalog.get(taskId);
     if (entry !== undefined && entry.refCount > 0) return false;
     if (entry !== undefined) await this.#remove(entry, true);

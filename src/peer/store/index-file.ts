@@ -58,9 +58,9 @@ export class IndexFile {
 
   /**
    * Begins a run, after {@link load}: from now on the file on the device says that the end was not orderly, until
-   * {@link close}.
+   * {@link close}. On a full disk it is removed, and there is none in this run: what is cached is what can make room.
    *
-   * @throws AppError DISK_FULL, DISK_FAILED
+   * @throws AppError DISK_FAILED
    */
   async begin(): Promise<void> {
     try {
@@ -71,7 +71,18 @@ export class IndexFile {
     } catch (error) {
       await this.#file?.close();
       this.#file = undefined;
-      throw diskError(error, "write", this.#path);
+      const failure = diskError(error, "write", this.#path);
+      if (failure.code !== "DISK_FULL") throw failure;
+      await this.#remove();
+    }
+  }
+
+  async #remove(): Promise<void> {
+    try {
+      for (const path of [this.#path, `${this.#path}.new`]) await this.#disk.remove(path);
+      await this.#disk.syncDirectory(dirname(this.#path));
+    } catch (error) {
+      throw diskError(error, "remove", this.#path);
     }
   }
 

@@ -4,6 +4,7 @@
  */
 import { basename, dirname } from "node:path";
 import { AppError } from "../../base/errors.ts";
+import { pieceCountOf, pieceLengthAt } from "../../protocol/geometry.ts";
 import type { DiskFile, FileFacts, StoreDisk } from "./disk.ts";
 import type { TaskRecord } from "./piece-store.ts";
 import { diskError, errnoOf } from "./errors.ts";
@@ -207,10 +208,18 @@ function replay(bytes: Buffer, path: string): { state: JournalState; endByte: nu
     if (entry === undefined || entry.kind === "header") return { state: { record, pieces }, endByte: at };
     at += frameLengthAt(bytes, at) as number;
     if (entry.kind === "piece") pieces.set(entry.piece, { lengthBytes: entry.lengthBytes, digest: entry.digest, signature: entry.signature });
-    else if (entry.kind === "length") record = { ...record, lengthBytes: entry.lengthBytes, lengthSignature: entry.signature };
+    else if (entry.kind === "length") {
+      record = { ...record, lengthBytes: entry.lengthBytes, lengthSignature: entry.signature };
+      // As when it was set: pieces that cannot be of a file so long went with it, and have no entry of their own.
+      for (const [piece, { lengthBytes }] of pieces) if (!fitsIn(entry.lengthBytes, record.pieceLengthBytes, piece, lengthBytes)) pieces.delete(piece);
+    }
     else if (entry.piece === "all") pieces.clear();
     else pieces.delete(entry.piece);
   }
+}
+
+function fitsIn(lengthBytes: number, pieceLengthBytes: number, piece: number, pieceBytes: number): boolean {
+  return piece < pieceCountOf(lengthBytes, pieceLengthBytes) && pieceBytes === pieceLengthAt(piece, lengthBytes, pieceLengthBytes);
 }
 
 async function readFirst(file: DiskFile, lengthBytes: number): Promise<Buffer> {

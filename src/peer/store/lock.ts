@@ -29,8 +29,8 @@ export class StoreLock {
     let database: DatabaseSync | undefined;
     try {
       database = new DatabaseSync(path, { timeout: 0 });
-      // Without a rollback journal, nothing but `lock` itself is touched.
-      database.exec("PRAGMA journal_mode=OFF; BEGIN EXCLUSIVE");
+      // Without a rollback journal on disk, nothing but `lock` itself is touched. (OFF is refused, unsaid, by a connection that is "defensive", as Node opens them: a full disk could not be locked.)
+      database.exec("PRAGMA journal_mode=MEMORY; BEGIN EXCLUSIVE");
     } catch (error) {
       database?.close();
       throw isBusy(error) ? await inUse(directory, ownerPath) : unlockable(error, path);

@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { openStore, PIECE_LENGTH_BYTES, recordOf, storeAll, taskDirectory, temporaryDirectory } from "./fixture.test.ts";
+import type { TaskId } from "../../protocol/ids.ts";
+import { openStore, PIECE_LENGTH_BYTES, recordOf, storeAll, taskDirectory, taskId, temporaryDirectory } from "./fixture.test.ts";
 import { Scrub, type ScrubDeps } from "./scrub.ts";
 
 /** Sleeps that end at once, or never once there have been enough of them. */
@@ -130,4 +131,39 @@ test("what this process has seen right before is read back, too", async (t) => {
   await ended;
   scrub.stop();
   assert.deepEqual(lost, [1]);
+});
+
+test("what is open only to be read back goes when its room is needed, or it is to be removed", async (t) => {
+  const { store } = await openStore(t, temporaryDirectory(t));
+  for (const name of ["a", "b"]) {
+    const task = await store.open(recordOf(name, 200 * PIECE_LENGTH_BYTES));
+    await storeAll(task, name);
+    task.release();
+  }
+  const reading = Promise.withResolvers<void>();
+  const opened: string[] = [];
+  // The first pause within a task does not end by itself.
+  const sleep: ScrubDeps["sleep"] = (delayMs, signal) => {
+    if (signal.aborted) return Promise.reject(signal.reason as Error);
+    if (opened.length !== 1 || delayMs >= 60_000) return new Promise((resolve) => setImmediate(resolve));
+    reading.resolve();
+    return new Promise((_resolve, reject) => signal.addEventListener("abort", () => reject(signal.reason as Error)));
+  };
+  const rounds = Promise.withResolvers<void>();
+  const scrub = new Scrub(PIECE_LENGTH_BYTES, {
+    taskIds: () => (opened.length === 0 ? store.list().map((task) => task.taskId) : (rounds.resolve(), [])),
+    open: (taskId) => (opened.push(taskId), store.find(taskId)),
+    isBusy: () => false,
+    onFailed: (taskId, error) => assert.fail(`${taskId}: ${error.message}`),
+    nowMs: () => 0,
+    sleep,
+  });
+  scrub.start();
+  await reading.promise;
+  const [first] = opened as [TaskId];
+  assert.deepEqual([await store.remove(first), await scrub.letGo(taskId("other")), await scrub.letGo(first)], [false, false, true]);
+  assert.equal(await store.remove(first), true);
+  await rounds.promise;
+  assert.equal(opened.length, 2, "the other was read after that");
+  scrub.stop();
 });

@@ -32,7 +32,9 @@ export class Scrub {
   readonly #bytesPerSecond: number;
   readonly #deps: ScrubDeps;
   readonly #ending = new AbortController();
-  readonly #sleep: (delayMs: number) => Promise<unknown>;
+  readonly #sleep: (delayMs: number, signal?: AbortSignal) => Promise<unknown>;
+  /** The task that is open here, and what ends its turn. */
+  #turn: { readonly taskId: TaskId; readonly leaving: AbortController; readonly ended: Promise<void> } | undefined;
   #bytes = 0;
   #doneAtUnixMs: number | undefined;
 
@@ -41,7 +43,7 @@ export class Scrub {
     this.#bytesPerSecond = bytesPerSecond;
     this.#deps = deps;
     const { sleep = (delayMs, signal) => sleepFor(delayMs, undefined, { signal, ref: false }) } = deps;
-    this.#sleep = (delayMs) => sleep(delayMs, this.#ending.signal);
+    this.#sleep = (delayMs, signal = this.#ending.signal) => sleep(delayMs, signal);
   }
 
   /** Read back since the start. */
@@ -62,15 +64,36 @@ export class Scrub {
     this.#ending.abort();
   }
 
+  /**
+   * Somebody needs the room of what is open here only to be read back, or wants it removed: its turn ends; the next round reads it.
+   *
+   * @param taskId that one only
+   * @returns whether there was one, once it is released
+   */
+  async letGo(taskId?: TaskId): Promise<boolean> {
+    const turn = this.#turn;
+    if (turn === undefined || (taskId !== undefined && turn.taskId !== taskId)) return false;
+    turn.leaving.abort();
+    await turn.ended;
+    return true;
+  }
+
   async #run(): Promise<void> {
     const { signal } = this.#ending;
     await this.#sleep(START_MS);
     for (;;) {
       for (const taskId of this.#deps.taskIds()) {
         // oxlint-disable-next-line no-await-in-loop -- one after the other is the point
-        await this.#scrub(taskId).catch((thrown: unknown) => {
-          if (!signal.aborted) this.#deps.onFailed(taskId, toAppError(thrown));
+        await this.#idle();
+        const leaving = new AbortController();
+        const stop = AbortSignal.any([signal, leaving.signal]);
+        const ended = this.#scrub(taskId, stop).catch((thrown: unknown) => {
+          if (!stop.aborted) this.#deps.onFailed(taskId, toAppError(thrown));
         });
+        this.#turn = { taskId, leaving, ended };
+        // oxlint-disable-next-line no-await-in-loop -- likewise
+        await ended;
+        this.#turn = undefined;
         if (signal.aborted) return;
       }
       this.#doneAtUnixMs = this.#deps.nowMs();
@@ -79,8 +102,7 @@ export class Scrub {
     }
   }
 
-  async #scrub(taskId: TaskId): Promise<void> {
-    await this.#idle();
+  async #scrub(taskId: TaskId, signal: AbortSignal): Promise<void> {
     const task = await this.#deps.open(taskId);
     if (task === undefined) return;
     try {
@@ -90,21 +112,22 @@ export class Scrub {
       for (let at = 0; at < pieces.length; at += perStep) {
         const step = pieces.slice(at, at + perStep);
         // oxlint-disable-next-line no-await-in-loop -- the rate is the point
-        await this.#idle();
+        await this.#idle(signal);
+        if (signal.aborted) return;
         // oxlint-disable-next-line no-await-in-loop -- the rate is the point
         await task.verify(step, true);
         const bytes = step.length * pieceLengthBytes;
         this.#bytes += bytes;
         // oxlint-disable-next-line no-await-in-loop -- the rate is the point
-        await this.#sleep((bytes * 1000) / this.#bytesPerSecond);
+        await this.#sleep((bytes * 1000) / this.#bytesPerSecond, signal);
       }
     } finally {
       task.release();
     }
   }
 
-  async #idle(): Promise<void> {
+  async #idle(signal?: AbortSignal): Promise<void> {
     // oxlint-disable-next-line no-await-in-loop -- waiting is the point
-    while (this.#deps.isBusy()) await this.#sleep(BUSY_MS);
+    while (this.#deps.isBusy()) await this.#sleep(BUSY_MS, signal);
   }
 }

@@ -80,9 +80,12 @@ export class Survey {
   async #run(known: ReadonlyMap<string, readonly StoreEntry[]>, isClean: boolean): Promise<void> {
     const prefixes = new Set(await this.#deps.files.prefixes());
     for (const [prefix, entries] of known) if (!prefixes.has(prefix)) for (const entry of entries) this.#missing(entry);
+    let failure: AppError | undefined;
     for (const prefix of prefixes) {
       // oxlint-disable-next-line no-await-in-loop -- one after the other is the point
-      const taskIds = new Set(await this.#deps.files.taskIds(prefix));
+      const listed = await this.#deps.files.taskIds(prefix).catch((thrown: unknown) => void (failure ??= toAppError(thrown)));
+      if (listed === undefined) continue;
+      const taskIds = new Set(listed);
       const entries = known.get(prefix) ?? [];
       for (const entry of entries) if (!taskIds.has(entry.summary.taskId)) this.#missing(entry);
       const unsure = entries.filter(({ summary }) => taskIds.has(summary.taskId));
@@ -102,6 +105,7 @@ export class Survey {
       if (at % FOUND_PER_TURN === FOUND_PER_TURN - 1) await turn();
       if (this.#isEnding) return;
     }
+    if (failure !== undefined) throw failure;
     this.#isThrough = true;
   }
 

@@ -85,6 +85,8 @@ function openDatabase(file: string): DatabaseSync {
   try {
     return tryOpen(file);
   } catch (error) {
+    // A full disk says nothing of the file: it is left as it is for the next start, and this run remembers in memory.
+    if (isFull(error)) return tryOpen(":memory:");
     try {
       renameSync(file, `${file}.broken`);
       return tryOpen(file);
@@ -93,6 +95,11 @@ function openDatabase(file: string): DatabaseSync {
       throw new AppError("DISK_FAILED", `cannot open ${file}: ${why}`, { cause: error });
     }
   }
+}
+
+/** SQLITE_FULL; SQLITE_IOERR, for what it maps beside the file has no room either. */
+function isFull(thrown: unknown): boolean {
+  return thrown instanceof Error && "errcode" in thrown && typeof thrown.errcode === "number" && [13, 10].includes(thrown.errcode & 0xff);
 }
 
 function tryOpen(file: string): DatabaseSync {
