@@ -191,6 +191,23 @@ void test("a disk with hardly any room left: what is cached makes way, however l
   });
 });
 
+void test("a supernode starts on a full disk, with what it remembers of files: what is cached is what can make room", async () => {
+  const lab = new Lab("disk-full-start");
+  await lab.use(async () => {
+    const site = await startSite(lab, new SmallDisk(lab, 64 * MIB));
+    const old = randomBytes(24 * MIB);
+    const oldUrl = site.origin.put("/old", old);
+    assert.equal((await download(site, oldUrl, "--no-back-source")).digest, sha256(old));
+    await site.supernode.service.stop();
+    const fillerPath = lab.path("disk/filler");
+    fillUp(fillerPath);
+    await site.supernode.restart();
+    await assertServedFromCache(site, "/old", oldUrl, old);
+    const content = randomBytes(12 * MIB);
+    assert.equal((await download(site, site.origin.put("/new", content), "--no-back-source")).digest, sha256(content));
+  });
+});
+
 void test("a quota: files that nobody needs make way within the second, one that can never fit is refused by name", async () => {
   const lab = new Lab("disk-quota");
   await lab.use(async () => {
