@@ -73,9 +73,9 @@ class Filler {
 }
 
 /** Writes to a new file until the device is full. @returns its length */
-function fillUp(path: string): number {
+function fillUp(path: string, stepBytes = 64 * 1024): number {
   const fd = openSync(path, "w");
-  const chunk = randomBytes(64 * 1024);
+  const chunk = randomBytes(stepBytes);
   let lengthBytes = 0;
   try {
     for (;;) lengthBytes += writeSync(fd, chunk);
@@ -199,8 +199,9 @@ void test("a supernode starts on a full disk, with what it remembers of files: w
     const oldUrl = site.origin.put("/old", old);
     assert.equal((await download(site, oldUrl, "--no-back-source")).digest, sha256(old));
     await site.supernode.service.stop();
-    const fillerPath = lab.path("disk/filler");
-    fillUp(fillerPath);
+    fillUp(lab.path("disk/filler"));
+    // To the last block.
+    fillUp(lab.path("disk/filler-2"), 1024);
     await site.supernode.restart();
     await assertServedFromCache(site, "/old", oldUrl, old);
     const content = randomBytes(12 * MIB);
