@@ -2,10 +2,14 @@
 import assert from "node:assert/strict";
 import { spawn, type ChildProcess } from "node:child_process";
 import { createHash, randomBytes } from "node:crypto";
+import { once } from "node:events";
 import {
+  closeSync,
   existsSync,
+  lstatSync,
   mkdirSync,
   mkdtempSync,
+  openSync,
   readdirSync,
   readFileSync,
   rmSync,
@@ -169,6 +173,28 @@ test("to stdout, and quietly", async () => {
   assert.equal(finished.code, 0);
   assert.ok(finished.stdout.equals(CONTENT));
   assert.equal((JSON.parse(finished.stderr.split("\n").at(-2) ?? "") as { ok: boolean }).ok, true);
+});
+
+test("a link that leads to stdout is stdout, also where that is a file", async () => {
+  const [link, file] = [join(directory, "link-to-stdout"), join(directory, "redirected")];
+  symlinkSync("/proc/self/fd/1", link);
+  const fd = openSync(file, "w");
+  const child = spawn(join(BIN, "dfget"), [`${url}/file`, "--force", "-q", "-O", link], { cwd: directory, stdio: ["ignore", fd, "ignore"] });
+  closeSync(fd);
+  const [code] = (await once(child, "exit")) as [number];
+  assert.equal(code, 0);
+  assert.ok(readFileSync(file).equals(CONTENT));
+  assert.ok(lstatSync(link).isSymbolicLink());
+  for (const path of [link, file]) rmSync(path);
+});
+
+test("whoever reads stderr may go: the download goes on", async () => {
+  const child = spawn(join(BIN, "dfget"), [`${url}/file`, "--progress", "plain", "-O", "unread"], { cwd: directory, stdio: ["ignore", "ignore", "pipe"] });
+  child.stderr?.destroy();
+  const [code] = (await once(child, "exit")) as [number];
+  assert.equal(code, 0);
+  assert.ok(readFileSync(join(directory, "unread")).equals(CONTENT));
+  rmSync(join(directory, "unread"));
 });
 
 test("every failure has its code and its exit code, and leaves nothing behind", async () => {

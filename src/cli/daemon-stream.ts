@@ -15,6 +15,8 @@ const BUFFER_BYTES = 256 * 1024;
 const HTTP_HEAD_BYTES_MAX = 16 * 1024;
 /** Who throws content away says so in the same moment. */
 const REASON_MS = 2_000;
+/** A daemon answers the upgrade before it looks at anything. */
+const GREETING_MS = 10_000;
 
 export class DaemonStream {
   readonly #socket: Socket;
@@ -63,7 +65,12 @@ export class DaemonStream {
     signal.addEventListener("abort", abort, { once: true });
     stream.#socket.once("close", () => signal.removeEventListener("abort", abort));
     if (signal.aborted) abort();
+    // Accepted by the kernel, and then no word: a daemon that is stopped, or hangs.
+    const silence = setTimeout(() => {
+      if (stream.#head !== undefined) stream.#ended(stream.#unreachable(new Error(`it does not answer for ${GREETING_MS / 1000} s`)));
+    }, GREETING_MS);
     while (stream.#info === undefined && stream.#end === undefined) await stream.#changed();
+    clearTimeout(silence);
     if (stream.#info !== undefined) return stream;
     stream.close();
     throw stream.#end?.error ?? new AppError("PROTOCOL_VIOLATION", STRANGE);

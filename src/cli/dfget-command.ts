@@ -16,8 +16,8 @@ import { thisMachine } from "./machine.ts";
 import { dfgetConfig, type DfgetConfig } from "./program-config.ts";
 import { chooseProgress, ProgressReporter } from "./progress-reporter.ts";
 import { packageVersion } from "./package-version.ts";
-import { errorLines } from "./report-error.ts";
-import { isSpecialFile, specialFileOutput, stdoutOutput } from "./stream-output.ts";
+import { errorLines, outliveStderr } from "./report-error.ts";
+import { isSpecialFile, isStdout, specialFileOutput, stdoutOutput } from "./stream-output.ts";
 import { showBytes } from "./units.ts";
 
 /** After these nothing that came is worth keeping. */
@@ -30,6 +30,7 @@ const WORTHLESS_AFTER: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
 
 /** @returns the exit code. Never rejects */
 export async function runDfget(argv: readonly string[]): Promise<number> {
+  outliveStderr();
   try {
     const version = packageVersion();
     const commandLine = new CommandLine(DFGET, version, { "--timeout": "-T" });
@@ -41,7 +42,8 @@ export async function runDfget(argv: readonly string[]): Promise<number> {
     const flags = { ...aliasedSettings(command), ...parsed.flags };
     const resolved = resolveConfig(DFGET, { flags, file: parsed.configFile }, machine);
     if (parsed.printConfig) return await say(process.stdout, printConfig(DFGET, resolved));
-    const job = dfgetJob(command);
+    const named = dfgetJob(command);
+    const job = isStdout(named.output) ? { ...named, output: "-" } : named;
     const config = dfgetConfig(resolved, version, machine);
     if (job.verbosity !== "quiet") for (const line of ignoredFlags(command)) await say(process.stderr, `${line}\n`);
     return await download(job, config);

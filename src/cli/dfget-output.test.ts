@@ -4,22 +4,25 @@ import { createHash, randomBytes } from "node:crypto";
 import { once } from "node:events";
 import {
   chmodSync,
+  closeSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
+  openSync,
   readdirSync,
   readFileSync,
   rmSync,
   statSync,
   symlinkSync,
   writeFileSync,
+  writeSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
 import type { Digest } from "../protocol/ids.ts";
 import { outputError, openFileOutput, type FileOutput } from "./dfget-output.ts";
-import { fileVersion, isSameVersion, type FileVersion } from "./dfget-resume.ts";
+import { fileVersion, isSameVersion, mayWriteStill, processSpace, type FileVersion } from "./dfget-resume.ts";
 import { DigestCheck } from "./digest-check.ts";
 
 const CONTENT = randomBytes(100_000);
@@ -94,7 +97,7 @@ test("parts come in any order, some of them twice, and the digests are those of 
 test("that it is being written is seen before anything is, and what an earlier run left stays until then", async () => {
   const state = (): unknown => JSON.parse(readFileSync(`${path}.part.json`, "utf8"));
   const first = await open();
-  assert.deepEqual(state(), { version: 1, pid: process.pid, file: null, syncedBytes: 0 });
+  assert.deepEqual(state(), { version: 1, pid: process.pid, space: processSpace(), inode: null, file: null, syncedBytes: 0 });
   assert.equal(await first.abandon(true), 0);
   assert.deepEqual(readdirSync(directory), []);
   await partialRun(70_000);
@@ -335,4 +338,79 @@ test("versions: a digest or a strong ETag is proof, a date only without ETag, a 
   assert.equal(same({ ...none, lastModified: "d" }), true);
   assert.equal(same({ ...none, lastModified: "d" }, { ...VERSION, lastModified: "d" }), false);
   assert.equal(same({ ...none, digest: "sha256:x" }, { ...VERSION, digest: "sha256:x" }), true);
+});
+
+test("with a state whose part is gone, what lies behind a gap when the way changes is not taken for the file's beginning", async () => {
+  await partialRun(60_000);
+  rmSync(`${path}.part`);
+  const output = await open({ resume: true });
+  assert.equal(await output.begin(VERSION), 0);
+  await output.write(CONTENT.subarray(50_000, 60_000), 50_000);
+  const at = await output.begin(VERSION);
+  await output.write(CONTENT.subarray(at), at);
+  await output.finish();
+  assert.ok(readFileSync(path).equals(CONTENT));
+});
+
+test("a part that is nobody's of ours stays where a download never began", async () => {
+  writeFileSync(`${path}.part`, "precious");
+  const output = await open();
+  await output.abandon(true);
+  assert.equal(readFileSync(`${path}.part`, "utf8"), "precious");
+});
+
+test("a whole download whose place was taken stays, as the message says, also where nothing names its version", async () => {
+  const output = await open();
+  await output.begin({ ...VERSION, etag: null, lastModified: null, digest: null });
+  await output.write(CONTENT, 0);
+  writeFileSync(path, "somebody else's");
+  await assert.rejects(output.finish(), { code: "OUTPUT_EXISTS", message: /the download is whole in/ });
+  await output.abandon(true);
+  assert.ok(readFileSync(`${path}.part`).equals(CONTENT));
+});
+
+test("who claims a part while another is being told what the file is has it, and the other cuts nothing", async (t) => {
+  const other = spawn(process.execPath, ["-e", "setInterval(() => {}, 1000)", "dfget"], { stdio: "ignore" });
+  t.after(() => other.kill("SIGKILL"));
+  await once(other, "spawn");
+  await partialRun(60_000);
+  const slow = await open({ resume: true });
+  const state = JSON.parse(readFileSync(`${path}.part.json`, "utf8")) as object;
+  writeFileSync(`${path}.part.json`, JSON.stringify({ ...state, pid: other.pid }));
+  await assert.rejects(slow.begin(VERSION), { code: "OUTPUT_UNWRITABLE" });
+  assert.equal(readFileSync(`${path}.part`).length, 60_000);
+  await slow.abandon(true);
+});
+
+test("a part that another numbering of processes may still write to is gone on with as a copy", async () => {
+  await partialRun(60_000);
+  const statePath = `${path}.part.json`;
+  const state = JSON.parse(readFileSync(statePath, "utf8")) as { readonly space: string };
+  writeFileSync(statePath, JSON.stringify({ ...state, pid: 1, space: state.space.replace(/pid:\[\d+\]/, "pid:[1]") }));
+  const theirs = openSync(`${path}.part`, "r+");
+  const output = await open({ resume: true });
+  assert.equal(await output.begin(VERSION), 60_000);
+  writeSync(theirs, Buffer.alloc(20_000), 0, 20_000, 50_000);
+  closeSync(theirs);
+  await output.write(CONTENT.subarray(60_000), 60_000);
+  await output.finish();
+  assert.ok(readFileSync(path).equals(CONTENT));
+});
+
+test("after a start of this machine nobody writes there any more; a machine that says not who it is may be another", () => {
+  const [machine = "", start = "", pids = ""] = processSpace().split(" ");
+  assert.deepEqual(
+    [processSpace(), `${machine} earlier ${pids}`, `other ${start} ${pids}`, `${machine} ${start} pid:[1]`, undefined].map(mayWriteStill),
+    [false, false, true, true, true],
+  );
+});
+
+test("what callers with headers of their own were given is gone on with within one run only, unless its name tells it apart", () => {
+  const info = { taskId: undefined, lengthBytes: 5, contentType: undefined, digest: undefined, headers: { "last-modified": "Tue, 01 Sep 2026 00:00:00 GMT" } };
+  const of = (headers: Record<string, string>, more: object = {}): FileVersion => fileVersion({ url: "http://h/f", headers, ...more }, info);
+  const later = { ...of({ "x-tenant": "alice" }), caller: "an earlier run" };
+  assert.equal(isSameVersion(later, of({ "x-tenant": "bob" })), false);
+  assert.equal(isSameVersion(of({}), of({})), true);
+  assert.equal(isSameVersion({ ...later, etag: '"1"' }, { ...of({ "x-tenant": "bob" }), etag: '"1"' }), true);
+  assert.equal(isSameVersion(of({}), of({}, { tag: "other" })), false);
 });

@@ -1,9 +1,11 @@
 /** Where dfget's bytes go: a file that appears whole or not at all, or a stream. */
+import { randomBytes } from "node:crypto";
 import {
   closeSync,
   constants,
   fstatSync,
   fsyncSync,
+  ftruncateSync,
   linkSync,
   lstatSync,
   openSync,
@@ -15,7 +17,7 @@ import {
   unlinkSync,
   writeSync,
 } from "node:fs";
-import { open, rename, type FileHandle } from "node:fs/promises";
+import { copyFile, open, rename, type FileHandle } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import { AppError, type ErrorCode } from "../base/errors.ts";
 import type { Digest } from "../protocol/ids.ts";
@@ -24,7 +26,9 @@ import type { DigestCheck } from "./digest-check.ts";
 import {
   isResumable,
   isSameVersion,
+  mayWriteStill,
   otherHolderOf,
+  processSpace,
   readPartState,
   writePartState,
   type FileVersion,
@@ -91,9 +95,25 @@ export async function openFileOutput(options: FileOutputOptions): Promise<FileOu
   const opened = await openPart(partPath).catch((thrown: unknown) => {
     throw outputError(thrown, options.path, "OUTPUT_UNWRITABLE");
   });
+  try {
+    // Once more: another may have claimed it while ours was being looked at and opened. From here to our claim nothing waits.
+    assertFree(`${partPath}.json`, options.path);
+  } catch (thrown) {
+    await opened.handle.close();
+    throw thrown;
+  }
   // At once, though nothing is written yet: whoever comes while the origin is being asked has to see that it is taken.
-  writePartState(`${partPath}.json`, { version: 1, file: state?.file ?? null, syncedBytes: state?.syncedBytes ?? 0, pid: process.pid });
-  return new FileOutput({ ...options, path }, opened, state?.file ?? undefined, state?.syncedBytes ?? 0);
+  writePartState(`${partPath}.json`, {
+    version: 1,
+    file: state?.file ?? null,
+    syncedBytes: state?.syncedBytes ?? 0,
+    pid: process.pid,
+    space: processSpace(),
+    inode: state?.inode ?? null,
+  });
+  const isOfPart = state?.inode === undefined || state.inode === null || state.inode === inodeOf(fstatSync(opened.handle.fd));
+  const isShared = state !== undefined && mayWriteStill(state.space);
+  return new FileOutput({ ...options, path }, { ...opened, isForeign: !opened.isNew && state === undefined, isShared }, state?.file ?? undefined, isOfPart ? (state?.syncedBytes ?? 0) : 0);
 }
 
 interface OpenedPart {
@@ -123,6 +143,10 @@ export class FileOutput implements DfgetOutput {
   #isNew: boolean;
   /** The file that was written, once it is closed. */
   #written: Stats | undefined;
+  /** What lies there is none of dfget's; until something else is put in its place, it stays. */
+  #isForeign: boolean;
+  /** Another may be writing to it: a copy of our own is gone on with. */
+  readonly #isShared: boolean;
   readonly #partPath: string;
   readonly #statePath: string;
   /** What the part's bytes are of; before `begin`, the earlier run's word for its first `#usableBytes`. */
@@ -135,7 +159,14 @@ export class FileOutput implements DfgetOutput {
   #readBack: Buffer | undefined;
   readonly takesAnyOrder = true;
 
-  constructor(options: FileOutputOptions, { handle, isNew }: OpenedPart, version: FileVersion | undefined, usableBytes: number) {
+  constructor(
+    options: FileOutputOptions,
+    { handle, isNew, isForeign, isShared }: OpenedPart & { readonly isForeign: boolean; readonly isShared: boolean },
+    version: FileVersion | undefined,
+    usableBytes: number,
+  ) {
+    this.#isForeign = isForeign;
+    this.#isShared = isShared;
     this.#options = options;
     this.#handle = handle;
     this.#isNew = isNew;
@@ -164,10 +195,16 @@ export class FileOutput implements DfgetOutput {
     const goesOn = isSame && (this.#options.resume || this.#writtenBytes > 0);
     if (goesOn && this.#writtenBytes > 0) return this.#writtenBytes;
     try {
+      // Who has claimed it since may be far ahead of us, or done: then the file that we have open is his, or already in its place.
+      assertFree(this.#statePath, this.#options.path);
+      if (goesOn && this.#isShared && !this.#isNew) await this.#useOwn((own) => copyFile(this.#partPath, own, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE));
       if (goesOn) await this.#takeUp(Math.min(this.#usableBytes, version.lengthBytes ?? Number.POSITIVE_INFINITY));
       else await this.#startAfresh();
       this.#version = version;
-      await this.#handle.truncate(this.#writtenBytes);
+      assertFree(this.#statePath, this.#options.path);
+      this.#assertIs(fstatSync(this.#handle.fd), this.#partPath);
+      // On this thread: nothing may come between the look and the cut.
+      ftruncateSync(this.#handle.fd, this.#writtenBytes);
     } catch (thrown) {
       throw outputError(thrown, this.#options.path, "DISK_FAILED");
     }
@@ -230,6 +267,8 @@ export class FileOutput implements DfgetOutput {
       await this.#handle.close().catch(() => undefined);
       return 0;
     }
+    // Whole, and only its place was taken: it stays, as was said.
+    if (this.#written !== undefined) return 0;
     const version = this.#version;
     if (!keep || version === undefined || !isResumable(version) || this.#keptBytes === 0) {
       await this.#remove();
@@ -283,6 +322,8 @@ export class FileOutput implements DfgetOutput {
       this.#options.check.update(buffer.subarray(0, bytesRead));
       this.#writtenBytes += bytesRead;
     }
+    // What was not there now is not there later either: behind a gap there may by then be something.
+    this.#usableBytes = this.#writtenBytes;
   }
 
   /** From here on a crash of the machine costs only what comes after. */
@@ -294,14 +335,25 @@ export class FileOutput implements DfgetOutput {
 
   async #startAfresh(): Promise<void> {
     this.restart();
-    if (this.#isNew) return;
-    const own = `${this.#partPath}.${process.pid}`;
-    rmSync(own, { force: true });
-    const handle = await open(own, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o666);
+    if (!this.#isNew) await this.#useOwn(async (own) => await (await open(own, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o666)).close());
+  }
+
+  /** Puts a file of our own in the part's place: who has that one open goes on with it, unharmed. */
+  async #useOwn(make: (path: string) => Promise<void>): Promise<void> {
+    const own = `${this.#partPath}.${process.pid}-${randomBytes(3).toString("hex")}`;
+    let handle: FileHandle;
+    try {
+      await make(own);
+      handle = await open(own, constants.O_RDWR | constants.O_NOFOLLOW);
+    } catch (thrown) {
+      rmSync(own, { force: true });
+      throw thrown;
+    }
     await this.#handle.close();
     this.#handle = handle;
     await rename(own, this.#partPath);
     this.#isNew = true;
+    this.#isForeign = false;
   }
 
   #saveState(): void {
@@ -310,6 +362,8 @@ export class FileOutput implements DfgetOutput {
     writePartState(this.#statePath, {
       version: 1,
       pid: process.pid,
+      space: processSpace(),
+      inode: inodeOf(fstatSync(this.#handle.fd)),
       file: this.#version,
       syncedBytes: this.#syncedBytes,
     });
@@ -366,9 +420,13 @@ export class FileOutput implements DfgetOutput {
     this.#version = undefined;
     await this.#handle.close().catch(() => undefined);
     if (isTaken) return;
-    rmSync(this.#partPath, { force: true });
+    if (!this.#isForeign) rmSync(this.#partPath, { force: true });
     rmSync(this.#statePath, { force: true });
   }
+}
+
+function inodeOf({ ino }: Stats): string {
+  return String(ino);
 }
 
 function isSameFile(one: Stats, other: Stats): boolean {

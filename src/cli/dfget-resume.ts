@@ -1,6 +1,6 @@
 /** What a FILE.part belongs to: the state beside it, by which a later run decides whether to go on with it. */
-import { hash } from "node:crypto";
-import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { hash, randomUUID } from "node:crypto";
+import { readFileSync, readlinkSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import type { z } from "zod";
 import type { ContentInfo } from "../peer/content.ts";
 import type { Source } from "../protocol/control-messages.ts";
@@ -14,12 +14,18 @@ export interface FileVersion {
   readonly digest: string | null;
   readonly etag: string | null;
   readonly lastModified: string | null;
+  /** This run, where what the caller sends may choose the file (a tenant, a key); neither that nor its hash is to lie on the disk. */
+  readonly caller?: string | null | undefined;
 }
 
 const partStateSchema = (z: Zod) => z.object({
   version: z.literal(1),
   /** The process that writes, or wrote last. */
   pid: z.number().int(),
+  /** Where the process has that number: {@link processSpace}. */
+  space: z.string().nullish(),
+  /** Of the part that `syncedBytes` is said of. */
+  inode: z.string().nullish(),
   /** Null: who writes does not know yet what it will be, and has written nothing. */
   file: z.object({
     urlHash: z.string(),
@@ -27,6 +33,7 @@ const partStateSchema = (z: Zod) => z.object({
     digest: z.string().nullable(),
     etag: z.string().nullable(),
     lastModified: z.string().nullable(),
+    caller: z.string().nullish(),
   }).nullable(),
   /** So many bytes were on the disk itself when this was written. */
   syncedBytes: z.number().int().nonnegative(),
@@ -35,28 +42,30 @@ type PartState = z.infer<ReturnType<typeof partStateSchema>>;
 
 export function fileVersion(source: Source, info: ContentInfo): FileVersion {
   return {
-    urlHash: hash("sha256", identityUrl(source)),
+    urlHash: hash("sha256", identity(source)),
     lengthBytes: info.lengthBytes ?? null,
     digest: info.digest ?? source.digest ?? null,
     etag: info.headers["etag"] ?? null,
     lastModified: info.headers["last-modified"] ?? null,
+    caller: Object.keys(source.headers).length === 0 ? null : RUN,
   };
 }
 
 /**
  * True when bytes of `a` can be continued with bytes of `b`: the same URL and length, and the same digest, strong ETag
- * or, where the origin sends no ETag, modification time. Without any of them nobody knows, and the answer is no.
+ * or, where the origin sends no ETag, modification time, which files of different callers may share. Without any of them nobody
+ * knows, and the answer is no.
  */
 export function isSameVersion(a: FileVersion, b: FileVersion): boolean {
   if (a.urlHash !== b.urlHash || a.lengthBytes !== b.lengthBytes) return false;
   if (a.digest !== null && a.digest === b.digest) return true;
   if (a.etag !== null || b.etag !== null) return a.etag === b.etag && a.etag?.startsWith('"') === true;
-  return a.lastModified !== null && a.lastModified === b.lastModified;
+  return a.lastModified !== null && a.lastModified === b.lastModified && (a.caller ?? null) === (b.caller ?? null);
 }
 
 /** True when a later run could go on with a part of this version. */
 export function isResumable(version: FileVersion): boolean {
-  return isSameVersion(version, version);
+  return isSameVersion(version, { ...version, caller: null });
 }
 
 /** @returns undefined when there is none, or it is not ours to understand */
@@ -87,10 +96,35 @@ export function writePartState(path: string, state: PartState): void {
  */
 export function otherHolderOf(statePath: string): number | undefined {
   try {
-    const { pid } = JSON.parse(readFileSync(statePath, "utf8")) as { readonly pid?: unknown };
+    const { pid, space } = JSON.parse(readFileSync(statePath, "utf8")) as { readonly pid?: unknown; readonly space?: unknown };
+    if (typeof space === "string" && space !== processSpace()) return undefined;
     return typeof pid === "number" && pid !== process.pid && isDfget(pid) ? pid : undefined;
   } catch {
     return undefined;
+  }
+}
+
+let ownSpace: string | undefined;
+
+/** Within it a process's number says which process that is: a machine, one start of it, and a container's numbering there. */
+export function processSpace(): string {
+  const machine = attempt(() => readFileSync("/etc/machine-id", "utf8").trim());
+  const start = attempt(() => readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim());
+  return (ownSpace ??= [machine || RUN, start, attempt(() => readlinkSync("/proc/self/ns/pid"))].join(" "));
+}
+
+/** False when whoever wrote there has ended, as a look at the processes here tells, or that this machine was started anew since. */
+export function mayWriteStill(space: string | null | undefined): boolean {
+  if (space === processSpace()) return false;
+  const [[machine, start], [ourMachine, ourStart]] = [(space ?? "").split(" "), processSpace().split(" ")];
+  return machine !== ourMachine || start === ourStart;
+}
+
+function attempt(read: () => string): string {
+  try {
+    return read();
+  } catch {
+    return RUN;
   }
 }
 
@@ -108,6 +142,12 @@ function isDfget(pid: number): boolean {
   }
 }
 
+/** The URL alone where nothing else was said, as in states of earlier versions. */
+function identity(source: Source): string {
+  const { tag, application } = source;
+  return tag === undefined && application === undefined ? identityUrl(source) : JSON.stringify([identityUrl(source), tag ?? null, application ?? null]);
+}
+
 function identityUrl(source: Source): string {
   const url = new URL(source.url);
   for (const name of source.filteredQueryParameters ?? []) url.searchParams.delete(name);
@@ -116,3 +156,5 @@ function identityUrl(source: Source): string {
   url.hash = "";
   return url.href;
 }
+
+const RUN = randomUUID();

@@ -76,7 +76,13 @@ async function* ownPeer(job: DfgetJob, config: DfgetConfig, speaker: WaySpeaker)
   }
   // Beside the output, where there is room for the file; /tmp may be memory.
   const parent = job.output === "-" || job.output.startsWith("/dev/") ? tmpdir() : dirname(resolve(job.output));
-  const directory = await mkdtemp(join(parent, ".dfget-peer-"));
+  let directory: string;
+  try {
+    directory = await mkdtemp(join(parent, ".dfget-peer-"));
+  } catch (thrown) {
+    speaker.warn(`no room for a peer of its own in ${parent}: ${(thrown as Error).message}; reading the origin directly`);
+    return;
+  }
   const origin = new OriginClients({ userAgent: `dfget/${config.version}`, ...config.network });
   const log = { debug: () => undefined, info: () => undefined, warn: said(speaker), error: said(speaker) };
   try {

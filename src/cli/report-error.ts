@@ -10,3 +10,8 @@ export function errorLines(error: AppError): string {
 export function reportError(error: AppError): void {
   process.stderr.write(errorLines(error));
 }
+
+/** Whoever read stderr may go, and its disk may fill up: words are lost then, and nothing else. */
+export function outliveStderr(): void {
+  process.stderr.on("error", () => undefined);
+}

@@ -5,7 +5,7 @@ import { printConfig, resolveConfig, type ResolvedConfig } from "./config.ts";
 import type { Program, Settings } from "./config-schema.ts";
 import { thisMachine, type Machine } from "./machine.ts";
 import { packageVersion } from "./package-version.ts";
-import { reportError } from "./report-error.ts";
+import { outliveStderr, reportError } from "./report-error.ts";
 import type { Subcommand } from "./subcommand.ts";
 
 /** A started service. */
@@ -30,6 +30,7 @@ export async function runService<S extends Settings, C>(
   definition: ServiceDefinition<S, C>,
   argv: readonly string[],
 ): Promise<void> {
+  outliveStderr();
   try {
     await runToEnd(definition, argv);
   } catch (thrown) {
@@ -68,6 +69,8 @@ async function runToEnd<S extends Settings, C>(
   const config = configure(resolved, version, machine);
   // From here on a signal means an orderly end, even while starting.
   const ended = endSignal();
+  // Before there is anything to reload, and while it ends, a reload is nothing; unheard it would end the process.
+  process.on("SIGHUP", () => undefined);
   const service = await start(config);
   const stopReloading = onHangUp(async () => {
     const next = load();

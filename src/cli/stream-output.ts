@@ -1,3 +1,4 @@
+import { fstatSync } from "node:fs";
 import { open, type FileHandle } from "node:fs/promises";
 import { AppError } from "../base/errors.ts";
 import type { Digest } from "../protocol/ids.ts";
@@ -108,6 +109,18 @@ export function stdoutOutput(check: DigestCheck): StreamOutput {
 export function isSpecialFile(path: string): boolean {
   const stat = statOf(path);
   return stat !== undefined && !stat.isFile() && !stat.isDirectory();
+}
+
+/** True for `/dev/stdout` and what leads there, also where stdout is a file: to put another in the link's place would be no use. */
+export function isStdout(path: string): boolean {
+  if (statOf(path, "itself")?.isSymbolicLink() !== true) return false;
+  const there = statOf(path);
+  try {
+    const stdout = fstatSync(1);
+    return there !== undefined && there.dev === stdout.dev && there.ino === stdout.ino;
+  } catch {
+    return false;
+  }
 }
 
 export async function specialFileOutput(path: string, check: DigestCheck): Promise<StreamOutput> {

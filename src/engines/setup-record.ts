@@ -16,6 +16,8 @@ const entrySchema = z.object({
   engine: z.enum(ENGINE_NAMES),
   path: z.string(),
   written: stateSchema,
+  /** What an earlier setup had written, and lies there still if `written` never came to be: a kill, a full disk. */
+  earlier: stateSchema.optional(),
   /** Null: there was no file. Its bytes lie in `originals/<sha256>`. */
   original: stateSchema.nullable(),
 });
@@ -123,6 +125,11 @@ export class SetupRecord {
 
 export function recorded({ bytes, mode, uid, gid }: FileState): RecordedState {
   return { sha256: sha256(bytes), mode, uid, gid };
+}
+
+/** True when what lies there is a setup's, and not somebody else's. */
+export function isWritten(state: FileState | undefined, { written, earlier }: RecordEntry): boolean {
+  return isSameState(state, written) || (earlier !== undefined && isSameState(state, earlier));
 }
 
 export function isSameState(state: FileState | undefined, is: RecordedState | null): boolean {

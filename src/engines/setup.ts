@@ -6,7 +6,7 @@ import { isContainersEngine, isContainersHere, planContainers } from "./containe
 import { isDockerHere, planDocker } from "./docker.ts";
 import { ENGINE_NAMES, type EngineFiles, type EngineName, type EnginePlan, type MirrorTarget } from "./engine.ts";
 import { decode, type FileState, type HostFiles } from "./host-files.ts";
-import { isSameState, recorded, type RecordEntry, SetupRecord } from "./setup-record.ts";
+import { isSameState, isWritten, recorded, type RecordEntry, SetupRecord } from "./setup-record.ts";
 
 export interface FileChange {
   readonly engine: EngineName;
@@ -119,7 +119,7 @@ export class EngineSetup {
     const host = this.#host;
     const untouched = (path: string): RecordEntry | undefined => {
       const entry = this.#record.find(path);
-      return entry !== undefined && isSameState(host.state(path), entry.written) ? entry : undefined;
+      return entry !== undefined && isWritten(host.state(path), entry) ? entry : undefined;
     };
     return {
       read: (path) => {
@@ -141,7 +141,7 @@ export class EngineSetup {
       const { engine, path } = entry;
       const before = this.#host.state(path);
       if (isSameState(before, entry.original)) continue;
-      if (!isSameState(before, entry.written)) {
+      if (!isWritten(before, entry)) {
         const kept = entry.original === null ? "there was no such file before" : `what it was before is in ${this.#record.originalFile(entry.original)}`;
         problems.push({ engine, text: `${path} was changed since setup wrote it and stays as it is; ${kept}` });
         continue;
@@ -156,9 +156,15 @@ export class EngineSetup {
   #bringIn({ engine, path, before, after }: FileChange): void {
     if (after === undefined) return;
     const known = this.#record.find(path);
-    const isUntouched = known !== undefined && isSameState(before, known.written);
+    const isUntouched = known !== undefined && before !== undefined && isWritten(before, known);
     const original = isUntouched ? this.#record.original(known) : before;
-    const entry = { engine, path, written: recorded(after), original: original === undefined ? null : recorded(original) };
+    const entry = {
+      engine,
+      path,
+      written: recorded(after),
+      ...(isUntouched ? { earlier: recorded(before) } : {}),
+      original: original === undefined ? null : recorded(original),
+    };
     this.#record.put(entry, original, this.#host.missingDirectories(dirname(path)));
     this.#host.makeDirectory(dirname(path));
     this.#host.write(path, after);
