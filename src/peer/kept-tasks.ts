@@ -23,6 +23,8 @@ export interface KeptTask {
   timer: NodeJS.Timeout | undefined;
   /** Joins under way that tell the supernode anew what is held here. */
   joinings: number;
+  /** Gives the latest of them up: the next says all that it said. */
+  rejoining: AbortController | undefined;
   /** When our ticket is to be renewed. */
   renewal: NodeJS.Timeout | undefined;
   /** Its pieces were thrown away: no newcomer shares it. */
@@ -52,7 +54,7 @@ export class KeptTasks {
       return present;
     }
     const kept: KeptTask = {
-      task, source, info, readers: 1, readerLimits: [], mayReadOrigin, toldStep: 0, timer: undefined, joinings: 0, renewal: undefined, isWorthless: false,
+      task, source, info, readers: 1, readerLimits: [], mayReadOrigin, toldStep: 0, timer: undefined, joinings: 0, rejoining: undefined, renewal: undefined, isWorthless: false,
     };
     this.#kept.set(taskId, kept);
     return kept;

@@ -75,6 +75,9 @@ export class PeerNode implements ContentOpener {
   readonly #reports: ProgressReports;
   /** Leases of tasks that are not open here; the supernode takes them back when nothing comes of them. */
   readonly #early = new Map<TaskId, Lease>();
+  /** Answers that came to nobody, and how many may yet want one of their tasks. */
+  readonly #unwanted = new Set<TaskId>();
+  #openings = 0;
   readonly metrics: Registry;
   #publicKey: Uint8Array | undefined;
 
@@ -161,8 +164,11 @@ export class PeerNode implements ContentOpener {
         return task !== undefined;
       },
       hold: async (taskId, source) => {
-        const joined = await this.#join(source, true, this.#closing.signal, taskId);
-        return await this.#take(joined, { source, backToSource: false }, performance.now());
+        const startedMs = performance.now();
+        return await this.#opening(async () => {
+          const joined = await this.#join(source, true, this.#closing.signal, taskId);
+          return await this.#take(joined, { source, backToSource: false }, startedMs);
+        });
       },
       leave: (task) => kept.leave(task),
       log: deps.log,
@@ -200,6 +206,10 @@ export class PeerNode implements ContentOpener {
             task.disconnect(drop);
             task.connect(add, task.session.ticket);
           }),
+        onUnwanted: (taskId) => {
+          this.#unwanted.add(taskId);
+          this.#leaveUnwanted();
+        },
         onImports: (taskId, imports) => this.#tell(taskId, ({ task }) => task.assignImports(imports)),
         onLength: (taskId, lengthBytes, signature) =>
           this.#tell(taskId, ({ task }) => {
@@ -212,6 +222,8 @@ export class PeerNode implements ContentOpener {
           this.#clock.disconnected();
           this.#leases.close();
           this.#early.clear();
+          // All is told anew to whoever registers us next; asked again besides, it would be once more with each connection lost.
+          for (const { rejoining } of this.#kept) rejoining?.abort();
         },
       },
     });
@@ -225,9 +237,11 @@ export class PeerNode implements ContentOpener {
   async open(request: ContentRequest, signal: AbortSignal): Promise<Content> {
     const startedMs = performance.now();
     try {
-      const joined = await this.#join(request.source, true, signal);
-      if (joined.inline !== null) return new InlineContent(joined.task, Buffer.from(joined.inline, "base64"), startedMs);
-      const kept = await this.#take(joined, request, startedMs);
+      const { joined, kept } = await this.#opening(async () => {
+        const answer = await this.#join(request.source, true, signal);
+        return { joined: answer, kept: answer.inline === null ? await this.#take(answer, request, startedMs) : undefined };
+      });
+      if (kept === undefined) return new InlineContent(joined.task, Buffer.from(joined.inline ?? "", "base64"), startedMs);
       const { limitBytesPerSecond } = request;
       kept.readerLimits.push(limitBytesPerSecond);
       kept.task.setDownloadLimit(largest(kept.readerLimits));
@@ -297,6 +311,24 @@ export class PeerNode implements ContentOpener {
     return this.#control.join(source, { ...(taskId === undefined ? {} : { taskId }), download, signal, onJoined: (joined) => this.#joined(joined.task.taskId) });
   }
 
+  /** From a join until its task is held here. */
+  async #opening<T>(open: () => Promise<T>): Promise<T> {
+    this.#openings++;
+    try {
+      return await open();
+    } finally {
+      this.#openings--;
+      this.#leaveUnwanted();
+    }
+  }
+
+  /** The supernode must not count on us for what nobody here takes part in, nor be told to forget what somebody does. */
+  #leaveUnwanted(): void {
+    if (this.#openings > 0) return;
+    for (const taskId of this.#unwanted) if (this.#kept.get(taskId) === undefined) this.#control.send({ type: "leave", taskId });
+    this.#unwanted.clear();
+  }
+
   /** The task of a join's answer: opened, linked to its neighbours, one reader counted. */
   async #take(joined: JoinedMessage, { source, backToSource, firstByte }: ContentRequest, startedMs: number): Promise<KeptTask> {
     const { taskId } = joined.task;
@@ -345,12 +377,15 @@ export class PeerNode implements ContentOpener {
     const { task, source } = kept;
     const { taskId } = task.session;
     kept.joinings++;
+    kept.rejoining?.abort();
+    const superseded = new AbortController();
+    kept.rejoining = superseded;
     this.#control
       .join(source, {
         taskId,
         have: task.stored.have.toBytes(),
         download: true,
-        signal: this.#closing.signal,
+        signal: AbortSignal.any([this.#closing.signal, superseded.signal]),
         onJoined: (joined) => this.#joined(joined.task.taskId),
       })
       .then(
@@ -360,6 +395,7 @@ export class PeerNode implements ContentOpener {
           if (joined.task.taskId === taskId) this.#connect(kept, joined);
         },
         (thrown: unknown) => {
+          if (superseded.signal.aborted) return;
           const { code, message } = toAppError(thrown);
           // Nobody else is at it now: who takes it next brings an invitation.
           const isAtRest = source.invited === true && code === "TASK_UNKNOWN";

@@ -24,6 +24,19 @@ test("a newcomer gets the seed and the members there are, at once", () => {
   assert.deepEqual(world.neighboursOf("a"), ["b", "seed"]);
 });
 
+test("a task is needed while somebody who is connected, and no seed, lacks part of it", () => {
+  const world = new World();
+  const needed = (): boolean => world.scheduler.isNeeded(TASK);
+  assert.equal(needed(), false, "nobody knows it");
+  world.enter("seed", { seed: true });
+  world.enter("whole", {}, PIECES);
+  assert.equal(needed(), false);
+  world.enter("a");
+  assert.equal(needed(), true);
+  world.step({ type: "peerDisconnected", peerId: "a" as PeerId });
+  assert.equal(needed(), false);
+});
+
 test("sixteen hosts and a seed become one dense mesh: nobody has fewer neighbours than half of what is wanted, or more than the cap", () => {
   const world = new World();
   world.enter("seed", { seed: true });

@@ -128,6 +128,13 @@ export class Scheduler {
     return earliest;
   }
 
+  /** Somebody who is connected, and no seed, still lacks part of the task. */
+  isNeeded(taskId: TaskId): boolean {
+    const members = this.#tables.tasks.get(taskId)?.members.values() ?? [];
+    for (const { peer, complete } of members) if (!complete && peer.connected && !peer.seed) return true;
+    return false;
+  }
+
   /** A copy of all tables, sorted by id; O(everything): for people, not for hot paths. */
   snapshot(): SchedulerSnapshot {
     return snapshotOf(this.#tables);

@@ -12,6 +12,7 @@ import type { Logger } from "pino";
 import { AppError } from "../base/errors.ts";
 import { ControlChannel, parseMessage } from "../peer/control/control-channel.ts";
 import { ListenerHandshake, parseHandshakeStep } from "../peer/membership/handshake.ts";
+import { refuse } from "../peer/refuse-upgrade.ts";
 import { channelBinding, strangerAnswer, strangerReason } from "../peer/membership/tls-connection.ts";
 import {
   CONTROL_LENGTH_BYTES_MAX,
@@ -44,6 +45,8 @@ export interface ControlServerDeps {
   readonly onMessage: (peer: ConnectedPeer, message: PeerMessage) => void;
   /** Control connections at a time. */
   readonly connectionCountMax: number;
+  /** The time that tickets are held against. Default: the machine's. */
+  readonly unixMs?: () => number;
   /** From the upgrade to `register`. Default 5,000. */
   readonly handshakeMs?: number;
 }
@@ -66,11 +69,11 @@ export class ControlServer {
     const stranger = strangerReason(socket);
     if (stranger !== undefined) {
       this.#deps.log.warn({ remoteAddress: request.socket.remoteAddress }, `refused a peer: its TLS certificate: ${stranger}`);
-      socket.end(strangerAnswer(stranger));
+      refuse(socket, strangerAnswer(stranger));
     } else if (request.headers.upgrade !== CONTROL_PROTOCOL) {
-      socket.end(`HTTP/1.1 426 Upgrade Required\r\nUpgrade: ${CONTROL_PROTOCOL}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
+      refuse(socket, `HTTP/1.1 426 Upgrade Required\r\nUpgrade: ${CONTROL_PROTOCOL}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
     } else if (this.#isClosed || this.#isFull()) {
-      socket.end("HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+      refuse(socket, "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
     } else {
       socket.write(`HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: ${CONTROL_PROTOCOL}\r\n\r\n`);
       this.#accept(socket as Socket, head);
@@ -184,7 +187,7 @@ export class ControlServer {
       before.channel.close();
     }
     const address = peer.host.address === "" ? peer.remoteAddress : peer.host.address;
-    peer.channel.send({ type: "registered", publicKey: Buffer.from(publicKey).toString("base64"), address, unixMs: Date.now(), place: peer.place.topology });
+    peer.channel.send({ type: "registered", publicKey: Buffer.from(publicKey).toString("base64"), address, unixMs: (this.#deps.unixMs ?? Date.now)(), place: peer.place.topology });
     onConnected(peer);
   }
 }

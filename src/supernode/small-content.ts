@@ -56,7 +56,8 @@ export class SmallContent {
   }
 
   async #read(resolved: ResolvedTask): Promise<Uint8Array> {
-    const content = (await this.#fromDisk(resolved)) ?? (await this.#fromOrigin(resolved));
+    // No task that would be forgotten one day: the meter is not to remember it.
+    const content = (await this.#fromDisk(resolved)) ?? (await this.#fromOrigin(resolved).finally(() => this.#deps.meter.forget(resolved.taskId)));
     this.#recent.set(resolved.taskId, content);
     if (this.#recent.size > RECENT_COUNT_MAX) this.#recent.delete(this.#recent.keys().next().value as TaskId);
     return content;
@@ -128,14 +129,18 @@ export class SmallContent {
       const message = `the origin sent ${receivedBytes > lengthBytes ? "more" : "less"} than the ${lengthBytes} bytes it promised`;
       throw new AppError("ORIGIN_LENGTH_WRONG", message);
     };
+    // Asked again it would be the other version still.
+    const changed = new AbortController();
     return await withRetries(
       async () => await once().catch((error: unknown) => {
-        meter.asked(toAppError(error).code);
+        const { code } = toAppError(error);
+        meter.asked(code);
+        if (code === "ORIGIN_CHANGED") changed.abort();
         throw error;
       }),
       {
         attempts: 4,
-        signal,
+        signal: AbortSignal.any([signal, changed.signal]),
         sleep: sleep ?? ((delayMs, stop) => sleepFor(delayMs, undefined, { signal: stop })),
         random,
         maxDelayMs: 10_000,

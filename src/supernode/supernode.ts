@@ -13,6 +13,7 @@ import type { Origin } from "../origin/origin.ts";
 import { BudgetedOrigin } from "../origin/origin-budget.ts";
 import { generatePeerId, loadOrCreateJoinToken, SigningKey } from "../peer/membership/credentials.ts";
 import { siteServer, SiteTls } from "../peer/membership/site-tls.ts";
+import type { TicketClock } from "../peer/membership/tickets.ts";
 import { DiskStore } from "../peer/store/disk-store.ts";
 import { HostLimits } from "../peer/host-limits.ts";
 import { Peer } from "../peer/peer.ts";
@@ -37,7 +38,7 @@ import { PeerTable } from "./peer-table.ts";
 import { networkOf } from "./ip-network.ts";
 import { PlaceMap } from "./place-map.ts";
 import { SchedulerDriver } from "./scheduler-driver.ts";
-import { OWN_FAILURES, SeedCache } from "./cache/seed-cache.ts";
+import { OWN_FAILURES, SeedCache, WORTHLESS } from "./cache/seed-cache.ts";
 import { SiteEffects } from "./site-effects.ts";
 import { SmallContent } from "./small-content.ts";
 import { TaskJoins } from "./task-joins.ts";
@@ -96,6 +97,7 @@ async function compose(
   if (tls !== undefined) writeFileSync(join(state, "tls-ca.pem"), tls.ca);
   const key = SigningKey.loadOrCreate(join(state, "signing-key.pem"));
   const nowMs = (): number => performance.now();
+  const clock = steadyClock();
   const random = Math.random;
   const metrics = new SupernodeMetrics(version);
 
@@ -136,6 +138,7 @@ async function compose(
     log,
     limits: config.limits,
     topology: topologyOf(config.labels),
+    clock,
     needNeighbours: (taskId, lost) => driver.push({ type: "neighboursLost", peerId: ownPeerId, taskId, lost }),
     accuse: (taskId, accused, piece) => driver.push({ type: "peerAccused", accuser: ownPeerId, accused, taskId, piece }),
     // The scheduler may have counted on our having all of it: it gives the lease when nobody else has.
@@ -158,7 +161,7 @@ async function compose(
     log,
   });
   closers.push(() => desk.close());
-  const leases = new LeaseHttp(desk, key);
+  const leases = new LeaseHttp(desk, key, clock);
   const limits = new HostLimits({ ...peer.limits, origin: originLimit });
   limits.observe(metrics.registry);
   peer.loopLoad.observe(metrics.registry);
@@ -220,27 +223,29 @@ async function compose(
   const joins: TaskJoins = new TaskJoins({
     resolver,
     seeds,
-    inline: (resolved) => small.get(resolved),
+    inline: (resolved) => small.get(resolved).catch((error: unknown) => {
+      // As with files that are read piece by piece: what the origin said of it is not repeated to the next caller.
+      if (WORTHLESS.has(toAppError(error).code)) resolver.forget(resolved.taskId);
+      throw error;
+    }),
     push: (input) => driver.push(input),
     peers,
     key,
     metrics,
     log,
-    unixMs: Date.now,
+    unixMs: clock.unixMs,
     grantMs: config.grants.grantMs,
   });
+  const scheduler = new Scheduler({ ...DEFAULT_SCHEDULER_CONFIG, ...given.scheduler, spanHolderCountMax: config.leasePeerCountMax }, randomBytes(4).readInt32LE());
   const driver: SchedulerDriver = new SchedulerDriver({
-    scheduler: new Scheduler({ ...DEFAULT_SCHEDULER_CONFIG, ...given.scheduler, spanHolderCountMax: config.leasePeerCountMax }, randomBytes(4).readInt32LE()),
+    scheduler,
     execute: (effect) => effects.execute(effect),
     nowMs,
   });
   closers.push(() => driver.close());
-  const isNeeded = (taskId: TaskId): boolean => {
-    const task = driver.snapshot().tasks.find((each) => each.taskId === taskId);
-    return task?.members.some(({ peerId, complete }) => !complete && peers.get(peerId) !== undefined) === true;
-  };
+  const isNeeded = (taskId: TaskId): boolean => scheduler.isNeeded(taskId);
   const advertised = { host: config.advertiseHost, port: config.listen.port };
-  const effects = new SiteEffects({ ownPeerId, advertised, peers, budgets, seeds, desk, joins, meter, key, metrics, push: (input) => driver.push(input), log, unixMs: Date.now });
+  const effects = new SiteEffects({ ownPeerId, advertised, peers, budgets, seeds, desk, joins, meter, key, metrics, push: (input) => driver.push(input), log, unixMs: clock.unixMs });
   const control = new ControlServer({
     token,
     ownPeerId,
@@ -249,6 +254,7 @@ async function compose(
     placeMap,
     keepers: config.keepers.map(networkOf),
     log,
+    unixMs: clock.unixMs,
     connectionCountMax: peerCountMax(log),
     onConnected: (connected) => effects.peerConnected(connected),
     onDisconnected: (gone) => effects.peerDisconnected(gone),
@@ -319,6 +325,15 @@ async function compose(
       log.info("supernode is down");
     },
   };
+}
+
+/**
+ * The time of tickets: the machine's when we started, and what has passed since. Peers are told it once, when they register, so a
+ * wall clock that is set meanwhile (NTP, soon after a start) would have them refuse all new tickets, or take old ones for too long.
+ */
+function steadyClock(): TicketClock {
+  const offsetMs = Date.now() - performance.now();
+  return { unixMs: () => Math.round(performance.now() + offsetMs), outageSinceUnixMs: () => undefined };
 }
 
 function peerCountMax(log: Logger): number {

@@ -12,6 +12,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { Socket } from "node:net";
 import { z } from "zod";
 import { AppError, toAppError } from "../../base/errors.ts";
+import { refuse } from "../../peer/refuse-upgrade.ts";
 import type { Content, ContentInfo, ContentOpener } from "../../peer/content.ts";
 import { sourceSchema } from "../../protocol/control-messages.ts";
 import { LOCAL_CONTENT_PROTOCOL } from "../../protocol/local-frames.ts";
@@ -149,7 +150,7 @@ export class LocalApi {
     // The HTTP server has taken its own listener away: without one a reset would end the process.
     socket.on("error", () => undefined);
     if (request.method !== "GET" || request.url !== "/v1/content" || request.headers.upgrade !== LOCAL_CONTENT_PROTOCOL) {
-      socket.end(`HTTP/1.1 426 Upgrade Required\r\nUpgrade: ${LOCAL_CONTENT_PROTOCOL}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
+      refuse(socket, `HTTP/1.1 426 Upgrade Required\r\nUpgrade: ${LOCAL_CONTENT_PROTOCOL}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
       return;
     }
     const served = serveContentStream(socket, head, { open: (body, signal) => this.#open(body, signal), log: this.#options.log });

@@ -33,6 +33,8 @@ export interface ControlHandlers {
   readonly onNeighbours: (taskId: TaskId, add: readonly Neighbour[], drop: readonly PeerId[]) => void;
   /** We register as keeper, and somebody takes this file. */
   readonly onInvited?: (taskId: TaskId, url: string) => void;
+  /** A join was answered that had been given up: the supernode counts on us. Default: it is told not to. */
+  readonly onUnwanted?: (taskId: TaskId) => void;
   readonly onImports: (taskId: TaskId, imports: readonly Imports[]) => void;
   readonly onLength: (taskId: TaskId, lengthBytes: number, signature: Uint8Array) => void;
   readonly onTaskFailed: (message: TaskFailedMessage) => void;
@@ -283,8 +285,9 @@ export class ControlClient {
       case "joined": {
         const pending = this.#joins.get(message.requestId);
         if (pending !== undefined) pending.resolve(message);
-        // Given up meanwhile: the supernode must not count on us.
-        else if (message.ticket !== null) this.send({ type: "leave", taskId: message.task.taskId });
+        else if (message.ticket === null) return;
+        else if (handlers.onUnwanted === undefined) this.send({ type: "leave", taskId: message.task.taskId });
+        else handlers.onUnwanted(message.task.taskId);
         return;
       }
       case "joinFailed": {

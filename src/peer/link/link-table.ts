@@ -10,6 +10,7 @@ import { DialerHandshake, type HandshakeConfig, ListenerHandshake, parseHandshak
 import { isPlainRefusal } from "../membership/plain-refusal.ts";
 import type { SiteTls } from "../membership/site-tls.ts";
 import { channelBinding, plainRefused, strangerAnswer, strangerReason, tlsFailure } from "../membership/tls-connection.ts";
+import { refuse } from "../refuse-upgrade.ts";
 import type { LinkId } from "../../swarm/index.ts";
 import { Link, type LinkDeps, type LinkEvents } from "./link.ts";
 
@@ -140,12 +141,12 @@ export class LinkTable {
     socket.on("error", () => undefined);
     const stranger = strangerReason(socket);
     if (stranger !== undefined) {
-      socket.end(strangerAnswer(stranger));
+      refuse(socket, strangerAnswer(stranger));
       return;
     }
     if (request.headers.upgrade !== LINK_PROTOCOL || this.#all.size >= LINK_COUNT_MAX) {
       const status = request.headers.upgrade === LINK_PROTOCOL ? "503 Service Unavailable" : "426 Upgrade Required";
-      socket.end(`HTTP/1.1 ${status}\r\nUpgrade: ${LINK_PROTOCOL}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
+      refuse(socket, `HTTP/1.1 ${status}\r\nUpgrade: ${LINK_PROTOCOL}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
       return;
     }
     socket.write(`HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: ${LINK_PROTOCOL}\r\n\r\n`);

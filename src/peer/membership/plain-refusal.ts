@@ -1,6 +1,7 @@
 /** Where TLS and plain HTTP meet: each side is told what is wrong, in words that it understands. */
 import type { Server as HttpsServer } from "node:https";
 import type { Socket } from "node:net";
+import { refuse } from "../refuse-upgrade.ts";
 
 /**
  * Lets only TLS through to a TLS server. What speaks something else is answered as RFC 2817 has it, and `told` is called with
@@ -29,7 +30,7 @@ export function refusePlain(server: HttpsServer, told: (remoteAddress: string | 
         toldMs = performance.now();
         told(socket.remoteAddress);
       }
-      socket.end(REFUSAL);
+      refuse(socket, REFUSAL);
       return undefined;
     });
   });

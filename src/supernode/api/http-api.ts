@@ -9,6 +9,7 @@ import { AppError, toAppError } from "../../base/errors.ts";
 import { type HostLimits, limitsChangeSchema } from "../../peer/host-limits.ts";
 import { secretsEqual } from "../../peer/membership/credentials.ts";
 import type { SiteTls } from "../../peer/membership/site-tls.ts";
+import { refuse } from "../../peer/refuse-upgrade.ts";
 import * as schemas from "./api-schemas.ts";
 import { type ApiViews, isTrusted, type Page } from "./api-views.ts";
 import { addSelfTestRegistry } from "./self-test-registry.ts";
@@ -71,8 +72,7 @@ export async function createHttpApi(deps: HttpApiDeps): Promise<FastifyInstance>
   if (app.server instanceof HttpsServer) tls?.serve(app.server);
   app.server.on("upgrade", (request: IncomingMessage, socket: Duplex, head: Buffer) => {
     for (const take of deps.upgrades) if (take(request, socket, head)) return;
-    socket.on("error", () => undefined);
-    socket.end("HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+    refuse(socket, "HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
   });
   await app.ready();
   return app;

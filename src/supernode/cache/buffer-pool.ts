@@ -9,6 +9,8 @@ export interface PieceBuffer {
   release(): void;
   /** The buffer stays with its user but no longer counts against the pool: for what has to wait for others. */
   detach(): void;
+  /** Undoes `detach`, at once: others wait for what is over the budget then. */
+  attach(): void;
 }
 
 interface Waiter {
@@ -78,6 +80,11 @@ export class BufferPool {
         uncount();
       },
       detach: uncount,
+      attach: () => {
+        if (isCounted) return;
+        isCounted = true;
+        this.#usedBytes += lengthBytes;
+      },
     };
   }
 

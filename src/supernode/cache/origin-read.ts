@@ -128,7 +128,7 @@ export class OriginRead {
     const source = this.#job.source();
     const isAskedEarly = isBorrowed(source);
     const spans = [...planSpans(this.#job.stored.have, lengthBytes, this.#pieceLengthBytes, isAskedEarly)];
-    const streamCount = streamCountFor(lengthBytes);
+    let streamCount = streamCountFor(lengthBytes);
     const streams = new Set<Promise<void>>();
     let failure: AppError | undefined;
     let delivers = false;
@@ -139,8 +139,12 @@ export class OriginRead {
         delivers = true;
         startOthers();
       })
-        .catch((error: unknown) => {
-          failure ??= toAppError(error);
+        .catch((thrown: unknown) => {
+          const error = toAppError(thrown);
+          // An origin may have fewer places for us than we have streams: what others bring is not given up for that.
+          const isSpare = streams.size > 1 && error.retriable && error.code !== "ORIGIN_CHANGED" && !this.#signal.aborted;
+          if (isSpare) return void streamCount--;
+          failure ??= error;
           spans.length = 0;
           this.#ending.abort();
         })
@@ -156,8 +160,13 @@ export class OriginRead {
       place = this.#deps.extraStreams.enter(new URL(source.url).origin, { leftBytes, onFirst: startOthers });
     }
     try {
-      // oxlint-disable-next-line no-await-in-loop -- streams start others; none of them rejects, and the slowest counts
-      while (streams.size > 0) await Promise.all(streams);
+      for (;;) {
+        // oxlint-disable-next-line no-await-in-loop -- streams start others; none of them rejects, and the slowest counts
+        while (streams.size > 0) await Promise.all(streams);
+        if (failure !== undefined || spans.length === 0) break;
+        // What a stream has given back, when there was nobody left to take it.
+        start(() => true);
+      }
     } finally {
       place?.leave();
     }
@@ -185,6 +194,9 @@ export class OriginRead {
           await this.#take(cut);
           onPiece();
         }
+      }).catch((error: unknown) => {
+        if (next < endPiece) spans.unshift({ firstPiece: next, endPiece });
+        throw error;
       });
     }
   }
@@ -209,16 +221,20 @@ export class OriginRead {
       for await (const cut of this.#cut(body, firstPiece, undefined)) {
         endBytes = cut.piece * this.#pieceLengthBytes + cut.bytes.length;
         const before = held;
-        held = undefined;
-        if (before !== undefined) await this.#take(before);
+        held = cut;
+        // It waits for its successor, which needs a buffer to arrive: reads that all wait so would wait for ever.
+        cut.buffer.detach();
+        if (before !== undefined) await this.#takeBack(before);
         const mayBeLast = this.#lengthBytes === undefined && (this.#isCheckedAtEnd || cut.bytes.length < this.#pieceLengthBytes);
-        if (mayBeLast) held = cut;
-        else await this.#take(cut);
+        if (mayBeLast) continue;
+        held = undefined;
+        await this.#takeBack(cut);
       }
       if (this.#lengthBytes === undefined) {
+        await this.#endOfUnknown(endBytes, held);
         const last = held;
         held = undefined;
-        await this.#endOfUnknown(endBytes, last);
+        if (last !== undefined) await this.#takeBack(last);
       }
     } finally {
       held?.buffer.release();
@@ -234,7 +250,12 @@ export class OriginRead {
     this.#digest = undefined;
     this.#lengthBytes = lengthBytes;
     await this.#job.onLength(lengthBytes);
-    if (last !== undefined) await this.#take(last);
+  }
+
+  /** What was held goes its way, and counts again until it is stored. */
+  async #takeBack(cut: CutPiece): Promise<void> {
+    cut.buffer.attach();
+    await this.#take(cut);
   }
 
   #cut(body: OriginBody, firstPiece: number, endPiece: number | undefined): AsyncGenerator<CutPiece, void, undefined> {
@@ -267,7 +288,10 @@ export class OriginRead {
 
   /** A whole piece: compared when it is here already, withheld when it has to wait, else stored and offered. */
   async #take(cut: CutPiece): Promise<void> {
-    if (this.#sink.error !== undefined) throw this.#sink.error;
+    if (this.#sink.error !== undefined) {
+      cut.buffer.release();
+      throw this.#sink.error;
+    }
     const { stored } = this.#job;
     if (stored.have.has(cut.piece) && (await this.#isAsBefore(cut))) {
       cut.buffer.release();

@@ -398,4 +398,4 @@ const READ_COUNT_MAX = 3;
 export const OWN_FAILURES: ReadonlySet<string> = new Set(["DISK_FULL", "DISK_FAILED", "CACHE_QUOTA_EXCEEDED"]);
 
 /** Failures after which the pieces that came are of no version, or of the wrong file. */
-const WORTHLESS: ReadonlySet<string> = new Set(["ORIGIN_CHANGED", "ORIGIN_LENGTH_WRONG", "DIGEST_MISMATCH"]);
+export const WORTHLESS: ReadonlySet<string> = new Set(["ORIGIN_CHANGED", "ORIGIN_LENGTH_WRONG", "DIGEST_MISMATCH"]);

@@ -9,7 +9,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import { AppError, toAppError } from "../../base/errors.ts";
 import type { SigningKey } from "../../peer/membership/credentials.ts";
 import { SignatureVerifier } from "../../peer/membership/credentials.ts";
-import { TicketVerifier } from "../../peer/membership/tickets.ts";
+import { OWN_CLOCK, type TicketClock, TicketVerifier } from "../../peer/membership/tickets.ts";
 import { isPeerId, isTaskId, type PeerId, type TaskId } from "../../protocol/ids.ts";
 import type { LeaseDesk } from "./lease-desk.ts";
 
@@ -19,9 +19,9 @@ export class LeaseHttp {
   readonly #desk: Pick<LeaseDesk, "expectedBytes" | "take">;
   readonly #tickets: TicketVerifier;
 
-  constructor(desk: Pick<LeaseDesk, "expectedBytes" | "take">, key: SigningKey) {
+  constructor(desk: Pick<LeaseDesk, "expectedBytes" | "take">, key: SigningKey, clock: TicketClock = OWN_CLOCK) {
     this.#desk = desk;
-    this.#tickets = new TicketVerifier(new SignatureVerifier(key.publicKey));
+    this.#tickets = new TicketVerifier(new SignatureVerifier(key.publicKey), clock);
   }
 
   /** @returns false when the request is not for it */

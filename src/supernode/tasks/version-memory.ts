@@ -16,6 +16,8 @@ export interface RememberedVersion {
 
 /** A table on disk, written through, with a mirror in memory for what was used since the start. */
 export class VersionMemory {
+  /** New rows since the last look at how many there are. */
+  #newsCount = 0;
   readonly #database: DatabaseSync;
   readonly #get: StatementSync;
   readonly #set: StatementSync;
@@ -60,6 +62,10 @@ export class VersionMemory {
     this.#writtenUnixMs.set(key, version.seenUnixMs);
     try {
       this.#set.run(key, version.taskId, version.lengthBytes ?? null, version.seenUnixMs);
+      if (isNews && ++this.#newsCount >= TRIM_EVERY) {
+        this.#newsCount = 0;
+        trim(this.#database);
+      }
     } catch {
       // It is a memory, not a record: a full disk must not fail the download whose version it is.
     }
@@ -111,9 +117,8 @@ function tryOpen(file: string): DatabaseSync {
       "CREATE TABLE IF NOT EXISTS version (key TEXT PRIMARY KEY, task_id TEXT NOT NULL, length_bytes INTEGER, " +
         "seen_unix_ms INTEGER NOT NULL) WITHOUT ROWID",
     );
-    database
-      .prepare("DELETE FROM version WHERE key NOT IN (SELECT key FROM version ORDER BY seen_unix_ms DESC LIMIT ?)")
-      .run(ROW_COUNT_MAX);
+    database.exec("CREATE INDEX IF NOT EXISTS version_seen ON version (seen_unix_ms)");
+    trim(database);
     return database;
   } catch (error) {
     database.close();
@@ -121,7 +126,15 @@ function tryOpen(file: string): DatabaseSync {
   }
 }
 
-/** Rows kept over a restart: 40 MB on disk. */
+function trim(database: DatabaseSync): void {
+  database
+    .prepare("DELETE FROM version WHERE seen_unix_ms < (SELECT seen_unix_ms FROM version ORDER BY seen_unix_ms DESC LIMIT 1 OFFSET ?)")
+    .run(ROW_COUNT_MAX - 1);
+}
+
+/** About ten ms. */
+const TRIM_EVERY = 1_000;
+/** Rows kept, but for those that came since the last look: 40 MB on disk. */
 const ROW_COUNT_MAX = 200_000;
 const RECENT_COUNT_MAX = 20_000;
 const WRITE_MS_MIN = 60_000;

@@ -1,0 +1,20 @@
+import type { Duplex } from "node:stream";
+
+/**
+ * Answers who is refused, and hangs up: nobody else looks after a connection that was upgraded, and one whose other end stays
+ * open holds its descriptor, and the server's closing, for ever.
+ *
+ * @param answer all of the HTTP response
+ */
+export function refuse(socket: Duplex, answer: string): void {
+  socket.on("error", () => undefined);
+  // What comes is not read by anybody, and its end would not be seen behind it.
+  socket.resume();
+  socket.end(answer);
+  const timer = setTimeout(() => socket.destroy(), HANG_UP_MS);
+  timer.unref();
+  socket.once("close", () => clearTimeout(timer));
+}
+
+/** For the answer to arrive. */
+const HANG_UP_MS = 1_000;
