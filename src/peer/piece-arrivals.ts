@@ -87,11 +87,13 @@ export class PieceArrivals {
     if (isFull || !this.#buffers.hasRoom) {
       session.account.declined();
       link.send({ type: "decline", channel, piece, reason: isFull ? "unwanted" : "busy" });
-      return this.#deps.feed({ type: "receiveCancelled", linkId: link.linkId, taskId: session.taskId, piece });
+      return this.#deps.feed({ type: "receiveRefused", linkId: link.linkId, taskId: session.taskId, piece, busy: !isFull });
     }
     const arrivals = this.#arrivals.get(link) ?? new Map<number, Arrival>();
     this.#arrivals.set(link, arrivals);
     const toldMs = this.#deps.nowMs();
+    const former = arrivals.get(arrivalKey(channel, piece));
+    if (former !== undefined) this.#release(former);
     arrivals.set(arrivalKey(channel, piece), { session, bytes: undefined, proof: undefined, filled: 0, untoldBytes: 0, toldMs, writing: false });
     link.send({ type: "accept", channel, piece });
   }

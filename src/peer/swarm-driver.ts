@@ -214,6 +214,8 @@ export class SwarmDriver {
         else if (frame.type === "decline") {
           this.feed({ type: "offerDeclined", linkId, taskId, piece, reason: frame.reason });
         } else {
+          // Also when it is still being read back.
+          this.#checking.delete(`${keyOf(link, taskId)}/${piece}`);
           link.writer.cancelPiece(frame.channel, piece);
           this.feed({ type: "sendCancelled", linkId, taskId, piece });
         }
@@ -318,6 +320,9 @@ export class SwarmDriver {
     const { channel, taskId, ticket } = frame;
     const { peerId } = link;
     if (peerId === undefined) return;
+    // A channel is never used again: what came on it could not be told apart.
+    const named = link.taskOf(channel, "remote");
+    if (named !== undefined && named !== taskId) return link.close("it named two tasks by one channel");
     const session = this.#deps.session(taskId);
     if (session === undefined) {
       // Held on disk, perhaps: a neighbour was told that we have it. Or about to be opened.

@@ -72,6 +72,8 @@ export class Importers {
       if (group.importers.length < this.#countMax) this.#promote(group, member);
       return group;
     });
+    // It may have been told more, before it was suspect.
+    if (member.importGroups.length > 0) this.#stale.add(member);
   }
 
   remove(member: Member): void {
@@ -101,6 +103,7 @@ export class Importers {
   }
 
   #leave(member: Member): void {
+    this.#stale.delete(member);
     for (const group of member.importGroups) {
       group.members.delete(member);
       const at = group.importers.indexOf(member);

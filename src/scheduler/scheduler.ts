@@ -21,6 +21,8 @@ const AVOID_MS = 30_000;
 const AVOIDED_COUNT_MAX = 64;
 /** Members that must have lost a peer before nobody is given it: one may be the broken one itself. */
 const SUSPECT_LOST_BY_COUNT = 2;
+/** A join that is asked again waits for the origin as long as this. Source: JOIN_TIMEOUT_MS of the control client. */
+const SILENT_MS = 120_000;
 /** Changes of who imports what are gathered for this long: when many join at once, each is told once. */
 const TELL_IMPORTS_MS = 50;
 /** Short members looked at when a newcomer has degree to spare; bounds the cost of a join. */
@@ -38,6 +40,8 @@ export class Scheduler {
   readonly #disconnectedUntil = new Map<Peer, number>();
   readonly #emptyUntil = new Map<Task, number>();
   readonly #suspectUntil = new Map<Member, number>();
+  /** Whose peer came back and has not spoken of the task since: perhaps it left while nobody heard it. */
+  readonly #silentUntil = new Map<Member, number>();
   #nowMs = 0;
   #effects: SchedulerEffect[] = [];
 
@@ -119,7 +123,7 @@ export class Scheduler {
   nextDeadlineMs(): number | undefined {
     let earliest = this.#peerLeases.nextDeadlineMs;
     if (this.#tellImportsAtMs !== undefined) earliest = Math.min(this.#tellImportsAtMs, earliest ?? this.#tellImportsAtMs);
-    for (const deadlines of [this.#disconnectedUntil, this.#emptyUntil, this.#suspectUntil]) {
+    for (const deadlines of [this.#disconnectedUntil, this.#emptyUntil, this.#suspectUntil, this.#silentUntil]) {
       for (const dueMs of deadlines.values()) {
         if (earliest === undefined || dueMs < earliest) earliest = dueMs;
         break;
@@ -144,7 +148,12 @@ export class Scheduler {
     const peer = this.#tables.connect(input.peerId, input);
     this.#disconnectedUntil.delete(peer);
     if (peer.keeper) for (const task of this.#tables.tasks.values()) if (isWanted(task)) this.#invite(peer, task);
-    for (const member of peer.memberships.values()) this.#importers.refresh(member);
+    for (const member of peer.memberships.values()) {
+      this.#importers.refresh(member);
+      // Who has everything may hold it on disk without a word; who lacks something joins again, as soon as the origin has answered.
+      this.#silentUntil.delete(member);
+      if (!member.complete && !peer.seed) this.#silentUntil.set(member, this.#nowMs + SILENT_MS);
+    }
   }
 
   #peerDisconnected(peerId: PeerId): void {
@@ -320,6 +329,7 @@ export class Scheduler {
 
   #showedLife(member: Member): void {
     member.lostBy.clear();
+    this.#silentUntil.delete(member);
     if (!member.suspect) return;
     member.suspect = false;
     this.#suspectUntil.delete(member);
@@ -375,6 +385,10 @@ export class Scheduler {
       if (dueMs > this.#nowMs) break;
       this.#showedLife(member);
     }
+    for (const [member, dueMs] of this.#silentUntil) {
+      if (dueMs > this.#nowMs) break;
+      this.#removeMember(member);
+    }
     for (const [peer, dueMs] of this.#disconnectedUntil) {
       if (dueMs > this.#nowMs) break;
       this.#disconnectedUntil.delete(peer);
@@ -415,6 +429,7 @@ export class Scheduler {
   #dismiss(member: Member): Member[] {
     this.#peerLeases.release(member, this.#effects);
     this.#suspectUntil.delete(member);
+    this.#silentUntil.delete(member);
     this.#importers.remove(member);
     return this.#tables.removeMember(member);
   }

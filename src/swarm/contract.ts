@@ -79,6 +79,8 @@ export type SwarmInput =
   /** The receiver gave up a transfer of ours, or the sender one of its own. */
   | { readonly type: "sendCancelled"; readonly linkId: LinkId; readonly taskId: TaskId; readonly piece: number }
   | { readonly type: "receiveCancelled"; readonly linkId: LinkId; readonly taskId: TaskId; readonly piece: number }
+  /** What was just accepted cannot be taken after all, and its sender was told so; `busy`: for want of room, so that it waits to hear that there is some. */
+  | { readonly type: "receiveRefused"; readonly linkId: LinkId; readonly taskId: TaskId; readonly piece: number; readonly busy: boolean }
   /** Bytes of a transfer went into the kernel / came off the wire since the last such input. */
   | { readonly type: "sendProgressed"; readonly linkId: LinkId; readonly taskId: TaskId; readonly piece: number; readonly bytes: number }
   | { readonly type: "receiveProgressed"; readonly linkId: LinkId; readonly taskId: TaskId; readonly piece: number; readonly bytes: number }

@@ -53,6 +53,8 @@ export class Receiving {
   #transferMs = 0;
   readonly #rate = new IntakeRate();
   readonly #promises = new Promises();
+  /** Told by the driver that there is no room: they wait for the next look. */
+  readonly #shut = new Set<Link>();
 
   constructor(config: SwarmConfig, links: ReadonlyMap<LinkId, Link>, emit: (effect: SwarmEffect) => void) {
     this.#config = config;
@@ -222,12 +224,19 @@ export class Receiving {
     this.#orphan(task, piece);
   }
 
-  /** This transfer ended without a piece. */
-  gone(task: Task, piece: number, linkId: LinkId): void {
+  /** This transfer ended without a piece. @returns its sender, if there was such a transfer */
+  gone(task: Task, piece: number, linkId: LinkId): Link | undefined {
     const receive = find(task, piece, linkId);
-    if (receive === undefined) return;
+    if (receive === undefined) return undefined;
     this.#remove(receive);
     if (!task.have.has(piece)) this.#orphan(task, piece);
+    return receive.link;
+  }
+
+  /** It has been told that we are full, by who knows better than we do. */
+  shut(link: Link): void {
+    link.toldLoad = this.#config.downloadCountMax;
+    this.#shut.add(link);
   }
 
   /** @param leftMs when the other side ended it; undefined when we did */
@@ -335,6 +344,8 @@ export class Receiving {
   inviteOthers(): void {
     this.#invited.clear();
     this.#entreated.clear();
+    for (const link of this.#shut) this.#waiting.add(link);
+    this.#shut.clear();
     this.tellRoom();
   }
 
@@ -342,6 +353,7 @@ export class Receiving {
     this.#waiting.delete(link);
     this.#invited.delete(link);
     this.#entreated.delete(link);
+    this.#shut.delete(link);
   }
 
   /** @returns the piece to accept, or why none */

@@ -56,6 +56,8 @@ class World {
   readonly said: string[] = [];
   nowMs = 0;
   readonly #held = new Map<TaskId, Set<number>>();
+  /** Who gave a bad piece, by link (which is by peer here) and task: for as long as the task is open. */
+  readonly #liars = new Set<string>();
   readonly #joined = new Map<string, { receives: boolean; isolated: boolean; readonly told: Set<number> }>();
   readonly #linked = new Set<number>();
   #goneBytes = 0;
@@ -211,7 +213,7 @@ class World {
       case "taskClosed":
         this.#held.delete(input.taskId);
         this.#forget((transfer) => transfer.taskId === input.taskId);
-        for (const key of this.#joined.keys()) if (key.endsWith(input.taskId)) this.#joined.delete(key);
+        for (const keyed of [this.#joined, this.#liars]) for (const key of keyed.keys()) if (key.endsWith(input.taskId)) keyed.delete(key);
         return;
       case "linkOpened":
         this.#linked.add(input.linkId);
@@ -224,7 +226,7 @@ class World {
       case "remoteJoined":
         if (!this.#linked.has(input.linkId) || !this.#held.has(input.taskId)) return;
         this.#forget((transfer) => transfer.linkId === input.linkId && transfer.taskId === input.taskId);
-        this.#joined.set(`${input.linkId} ${input.taskId}`, { receives: input.receives, isolated: false, told: new Set(this.#held.get(input.taskId)) });
+        this.#joined.set(`${input.linkId} ${input.taskId}`, { receives: input.receives, isolated: this.#liars.has(`${input.linkId} ${input.taskId}`), told: new Set(this.#held.get(input.taskId)) });
         return;
       case "remoteLeft":
         this.#forget((transfer) => transfer.linkId === input.linkId && transfer.taskId === input.taskId);
@@ -238,6 +240,7 @@ class World {
         return;
       case "pieceRejected": {
         const remote = this.#joined.get(`${input.linkId} ${input.taskId}`);
+        if (this.#held.has(input.taskId) && this.#linked.has(input.linkId)) this.#liars.add(`${input.linkId} ${input.taskId}`);
         if (remote !== undefined) remote.isolated = true;
         return;
       }

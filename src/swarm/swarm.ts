@@ -7,7 +7,7 @@ import { intakeOf, type TaskIntake } from "./intake.ts";
 import { Receiving } from "./receiving.ts";
 import { Sending } from "./sending.ts";
 import { snapshotOf } from "./snapshot.ts";
-import { addCopies, addHave, claim, dropHave, isComplete, isNeeded, lose, newRemote, newTask, type Link, type Remote, type Task } from "./tables.ts";
+import { addCopies, addHave, claim, distrust, dropHave, isComplete, isNeeded, lose, newRemote, newTask, type Link, type Remote, type Task } from "./tables.ts";
 
 /** Inputs after which there may be somebody to offer to who was not there before. */
 const STIRRING: ReadonlySet<SwarmInput["type"]> = new Set([
@@ -115,7 +115,9 @@ export class Swarm {
       case "pieceRejected": {
         const remote = this.#remote(input.linkId, input.taskId);
         const task = this.#tasks.get(input.taskId);
-        if (task !== undefined) this.#receiving.gone(task, input.piece, input.linkId);
+        // Its link may have closed meanwhile: then the transfer knows whose it was.
+        const liar = task === undefined ? undefined : (this.#receiving.gone(task, input.piece, input.linkId) ?? this.#links.get(input.linkId));
+        if (task !== undefined && liar !== undefined) distrust(task, liar.peerId);
         if (remote === undefined) return;
         remote.isolated = true;
         this.#sending.dropRemote(remote, true);
@@ -241,6 +243,13 @@ export class Swarm {
         if (task !== undefined) this.#receiving.gone(task, input.piece, input.linkId);
         return;
       }
+      case "receiveRefused": {
+        const task = this.#tasks.get(input.taskId);
+        const link = this.#links.get(input.linkId);
+        if (task !== undefined) this.#receiving.gone(task, input.piece, input.linkId);
+        if (link !== undefined && input.busy) this.#receiving.shut(link);
+        return;
+      }
       case "sendProgressed": {
         const remote = this.#remote(input.linkId, input.taskId);
         if (remote !== undefined) this.#sending.progressed(remote, input.piece, input.bytes, nowMs);
@@ -327,6 +336,7 @@ export class Swarm {
     task.lostPeers.delete(link.peerId);
     link.stalledUntilMs = 0;
     for (const piece of input.have) addCopies(task, piece, 1);
+    if (remote.isolated) return;
     this.#receiving.tellStatus(link);
     this.#tellImports(remote);
     // What is held it knows from the join.

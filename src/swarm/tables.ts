@@ -49,6 +49,8 @@ export interface Task {
    * and the supernode takes them for neighbours until it is told.
    */
   readonly lostPeers: Set<PeerId>;
+  /** Who gave bad pieces: they stay isolated when they leave and join again. */
+  readonly liars: Set<PeerId>;
   offersSent: number;
   offersDeclined: number;
   lateCount: number;
@@ -166,6 +168,17 @@ export function lose({ lostPeers }: Task, peerId: PeerId): void {
   }
 }
 
+const LIAR_COUNT_MAX = 256;
+
+/** It gave a bad piece: of this task nothing is taken from it, or given to it, any more. */
+export function distrust({ liars }: Task, peerId: PeerId): void {
+  liars.add(peerId);
+  for (const oldest of liars) {
+    if (liars.size <= LIAR_COUNT_MAX) return;
+    liars.delete(oldest);
+  }
+}
+
 /** Neighbours will be told that they need not offer this piece. */
 export function claim(task: Task, piece: number): void {
   if (!task.claims.add(piece)) return;
@@ -240,6 +253,7 @@ export function newTask({ taskId, have, pieceLengthBytes, priority, pieceCount }
     lastGainMs: nowMs,
     lastAskMs: nowMs,
     lostPeers: new Set(),
+    liars: new Set(),
     offersSent: 0,
     offersDeclined: 0,
     lateCount: 0,
@@ -254,7 +268,7 @@ export function newRemote(link: Link, task: Task, { have, seed, receives, wants 
     have,
     seed,
     receives,
-    isolated: false,
+    isolated: task.liars.has(link.peerId),
     underWay: new PieceSet(),
     avoided: new PieceSet(),
     avoidances: [],
