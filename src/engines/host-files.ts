@@ -5,6 +5,7 @@ import {
   chownSync,
   closeSync,
   constants,
+  chmodSync,
   fchmodSync,
   fsyncSync,
   lstatSync,
@@ -128,7 +129,11 @@ export class HostFiles implements EngineFiles {
   /** @throws AppError OUTPUT_UNWRITABLE */
   makeDirectory(directory: string, mode = 0o755): void {
     try {
-      for (const missing of this.missingDirectories(directory)) mkdirSync(this.#real(missing), { mode });
+      for (const missing of this.missingDirectories(directory)) {
+        mkdirSync(this.#real(missing));
+        // Whatever root's umask is: other users' engines read below.
+        chmodSync(this.#real(missing), mode);
+      }
     } catch (thrown) {
       throw failure("OUTPUT_UNWRITABLE", `cannot make the directory ${directory}`, thrown);
     }

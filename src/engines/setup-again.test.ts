@@ -1,5 +1,7 @@
 /** A setup for another address that is cut off (a kill, a full disk) between its record and the engine's file. */
 import assert from "node:assert/strict";
+import { mkdirSync, statSync } from "node:fs";
+import { join } from "node:path";
 import { test } from "node:test";
 import { HostFiles } from "./host-files.ts";
 import { ALL, MachineRoot } from "./machine-fixture.test.ts";
@@ -49,4 +51,14 @@ test("a third setup goes from the original, and an undo brings it back", () => {
   assert.deepEqual(JSON.parse(root.text(DAEMON)), { debug: true, "registry-mirrors": ["http://127.0.0.1:7000"] });
   undo(root);
   assert.equal(root.text(DAEMON), ORIGINAL);
+});
+
+test("whatever root's umask is, every user's podman can read its folder", (t) => {
+  const root = new MachineRoot();
+  mkdirSync(join(root.path, "etc"));
+  const before = process.umask(0o077);
+  t.after(() => process.umask(before));
+  const setup = new EngineSetup(new HostFiles(root.path), RECORD);
+  setup.apply(setup.plan(["podman"], ALL));
+  assert.equal((statSync(join(root.path, "etc/containers/registries.conf.d")).mode & 0o777).toString(8), "755");
 });
