@@ -400,8 +400,8 @@ test("a part that another numbering of processes may still write to is gone on w
 test("after a start of this machine nobody writes there any more; a machine that says not who it is may be another", () => {
   const [machine = "", start = "", pids = ""] = processSpace().split(" ");
   assert.deepEqual(
-    [processSpace(), `${machine} earlier ${pids}`, `other ${start} ${pids}`, `${machine} ${start} pid:[1]`, undefined].map(mayWriteStill),
-    [false, false, true, true, true],
+    [processSpace(), `${machine} earlier ${pids}`, `other ${start} ${pids}`, `${machine} ${start} pid:[1]`, `- earlier ${pids}`, undefined].map(mayWriteStill),
+    [false, machine === "-", true, true, true, true],
   );
 });
 
@@ -413,4 +413,21 @@ test("what callers with headers of their own were given is gone on with within o
   assert.equal(isSameVersion(of({}), of({})), true);
   assert.equal(isSameVersion({ ...later, etag: '"1"' }, { ...of({ "x-tenant": "bob" }), etag: '"1"' }), true);
   assert.equal(isSameVersion(of({}), of({}, { tag: "other" })), false);
+});
+
+test("two dfgets see each other on a machine that has no id, as most containers have none", async (t) => {
+  const module = JSON.stringify(join(import.meta.dirname, "dfget-resume.ts"));
+  const program = `
+    const fs = require("node:fs");
+    const { readFileSync } = fs;
+    fs.readFileSync = (path, ...more) => { if (path === "/etc/machine-id") throw new Error("ENOENT"); return readFileSync(path, ...more); };
+    require("node:module").syncBuiltinESMExports();
+    import(${module}).then(({ processSpace }) => { console.log(processSpace()); setInterval(() => {}, 1000); });`;
+  const spaces = await Promise.all([1, 2].map(async () => {
+    const child = spawn(process.execPath, ["-e", program], { stdio: ["ignore", "pipe", "inherit"] });
+    t.after(() => child.kill("SIGKILL"));
+    return String(((await once(child.stdout, "data")) as [Buffer])[0]);
+  }));
+  assert.equal(spaces[0], spaces[1]);
+  assert.match(spaces[0] ?? "", /^- /);
 });

@@ -192,12 +192,12 @@ export class FileOutput implements DfgetOutput {
     // What is behind a gap comes again.
     this.#islands.clear();
     const isSame = this.#version !== undefined && isSameVersion(this.#version, version);
-    const goesOn = isSame && (this.#options.resume || this.#writtenBytes > 0);
+    let goesOn = isSame && (this.#options.resume || this.#writtenBytes > 0);
     if (goesOn && this.#writtenBytes > 0) return this.#writtenBytes;
     try {
       // Who has claimed it since may be far ahead of us, or done: then the file that we have open is his, or already in its place.
       assertFree(this.#statePath, this.#options.path);
-      if (goesOn && this.#isShared && !this.#isNew) await this.#useOwn((own) => copyFile(this.#partPath, own, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE));
+      if (goesOn && this.#isShared && !this.#isNew) goesOn = await this.#useCopy();
       if (goesOn) await this.#takeUp(Math.min(this.#usableBytes, version.lengthBytes ?? Number.POSITIVE_INFINITY));
       else await this.#startAfresh();
       this.#version = version;
@@ -336,6 +336,17 @@ export class FileOutput implements DfgetOutput {
   async #startAfresh(): Promise<void> {
     this.restart();
     if (!this.#isNew) await this.#useOwn(async (own) => await (await open(own, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o666)).close());
+  }
+
+  /** @returns false when there is no room for two: then it is begun anew, in the place of what is there */
+  async #useCopy(): Promise<boolean> {
+    try {
+      await this.#useOwn((own) => copyFile(this.#partPath, own, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE));
+      return true;
+    } catch (thrown) {
+      if (outputError(thrown, this.#options.path, "DISK_FAILED").code !== "DISK_FULL") throw thrown;
+      return false;
+    }
   }
 
   /** Puts a file of our own in the part's place: who has that one open goes on with it, unharmed. */

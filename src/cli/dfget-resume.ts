@@ -108,23 +108,24 @@ let ownSpace: string | undefined;
 
 /** Within it a process's number says which process that is: a machine, one start of it, and a container's numbering there. */
 export function processSpace(): string {
-  const machine = attempt(() => readFileSync("/etc/machine-id", "utf8").trim());
+  const machine = attempt(() => readFileSync("/etc/machine-id", "utf8").trim(), NO_ID);
   const start = attempt(() => readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim());
-  return (ownSpace ??= [machine || RUN, start, attempt(() => readlinkSync("/proc/self/ns/pid"))].join(" "));
+  return (ownSpace ??= [machine || NO_ID, start, attempt(() => readlinkSync("/proc/self/ns/pid"))].join(" "));
 }
 
 /** False when whoever wrote there has ended, as a look at the processes here tells, or that this machine was started anew since. */
 export function mayWriteStill(space: string | null | undefined): boolean {
   if (space === processSpace()) return false;
   const [[machine, start], [ourMachine, ourStart]] = [(space ?? "").split(" "), processSpace().split(" ")];
-  return machine !== ourMachine || start === ourStart;
+  // Two that say not who they are may be two.
+  return machine === NO_ID || machine !== ourMachine || start === ourStart;
 }
 
-function attempt(read: () => string): string {
+function attempt(read: () => string, otherwise: string = RUN): string {
   try {
     return read();
   } catch {
-    return RUN;
+    return otherwise;
   }
 }
 
@@ -158,3 +159,5 @@ function identityUrl(source: Source): string {
 }
 
 const RUN = randomUUID();
+/** Most containers: their start and numbering say enough to tell who runs, but not, after another start, which machine it was. */
+const NO_ID = "-";

@@ -82,6 +82,17 @@ export class PieceArrivals {
     }
   }
 
+  /** Nothing that comes on it is of use any more. */
+  channelClosed(link: Link, channel: number): void {
+    const arrivals = this.#arrivals.get(link);
+    if (arrivals === undefined) return;
+    for (const [key, arrival] of arrivals) {
+      if (Math.floor(key / 2 ** 24) !== channel) continue;
+      arrivals.delete(key);
+      this.#release(arrival);
+    }
+  }
+
   accept(link: Link, session: TaskSession, channel: number, piece: number): void {
     const isFull = session.refusesUntilMs > this.#deps.nowMs();
     if (isFull || !this.#buffers.hasRoom) {

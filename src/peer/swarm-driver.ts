@@ -144,7 +144,10 @@ export class SwarmDriver {
     link.closeChannel(taskId);
     // Whoever hears it ends his own part, too, without a word.
     const remoteChannel = link.remoteChannel(taskId);
-    if (remoteChannel !== undefined) link.closeRemoteChannel(remoteChannel);
+    if (remoteChannel === undefined) return;
+    // From within an effect the brain hears of it later, and could not name the channel any more.
+    this.#arrivals.channelClosed(link, remoteChannel);
+    link.closeRemoteChannel(remoteChannel);
   }
 
   leave(link: Link, taskId: TaskId): void {

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { PeerId } from "../protocol/ids.ts";
 import type { SwarmEffect } from "./index.ts";
-import { declines, named, of, OTHER_TASK, TASK, TestSwarm } from "./swarm-fixture.test.ts";
+import { declines, named, of, OTHER_TASK, setOf, TASK, TestSwarm } from "./swarm-fixture.test.ts";
 
 test("who gave a bad piece stays isolated when it leaves and joins again", () => {
   const swarm = new TestSwarm({ downloadCountMax: 11 });
@@ -28,6 +28,20 @@ test("who gave a bad piece stays isolated when it comes over another link", () =
   swarm.feed({ type: "linkOpened", linkId: 2, peerId: "peer-1" as PeerId });
   swarm.join(2, { have: [3, 4] });
   assert.deepEqual(declines(swarm.tell("offered", 2, 3)), ["unwanted"]);
+});
+
+test("a seed that gave a bad piece, which a disk does to it, is listened to again when it joins again", () => {
+  const swarm = new TestSwarm({ downloadCountMax: 11 });
+  swarm.open(10, []);
+  swarm.neighbour(1, { have: [] });
+  const join = (): unknown => swarm.feed({ type: "remoteJoined", linkId: 1, taskId: TASK, have: setOf([3, 4]), seed: true, receives: true, wants: [] });
+  join();
+  swarm.tell("offered", 1, 3);
+  swarm.tell("receiveFinished", 1, 3);
+  swarm.tell("pieceRejected", 1, 3);
+  swarm.feed({ type: "remoteLeft", linkId: 1, taskId: TASK });
+  join();
+  assert.deepEqual(declines(swarm.tell("offered", 1, 4)), []);
 });
 
 test("who was told that there is no memory hears of it when there is, though others keep us busy", () => {

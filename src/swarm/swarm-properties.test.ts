@@ -226,7 +226,7 @@ class World {
       case "remoteJoined":
         if (!this.#linked.has(input.linkId) || !this.#held.has(input.taskId)) return;
         this.#forget((transfer) => transfer.linkId === input.linkId && transfer.taskId === input.taskId);
-        this.#joined.set(`${input.linkId} ${input.taskId}`, { receives: input.receives, isolated: this.#liars.has(`${input.linkId} ${input.taskId}`), told: new Set(this.#held.get(input.taskId)) });
+        this.#joined.set(`${input.linkId} ${input.taskId}`, { receives: input.receives, isolated: !input.seed && this.#liars.has(`${input.linkId} ${input.taskId}`), told: new Set(this.#held.get(input.taskId)) });
         return;
       case "remoteLeft":
         this.#forget((transfer) => transfer.linkId === input.linkId && transfer.taskId === input.taskId);
@@ -240,7 +240,9 @@ class World {
         return;
       case "pieceRejected": {
         const remote = this.#joined.get(`${input.linkId} ${input.taskId}`);
-        if (this.#held.has(input.taskId) && this.#linked.has(input.linkId)) this.#liars.add(`${input.linkId} ${input.taskId}`);
+        // Also by a link that has closed, as long as the piece was being looked at.
+        const isKnown = this.#linked.has(input.linkId) || this.swarm.snapshot().tasks.some(({ taskId, incoming }) => taskId === input.taskId && incoming.some((transfer) => same({ ...transfer, taskId }, input)));
+        if (this.#held.has(input.taskId) && isKnown) this.#liars.add(`${input.linkId} ${input.taskId}`);
         if (remote !== undefined) remote.isolated = true;
         return;
       }

@@ -49,7 +49,7 @@ export interface Task {
    * and the supernode takes them for neighbours until it is told.
    */
   readonly lostPeers: Set<PeerId>;
-  /** Who gave bad pieces: they stay isolated when they leave and join again. */
+  /** Who gave bad pieces: they stay isolated when they leave and join again, unless they are seeds. */
   readonly liars: Set<PeerId>;
   offersSent: number;
   offersDeclined: number;
@@ -268,7 +268,8 @@ export function newRemote(link: Link, task: Task, { have, seed, receives, wants 
     have,
     seed,
     receives,
-    isolated: task.liars.has(link.peerId),
+    // A seed signs what it gives: one that gave a bad piece has a bad disk, and may be the only one there is.
+    isolated: !seed && task.liars.has(link.peerId),
     underWay: new PieceSet(),
     avoided: new PieceSet(),
     avoidances: [],

@@ -167,3 +167,21 @@ test("what is open only to be read back goes when its room is needed, or it is t
   assert.equal(opened.length, 2, "the other was read after that");
   scrub.stop();
 });
+
+test("room that an opening asks for while the scrub waits for that opening is not waited for by both", async () => {
+  const opening = Promise.withResolvers<undefined>();
+  const begun = Promise.withResolvers<void>();
+  const scrub = new Scrub(1e9, {
+    taskIds: () => [taskId("a")],
+    open: () => (begun.resolve(), opening.promise),
+    isBusy: () => false,
+    onFailed: (id, error) => assert.fail(`${id}: ${error.message}`),
+    nowMs: () => 0,
+    sleep: () => new Promise((resolve) => setImmediate(resolve)),
+  });
+  scrub.start();
+  await begun.promise;
+  assert.equal(await scrub.letGo(), false);
+  scrub.stop();
+  opening.resolve(undefined);
+});

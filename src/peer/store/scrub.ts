@@ -35,6 +35,8 @@ export class Scrub {
   readonly #sleep: (delayMs: number, signal?: AbortSignal) => Promise<unknown>;
   /** The task that is open here, and what ends its turn. */
   #turn: { readonly taskId: TaskId; readonly leaving: AbortController; readonly ended: Promise<void> } | undefined;
+  /** Its files are open, and not just being opened. */
+  #isOpen = false;
   #bytes = 0;
   #doneAtUnixMs: number | undefined;
 
@@ -67,13 +69,14 @@ export class Scrub {
   /**
    * Somebody needs the room of what is open here only to be read back, or wants it removed: its turn ends; the next round reads it.
    *
-   * @param taskId that one only
+   * @param taskId that one only. Without it what is still being opened is not waited for: its opening may wait for the room that is asked for here
    * @returns whether there was one, once it is released
    */
   async letGo(taskId?: TaskId): Promise<boolean> {
     const turn = this.#turn;
     if (turn === undefined || (taskId !== undefined && turn.taskId !== taskId)) return false;
     turn.leaving.abort();
+    if (taskId === undefined && !this.#isOpen) return false;
     await turn.ended;
     return true;
   }
@@ -105,6 +108,7 @@ export class Scrub {
   async #scrub(taskId: TaskId, signal: AbortSignal): Promise<void> {
     const task = await this.#deps.open(taskId);
     if (task === undefined) return;
+    this.#isOpen = true;
     try {
       const { pieceLengthBytes } = task.record;
       const perStep = Math.max(1, Math.floor(STEP_LENGTH_BYTES / pieceLengthBytes));
@@ -122,6 +126,7 @@ export class Scrub {
         await this.#sleep((bytes * 1000) / this.#bytesPerSecond, signal);
       }
     } finally {
+      this.#isOpen = false;
       task.release();
     }
   }

@@ -48,6 +48,10 @@ const same: Record<string, readonly [ReturnType<typeof taskOf>, ReturnType<typeo
     taskOf({ headers: { "x-api-key": "a", "x-forwarded-for": "10.0.0.1", "x-amzn-trace-id": "Root=1", "sec-fetch-mode": "cors", referer: "http://h/" } }),
     taskOf({ headers: { "x-api-key": "a", "x-forwarded-for": "10.0.0.2", "x-amzn-trace-id": "Root=2" } }),
   ],
+  "a number of the request's own, as cloud clients and package managers send": [
+    taskOf({ headers: { "amz-sdk-invocation-id": "1", "x-goog-api-client": "gccl-invocation-id/1", "x-ms-client-request-id": "1", "x-nuget-session-id": "1", "npm-session": "1", "x-zypp-anonymousid": "1" } }),
+    taskOf({ headers: { "amz-sdk-invocation-id": "2", "x-goog-api-client": "gccl-invocation-id/2", "x-ms-client-request-id": "2", "x-nuget-session-id": "2", "npm-session": "2", "x-zypp-anonymousid": "2" } }),
+  ],
   "another Last-Modified under one strong ETag": [taskOf({}), taskOf({}, { lastModified: "other" })],
   "a digest in two spellings": [taskOf({ digest: `sha256:${hex}` }), taskOf({ digest: `SHA256:${hex}` })],
   "a digest and two versions": [taskOf({ digest: `sha256:${hex}` }), taskOf({ digest: `sha256:${hex}` }, { etag: '"v2"' })],

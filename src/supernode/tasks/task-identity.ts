@@ -178,10 +178,16 @@ const HARMLESS = new RegExp(
 const USUAL_CREDENTIALS: ReadonlySet<string> = new Set(["authorization", "cookie"]);
 
 /**
- * Says by which way a request came, or where it began: differs from host to host, and may decide who is let in (so each is asked
- * about), but not which file a URL means.
+ * Says by which way a request came, where it began, or which of a client's requests it is: differs from host to host or from one
+ * request to the next, and may decide who is let in (so each is asked about), but not which file a URL means.
  */
 const OF_THE_WAY = new RegExp(
   "^(?:x-forwarded-for|x-real-ip|x-client-ip|referer|origin|from|dnt|te|priority|save-data|upgrade-insecure-requests|sec-.*|" +
-    "b3|x-b3-.*|baggage|sentry-trace|uber-trace-id|x-amzn-trace-id|x-cloud-trace-context|x-datadog-.*|newrelic)$",
+    "b3|x-b3-.*|baggage|sentry-trace|uber-trace-id|x-amzn-trace-id|x-cloud-trace-context|x-datadog-.*|newrelic|" +
+    "request-id|correlation-context|grpc-trace-bin|x-ot-span-context|x-envoy-.*|" +
+    // A number of the request's own, or of the run's: AWS's clients, Google's, Azure's, NuGet, npm, zypper.
+    "amz-sdk-.*|x-amz-user-agent|x-goog-api-client|x-ms-client-request-id|x-ms-return-client-request-id|" +
+    "x-nuget-.*|npm-(?:session|command|in-ci)|pacote-.*|x-zypp-.*|" +
+    // How fresh it is to be: Maven.
+    "cache-store|expires)$",
 );
