@@ -7,6 +7,7 @@ import type { Duplex } from "node:stream";
  * @param answer all of the HTTP response
  */
 export function refuse(socket: Duplex, answer: string): void {
+  // The HTTP server has taken its own listener away: without one a reset would end the process.
   socket.on("error", () => undefined);
   // What comes is not read by anybody, and its end would not be seen behind it.
   socket.resume();

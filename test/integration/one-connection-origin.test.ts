@@ -1,26 +1,12 @@
 /** An origin that serves each client one connection at a time (nginx: limit_conn), and a file long enough for several. */
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
-import { mkdtempSync, rmSync } from "node:fs";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { type TestContext, test } from "node:test";
-import { pino } from "pino";
-import { HttpOrigin } from "../../src/origin/http-origin.ts";
-import { PeerNode } from "../../src/peer/peer-node.ts";
+import { test } from "node:test";
 import { startSupernode } from "../../src/supernode/supernode.ts";
-import { cacheIn, NO_LIMITS, supernodeConfig } from "./lib/supernode-config.ts";
-
-const log = pino({ level: process.env["TEST_LOG"] ?? "silent" });
-const MIB = 1 << 20;
-
-function folder(t: TestContext): string {
-  const directory = mkdtempSync(join(tmpdir(), "dragonfly-test-"));
-  t.after(() => rmSync(directory, { recursive: true, force: true }));
-  return directory;
-}
+import { supernodeConfig } from "./lib/supernode-config.ts";
+import { log, MIB, startPeer, temporaryFolder } from "./lib/peers.ts";
 
 test("a long file comes from an origin that serves one connection at a time", { timeout: 90_000 }, async (t) => {
   const content = randomBytes(96 * MIB);
@@ -48,17 +34,9 @@ test("a long file comes from an origin that serves one connection at a time", { 
   });
   await new Promise<void>((resolve) => void web.listen(0, "127.0.0.1", resolve));
   t.after(() => void (web.closeAllConnections(), web.close()));
-  const supernode = await startSupernode(supernodeConfig(folder(t)), { log });
+  const supernode = await startSupernode(supernodeConfig(temporaryFolder(t)), { log });
   t.after(() => supernode.close());
-  const origin = new HttpOrigin({ userAgent: "peer" });
-  const node = await PeerNode.start(
-    { program: "dfdaemon", version: "0", supernodes: [{ ...supernode.address, weight: 1 }], joinToken: undefined, peerListen: { host: "127.0.0.1", port: 0 }, advertiseHost: "127.0.0.1", cache: cacheIn(folder(t)), limits: NO_LIMITS, labels: {} },
-    { origin, log },
-  );
-  t.after(async () => {
-    await node.close();
-    await origin.close();
-  });
+  const node = await startPeer(t, supernode);
   const { signal } = new AbortController();
   let receivedBytes = 0;
   const opened = await node.open({ source: { url: `http://127.0.0.1:${(web.address() as AddressInfo).port}/f`, headers: {} }, backToSource: true }, signal);

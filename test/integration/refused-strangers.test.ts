@@ -1,15 +1,12 @@
 /** Strangers who are refused an upgrade, or speak plain HTTP to TLS, and do not hang up: they cost no descriptor for long, and hold up no end. */
 import assert from "node:assert/strict";
-import { mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { readdirSync } from "node:fs";
 import { connect, type Socket } from "node:net";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { type TestContext, test } from "node:test";
-import { pino } from "pino";
 import { startSupernode } from "../../src/supernode/supernode.ts";
 import { supernodeConfig } from "./lib/supernode-config.ts";
+import { log, temporaryFolder } from "./lib/peers.ts";
 
-const log = pino({ level: "silent" });
 /** Longer than an answer is given to arrive. */
 const WAIT_MS = 1_500;
 
@@ -18,8 +15,7 @@ function fdCount(): number {
 }
 
 async function lab(t: TestContext, changes = {}) {
-  const directory = mkdtempSync(join(tmpdir(), "dragonfly-test-"));
-  t.after(() => rmSync(directory, { recursive: true, force: true }));
+  const directory = temporaryFolder(t);
   return await startSupernode(supernodeConfig(directory, changes), { log });
 }
 

@@ -1,54 +1,20 @@
 /** A host whose disk loses pieces of a file that all have had for long: no seed takes part in it any more. Real parts, one process. */
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
-import { mkdtempSync, openSync, closeSync, rmSync, writeSync } from "node:fs";
+import { openSync, closeSync, writeSync } from "node:fs";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
-import { pino } from "pino";
-import { HttpOrigin } from "../../src/origin/http-origin.ts";
 import { PeerNode } from "../../src/peer/peer-node.ts";
 import { startSupernode, type Supernode } from "../../src/supernode/supernode.ts";
-import { cacheIn, NO_LIMITS, supernodeConfig } from "./lib/supernode-config.ts";
-
-const log = pino({ level: process.env["TEST_LOG"] ?? "silent" });
-const MIB = 1 << 20;
-
-function folder(t: TestContext): string {
-  const directory = mkdtempSync(join(tmpdir(), "dragonfly-repair-"));
-  t.after(() => rmSync(directory, { recursive: true, force: true }));
-  return directory;
-}
+import { supernodeConfig } from "./lib/supernode-config.ts";
+import { log, MIB, startPeer, temporaryFolder } from "./lib/peers.ts";
 
 async function startSite(t: TestContext): Promise<Supernode> {
-  const supernode = await startSupernode(supernodeConfig(folder(t)), { log, scheduler: { emptyTaskMs: 200, disconnectedPeerMs: 200 } });
+  const supernode = await startSupernode(supernodeConfig(temporaryFolder(t)), { log, scheduler: { emptyTaskMs: 200, disconnectedPeerMs: 200 } });
   t.after(() => supernode.close());
   return supernode;
-}
-
-async function startPeer(t: TestContext, { address }: Supernode, directory: string): Promise<PeerNode> {
-  const origin = new HttpOrigin({ userAgent: "peer" });
-  const node = await PeerNode.start(
-    {
-      program: "dfdaemon",
-      version: "0",
-      supernodes: [{ ...address, weight: 1 }],
-      joinToken: undefined,
-      peerListen: { host: "127.0.0.1", port: 0 },
-      advertiseHost: "127.0.0.1",
-      cache: cacheIn(directory),
-      limits: NO_LIMITS,
-      labels: {},
-    },
-    { origin, log },
-  );
-  t.after(async () => {
-    await node.close();
-    await origin.close();
-  });
-  return node;
 }
 
 test("a piece that a resting holder finds damaged comes from the seed, which is called back for it", { timeout: 60_000 }, async (t) => {
@@ -64,7 +30,7 @@ test("a piece that a resting holder finds damaged comes from the seed, which is 
   const url = `http://127.0.0.1:${(web.address() as AddressInfo).port}/file`;
   const source = { url, headers: {}, digest: `sha256:${createHash("sha256").update(content).digest("hex")}` };
   const supernode = await startSite(t);
-  const directory = folder(t);
+  const directory = temporaryFolder(t);
   const { signal } = new AbortController();
   const openAt = (node: PeerNode) => node.open({ source, backToSource: false }, signal);
   const readAll = async (opened: Awaited<ReturnType<typeof openAt>>, startByte: number, endByte: number | undefined): Promise<Buffer> => {

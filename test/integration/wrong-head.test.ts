@@ -1,20 +1,15 @@
 /** A file whose origin said a wrong length once: that word is not repeated for minutes. */
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
-import { mkdtempSync, rmSync } from "node:fs";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { type TestContext, test } from "node:test";
-import { pino } from "pino";
 import { toAppError } from "../../src/base/errors.ts";
 import { ControlClient } from "../../src/peer/control/control-client.ts";
 import { generatePeerId } from "../../src/peer/membership/credentials.ts";
 import { startSupernode, type Supernode } from "../../src/supernode/supernode.ts";
 import { supernodeConfig } from "./lib/supernode-config.ts";
-
-const log = pino({ level: process.env["TEST_LOG"] ?? "silent" });
+import { log, temporaryFolder } from "./lib/peers.ts";
 
 async function peerAt(t: TestContext, { address }: Supernode): Promise<ControlClient> {
   const none = (): void => {};
@@ -29,11 +24,9 @@ async function peerAt(t: TestContext, { address }: Supernode): Promise<ControlCl
 
 for (const size of [30_000, 200_000]) {
   test(`one wrong answer to HEAD does not refuse a file of ${size} bytes, known by its digest, for minutes`, { timeout: 30_000 }, async (t) => {
-    const directory = mkdtempSync(join(tmpdir(), "dragonfly-test-"));
-    t.after(() => rmSync(directory, { recursive: true, force: true }));
+    const directory = temporaryFolder(t);
     const content = randomBytes(size);
     let heads = 0;
-    
     const web = createServer((request, response) => {
       // A proxy before the origin answers the first question with a page of its own.
       const length = request.method === "HEAD" && ++heads === 1 ? size - 1_000 : size;

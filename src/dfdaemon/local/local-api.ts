@@ -147,8 +147,6 @@ export class LocalApi {
 
   /** Content in frames: what dfget takes. */
   #upgrade(request: IncomingMessage, socket: Socket, head: Uint8Array): void {
-    // The HTTP server has taken its own listener away: without one a reset would end the process.
-    socket.on("error", () => undefined);
     if (request.method !== "GET" || request.url !== "/v1/content" || request.headers.upgrade !== LOCAL_CONTENT_PROTOCOL) {
       refuse(socket, `HTTP/1.1 426 Upgrade Required\r\nUpgrade: ${LOCAL_CONTENT_PROTOCOL}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
       return;

@@ -137,8 +137,6 @@ export class LinkTable {
 
   /** Takes an upgrade request for a link over from the HTTP server. */
   accept(request: IncomingMessage, socket: Socket, head: Uint8Array): void {
-    // The HTTP server has taken its own listener away: without one a reset would end the process.
-    socket.on("error", () => undefined);
     const stranger = strangerReason(socket);
     if (stranger !== undefined) {
       refuse(socket, strangerAnswer(stranger));
