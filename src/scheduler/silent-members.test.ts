@@ -5,26 +5,26 @@ import type { PeerId } from "../protocol/ids.ts";
 import { TASK, World } from "./scheduler-fixture.test.ts";
 import { DEFAULT_SCHEDULER_CONFIG, type Imports, Scheduler, type SchedulerInput } from "./index.ts";
 
-test("who reconnects and does not join again is no member for ever", () => {
+/** A seed, and a member whose connection broke; meanwhile its reader went away, and the `leave` was lost with the connection. */
+function worldWithGhost(): World {
   const world = new World();
   world.enter("seed", { seed: true }, 100);
   world.enter("ghost", {}, 10);
-  // Its connection breaks; meanwhile its reader goes away: the `leave` is lost with the connection.
   world.step({ type: "peerDisconnected", peerId: "ghost" as PeerId });
   world.nowMs += 100;
   world.connect("ghost");
+  return world;
+}
+
+test("who reconnects and does not join again is no member for ever", () => {
+  const world = worldWithGhost();
   world.wait(24 * 60 * 60_000);
   const members = world.scheduler.snapshot().tasks.flatMap((task) => task.members.map(({ peerId }) => peerId));
   assert.ok(!members.includes("ghost" as PeerId), "a day later it is a member still");
 });
 
 test("of who reconnects and does not join again the task is forgotten in the end, and nobody is sent to it", () => {
-  const world = new World();
-  world.enter("seed", { seed: true }, 100);
-  world.enter("ghost", {}, 10);
-  world.step({ type: "peerDisconnected", peerId: "ghost" as PeerId });
-  world.nowMs += 100;
-  world.connect("ghost");
+  const world = worldWithGhost();
   const effects = world.wait(24 * 60 * 60_000);
   assert.ok(effects.some(({ type }) => type === "forgetTask" || type === "restTask"), "the seed keeps the task open for ever");
   world.enter("newcomer", {}, 0);
