@@ -1,6 +1,6 @@
 /** Strangers who are refused an upgrade, or speak plain HTTP to TLS, and do not hang up: they cost no descriptor for long, and hold up no end. */
 import assert from "node:assert/strict";
-import { readdirSync } from "node:fs";
+import { readdirSync, readlinkSync } from "node:fs";
 import { connect, type Socket } from "node:net";
 import { type TestContext, test } from "node:test";
 import { startSupernode } from "../../src/supernode/supernode.ts";
@@ -10,8 +10,16 @@ import { log, temporaryFolder } from "./lib/peers.ts";
 /** Longer than an answer is given to arrive. */
 const WAIT_MS = 1_500;
 
-function fdCount(): number {
-  return readdirSync("/proc/self/fd").length;
+/** Connected or listening; files come and go beside them. */
+function socketCount(): number {
+  return readdirSync("/proc/self/fd").filter((fd) => {
+    try {
+      return readlinkSync(`/proc/self/fd/${fd}`).startsWith("socket:");
+    } catch {
+      // The one by which the folder was read.
+      return false;
+    }
+  }).length;
 }
 
 async function lab(t: TestContext, changes = {}) {
@@ -41,11 +49,11 @@ for (const [name, text, tls] of [
 ] as const) {
   test(`a refused stranger who does not hang up is let go of: ${name}`, { timeout: 30_000 }, async (t) => {
     const supernode = await lab(t, tls ? { tls: { kind: "token" }, joinToken: { kind: "given", token: "x".repeat(40) } } : {});
-    const before = fdCount();
+    const before = socketCount();
     const { sockets, answers } = await strangers(supernode.address.port, 20, text);
     await wait(WAIT_MS);
     // Our own end of each is in this process too.
-    const held = fdCount() - before - sockets.filter((socket) => !socket.destroyed).length;
+    const held = socketCount() - before - sockets.filter((socket) => !socket.destroyed).length;
     const closing = supernode.close().then(() => "closed");
     const outcome = await Promise.race([closing, wait(4_000).then(() => "still closing after 4 s")]);
     for (const socket of sockets) socket.destroy();
