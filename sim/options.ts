@@ -71,8 +71,8 @@ export interface SimOptions {
   readonly linkBytesPerSecond: number;
   /** Uplinks as shares of that: all 1; the fixed mix of {@link mixedShare}; one in eight a quarter; any. */
   readonly uplinks: "equal" | "mixed" | "someSlow" | "any";
-  /** Downlinks: as fast as the uplink, and at least 1; or one in ten of them a fifth. */
-  readonly downlinks: "wide" | "someSlow";
+  /** Downlinks: as fast as the uplink, and at least 1; or one in ten of them a fifth; or one in five a fiftieth. */
+  readonly downlinks: "wide" | "someSlow" | "someCrawling";
   /** Seed's uplink as a multiple of `linkBytesPerSecond`. */
   readonly seedFactor: number;
   /** 0: the seed holds everything at the start. */
@@ -159,8 +159,9 @@ export function slowUplinkShare(peerIndex: number): number {
   return peerIndex % 8 === 3 ? 0.25 : 1;
 }
 
-/** With `someSlow`: of ten hosts the fourth, whose uplink is a plain one in the mix. */
+/** With `someSlow`: of ten hosts the fourth, whose uplink is a plain one in the mix. With `someCrawling` of five the fourth. */
 export function downlinkShare(peerIndex: number, options: SimOptions, uplinkShare: number): number {
+  if (options.downlinks === "someCrawling" && peerIndex % 5 === 3) return 0.02;
   return options.downlinks === "someSlow" && peerIndex % 10 === 3 ? 0.2 : Math.max(1, uplinkShare);
 }
 

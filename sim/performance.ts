@@ -51,6 +51,8 @@ export const SCENARIOS: readonly Scenario[] = [
   small("100-mixed-slow-downlinks", { peerCount: 100, uplinks: "mixed", downlinks: "someSlow", seedFactor: 2 }),
   // Pieces of 4 MiB at 10 Mbit/s: each takes three seconds and a half alone.
   small("50-slow-downlinks-large-pieces", { peerCount: 50, tasks: oneTask(50, 4 * 1024), chunkBytes: 64 * 1024, downlinks: "someSlow", seedFactor: 2 }),
+  // 20 Mbit/s beside 1 Gbit/s: a sender's places are few, and each piece of theirs holds one for seconds.
+  small("60-crawling-downlinks", { peerCount: 60, tasks: oneTask(25, 4 * 1024), linkBytesPerSecond: GIGABIT, chunkBytes: 128 * 1024, windowBytes: 512 * 1024, downlinks: "someCrawling", seedFactor: 2 }),
   small("100-leaving", { peerCount: 100, seedFactor: 2, ...leaving(100) }),
   small("100-readers", { peerCount: 100, readers: true }),
   small("100-wan", { peerCount: 100, delayUs: 20_000, slowStart: true, windowBytes: 1024 * 1024 }),

@@ -1,9 +1,8 @@
 /**
- * Who agrees to send and never begins. A few such peers can hold a piece for ever between them: each is given up after
- * seconds, and offers anew at once, before those who mean it. So they are refused for a while, longer each time; by
- * name, since they may leave and join again. One broken promise is nothing: links break.
+ * Who agrees to send and never begins, or withdraws, or lets a piece trickle. A few such peers can hold a piece for ever
+ * between them: each is given up after seconds, and offers anew at once, before those who mean it. So they are refused
+ * for a while, longer each time; by name, since they may leave and join again. One broken promise is nothing: links break.
  */
-import type { PeerId } from "../protocol/ids.ts";
 
 const REFUSED_MS_MIN = 5_000;
 /** Bounded, for it may only be slow, and the only one who has the piece. */
@@ -18,21 +17,22 @@ interface Record {
 }
 
 export class Promises {
-  readonly #broken = new Map<PeerId, Record>();
+  /** By who has broken it, or who and which piece. */
+  readonly #broken = new Map<string, Record>();
 
   /** It began to send. */
-  kept(peerId: PeerId): void {
-    this.#broken.delete(peerId);
+  kept(name: string): void {
+    this.#broken.delete(name);
   }
 
   /** What it agreed to at `agreedMs` has ended without a byte. Promises of before the last breach broke with that one. */
-  broke(peerId: PeerId, agreedMs: number, nowMs: number): void {
-    const former = this.#broken.get(peerId);
+  broke(name: string, agreedMs: number, nowMs: number): void {
+    const former = this.#broken.get(name);
     if (former !== undefined && agreedMs < former.brokenMs) return;
     const count = (former?.count ?? 0) + 1;
     const refusedMs = count < 2 ? 0 : Math.min(REFUSED_MS_MAX, REFUSED_MS_MIN * 2 ** (count - 2));
-    this.#broken.delete(peerId);
-    this.#broken.set(peerId, { count, brokenMs: nowMs, refusedUntilMs: nowMs + refusedMs });
+    this.#broken.delete(name);
+    this.#broken.set(name, { count, brokenMs: nowMs, refusedUntilMs: nowMs + refusedMs });
     if (this.#broken.size <= REMEMBERED_COUNT_MAX) return;
     for (const oldest of this.#broken.keys()) {
       this.#broken.delete(oldest);
@@ -40,8 +40,8 @@ export class Promises {
     }
   }
 
-  isRefused(peerId: PeerId, nowMs: number): boolean {
+  isRefused(name: string, nowMs: number): boolean {
     if (this.#broken.size === 0) return false;
-    return nowMs < (this.#broken.get(peerId)?.refusedUntilMs ?? 0);
+    return nowMs < (this.#broken.get(name)?.refusedUntilMs ?? 0);
   }
 }

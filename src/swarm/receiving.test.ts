@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { SwarmEffect } from "./index.ts";
-import { declines, named, of, OTHER_TASK, TASK, TestSwarm } from "./swarm-fixture.test.ts";
+import { declines, named, of, OTHER_TASK, TASK, TestSwarm, type Transfer } from "./swarm-fixture.test.ts";
 
 /** A peer that has nothing yet, with neighbours 1…count that hold everything. */
 function hungry(count: number, config: ConstructorParameters<typeof TestSwarm>[0] = {}): TestSwarm {
@@ -391,4 +391,87 @@ test("a piece that is late from two sources is not taken from a third until one 
   assert.deepEqual(declines(bench.tell("offered", 3, 5)), ["taking"]);
   assert.deepEqual(named(bench.wait(5_000), "cancelReceive"), [[1, 5], [2, 5]]);
   assert.deepEqual(named(bench.tell("offered", 3, 5), "sendAccept"), [[3, 5]]);
+});
+
+test("who withdraws and offers again in one breath does not keep a piece from everybody else", () => {
+  const swarm = new TestSwarm({ downloadCountMax: 11 });
+  swarm.open(10, []);
+  for (const linkId of [1, 2]) swarm.neighbour(linkId, { have: [3] });
+  swarm.feed({ type: "readerMoved", taskId: TASK, readerId: 1, piece: 3 });
+  swarm.tell("offered", 1, 3);
+  const accepted: Transfer[] = [];
+  for (let round = 0; round < 100 && accepted.length === 0; round++) {
+    swarm.wait(300);
+    swarm.tell("receiveCancelled", 1, 3);
+    swarm.tell("offered", 1, 3);
+    // The honest one answers what it has heard: it is never quicker than what was in the same write.
+    accepted.push(...named(swarm.tell("offered", 2, 3), "sendAccept"));
+  }
+  assert.deepEqual(accepted, [[2, 3]], "within half a minute");
+});
+
+test("two that send a byte now and then do not keep a piece from a third", () => {
+  const swarm = new TestSwarm({ downloadCountMax: 11 });
+  swarm.open(10, []);
+  for (const linkId of [1, 2, 3]) swarm.neighbour(linkId, { have: [3] });
+  swarm.feed({ type: "readerMoved", taskId: TASK, readerId: 1, piece: 3 });
+  for (const piece of [0, 1]) {
+    swarm.tell("offered", 3, piece);
+    swarm.progressed("receive", 3, piece);
+    swarm.wait(100);
+    swarm.tell("receiveFinished", 3, piece);
+    swarm.stored(piece);
+  }
+  const trickle = (linkId: number): void => {
+    swarm.tell("offered", linkId, 3);
+    swarm.progressed("receive", linkId, 3, 1);
+  };
+  trickle(1);
+  swarm.wait(1_000);
+  trickle(2);
+  const accepted: Transfer[] = [];
+  for (let second = 0; second < 60 && accepted.length === 0; second++) {
+    swarm.wait(1_000);
+    accepted.push(...named(swarm.tell("offered", 3, 3), "sendAccept"));
+    trickle(1);
+    trickle(2);
+  }
+  assert.deepEqual(accepted, [[3, 3]], "within a minute");
+});
+
+test("of two late senders the slower is ended only when it would take half a minute longer", () => {
+  const cancelled = (bytesPerSecond: readonly [number, number]): readonly Transfer[] => {
+    const swarm = new TestSwarm({ downloadCountMax: 11 });
+    swarm.open(10, []);
+    const effects: SwarmEffect[] = [];
+    for (const linkId of [1, 2]) {
+      swarm.neighbour(linkId, { have: [3] });
+      swarm.tell("offered", linkId, 3);
+      swarm.progressed("receive", linkId, 3, bytesPerSecond[linkId - 1]);
+      effects.push(...swarm.wait(1_000));
+    }
+    for (let second = 0; second < 12; second++) {
+      bytesPerSecond.forEach((bytes, i) => effects.push(...swarm.progressed("receive", i + 1, 3, bytes)));
+      effects.push(...swarm.wait(1_000));
+    }
+    return named(effects, "cancelReceive");
+  };
+  assert.deepEqual(cancelled([2_500, 3_000]), [], "of 64 KiB");
+  assert.deepEqual(cancelled([1_000, 500]), [[2, 3]]);
+});
+
+test("one piece that took long does not make an agreed one that never begins punctual for minutes", () => {
+  const swarm = new TestSwarm({ downloadCountMax: 11 });
+  swarm.open(10, []);
+  for (const linkId of [1, 2, 3]) swarm.neighbour(linkId, { have: [3, 4] });
+  swarm.tell("offered", 1, 3);
+  for (let second = 0; second < 100; second++) {
+    swarm.progressed("receive", 1, 3, 600);
+    swarm.wait(1_000);
+  }
+  swarm.tell("receiveFinished", 1, 3);
+  swarm.stored(3);
+  swarm.tell("offered", 2, 4);
+  swarm.wait(60_000);
+  assert.deepEqual(named(swarm.tell("offered", 3, 4), "sendAccept"), [[3, 4]]);
 });

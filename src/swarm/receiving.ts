@@ -11,11 +11,16 @@ import { claim, holdsMissing, isComplete, type Link, type Receive, type Remote, 
 const COPIES_IN_FLIGHT_MAX = 2;
 /** Between two tellings of what is wanted, unless all of it has come. */
 const WANT_MS_MIN = 50;
+const WANT_MS_MAX = 5_000;
 /** An agreed piece that has not started after this many usual transfers is late. */
 const AGREED_FACTOR = 6;
+/** However long the usual one takes: one slow neighbour is no measure of the others. */
+const AGREED_MS_MAX = 30_000;
 const REFUSE_MS = 1_000;
 /** A late transfer that still moves nothing is ended: its piece must be free for a third source. */
 const GIVE_UP_MS = 5_000;
+/** Of two late transfers of a piece the slower is ended when it would take so much longer still: a third source may be quick. */
+const HOPELESS_MS = 30_000;
 /** No more is agreed than comes in within this at the best rate so far. Source: docs/policy.md, "Downloads that follow the downlink". */
 const AHEAD_MS = 4_000;
 /** Pieces that are taken at a time however long they need: while one ends another one comes. */
@@ -53,6 +58,8 @@ export class Receiving {
   #transferMs = 0;
   readonly #rate = new IntakeRate();
   readonly #promises = new Promises();
+  /** The same by sender and piece: who withdraws what it has agreed to, or lets it trickle, and offers it again. */
+  readonly #spurned = new Promises();
   /** Told by the driver that there is no room: they wait for the next look. */
   readonly #shut = new Set<Link>();
 
@@ -233,6 +240,17 @@ export class Receiving {
     return receive.link;
   }
 
+  /** Its sender has given it up. Who does so again and again, and offers it anew at once, would keep it from all others. */
+  withdrawn(task: Task, piece: number, linkId: LinkId, nowMs: number): void {
+    const receive = find(task, piece, linkId);
+    if (receive === undefined) return;
+    if (receive.state !== "verifying") {
+      this.#brokePromise(receive, nowMs);
+      this.#spurn(receive, nowMs);
+    }
+    this.gone(task, piece, linkId);
+  }
+
   /** It has been told that we are full, by who knows better than we do. */
   shut(link: Link): void {
     link.toldLoad = this.#config.downloadCountMax;
@@ -260,7 +278,7 @@ export class Receiving {
 
   /** Marks what is late, so that it is wanted and accepted from a second source. */
   check(task: Task, nowMs: number): void {
-    for (const receives of [...task.incoming.values()]) {
+    for (const [piece, receives] of [...task.incoming]) {
       for (const receive of receives) {
         if (receive.late && receive.state !== "verifying" && nowMs - receive.progressMs >= GIVE_UP_MS) {
           this.#brokePromise(receive, nowMs);
@@ -277,9 +295,20 @@ export class Receiving {
         this.#count(receive, -1);
         this.#disclaim(task, receive.piece);
       }
+      this.#endHopeless(task, task.incoming.get(piece) ?? [], nowMs);
     }
   }
 
+  /** Two that trickle would keep the piece from all others. */
+  #endHopeless(task: Task, receives: readonly Receive[], nowMs: number): void {
+    if (receives.length < COPIES_IN_FLIGHT_MAX || !receives.every((receive) => receive.state === "receiving" && receive.late)) return;
+    const leftMs = ({ sinceMs, cameBytes }: Receive): number => ((nowMs - sinceMs) * (task.pieceLengthBytes - cameBytes)) / cameBytes;
+    const slowest = receives.reduce((a, b) => (leftMs(b) > leftMs(a) ? b : a));
+    if (nowMs - slowest.sinceMs < GIVE_UP_MS || leftMs(slowest) < Math.max(HOPELESS_MS, this.#transferMs * AGREED_FACTOR)) return;
+    this.#spurn(slowest, nowMs);
+    this.#cancel(slowest);
+    this.#orphan(task, slowest.piece);
+  }
 
   /**
    * Tells all neighbours of the task what is wanted first: what readers wait for, and what is late. A reader that moves
@@ -301,7 +330,7 @@ export class Receiving {
   /** When what is wanted may be told again. */
   wantDueMs(task: Task): number {
     if (task.wanted.every((piece) => task.have.has(piece))) return Number.NEGATIVE_INFINITY;
-    return task.wantedToldMs + Math.max(WANT_MS_MIN, Math.floor(this.#transferMs * 2));
+    return task.wantedToldMs + Math.max(WANT_MS_MIN, Math.min(WANT_MS_MAX, Math.floor(this.#transferMs * 2)));
   }
 
   tellStatus(link: Link): void {
@@ -362,10 +391,10 @@ export class Receiving {
     const { task } = remote;
     if (nowMs < task.refusedUntilMs || this.#promises.isRefused(remote.link.peerId, nowMs)) return "unwanted";
     this.#invited.delete(remote.link);
-    const acceptable = pieces.filter((piece) => refusalOf(remote, piece) === undefined);
-    if (acceptable.length === 0) {
-      return pieces.map((piece) => refusalOf(remote, piece)).find((reason) => reason !== "have") ?? "have";
-    }
+    const refusal = (piece: number): DeclineReason | undefined =>
+      refusalOf(remote, piece) ?? (this.#spurned.isRefused(nameOf(remote.link, task, piece), nowMs) ? "unwanted" : undefined);
+    const acceptable = pieces.filter((piece) => refusal(piece) === undefined);
+    if (acceptable.length === 0) return pieces.map(refusal).find((reason) => reason !== "have") ?? "have";
     // What a reader waits for comes first, even if the sender has not heard of it yet.
     const chosen = task.wanted.find((piece) => acceptable.includes(piece)) ?? rarestOf(task, acceptable);
     return this.#isFarFull(remote.link) || !this.#hasRoomFor(task) ? "busy" : chosen;
@@ -410,7 +439,7 @@ export class Receiving {
     if (receive.state === "agreed") {
       // It waits behind what its sender has on the wire: large pieces on a slow uplink take their time.
       const patienceMs = isEndgame(receive.task) ? this.#config.silenceMs : this.#config.answerMs;
-      return nowMs - receive.sinceMs >= Math.max(patienceMs, this.#transferMs * AGREED_FACTOR) && !this.#awaitsTurn(receive, nowMs);
+      return nowMs - receive.sinceMs >= Math.max(patienceMs, Math.min(AGREED_MS_MAX, this.#transferMs * AGREED_FACTOR)) && !this.#awaitsTurn(receive, nowMs);
     }
     if (nowMs - receive.progressMs >= this.#config.silenceMs && !this.#awaitsTurn(receive, nowMs)) return true;
     if (this.#transferMs === 0) return false;
@@ -431,6 +460,10 @@ export class Receiving {
   /** Not begun is nothing to hold against one who sends other pieces meanwhile: its uplink may be crowded. */
   #brokePromise({ link, state, sinceMs }: Receive, nowMs: number): void {
     if (state === "agreed" && nowMs - link.paidMs >= GIVE_UP_MS) this.#promises.broke(link.peerId, sinceMs, nowMs);
+  }
+
+  #spurn({ link, task, piece, sinceMs }: Receive, nowMs: number): void {
+    this.#spurned.broke(nameOf(link, task, piece), sinceMs, nowMs);
   }
 
   #cancel(receive: Receive): void {
@@ -480,6 +513,10 @@ function refusalOf(remote: Remote, piece: number): DeclineReason | undefined {
 /** What fewest around here hold is most worth passing on; of equals the sender's order counts. @param pieces at least one */
 function rarestOf({ copies }: Task, pieces: readonly number[]): number {
   return pieces.reduce((rarest, piece) => ((copies[piece] ?? 0) < (copies[rarest] ?? 0) ? piece : rarest));
+}
+
+function nameOf({ peerId }: Link, { taskId }: Task, piece: number): string {
+  return `${peerId} ${taskId} ${piece}`;
 }
 
 function find(task: Task, piece: number, linkId: LinkId): Receive | undefined {

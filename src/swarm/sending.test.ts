@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { SwarmEffect } from "./index.ts";
+import { DEFAULT_SWARM_CONFIG, type SwarmEffect } from "./index.ts";
 import { named, of, OTHER_TASK, TASK, TestSwarm, type Transfer } from "./swarm-fixture.test.ts";
 
 /** Plays willing neighbours: what is offered is accepted, sent and finished, until nothing more is offered. */
@@ -481,6 +481,36 @@ function fedHost(queueMs = 100): { readonly bench: TestSwarm; readonly take: (ef
     },
   };
 }
+
+test("receivers on slow downlinks do not keep an idle uplink from quick ones", () => {
+  const swarm = new TestSwarm({ ...DEFAULT_SWARM_CONFIG });
+  swarm.open(4_000);
+  const isSlow = (linkId: number): boolean => linkId <= 8;
+  const queue: { readonly atMs: number; readonly act: () => readonly SwarmEffect[] }[] = [];
+  const at = (ms: number, act: () => readonly SwarmEffect[]): void => void queue.push({ atMs: swarm.nowMs + ms, act });
+  let toQuick = 0;
+  const react = (effects: readonly SwarmEffect[]): void => {
+    for (const effect of effects) {
+      if (effect.type === "sendOffer") at(1, () => swarm.tell("offerAccepted", effect.linkId, effect.pieces[0] as number));
+      if (effect.type !== "startSend") continue;
+      const { linkId, piece } = effect;
+      const tookMs = isSlow(linkId) ? 20_000 : 50;
+      for (let ms = 100; ms < tookMs; ms += 200) at(ms, () => swarm.progressed("send", linkId, piece, 600));
+      at(tookMs, () => {
+        if (!isSlow(linkId)) toQuick++;
+        return [...swarm.tell("sendFinished", linkId, piece), ...swarm.has(linkId, piece), ...swarm.status(linkId, 0, 11)];
+      });
+    }
+  };
+  for (let linkId = 1; linkId <= 18; linkId++) react(swarm.neighbour(linkId, { capacity: 11 }));
+  for (; swarm.nowMs < 60_000; swarm.nowMs++) {
+    const due = queue.filter(({ atMs }) => atMs <= swarm.nowMs);
+    for (const entry of due) queue.splice(queue.indexOf(entry), 1);
+    for (const { act } of due) react(act());
+    react(swarm.wait(0));
+  }
+  assert.ok(toQuick > 1_000, `${toQuick} pieces to quick receivers in a minute; 7,194 without slow ones`);
+});
 
 /** Its uplink carries 1,000 bytes per ms, and it always has something to send. */
 class TestKernel {

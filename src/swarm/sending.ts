@@ -21,6 +21,12 @@ const PATIENCE_MS_MIN = 100;
 const INTERVAL_MS_MAX = 1_000;
 /** Most pieces agreed ahead, however slow the answers are. Source: docs/policy.md, "Little lookahead". */
 const LOOKAHEAD_COUNT_MAX = 3;
+/** A transfer that takes so many times as long as the quickest of late has a slow receiver: it takes none of the uplink's places from quick ones. */
+const SLOW_FACTOR = 8;
+/** So many times `uploadCount` may be under way for that at most. */
+const SLOW_COUNT_FACTOR = 4;
+/** The quickest of long ago counts less, by this for each that ends. */
+const QUICKEST_GROWTH = 1.05;
 
 export class Sending {
   readonly #config: SwarmConfig;
@@ -42,6 +48,8 @@ export class Sending {
   #drainedMs = Number.NEGATIVE_INFINITY;
   /** When it was looked last, it was not yet then. */
   #isDraining = false;
+  /** Of the quickest transfer of late, by its bytes; 0 while unknown. */
+  #quickMsPerByte = 0;
   /** When the last transfer ended. */
   #endedMs: number | undefined;
 
@@ -87,8 +95,10 @@ export class Sending {
     this.#isDraining = nowMs < this.#drainedMs;
     let sending = 0;
     let pending = 0;
+    let slow = 0;
     for (const send of this.#sends) {
       if (send.stalled) continue;
+      if (send.state === "sending" && this.#isSlow(send, nowMs) && ++slow <= this.#config.uploadCount * SLOW_COUNT_FACTOR) continue;
       if (send.state === "sending") sending++;
       else pending++;
     }
@@ -181,6 +191,8 @@ export class Sending {
     if (send === undefined) return;
     if (this.#endedMs !== undefined) this.#intervalMs = average(this.#intervalMs, Math.min(nowMs - this.#endedMs, INTERVAL_MS_MAX));
     this.#endedMs = nowMs;
+    const msPerByte = Math.max(1, nowMs - send.sinceMs) / remote.task.pieceLengthBytes;
+    this.#quickMsPerByte = this.#quickMsPerByte === 0 ? msPerByte : Math.min(msPerByte, this.#quickMsPerByte * QUICKEST_GROWTH);
     const { leavesInMs, isFree } = this.#uplink;
     // Windows on a long way make a transfer long as well, and fewer at a time would not make it shorter.
     this.#pace.ended(isFree ? 0 : nowMs - send.sinceMs + leavesInMs, remote.task.pieceLengthBytes, inBytesPerMs);
@@ -263,6 +275,12 @@ export class Sending {
   #stall(send: Send, nowMs: number): void {
     send.remote.link.stalledUntilMs = nowMs + STALLED_MS;
     send.stalled = true;
+  }
+
+  /** Its receiver is slow, and not our uplink: others of the same time are much quicker. */
+  #isSlow({ remote, sinceMs }: Send, nowMs: number): boolean {
+    if (this.#quickMsPerByte === 0 || this.#pace.count < this.#config.uploadCount) return false;
+    return nowMs - sinceMs > Math.max(this.#config.silenceMs, this.#quickMsPerByte * remote.task.pieceLengthBytes * SLOW_FACTOR);
   }
 
   #revive(send: Send): void {

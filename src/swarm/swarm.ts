@@ -240,7 +240,7 @@ export class Swarm {
       }
       case "receiveCancelled": {
         const task = this.#tasks.get(input.taskId);
-        if (task !== undefined) this.#receiving.gone(task, input.piece, input.linkId);
+        if (task !== undefined) this.#receiving.withdrawn(task, input.piece, input.linkId, nowMs);
         return;
       }
       case "receiveRefused": {
