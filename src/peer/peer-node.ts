@@ -75,9 +75,9 @@ export class PeerNode implements ContentOpener {
   readonly #reports: ProgressReports;
   /** Leases of tasks that are not open here; the supernode takes them back when nothing comes of them. */
   readonly #early = new Map<TaskId, Lease>();
-  /** Answers that came to nobody, and how many may yet want one of their tasks. */
-  readonly #unwanted = new Set<TaskId>();
-  #openings = 0;
+  readonly #openings = new Set<object>();
+  /** Tasks left because an answer came to nobody, and the openings of that moment: one of them may have had the supernode's word before. */
+  readonly #left = new Map<TaskId, Set<object>>();
   readonly metrics: Registry;
   #publicKey: Uint8Array | undefined;
 
@@ -206,10 +206,7 @@ export class PeerNode implements ContentOpener {
             task.disconnect(drop);
             task.connect(add, task.session.ticket);
           }),
-        onUnwanted: (taskId) => {
-          this.#unwanted.add(taskId);
-          this.#leaveUnwanted();
-        },
+        onUnwanted: (taskId) => this.#leaveUnwanted(taskId),
         onImports: (taskId, imports) => this.#tell(taskId, ({ task }) => task.assignImports(imports)),
         onLength: (taskId, lengthBytes, signature) =>
           this.#tell(taskId, ({ task }) => {
@@ -313,20 +310,21 @@ export class PeerNode implements ContentOpener {
 
   /** From a join until its task is held here. */
   async #opening<T>(open: () => Promise<T>): Promise<T> {
-    this.#openings++;
+    const opening = {};
+    this.#openings.add(opening);
     try {
       return await open();
     } finally {
-      this.#openings--;
-      this.#leaveUnwanted();
+      this.#openings.delete(opening);
+      for (const [taskId, openings] of this.#left) if (openings.delete(opening) && openings.size === 0) this.#left.delete(taskId);
     }
   }
 
-  /** The supernode must not count on us for what nobody here takes part in, nor be told to forget what somebody does. */
-  #leaveUnwanted(): void {
-    if (this.#openings > 0) return;
-    for (const taskId of this.#unwanted) if (this.#kept.get(taskId) === undefined) this.#control.send({ type: "leave", taskId });
-    this.#unwanted.clear();
+  /** The supernode must not count on us for what nobody here takes part in. Who is about to, it is told again. */
+  #leaveUnwanted(taskId: TaskId): void {
+    if (this.#kept.get(taskId) !== undefined) return;
+    this.#control.send({ type: "leave", taskId });
+    if (this.#openings.size > 0) this.#left.set(taskId, new Set(this.#openings));
   }
 
   /** The task of a join's answer: opened, linked to its neighbours, one reader counted. */
@@ -363,7 +361,7 @@ export class PeerNode implements ContentOpener {
     this.#early.delete(taskId);
     if (early !== undefined) this.#lent(early);
     // What was here before counts at the supernode, too: others may have it from us.
-    if (task.stored.have.count > 0) this.#rejoin(kept);
+    if (task.stored.have.count > 0 || this.#left.delete(taskId)) this.#rejoin(kept);
     return kept;
   }
 

@@ -314,6 +314,28 @@ test("a join that is given up is left when its answer comes", async (t) => {
   assert.deepEqual(await left, { type: "leave", taskId });
 });
 
+test("a task that is left while the connection breaks is left again when there is one, unless it was joined since", async (t) => {
+  const site = await startSite(t);
+  answerJoins(site);
+  const { client, registered, next } = startClient(t, [site.port]);
+  await registered;
+  await joinWith(client);
+  const others = ["e", "f"].map((letter) => letter.repeat(64) as TaskId);
+  client.send({ type: "leave", taskId });
+  client.send({ type: "leave", taskId: others[0] as TaskId });
+  await joinWith(client);
+  const disconnected = next("disconnected");
+  await site.close();
+  await disconnected;
+  client.send({ type: "leave", taskId: others[1] as TaskId });
+  const again = await startSite(t, "token", site.port);
+  const registeredAgain = next("registered");
+  answerJoins(again);
+  const joined = joinWith(client);
+  await Promise.all([registeredAgain, joined]);
+  assert.deepEqual(again.messages.map((message) => [message.type, "taskId" in message ? message.taskId : ""]), [["leave", others[0]], ["leave", others[1]], ["join", taskId]]);
+});
+
 test("a peer that reconnects before its loss was noticed replaces itself", async (t) => {
   const site = await startSite(t);
   const first = startClient(t, [site.port]);

@@ -98,8 +98,12 @@ export class ControlClient {
   readonly #joins = new Map<number, PendingJoin>();
   /** Slices asked for, by request. */
   readonly #leases = new Map<number, (slice: Slice | undefined) => void>();
+  /** Tasks left of late, and when: what is said while a connection breaks may never arrive, and the supernode would count on us for ever. */
+  readonly #left = new Map<TaskId, number>();
   #session: ControlSession | undefined;
   #registeredAt: SupernodeChoice | undefined;
+  /** When the last connection ended. */
+  #lostMs = 0;
   #lastError: AppError | undefined;
   #nextRequestId = 1;
   #retry: NodeJS.Timeout | undefined;
@@ -177,9 +181,24 @@ export class ControlClient {
     });
   }
 
-  /** Sends a message, or drops it when there is no connection: what it says is told again after the next join. */
+  /** Sends a message, or drops it when there is no connection: what it says is told again after the next join; a `leave` as soon as there is one. */
   send(message: Exclude<PeerToSupernode, { type: "join" | "register" }>): void {
+    if (message.type === "leave") this.#leaves(message.taskId);
     this.#session?.send(message);
+  }
+
+  #leaves(taskId: TaskId): void {
+    this.#left.delete(taskId);
+    this.#left.set(taskId, performance.now());
+    if (this.#left.size > LEFT_COUNT_MAX) this.#left.delete(this.#left.keys().next().value as TaskId);
+  }
+
+  /** Before anything is joined again. */
+  #leaveAgain(session: ControlSession): void {
+    for (const [taskId, leftMs] of this.#left) {
+      if (leftMs < this.#lostMs - ARRIVED_MS) this.#left.delete(taskId);
+      else session.send({ type: "leave", taskId });
+    }
   }
 
   /** Ends the connection and fails what waits with SHUTTING_DOWN. No callback comes after it. */
@@ -249,6 +268,7 @@ export class ControlClient {
     this.#failedRounds = 0;
     this.#slowRounds = 0;
     clearTimeout(this.#grace);
+    this.#leaveAgain(session);
     for (const { message } of this.#joins.values()) this.#ask(message);
     this.#options.handlers.onRegistered(Buffer.from(registered.publicKey, "base64"), registered.address, registered.unixMs, registered.place);
   }
@@ -266,6 +286,7 @@ export class ControlClient {
 
   #onSessionEnd(error: AppError | undefined): void {
     this.#session = undefined;
+    this.#lostMs = performance.now();
     this.#endLeases();
     if (this.#closing.signal.aborted) return;
     this.#options.log.warn({ code: error?.code }, `connection to the supernode lost: ${error?.message ?? "it closed"}`);
@@ -283,6 +304,7 @@ export class ControlClient {
       case "registered":
         throw new AppError("PROTOCOL_VIOLATION", "the supernode registered us twice");
       case "joined": {
+        this.#left.delete(message.task.taskId);
         const pending = this.#joins.get(message.requestId);
         if (pending !== undefined) pending.resolve(message);
         else if (message.ticket === null) return;
@@ -373,6 +395,10 @@ export class ControlClient {
   }
 }
 
+/** What was said so long before a connection ended has arrived: a dead one is found out sooner. */
+const ARRIVED_MS = 60_000;
+/** Of ten thousand peers that come back at once each may say so much besides. */
+const LEFT_COUNT_MAX = 256;
 /** Waits between rounds: from 100 ms, doubling to 2 s, each between half and all of it. */
 const RETRY_MS_MIN = 100;
 const RETRY_MS_MAX = 2_000;
