@@ -418,6 +418,8 @@ export class PeerModel {
     this.#links.delete(link.linkId);
     this.#linkOf.delete(link.peerId);
     this.#feed({ type: "linkClosed", linkId: link.linkId });
+    const { peerId } = link;
+    for (const { shape, open, neighbours } of this.#here) if (open && neighbours.has(peerId)) this.#feed({ type: "neighbourLost", taskId: shape.taskId, peerId });
   }
 
   #join(link: SimLink, task: TaskShape): void {

@@ -74,4 +74,16 @@ export const REGRESSIONS: readonly Regression[] = [
     options:
       '{"seed":7308,"peerCount":3,"linkBytesPerSecond":125000000,"seedFactor":2,"originBytesPerSecond":25000000,"delayUs":1000,"slowStart":true,"fairQueueing":true,"socketBytes":524288,"arrivalMs":500,"oversubscription":4,"labelled":true,"readers":true,"faults":{"crashes":1,"resets":3,"liars":1,"originCuts":2,"poorReaders":1,"vanishings":1},"tasks":[{"pieceCount":32,"pieceLengthBytes":65536,"priority":"normal"}]}',
   },
+  {
+    story:
+      "Seed 20803: a link to the seed was reset after its handshake and before the seed had joined the task on it. The brain knew of no neighbour that it could have lost, the supernode took the two for neighbours and gave nobody else, for ever. Whose link breaks is lost whether or not it has joined (neighbourLost in the swarm's contract).",
+    options:
+      '{"seed":20803,"peerCount":2,"linkBytesPerSecond":125000000,"seedFactor":2,"delayUs":10000,"chunkBytes":262144,"windowBytes":131072,"slowStart":true,"fairQueueing":true,"arrivalMs":500,"rackSize":4,"oversubscription":4,"faults":{"crashes":1,"resets":2,"fullDisks":1},"tasks":[{"pieceCount":31,"pieceLengthBytes":4194304,"priority":"preheat"}]}',
+  },
+  {
+    story:
+      "Seed 20492, a defect of the simulator: a liar whose download had failed asked for it again after everything had been closed.",
+    options:
+      '{"seed":20492,"peerCount":2,"seedFactor":2,"originBytesPerSecond":3125000,"slowStart":true,"fairQueueing":true,"arrivalMs":500,"labelled":true,"faults":{"crashes":1,"resets":1,"liars":1,"originCuts":2,"seedOutages":1,"poorReaders":1},"tasks":[{"pieceCount":82,"pieceLengthBytes":65536,"priority":"preheat"}]}',
+  },
 ];

@@ -83,6 +83,8 @@ export function leaveNothing(world: World, peers: readonly PeerModel[], tasks: r
   };
   for (const peer of everybody) {
     if (peer.seed) continue;
+    // Whose download has just failed does not ask for it again.
+    peer.left = true;
     for (const task of tasks) {
       if (peer.isWanted(task)) supernode.leave(peer, task);
       peer.closeTask(task);

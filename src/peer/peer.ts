@@ -155,6 +155,8 @@ export class Peer implements PeerService {
         closed: (link, peerId, why) => {
           options.log.debug({ peerId, why }, "a link ended");
           this.#driver.linkClosed(link);
+          // Between the handshake and its join, the brain does not know of it; the supernode does, and will give us nobody else.
+          for (const { taskId, neighbours } of this.#sessions.values()) if (neighbours.has(peerId)) this.#driver.feed({ type: "neighbourLost", taskId, peerId });
         },
         unreachable: (peerId, why) => this.#unreachable(peerId, why),
         frame: (link, frame) => this.#driver.frame(link, frame),

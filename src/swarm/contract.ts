@@ -38,6 +38,8 @@ export type SwarmInput =
   | { readonly type: "piecesLost"; readonly taskId: TaskId; readonly pieces: readonly number[] }
   | { readonly type: "linkOpened"; readonly linkId: LinkId; readonly peerId: PeerId }
   | { readonly type: "linkClosed"; readonly linkId: LinkId }
+  /** The link to one broke whom the supernode gave us for this task; it may not have joined yet. After `linkClosed`. */
+  | { readonly type: "neighbourLost"; readonly taskId: TaskId; readonly peerId: PeerId }
   /** How far the other end is, once it has said where it stands; before that, near. */
   | { readonly type: "remotePlaced"; readonly linkId: LinkId; readonly distance: Distance }
   /** What we may bring in from outside is now this. */

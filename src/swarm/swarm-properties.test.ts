@@ -123,7 +123,7 @@ class World {
       case "link":
         return this.#linked.has(linkId) ? [] : one({ type: "linkOpened", linkId, peerId: `peer-${linkId}` as PeerId });
       case "unlink":
-        return pick % 3 === 0 ? one({ type: "linkClosed", linkId }) : [];
+        return pick % 3 === 0 ? [...one({ type: "linkClosed", linkId }), ...one({ type: "neighbourLost", taskId, peerId: `peer-${linkId}` as PeerId })] : [];
       case "join":
       case "joinMute": {
         const have = Array.from({ length: PIECES }, (_, i) => i).filter((i) => (i * 13 + pick) % 7 < 2);

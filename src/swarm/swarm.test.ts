@@ -99,6 +99,19 @@ test("lost and isolated neighbours are named when others are asked for", () => {
   assert.deepEqual(asked?.useless, ["peer-1", "peer-2"]);
 });
 
+test("a neighbour whose link breaks before it has joined is named, unless it is back in time", () => {
+  for (const isBack of [false, true]) {
+    const bench = new TestSwarm();
+    bench.open(20, []);
+    bench.feed({ type: "linkOpened", linkId: 1, peerId: "peer-1" as PeerId });
+    bench.feed({ type: "linkClosed", linkId: 1 });
+    bench.feed({ type: "neighbourLost", taskId: TASK, peerId: "peer-1" as PeerId });
+    if (isBack) bench.feed({ type: "linkOpened", linkId: 2, peerId: "peer-1" as PeerId });
+    if (isBack) bench.join(2);
+    assert.deepEqual(of(bench.wait(1_200), "needNeighbours").map(({ useless }) => useless), isBack ? [] : [["peer-1"]]);
+  }
+});
+
 test("a neighbour that hangs is named when it has said nothing for three seconds: until then it may be slow, and the only one that has it", () => {
   for (const speaks of [true, false]) {
     const bench = new TestSwarm({ starvedMs: 1_000, silenceMs: 500 });

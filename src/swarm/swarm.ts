@@ -156,6 +156,11 @@ export class Swarm {
         this.#links.delete(input.linkId);
         return;
       }
+      case "neighbourLost": {
+        const task = this.#tasks.get(input.taskId);
+        if (task !== undefined) lose(task, input.peerId);
+        return;
+      }
       case "remotePlaced": {
         const link = this.#links.get(input.linkId);
         if (link === undefined) return;

@@ -158,7 +158,7 @@ export function isNeeded(task: Task): boolean {
 /** The newest are remembered, as many as anybody has neighbours at most. Source: `neighbourCount` in the scheduler's contract. */
 const LOST_COUNT_MAX = 64;
 
-/** The link to it broke. */
+/** The link to it broke; who joins again over another one is not lost any more. */
 export function lose({ lostPeers }: Task, peerId: PeerId): void {
   lostPeers.delete(peerId);
   lostPeers.add(peerId);

@@ -36,7 +36,12 @@ interface TestPeer {
   readonly tls: SiteTls | undefined;
 }
 
-async function startPeer(name: string, token: string | undefined = TOKEN, stored?: (piece: number) => void): Promise<TestPeer> {
+interface Told {
+  readonly stored?: (piece: number) => void;
+  readonly needNeighbours?: (taskId: TaskId, useless: readonly PeerId[]) => void;
+}
+
+async function startPeer(name: string, token: string | undefined = TOKEN, { stored, needNeighbours }: Told = {}): Promise<TestPeer> {
   const directory = mkdtempSync(join(tmpdir(), "dragonfly-swarm-"));
   const store = await DiskStore.open({ directory, quotaBytes: undefined, reservedFreeBytes: 0, workerCount: 1, scrubBytesPerSecond: 0 });
   const peerId = generatePeerId(name);
@@ -50,6 +55,7 @@ async function startPeer(name: string, token: string | undefined = TOKEN, stored
     log,
     limits: { downloadBytesPerSecond: undefined, uploadBytesPerSecond: undefined },
     stored: (_session, piece) => stored?.(piece),
+    needNeighbours: (taskId, useless) => needNeighbours?.(taskId, useless),
   });
   const server = tls?.createServer() ?? createServer();
   server.on("request", (request, response) => {
@@ -326,7 +332,7 @@ test("what a reader who is on his way will begin with comes first, though he has
   const key = SigningKey.generate();
   const { record, content } = makeTask(key, 4 * 1024 * 1024);
   const order: number[] = [];
-  const [seed, reader] = [await startPeer("seed"), await startPeer("reader", TOKEN, (piece) => order.push(piece))];
+  const [seed, reader] = [await startPeer("seed"), await startPeer("reader", TOKEN, { stored: (piece) => void order.push(piece) })];
   const seedTask = await seed.peer.openTask(record, "normal");
   await seedAll(seedTask, key, content);
   const task = await reader.peer.openTask(record, "normal");
@@ -376,4 +382,21 @@ test("M14: a neighbour whose ticket has run out gets no piece more, until it sho
   task.connect([], ticketFor(key, record.taskId, other.peerId));
   await finished(task, 30_000);
   assert.ok((await contentOf(task, content.length)).equals(content));
+});
+
+test("a neighbour whose link breaks before it has joined the task is asked for again", { timeout: 30_000 }, async () => {
+  const named: PeerId[] = [];
+  const reader = await startPeer("reader", TOKEN, { needNeighbours: (_taskId, useless) => void named.push(...useless) });
+  // It knows nothing of the task, so it never joins.
+  const silent = await startPeer("silent");
+  const key = SigningKey.generate();
+  const { record } = makeTask(key, 1_000_000);
+  const task = await reader.peer.openTask(record, "normal");
+  task.connect([neighbour(silent, true)], ticketFor(key, record.taskId, reader.peerId));
+  await until(() => reader.peer.linkCount === 1);
+  assert.deepEqual(named, []);
+  await silent.peer.close();
+  await until(() => named.length > 0);
+  assert.deepEqual(named, [silent.peerId]);
+  task.release();
 });
