@@ -270,6 +270,17 @@ test("what exists is kept, unless it is to be overwritten", async () => {
   assert.ok(readFileSync(path).equals(CONTENT));
 });
 
+test("what replaces a file has its permissions, also while it comes", async () => {
+  writeFileSync(path, "secret", { mode: 0o600 });
+  const output = await open({ overwrite: true });
+  await output.begin(VERSION);
+  await output.write(CONTENT, 0);
+  assert.equal(statSync(`${path}.part`).mode & 0o777, 0o600);
+  chmodSync(path, 0o640);
+  await output.finish();
+  assert.equal(statSync(path).mode & 0o777, 0o640);
+});
+
 test("a file that somebody makes meanwhile is kept, too", async () => {
   const output = await open();
   await output.begin(VERSION);

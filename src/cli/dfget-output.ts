@@ -3,6 +3,7 @@ import { randomBytes } from "node:crypto";
 import {
   closeSync,
   constants,
+  fchmodSync,
   fstatSync,
   fsyncSync,
   ftruncateSync,
@@ -92,7 +93,7 @@ export async function openFileOutput(options: FileOutputOptions): Promise<FileOu
   const partPath = `${path}.part`;
   assertFree(`${partPath}.json`, options.path);
   const state = readPartState(`${partPath}.json`);
-  const opened = await openPart(partPath).catch((thrown: unknown) => {
+  const opened = await openPart(partPath, modeOf(existing)).catch((thrown: unknown) => {
     throw outputError(thrown, options.path, "OUTPUT_UNWRITABLE");
   });
   try {
@@ -122,13 +123,13 @@ interface OpenedPart {
   readonly isNew: boolean;
 }
 
-async function openPart(partPath: string): Promise<OpenedPart> {
+async function openPart(partPath: string, mode = PLAIN_MODE): Promise<OpenedPart> {
   const flags = constants.O_RDWR | constants.O_NOFOLLOW;
   try {
-    return { handle: await open(partPath, flags | constants.O_CREAT | constants.O_EXCL, 0o666), isNew: true };
+    return { handle: await open(partPath, flags | constants.O_CREAT | constants.O_EXCL, mode), isNew: true };
   } catch (thrown) {
     if ((thrown as NodeJS.ErrnoException).code !== "EEXIST") throw thrown;
-    return { handle: await open(partPath, flags | constants.O_CREAT, 0o666), isNew: false };
+    return { handle: await open(partPath, flags | constants.O_CREAT, mode), isNew: false };
   }
 }
 
@@ -154,6 +155,8 @@ export class FileOutput implements DfgetOutput {
   #usableBytes: number;
   #writtenBytes = 0;
   #syncedBytes = 0;
+  /** As far as the state on the disk says. */
+  #savedBytes = 0;
   /** Written behind a gap. */
   readonly #islands = new ByteSpans();
   #readBack: Buffer | undefined;
@@ -241,6 +244,9 @@ export class FileOutput implements DfgetOutput {
       throw thrown;
     }
     try {
+      // Who may read what is replaced may read what replaces it, and nobody else.
+      const mode = modeOf(statOf(this.#options.path, "itself"));
+      if (mode !== undefined && mode !== modeOf(fstatSync(this.#handle.fd))) fchmodSync(this.#handle.fd, mode);
       await this.#handle.sync();
       this.#written = fstatSync(this.#handle.fd);
       await this.#handle.close();
@@ -275,12 +281,17 @@ export class FileOutput implements DfgetOutput {
       return 0;
     }
     try {
-      if (this.#writtenBytes > 0) await this.#checkpoint();
+      // A full disk has no room for the word of what it holds: a little of that makes way.
+      if (this.#writtenBytes > 0 && !(await this.#checkpoint())) {
+        this.#writtenBytes = Math.max(0, this.#writtenBytes - STATE_ROOM_BYTES);
+        ftruncateSync(this.#handle.fd, this.#writtenBytes);
+        await this.#checkpoint();
+      }
       await this.#handle.close();
     } catch {
       // The last state on disk stands.
     }
-    return this.#keptBytes;
+    return this.#writtenBytes === 0 ? this.#usableBytes : this.#savedBytes;
   }
 
   /** Before `begin` the part is still the earlier run's. */
@@ -327,15 +338,17 @@ export class FileOutput implements DfgetOutput {
   }
 
   /** From here on a crash of the machine costs only what comes after. */
-  async #checkpoint(): Promise<void> {
+  async #checkpoint(): Promise<boolean> {
     await this.#handle.datasync();
     this.#syncedBytes = this.#writtenBytes;
-    this.#saveState();
+    return this.#saveState();
   }
 
   async #startAfresh(): Promise<void> {
     this.restart();
-    if (!this.#isNew) await this.#useOwn(async (own) => await (await open(own, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o666)).close());
+    if (this.#isNew) return;
+    const mode = modeOf(statOf(this.#options.path, "itself")) ?? PLAIN_MODE;
+    await this.#useOwn(async (own) => await (await open(own, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, mode)).close());
   }
 
   /** @returns false when there is no room for two: then it is begun anew, in the place of what is there */
@@ -367,10 +380,11 @@ export class FileOutput implements DfgetOutput {
     this.#isForeign = false;
   }
 
-  #saveState(): void {
-    if (this.#version === undefined) return;
+  /** @returns false when the former state stands */
+  #saveState(): boolean {
+    if (this.#version === undefined) return false;
     assertFree(this.#statePath, this.#options.path);
-    writePartState(this.#statePath, {
+    const isSaved = writePartState(this.#statePath, {
       version: 1,
       pid: process.pid,
       space: processSpace(),
@@ -378,6 +392,8 @@ export class FileOutput implements DfgetOutput {
       file: this.#version,
       syncedBytes: this.#syncedBytes,
     });
+    if (isSaved) this.#savedBytes = this.#syncedBytes;
+    return isSaved;
   }
 
   /** What lies there is the file that was written, and not what somebody else has put there meanwhile. */
@@ -436,6 +452,14 @@ export class FileOutput implements DfgetOutput {
   }
 }
 
+/** The umask takes from it what it takes. */
+const PLAIN_MODE = 0o666;
+
+/** @returns undefined when it is no file whose permissions say anything */
+function modeOf(stats: Stats | undefined): number | undefined {
+  return stats?.isFile() === true ? stats.mode & 0o777 : undefined;
+}
+
 function inodeOf({ ino }: Stats): string {
   return String(ino);
 }
@@ -491,4 +515,6 @@ const ADVICE: Readonly<Record<string, string>> = {
 
 /** What a crash of the machine may cost. At 100 MB/s a checkpoint every 0.7 s. */
 const CHECKPOINT_BYTES = 64 * 1024 * 1024;
+/** Several blocks of any file system. */
+const STATE_ROOM_BYTES = 128 * 1024;
 const READ_BYTES = 1024 * 1024;

@@ -79,14 +79,16 @@ export function readPartState(path: string): PartState | undefined {
   }
 }
 
-/** Replaces the state in one step. A state that cannot be written only costs a later run its start. */
-export function writePartState(path: string, state: PartState): void {
+/** Replaces the state in one step. @returns false when it cannot be written, which only costs a later run its start */
+export function writePartState(path: string, state: PartState): boolean {
   const next = `${path}.new`;
   try {
     writeFileSync(next, `${JSON.stringify(state)}\n`);
     renameSync(next, path);
+    return true;
   } catch {
     rmSync(next, { force: true });
+    return false;
   }
 }
 
@@ -108,9 +110,11 @@ let ownSpace: string | undefined;
 
 /** Within it a process's number says which process that is: a machine, one start of it, and a container's numbering there. */
 export function processSpace(): string {
-  const machine = attempt(() => readFileSync("/etc/machine-id", "utf8").trim(), NO_ID);
-  const start = attempt(() => readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim());
-  return (ownSpace ??= [machine || NO_ID, start, attempt(() => readlinkSync("/proc/self/ns/pid"))].join(" "));
+  return (ownSpace ??= [
+    attempt(() => readFileSync("/etc/machine-id", "utf8").trim(), NO_ID) || NO_ID,
+    attempt(() => readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim()),
+    attempt(() => readlinkSync("/proc/self/ns/pid")),
+  ].join(" "));
 }
 
 /** False when whoever wrote there has ended, as a look at the processes here tells, or that this machine was started anew since. */

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { createHash, randomFillSync } from "node:crypto";
-import { closeSync, openSync, readFileSync, rmSync, truncateSync, writeFileSync, writeSync } from "node:fs";
+import { closeSync, existsSync, openSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync, writeSync } from "node:fs";
 import { basename } from "node:path";
 import { test } from "node:test";
 import { setTimeout } from "node:timers/promises";
@@ -13,6 +13,8 @@ import { type Finished, Lab, waitFor } from "./lib/processes.ts";
 
 const MIB = 1 << 20;
 
+let smallDiskCount = 0;
+
 /** An ext4 file system of its own on a loop device. */
 class SmallDisk {
   readonly path: string;
@@ -20,9 +22,10 @@ class SmallDisk {
   readonly #device: string;
 
   constructor(lab: Lab, bytes: number, options = "rw") {
-    const imagePath = lab.path("disk.img");
+    const name = `disk-${smallDiskCount++}`;
+    const imagePath = lab.path(`${name}.img`);
     this.#imagePath = imagePath;
-    this.path = lab.makeDir("disk");
+    this.path = lab.makeDir(name);
     writeFileSync(imagePath, "");
     truncateSync(imagePath, bytes);
     execFileSync("mkfs.ext4", ["-q", "-F", "-m", "0", "-E", "lazy_itable_init=0,lazy_journal_init=0", "-J", "size=4", imagePath], { stdio: "ignore" });
@@ -133,7 +136,8 @@ function bytesOf(origin: Origin, path: string, program: RegExp): number {
 void test("a full disk: what cannot fit is refused before its first byte, what runs full fails with its name, others go on", async () => {
   const lab = new Lab("disk-full");
   await lab.use(async () => {
-    const site = await startSite(lab, new SmallDisk(lab, 64 * MIB));
+    const disk = new SmallDisk(lab, 64 * MIB);
+    const site = await startSite(lab, disk);
     const { origin, supernode } = site;
     const small = randomBytes(12 * MIB);
     const smallUrl = origin.put("/small", small);
@@ -159,7 +163,7 @@ void test("a full disk: what cannot fit is refused before its first byte, what r
     const downloading = download(site, mediumUrl, "--no-back-source");
     const early = await Promise.race([downloading, waitFor("the read has begun", () => origin.log.bytes("/medium") >= 4 * MIB)]);
     assert.equal(early, undefined, early?.stderr);
-    const filler = new Filler(lab.path("disk"));
+    const filler = new Filler(disk.path);
     const interrupted = await Promise.race([downloading, filler.keepFull()]);
     filler.remove();
     assert.deepEqual([interrupted.code, /\[DISK_FULL\]/.test(interrupted.stderr)], [3, true], interrupted.stderr);
@@ -173,10 +177,46 @@ void test("a full disk: what cannot fit is refused before its first byte, what r
   });
 });
 
+void test("a download whose disk fills up is gone on with from there, as it says: what is there is written down, too", async () => {
+  const lab = new Lab("disk-output");
+  await lab.use(async () => {
+    const origin = await Origin.start(lab);
+    const supernode = await Supernode.start(lab, "127.0.0.1", ["--scrub-rate", "0"]);
+    const small = new SmallDisk(lab, 40 * MIB);
+    const daemon = await startLoopbackDaemon(lab, "host", supernode, ["--reserved-free", "0"]);
+    const content = randomBytes(24 * MIB);
+    const url = origin.put("/file", content);
+    const output = `${small.path}/file`;
+    const flags = [url, "-O", output, "--socket", daemon.socket];
+    origin.bytesPerSecond = 4 * MIB;
+    const downloading = dfget(lab, flags);
+    const early = await Promise.race([downloading, waitFor("some of it is there", () => existsSync(`${output}.part`) && statSync(`${output}.part`).size >= 4 * MIB)]);
+    assert.equal(early, undefined, early?.stderr);
+    // To the last block.
+    const fillers = [64 * 1024, 512].map((stepBytes) => {
+      const path = `${small.path}/filler-${stepBytes}`;
+      fillUp(path, stepBytes);
+      return path;
+    });
+    const full = await downloading;
+    assert.deepEqual([full.code, /\[DISK_FULL\]/.test(full.stderr), /file\.part keeps [\d.]+ MiB; go on with -c/.test(full.stderr)], [3, true, true], full.stderr);
+    const { syncedBytes } = JSON.parse(readFileSync(`${output}.part.json`, "utf8")) as { readonly syncedBytes: number };
+    assert.ok(syncedBytes > 3 * MIB, `${syncedBytes} bytes of it`);
+    for (const path of fillers) rmSync(path);
+    // What was removed is free once the journal says so.
+    execFileSync("sync", ["--file-system", small.path]);
+    origin.bytesPerSecond = Number.POSITIVE_INFINITY;
+    const done = await dfget(lab, [...flags, "-c"]);
+    assert.equal(done.code, 0, done.stderr);
+    assert.equal(sha256(readFileSync(output)), sha256(content));
+  });
+});
+
 void test("a disk with hardly any room left: what is cached makes way, however little the device takes of what it says is free", async () => {
   const lab = new Lab("disk-gap");
   await lab.use(async () => {
-    const site = await startSite(lab, new SmallDisk(lab, 64 * MIB));
+    const disk = new SmallDisk(lab, 64 * MIB);
+    const site = await startSite(lab, disk);
     const fillerPath = lab.path("disk/filler");
     for (let at = 0; at < 8; at++) {
       const gapBytes = at * 96 * 1024;
@@ -194,7 +234,8 @@ void test("a disk with hardly any room left: what is cached makes way, however l
 void test("a supernode starts on a full disk, with what it remembers of files: what is cached is what can make room", async () => {
   const lab = new Lab("disk-full-start");
   await lab.use(async () => {
-    const site = await startSite(lab, new SmallDisk(lab, 64 * MIB));
+    const disk = new SmallDisk(lab, 64 * MIB);
+    const site = await startSite(lab, disk);
     const old = randomBytes(24 * MIB);
     const oldUrl = site.origin.put("/old", old);
     assert.equal((await download(site, oldUrl, "--no-back-source")).digest, sha256(old));
@@ -313,7 +354,7 @@ void test("a disk that answers with input/output errors: said by name, never kep
     const good = randomBytes(6 * MIB);
     const goodUrl = origin.put("/good", good);
     assert.equal((await download(site, goodUrl)).digest, sha256(good));
-    execFileSync("sync", ["--file-system", lab.path("disk")]);
+    execFileSync("sync", ["--file-system", disk.path]);
     disk.cutAt(24 * MIB);
 
     const lost = randomBytes(40 * MIB);
