@@ -1,7 +1,7 @@
 /** A service's life, as systemd and Kubernetes lead it: start, SIGHUP, SIGTERM. */
 import assert from "node:assert/strict";
 import { spawn, type ChildProcess } from "node:child_process";
-import { existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, openSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
@@ -67,6 +67,19 @@ test("a signal while starting ends it in order, too", async () => {
   await supernode.until(() => existsSync(join(directory, "early")));
   supernode.child.kill("SIGINT");
   assert.equal(await supernode.ended, 0, supernode.output);
+});
+
+test("a service whose log's disk is full goes on, and ends when it is told to", async () => {
+  const data = join(directory, "full");
+  const env = { PATH: process.env["PATH"] ?? "", HOME: directory };
+  const child = spawn(join(BIN, "supernode"), ["--listen", "127.0.0.1:0", "--data-dir", data], { env, stdio: ["ignore", openSync("/dev/full", "w"), "pipe"] });
+  const ended = new Promise((resolve) => child.once("close", resolve));
+  const patience = setTimeout(() => child.kill("SIGKILL"), 20_000);
+  // It is waited for by its words on stderr: it makes its token, and later says that it ends.
+  await new Promise((resolve) => child.stderr?.once("data", resolve));
+  child.kill("SIGTERM");
+  assert.equal(await ended, 0);
+  clearTimeout(patience);
 });
 
 test("what keeps a service from starting is its exit code", async () => {

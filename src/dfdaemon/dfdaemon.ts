@@ -1,4 +1,4 @@
-import { pino, stdTimeFunctions, type Logger } from "pino";
+import type { Logger } from "pino";
 import type { Registry } from "prom-client";
 import type { Origin } from "../origin/origin.ts";
 import type { OriginBudget } from "../origin/origin-budget.ts";
@@ -8,6 +8,7 @@ import type { TaskReport } from "../peer/explain.ts";
 import type { HostLimits } from "../peer/host-limits.ts";
 import { SITE_ORIGIN, siteServer, SiteTls } from "../peer/membership/site-tls.ts";
 import { PeerNode } from "../peer/peer-node.ts";
+import { serviceLog } from "../peer/service-log.ts";
 import { SELF_TEST_PATH, SELF_TEST_REGISTRY } from "../protocol/self-test.ts";
 import type { DfdaemonConfig, RegistryConfig } from "./config.ts";
 import { LocalApi } from "./local/local-api.ts";
@@ -57,7 +58,7 @@ export interface DfdaemonDeps {
  * @throws AppError LISTEN_FAILED, CONFIG_INVALID, and what the peer's start says; nothing is left running then
  */
 export async function startDfdaemon(config: DfdaemonConfig, given: Partial<DfdaemonDeps> = {}): Promise<Dfdaemon> {
-  const log = given.log ?? pino({ level: config.logLevel, timestamp: stdTimeFunctions.isoTime });
+  const log = given.log ?? serviceLog(config.logLevel);
   const tls = config.tls === undefined ? undefined : new SiteTls({ config: config.tls, token: config.joinToken, log });
   const deps = { ...defaultDeps(config, log, tls), ...given };
   const { asker } = deps;

@@ -6,7 +6,7 @@ import type { AddressInfo } from "node:net";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import type { FastifyInstance } from "fastify";
-import { pino, stdTimeFunctions, type Logger } from "pino";
+import type { Logger } from "pino";
 import { AppError, toAppError } from "../base/errors.ts";
 import { OriginClients } from "../origin/origin-clients.ts";
 import type { Origin } from "../origin/origin.ts";
@@ -19,6 +19,7 @@ import { HostLimits } from "../peer/host-limits.ts";
 import { Peer } from "../peer/peer.ts";
 import { makePrivateFolder } from "../peer/private-folder.ts";
 import { RateGate } from "../peer/rate-gate.ts";
+import { serviceLog } from "../peer/service-log.ts";
 import type { TaskId } from "../protocol/ids.ts";
 import { topologyOf } from "../protocol/topology.ts";
 import { DEFAULT_SCHEDULER_CONFIG, Scheduler, type SchedulerConfig } from "../scheduler/index.ts";
@@ -70,7 +71,7 @@ export interface Supernode {
  * @throws AppError LISTEN_FAILED, DISK_FAILED
  */
 export async function startSupernode(config: SupernodeConfig, given: Partial<SupernodeDeps> = {}): Promise<Supernode> {
-  const log = given.log ?? pino({ level: config.logLevel, timestamp: stdTimeFunctions.isoTime });
+  const log = given.log ?? serviceLog(config.logLevel);
   const closers: (() => void | Promise<void>)[] = [];
   try {
     return await compose(config, given, log, closers);
