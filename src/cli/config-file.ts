@@ -1,6 +1,6 @@
 /** A YAML file as raw values that remember their lines. */
 import { readFileSync } from "node:fs";
-import type { Document } from "yaml";
+import type { Alias, Document } from "yaml";
 import { loadYaml } from "./on-demand.ts";
 
 export interface ConfigFile {
@@ -20,13 +20,20 @@ export function readConfigFile(file: string, problems: string[]): ConfigFile | u
     problems.push(`${file}: cannot be read: ${(thrown as Error).message}`);
     return undefined;
   }
-  const { isMap, isScalar, LineCounter, parseDocument } = loadYaml();
+  const { isMap, isScalar, LineCounter, parseDocument, visit } = loadYaml();
   const lines = new LineCounter();
   const document = parseDocument(text, { lineCounter: lines, prettyErrors: false, uniqueKeys: true, merge: false });
   for (const error of document.errors) {
     problems.push(`${file}:${lines.linePos(error.pos[0]).line}: ${error.message}`);
   }
   if (document.errors.length > 0) return undefined;
+  // `[*.example]` without quotes is one, and the library tells of it only when values are made, and not where it is.
+  const dangling: Alias[] = [];
+  visit(document, { Alias: (_key, alias) => void (alias.resolve(document) === undefined && dangling.push(alias)) });
+  for (const { source, range } of dangling) {
+    problems.push(`${file}:${lines.linePos(range?.[0] ?? 0).line}: *${source} is YAML's way to repeat what &${source} names, and nothing does: a text that begins with * is written in quotes`);
+  }
+  if (dangling.length > 0) return undefined;
   if (document.contents === null || (isScalar(document.contents) && document.contents.value === null)) {
     return { values: {}, locate: () => file, locateKey: () => file };
   }

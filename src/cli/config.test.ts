@@ -129,6 +129,9 @@ test("a file that is none, or no YAML, is a problem with its place", () => {
   assert.match(problems("listen: [\n").join(), /c\.yaml:\d+: /);
   assert.match(problems("- a\n").join(), /c\.yaml:1: the file must be a mapping/);
   assert.match(problems("listen: a:1\nlisten: b:1\n").join(), /c\.yaml:2: .*unique/);
+  const unquoted = problems("tls: false\nproxyIntercept: [*.example, a.test]\n").join("\n");
+  assert.match(unquoted, /^c\.yaml:2: \*\.example .* is written in quotes/);
+  assert.deepEqual(resolve("proxyIntercept: &a [a.test]\nproxyFiles: []\nlabels: {x: &b eu, y: *b}\n").values.labels, { x: "eu", y: "eu" });
   assert.throws(
     () => resolveConfig(DFGET, { flags: {}, file: join(directory, "absent.yaml") }, machine()),
     /absent\.yaml: cannot be read/,
