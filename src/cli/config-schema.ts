@@ -17,7 +17,7 @@ export interface Setting<T> {
   readonly defaultText?: string;
   readonly flag: string;
   readonly env: string;
-  /** Variables of others that say the same, asked in this order after our own. */
+  /** Variables of others that say the same, asked in this order where neither our own nor the file says anything. */
   readonly envOfOthers?: readonly string[];
   readonly doc: string;
   /** SIGHUP puts a new value to work; others wait for a restart. */

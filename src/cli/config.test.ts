@@ -286,7 +286,9 @@ test("a proxy comes from our own settings first, then from the variables of othe
   const env = { HTTPS_PROXY: "http://me:s3cret-word@proxy.test:3128", https_proxy: "proxy.test:1", no_proxy: "a.test" };
   assert.equal(resolve("", {}, env).values.httpsProxy, "http://proxy.test:1/");
   assert.equal(resolve("", {}, { ...env, DRAGONFLY_HTTPS_PROXY: "none" }).values.httpsProxy, undefined);
-  assert.equal(resolve("httpsProxy: https://b.test:2\n", {}, {}).values.httpsProxy, "https://b.test:2/");
+  assert.equal(resolve("httpsProxy: https://b.test:2\n", {}, env).values.httpsProxy, "https://b.test:2/");
+  assert.equal(resolve("httpsProxy: none\nnoProxy: b.test\n", {}, env).values.httpsProxy, undefined);
+  assert.equal(resolve("noProxy: b.test\n", {}, env).values.noProxy, "b.test");
   assert.equal(resolve("", {}, env).values.noProxy, "a.test");
   const printed = printConfig(DFDAEMON, resolve("", {}, { HTTPS_PROXY: env.HTTPS_PROXY }));
   assert.match(printed, /^httpsProxy: http:\/\/<secret>@proxy\.test:3128\/ +# env HTTPS_PROXY$/m);

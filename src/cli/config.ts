@@ -1,4 +1,4 @@
-/** Resolves a program's configuration: flag > environment > file > default; every problem reported at once. */
+/** Resolves a program's configuration: flag > environment > file > variables of others > default; every problem reported at once. */
 import { existsSync } from "node:fs";
 import { AppError } from "../base/errors.ts";
 import { readConfigFile, type ConfigFile } from "./config-file.ts";
@@ -147,11 +147,17 @@ function find(
     const raw = setting.kind.valueName === undefined ? (setting.flagMeans ?? true) : setting.kind.fromTexts(flagTexts);
     return spoken(raw, setting.flag, `flag ${setting.flag}`);
   }
-  for (const name of [setting.env, ...(setting.envOfOthers ?? [])]) {
-    const envText = machine.env[name];
-    if (envText !== undefined && envText !== "") return spoken(setting.kind.fromTexts([envText]), name, `env ${name}`);
-  }
-  if (file === undefined || setting.notInFile === true || !Object.hasOwn(file.values, key)) return undefined;
+  const fromEnv = (names: readonly string[]): Found | undefined => {
+    for (const name of names) {
+      const text = machine.env[name];
+      if (text !== undefined && text !== "") return spoken(setting.kind.fromTexts([text]), name, `env ${name}`);
+    }
+    return undefined;
+  };
+  const ours = fromEnv([setting.env]);
+  if (ours !== undefined) return ours;
+  // What others' variables say counts where we are told nothing: a machine's HTTPS_PROXY does not overrule our own file.
+  if (file === undefined || setting.notInFile === true || !Object.hasOwn(file.values, key)) return fromEnv(setting.envOfOthers ?? []);
   return {
     raw: file.values[key],
     source: file.locateKey([key]),
