@@ -315,6 +315,8 @@ test("a server's authority and password are read from their files, and a file th
   const wrong = resolve(`origins: [{url: "https://a.test", caFile: ${junk}, username: me, passwordFile: ${junk}}]\n`).values;
   assert.throws(() => originNetwork(wrong), /junk holds no certificate in PEM\n.*junk, which is to be a password, is empty$|password, is empty\n.*no certificate/s);
   assert.match(problems('origins: [{url: "https://me:pw@a.test"}, {url: "https://a.test", username: me}]\n').join(), /without path and user.*go together/);
+  assert.match(problems("", { origins: ["https://a.test"] }).join(), /^--origin-ca: nothing is said of the server: write URL=FILE/);
+  assert.match(problems('origins: [{url: "https://a.test"}]\n').join(), /^c\.yaml:1: origins\.0: nothing is said of the server/);
 });
 
 test("the proxy is for this machine unless the operator lists more, and lists are checked entry by entry", () => {

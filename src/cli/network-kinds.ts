@@ -36,6 +36,9 @@ const originSetting = (z: Zod) => z
   )
   .refine(({ username, passwordFile }) => (username === undefined) === (passwordFile === undefined), {
     error: "username and passwordFile go together",
+  })
+  .refine(({ caFile, username }) => caFile !== undefined || username !== undefined, {
+    error: "nothing is said of the server: write URL=FILE, in a file url: and caFile:, or username: and passwordFile:",
   });
 
 export const origins: Kind<readonly OriginSetting[]> = {
