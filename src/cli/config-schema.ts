@@ -311,7 +311,7 @@ export const DFDAEMON_SETTINGS = {
     networkKinds.networks,
     "--proxy-clients",
     ["127.0.0.0/8", "::1"],
-    "Clients that may use the proxy, by address or network; `none` turns it off. Who is not on this machine reaches nothing on it or its link.",
+    "Clients that may use the proxy, by address or network; `none`, in a file `[]`, turns it off. Who is not on this machine reaches nothing on it or its link.",
   ),
   proxyUserFile: setting(
     kinds.optionalPath,

@@ -273,6 +273,8 @@ test("what is printed names each source, hides secrets, and leads to the same co
   const { joinToken: _, ...again } = resolve(printed).values;
   const { joinToken: __, ...before } = first.values;
   assert.deepEqual(again, before);
+  const closed = printConfig(DFDAEMON, resolve("", { proxyClients: ["none"] }));
+  assert.deepEqual(resolve(closed).values.proxyClients, []);
 });
 
 test("what is wrong with a secret is said without it", () => {
@@ -293,6 +295,7 @@ test("a proxy comes from our own settings first, then from the variables of othe
   const printed = printConfig(DFDAEMON, resolve("", {}, { HTTPS_PROXY: env.HTTPS_PROXY }));
   assert.match(printed, /^httpsProxy: http:\/\/<secret>@proxy\.test:3128\/ +# env HTTPS_PROXY$/m);
   assert.doesNotMatch(printed, /s3cret/);
+  assert.match(problems(printed).join(), /^c\.yaml:\d+: httpsProxy: a proxy is written/);
   for (const wrong of ["socks5://me:s3cret-word@proxy.test", "http://me:s3cret-word@proxy.test/path", "http://me%s3cret-word@x"]) {
     const found = problems("", {}, { HTTP_PROXY: wrong });
     assert.match(found.join(), /^HTTP_PROXY: a proxy is written/);

@@ -3,6 +3,7 @@ import { isHostPattern, isNetwork } from "../dfdaemon/proxy/patterns.ts";
 import { fromZod, type Zod } from "./on-demand.ts";
 import { items, last, noneOr, optionalPath, quote, reader, scalar, splitAtEquals, within, type Kind } from "./setting-kinds.ts";
 
+const PRINTED_LOGIN = "<secret>";
 /** Of a list that is looked through for every request. */
 const ENTRIES_MAX = 1024;
 
@@ -71,7 +72,7 @@ export const proxyOrNone: Kind<string | undefined> = noneOr({
     () => "a proxy is written http://[user:password@]host:port, or https:// (none = no proxy)",
   ),
   fromTexts: last,
-  print: (value) => value.replace(/\/\/.*@/, "//<secret>@"),
+  print: (value) => value.replace(/\/\/.*@/, `//${PRINTED_LOGIN}@`),
 });
 
 export const hostExceptions: Kind<string> = scalar(
@@ -120,10 +121,15 @@ export const urlGlobs: Kind<readonly string[]> = texts(
   (text) => /^[\x21-\x7e]{1,1024}$/.test(text) && !/[?#@]/.test(text) && /^(?:https?:\/\/|\*)/.test(text),
 );
 
-export const networks: Kind<readonly string[]> = texts("NETWORK", "10.0.0.0/8", "an address or a network such as 10.0.0.0/8", isNetwork);
+/** An empty list is printed, for it is not what says nothing: that is the default. */
+export const networks: Kind<readonly string[]> = {
+  ...texts("NETWORK", "10.0.0.0/8", "an address or a network such as 10.0.0.0/8", isNetwork),
+  print: (value) => value,
+};
 
-/** As other programs read these variables: without a scheme it is http. */
+/** As other programs read these variables: without a scheme it is http. What was printed in a password's place is none. */
 function parseProxy(text: string): string | undefined {
+  if (text.includes(`//${PRINTED_LOGIN}@`)) return undefined;
   const url = URL.parse(/^[a-z0-9+.-]+:\/\//i.test(text) ? text : `http://${text}`);
   if (url === null || !/^https?:$/.test(url.protocol) || url.hostname === "" || url.pathname !== "/") return undefined;
   try {
