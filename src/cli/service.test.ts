@@ -57,6 +57,11 @@ test("a supernode starts, makes its token, takes a new configuration, refuses a 
   assert.match(supernode.output, /\[CONFIG_INVALID\] .*supernode\.yaml:1: uploadLimit: "much" is not a rate/);
   assert.match(supernode.output, /\[CONFIG_INVALID\] .*supernode\.yaml:2: unknown key "unheardOf"/);
 
+  writeFileSync(config, "scrubRate: 1MiB\ntlsCa: /nowhere\n");
+  supernode.child.kill("SIGHUP");
+  await supernode.until(() => supernode.output.includes("gives a TLS file, and tls is off"));
+  assert.doesNotMatch(supernode.output, /the new (scrubRate|tlsCa)/);
+
   supernode.child.kill("SIGTERM");
   assert.equal(await supernode.ended, 0, supernode.output);
   assert.match(supernode.output, /^supernode: SIGTERM: finishing what is under way, then ending$/m);
@@ -67,6 +72,19 @@ test("a signal while starting ends it in order, too", async () => {
   await supernode.until(() => existsSync(join(directory, "early")));
   supernode.child.kill("SIGINT");
   assert.equal(await supernode.ended, 0, supernode.output);
+});
+
+test("a reload that comes while the start waits for the token ends nothing", async () => {
+  const token = join(directory, "late-token");
+  const ports = ["--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0", "--supernode", "127.0.0.1:9"];
+  const files = ["--join-token-file", token, "--data-dir", join(directory, "late"), "--socket", join(directory, "late.sock")];
+  const dfdaemon = new Program("dfdaemon", [...ports, ...files]);
+  await dfdaemon.until(() => dfdaemon.output.includes("waiting for the supernode's join token"));
+  dfdaemon.child.kill("SIGHUP");
+  writeFileSync(token, "a-token-of-some-length\n");
+  await dfdaemon.until(() => dfdaemon.output.includes("dfdaemon is up") || dfdaemon.child.signalCode !== null);
+  dfdaemon.child.kill("SIGTERM");
+  assert.equal(await dfdaemon.ended, 0, dfdaemon.output);
 });
 
 test("a service whose log's disk is full goes on, and ends when it is told to", async () => {

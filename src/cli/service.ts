@@ -65,19 +65,21 @@ async function runToEnd<S extends Settings, C>(
     process.exitCode = await subcommand.run({ config: resolved, command, machine, version });
     return;
   }
+  // Before there is anything to reload, and while it ends, a reload is nothing; unheard it would end the process.
+  process.on("SIGHUP", () => undefined);
   await prepare?.(resolved, machine);
   const config = configure(resolved, version, machine);
   // From here on a signal means an orderly end, even while starting.
   const ended = endSignal();
-  // Before there is anything to reload, and while it ends, a reload is nothing; unheard it would end the process.
-  process.on("SIGHUP", () => undefined);
   const service = await start(config);
   const stopReloading = onHangUp(async () => {
     const next = load();
+    // First, for it may refuse: then nothing takes effect, after a restart neither.
+    const nextConfig = configure(next, version, machine);
     for (const key of needRestart(program, resolved, next)) {
       process.stderr.write(`${program.name}: the new ${key} (${next.sources[key]}) takes effect after a restart\n`);
     }
-    await service.reload(configure(next, version, machine));
+    await service.reload(nextConfig);
   });
   // Whoever finds the service gone is to see why.
   process.stderr.write(`${program.name}: ${await ended}: finishing what is under way, then ending\n`);
