@@ -100,11 +100,13 @@ test("new budgets hold at once, for those who wait as well; no budget lets all g
   });
   await clock.pass(3000);
   assert.ok(tally.done <= 4, `${tally.done}`);
-  budgets.setConfigs([{ host: "*", bytesPerSecond: undefined, requestsPerSecond: 50 }]);
+  budgets.setConfigs([{ host: "a", bytesPerSecond: undefined, requestsPerSecond: 50 }]);
+  assert.deepEqual(budgets.view().map(({ host, pattern, requests }) => [host, pattern, requests.limitPerSecond]), [["a", "a", 50]]);
   const before = tally.done;
   await clock.pass(2000);
   assert.ok(Math.abs(tally.done - before - 100) <= 7, `${tally.done - before}`);
   budgets.setConfigs([]);
+  assert.deepEqual(budgets.view(), []);
   const then = tally.done;
   await clock.pass(1000);
   assert.ok(tally.done - then > 300, `${tally.done - then}`);

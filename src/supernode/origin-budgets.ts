@@ -16,7 +16,6 @@ export interface OriginSlice {
 }
 
 interface HostBudget {
-  readonly pattern: string;
   readonly requests: RateGate;
   readonly bytes: RateGate;
   /** Of all requests, the site's own and the leases. */
@@ -77,7 +76,11 @@ export class OriginBudgets implements OriginBudget {
 
   /** By host, for people. */
   view(): readonly { readonly host: string; readonly pattern: string; readonly requests: GateView; readonly bytes: GateView }[] {
-    return [...this.#hosts].map(([host, { pattern, requests, bytes }]) => ({ host, pattern, requests: viewOf(requests), bytes: viewOf(bytes) }));
+    return [...this.#hosts].flatMap(([host, { requests, bytes }]) => {
+      // As the configuration is now: a reload may have taken the budget away, or named another pattern first.
+      const pattern = this.#configOf(host)?.host;
+      return pattern === undefined ? [] : [{ host, pattern, requests: viewOf(requests), bytes: viewOf(bytes) }];
+    });
   }
 
   close(): void {
@@ -97,7 +100,7 @@ export class OriginBudgets implements OriginBudget {
     this.#makeRoom();
     const requests = new RateGate(config.requestsPerSecond, this.#nowMs);
     const bytes = new RateGate(config.bytesPerSecond, this.#nowMs);
-    const made = { pattern: config.host, requests, bytes, requestFlow: requests.flow("interactive"), leaseFlow: bytes.flow("interactive") };
+    const made = { requests, bytes, requestFlow: requests.flow("interactive"), leaseFlow: bytes.flow("interactive") };
     this.#hosts.set(host, made);
     return made;
   }
