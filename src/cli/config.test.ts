@@ -202,7 +202,7 @@ test("budgets for origins come from flags and files alike", () => {
     '  - { host: "*", bytesPerSecond: 1MB, requestsPerSecond: none }',
   ].join("\n");
   assert.deepEqual(resolved(`${yaml}\n`, []), expected);
-  for (const wrong of ["a=0/1", "a=1MB/0", "a b=1MB/1", "a=1MB/x", "*.=1MB/1"]) {
+  for (const wrong of ["a=0/1", "a=1MB/0", "a b=1MB/1", "a=1MB/x", "*.=1MB/1", "reg.example:443=1MB/1"]) {
     assert.throws(() => resolved("", [wrong]), { code: "CONFIG_INVALID" }, wrong);
   }
 });
@@ -326,6 +326,10 @@ test("the proxy is for this machine unless the operator lists more, and lists ar
   assert.deepEqual(resolve("").values.proxyClients, ["127.0.0.0/8", "::1"]);
   assert.deepEqual(resolve("", { proxyClients: ["none"] }).values.proxyClients, []);
   assert.deepEqual(resolve("", { proxyIntercept: ["a.test", "*.b.test:5000"] }).values.proxyIntercept, ["a.test", "*.b.test:5000"]);
+  for (const never of ["https://a.test:443/**", "http://a.test:80/x", "https://A.test/**"]) {
+    assert.match(problems("", { proxyFiles: [never] }).join(), /^--proxy-files: .*in lower case and without :443/, never);
+  }
+  assert.deepEqual(problems("", { proxyFiles: ["https://a.test:8443/A", "http://a.test:443/**", "https://*/X/**"] }), []);
   const wrong = "proxyClients: [10.0.0.0/33]\nproxyIntercept: ['https://a.test']\nproxyFiles: ['https://a.test/?x']\n";
   const found = problems(wrong);
   assert.equal(found.length, 3);

@@ -114,11 +114,14 @@ export const hostPatterns: Kind<readonly string[]> = texts(
   isHostPattern,
 );
 
+/** A scheme and host that no parsed URL begins with: a glob of it would match nothing, and nobody would say so. */
+const NEVER_IN_URLS = /^https?:\/\/[^/]*[A-Z]|^https:\/\/[^/]*:443(?:\/|$)|^http:\/\/[^/]*:80(?:\/|$)/;
+
 export const urlGlobs: Kind<readonly string[]> = texts(
   "GLOB",
   "'https://files.example/**'",
-  "a URL such as https://files.example/**, * for a part of the path and ** for any, without query",
-  (text) => /^[\x21-\x7e]{1,1024}$/.test(text) && !/[?#@]/.test(text) && /^(?:https?:\/\/|\*)/.test(text),
+  "a URL such as https://files.example/**, * for a part of the path and ** for any, without query, its host in lower case and without :443 or :80",
+  (text) => /^[\x21-\x7e]{1,1024}$/.test(text) && !/[?#@]/.test(text) && /^(?:https?:\/\/|\*)/.test(text) && !NEVER_IN_URLS.test(text),
 );
 
 /** An empty list is printed, for it is not what says nothing: that is the default. */

@@ -330,6 +330,11 @@ export const registries: Kind<readonly RegistrySetting[]> = {
 const originBudget = (z: Zod) => z.strictObject(
   {
     host: z.string({ error: "host is missing" }).transform((text, context) => {
+      // Hosts are compared as URLs have them, which leave out the port that goes without saying.
+      if (/:0*(?:80|443)$/.test(text)) {
+        context.addIssue({ code: "custom", message: `${quote(text)} would match nothing: ports 80 and 443 are left out` });
+        return z.NEVER;
+      }
       if (/^(\*|(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:\d{1,5})?)$/.test(text)) return text.toLowerCase();
       context.addIssue({ code: "custom", message: `${quote(text)} is not a host, such as reg.example, reg.example:5000, *.example or *` });
       return z.NEVER;
