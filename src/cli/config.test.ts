@@ -1,11 +1,11 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { AppError } from "../base/errors.ts";
 import { printConfig, resolveConfig, type FlagTexts, type ResolvedConfig } from "./config.ts";
-import { DFDAEMON, DFGET, SUPERNODE, type DFDAEMON_SETTINGS } from "./config-schema.ts";
+import { DFDAEMON, DFGET, SUPERNODE, type DFDAEMON_SETTINGS, type Settings } from "./config-schema.ts";
 import type { Machine } from "./machine.ts";
 import { originNetwork, proxyCredentials, refuseOwnProxy } from "./origin-network.ts";
 
@@ -247,6 +247,22 @@ test("networks of keepers are networks, and a dfdaemon wants to be a keeper only
   assert.deepEqual(keepers("none"), []);
   assert.equal(resolve("").values.keeper, false);
   assert.equal(resolve("keeper: true\n").values.keeper, true);
+});
+
+test("systemd's units leave every setting but the token's file to the configuration", () => {
+  const elsewhere = "dataDir: /srv/cache\n";
+  for (const program of [SUPERNODE, DFDAEMON]) {
+    const unit = readFileSync(join(import.meta.dirname, `../../deploy/systemd/${program.name}.service`), "utf8");
+    const env = Object.fromEntries([...unit.matchAll(/^Environment=([^=]+)=(.*)$/gm)].map(([, name, value]) => [name, value]));
+    const { sources } = resolveConfig<Settings>(program, { flags: {}, file: file(elsewhere) }, machine(env));
+    assert.match(sources["dataDir"] ?? "", /c\.yaml:1$/);
+    assert.deepEqual(Object.values(sources).filter((source) => source.startsWith("env ")), program === DFDAEMON ? ["env DRAGONFLY_JOIN_TOKEN_FILE"] : []);
+    // Without them it is the folders that the unit makes, which its user may write, but not what is above.
+    const user = { ...machine(env), isRoot: false, home: "/", canWrite: (path: string) => path === `/var/lib/dragonfly/${program.name}` };
+    const { values } = resolveConfig<Settings>(program, { flags: {}, file: file("") }, user);
+    assert.equal(values["dataDir"], `/var/lib/dragonfly/${program.name}`);
+    if (program === DFDAEMON) assert.equal(values["socket"], "/run/dragonfly/dfdaemon.sock");
+  }
 });
 
 test("a switch that says no, from a flag and from a variable", () => {
