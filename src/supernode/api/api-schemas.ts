@@ -22,13 +22,18 @@ export const taskIdParams: Schema = {
   properties: { id: { type: "string", pattern: "^[0-9a-f]{64}$", description: "task id" } },
 };
 
+const limit: Schema = { type: "integer", minimum: 1, maximum: 10_000, default: 1_000, description: "most entries in the answer" };
+
 export const pageQuery: Schema = {
   type: "object",
   properties: {
-    limit: { type: "integer", minimum: 1, maximum: 10_000, default: 1_000, description: "most entries in the answer" },
+    limit,
     after: { type: "string", maxLength: 96, default: "", description: "only entries whose id sorts after this one" },
   },
 };
+
+/** Of a list whose entries have no ids. */
+export const limitQuery: Schema = { type: "object", properties: { limit } };
 
 export const errorSchema: Schema = object({ code: text, message: text }, "what went wrong; codes are stable");
 

@@ -46,8 +46,9 @@ export class ApiViews {
   }
 
   tasks(page: Page): object {
-    const tasks = paged(this.#deps.snapshot().tasks, (task) => task.taskId, page);
-    return { tasks: tasks.flatMap((task) => this.#task(task) ?? []) };
+    // Those that the supernode itself has let go do not count: a page that is not full says that it is the last.
+    const known = this.#deps.snapshot().tasks.filter(({ taskId }) => this.#deps.seeds.get(taskId) !== undefined);
+    return { tasks: paged(known, (task) => task.taskId, page).flatMap((task) => this.#task(task) ?? []) };
   }
 
   /** @throws AppError TASK_UNKNOWN */

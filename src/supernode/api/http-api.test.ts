@@ -15,6 +15,8 @@ import { FakeOrigin, resolvedTask, seedLab, silentLog } from "../cache/seed-fixt
 const seedId = "seed-1" as PeerId;
 const hostId = "host-1" as PeerId;
 const otherTaskId = "e".repeat(64) as TaskId;
+/** Of peers alone. */
+const unheldTaskId = "0".repeat(64) as TaskId;
 
 async function startApi(t: TestContext, token: string | undefined): Promise<{ app: FastifyInstance; taskId: TaskId; setReady: (ready: boolean) => void; setNeeded: (needed: boolean) => void }> {
   const origin = new FakeOrigin(Buffer.alloc(200_000));
@@ -30,9 +32,7 @@ async function startApi(t: TestContext, token: string | undefined): Promise<{ ap
       { peerId: hostId, seed: false, keeper: false, connected: true, topology: {}, taskCount: 1 },
       { peerId: seedId, seed: true, keeper: false, connected: true, topology: {}, taskCount: 1 },
     ],
-    tasks: [{ taskId, leaseHolder: undefined,
-      spanLeases: [],
-      unreadSpans: [], members: [member, seed] }],
+    tasks: [unheldTaskId, taskId].map((each) => ({ taskId: each, leaseHolder: undefined, spanLeases: [], unreadSpans: [], members: each === taskId ? [member, seed] : [] })),
   };
   const usage = {
     usedBytes: 5,
@@ -134,7 +134,7 @@ test("the API needs the join token from elsewhere, and none from this machine", 
 
 test("tasks, members, peers and links are shown", async (t) => {
   const { app, taskId } = await startApi(t, "secret");
-  const [task] = (await get(app, "/v1/tasks")).json()["tasks"] as [Record<string, unknown>];
+  const [task] = (await get(app, "/v1/tasks?limit=1")).json()["tasks"] as [Record<string, unknown>];
   assert.deepEqual(task, {
     taskId,
     url: "http://origin/file",
@@ -270,6 +270,8 @@ test("the OpenAPI document describes every route and each of its answers", async
     "/v1/tasks/{id}/pieces/{n}",
     "/v1/version",
   ]);
+  const queryOf = (path: string): readonly string[] => (document.paths[path]?.["get"]?.parameters ?? []).map(({ name }) => name);
+  assert.deepEqual([queryOf("/v1/peers"), queryOf("/v1/links")], [["limit", "after"], ["limit"]]);
   for (const [path, operations] of Object.entries(document.paths)) {
     for (const [method, operation] of Object.entries(operations)) {
       assert.ok(operation.description, `${method} ${path}`);

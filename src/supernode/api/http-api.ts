@@ -99,10 +99,10 @@ function addPublicRoutes(app: FastifyInstance, { metrics, isReady }: HttpApiDeps
 
 function addRestRoutes(app: FastifyInstance, { views }: HttpApiDeps): void {
   const failures = { 401: schemas.errorSchema, 404: schemas.errorSchema };
-  const list = (description: string, answer: object): object => ({
+  const list = (description: string, answer: object, querystring: object = schemas.pageQuery): object => ({
     description,
     tags: ["state"],
-    querystring: schemas.pageQuery,
+    querystring,
     response: { 200: answer, ...failures },
   });
   app.get("/v1/version", { schema: { description: "What runs here.", tags: ["state"], response: { 200: schemas.versionSchema, ...failures } } }, () => views.version());
@@ -113,7 +113,7 @@ function addRestRoutes(app: FastifyInstance, { views }: HttpApiDeps): void {
     (request) => views.task(request.params.id),
   );
   app.get<{ Querystring: Page }>("/v1/peers", { schema: list("Peers of the site.", schemas.peersSchema) }, (request) => views.peers(request.query));
-  app.get<{ Querystring: Page }>("/v1/links", { schema: list("The mesh: who is neighbour of whom, per task.", schemas.linksSchema) }, (request) => views.links(request.query));
+  app.get<{ Querystring: Page }>("/v1/links", { schema: list("The mesh: who is neighbour of whom, per task.", schemas.linksSchema, schemas.limitQuery) }, (request) => views.links(request.query));
   app.get<{ Querystring: Page }>("/v1/cache", { schema: list("Files on the supernode's disk.", schemas.cacheSchema) }, (request) => views.cache(request.query));
 }
 
