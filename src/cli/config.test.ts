@@ -331,6 +331,9 @@ test("a server's authority and password are read from their files, and a file th
       credentials: { username: "me", password: "s3cret" },
     },
   ]);
+  const login = (username: string) => ({ host: username, url: "https://reg.test:5000", caFile: undefined, username, passwordFile: password });
+  assert.throws(() => originNetwork(values, [login("other")]), /https:\/\/reg\.test:5000 is given two logins/);
+  assert.equal(originNetwork(values, [login("me")]).servers[0]?.credentials?.username, "me");
   const wrong = resolve(`origins: [{url: "https://a.test", caFile: ${junk}, username: me, passwordFile: ${junk}}]\n`).values;
   assert.throws(() => originNetwork(wrong), /junk holds no certificate in PEM\n.*junk, which is to be a password, is empty$|password, is empty\n.*no certificate/s);
   assert.match(problems('origins: [{url: "https://me:pw@a.test"}, {url: "https://a.test", username: me}]\n').join(), /without path and user.*go together/);

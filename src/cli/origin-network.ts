@@ -20,6 +20,10 @@ export function originNetwork(values: NetworkValues, registries: readonly Regist
   const servers = new Map<string, OriginServer>();
   const add = (origin: string, caFile: string | undefined, credentials: OriginServer["credentials"]): void => {
     const known = servers.get(origin);
+    const { credentials: before } = known ?? {};
+    if (before !== undefined && credentials !== undefined && (before.username !== credentials.username || before.password !== credentials.password)) {
+      problems.push(`${origin} is given two logins, of which one would be used for all: leave one of them out of origins and registries`);
+    }
     const caCertificates = [...(known?.caCertificates ?? []), ...(caFile === undefined ? [] : [readAuthorities(caFile, problems)])];
     servers.set(origin, { origin, caCertificates, credentials: credentials ?? known?.credentials });
   };
