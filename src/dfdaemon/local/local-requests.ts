@@ -18,7 +18,7 @@ export interface LocalRequestStatus {
 /** The requests that run, and for a minute those that have ended. */
 export class LocalRequests {
   readonly #byId = new Map<string, LocalRequest>();
-  readonly #expiries = new Set<NodeJS.Timeout>();
+  readonly #expiries = new Map<LocalRequest, NodeJS.Timeout>();
 
   /** @throws AppError USAGE when the id is in use */
   begin(requestId: string): LocalRequest {
@@ -34,20 +34,24 @@ export class LocalRequests {
   }
 
   close(): void {
-    for (const timer of this.#expiries) clearTimeout(timer);
+    for (const timer of this.#expiries.values()) clearTimeout(timer);
   }
 
   #expire(requestId: string, ended: LocalRequest): void {
-    const timer = setTimeout(() => {
-      this.#expiries.delete(timer);
-      if (this.#byId.get(requestId) === ended) this.#byId.delete(requestId);
-    }, KEPT_MS);
-    this.#expiries.add(timer.unref());
+    const timer = setTimeout(() => this.#forget(requestId, ended), KEPT_MS);
+    this.#expiries.set(ended, timer.unref());
     // A client that asks in a loop must not fill the memory within the minute.
     for (const [id, request] of this.#byId) {
       if (this.#byId.size <= KEPT_COUNT_MAX) break;
-      if (request.isEnded) this.#byId.delete(id);
+      if (request.isEnded) this.#forget(id, request);
     }
+  }
+
+  /** Its timer, too, which holds on to it. */
+  #forget(requestId: string, ended: LocalRequest): void {
+    clearTimeout(this.#expiries.get(ended));
+    this.#expiries.delete(ended);
+    this.#byId.delete(requestId);
   }
 }
 
