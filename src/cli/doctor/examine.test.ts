@@ -8,6 +8,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { packageVersion } from "../package-version.ts";
+import { resolveConfig } from "../config.ts";
+import { DFDAEMON as PROGRAM } from "../config-schema.ts";
+import { thisMachine } from "../machine.ts";
+import { tokenOf } from "./examine.ts";
 import type { Finding } from "./finding.ts";
 
 const DFDAEMON = join(import.meta.dirname, "../../../bin/dfdaemon");
@@ -93,6 +97,9 @@ test("a token or a certificate that cannot be had is its own link's matter", asy
   // Nothing but a web server: the token is not even asked for.
   const without = await doctor({ ...flags, "--join-token-file": join(directory, "no-token") }, { switches: ["--insecure-no-token"] });
   assert.match(without.found["token"] ?? "", /^broken, (?!.*no-token).*; check what listens there, and that both are of one version$/);
+  const settings = { joinToken: ["a-token-0123456789"], insecureNoToken: [] };
+  const resolved = resolveConfig(PROGRAM, { flags: settings, file: "/dev/null" }, { ...thisMachine(), env: {} });
+  assert.deepEqual(tokenOf(resolved, thisMachine()), { value: "a-token-0123456789" }, "as dfdaemon itself has it");
   const missing = join(directory, "none.pem");
   const encrypted = await doctor({ ...flags, "--join-token": "a-token-0123456789-0123456789-01", "--tls-ca": missing, "--tls-cert": missing, "--tls-key": missing }, { switches: ["--tls"] });
   assert.match(encrypted.found["supernode"] ?? "", /^broken, this host's TLS cannot be used: .*none\.pem/);

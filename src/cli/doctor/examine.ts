@@ -70,11 +70,12 @@ async function examineWhole(mirror: ListenAddress, daemon: Finding, supernodes: 
   return [registration, ...(await checkSwarm(mirror))];
 }
 
-function tokenOf(config: ResolvedConfig<Settings>, machine: Machine): SupernodeQuestion["token"] {
+/** What dfdaemon proves: with `insecureNoToken`, too, the token that there is. */
+export function tokenOf(config: ResolvedConfig<Settings>, machine: Machine): SupernodeQuestion["token"] {
   try {
-    return { value: config.values.insecureNoToken ? undefined : clientToken(config, machine) };
+    return { value: clientToken(config, machine) };
   } catch (thrown) {
-    return { problem: toAppError(thrown).message };
+    return config.values.insecureNoToken ? { value: undefined } : { problem: toAppError(thrown).message };
   }
 }
 
