@@ -76,6 +76,7 @@ test("each has its help, and the program's names them all", () => {
   assert.match(text("--help"), /print \[options\] \[word\] +prints what is asked for\n +cache +looks into the cache\n/);
   assert.match(text("print", "--help"), /Usage: dfdaemon print \[options\] \[word\]\n\nprints what is asked for\.\n[^]*--registry <host> +one registry/);
   assert.match(text("cache", "--help"), /rm \[options\] +removes a file/);
+  assert.doesNotMatch(text("cache", "--help"), /help \[command\]/, "it takes none");
   assert.match(text("cache", "rm", "-h"), /Usage: dfdaemon cache rm/);
   assert.equal(text("--version"), "dfdaemon 1.2.3\n");
 });

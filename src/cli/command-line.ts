@@ -96,7 +96,7 @@ export class CommandLine<S extends Settings> {
 
   #group({ name, summary }: { readonly name: string; readonly summary: string }): Command {
     const known = this.command.commands.find((command) => command.name() === name);
-    return known ?? this.command.command(name).description(`${summary}.`).summary(summary);
+    return known ?? this.command.command(name).description(`${summary}.`).summary(summary).helpCommand(false);
   }
 
   #addConfigFlag(command: Command): void {
