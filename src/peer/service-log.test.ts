@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { mkdtempSync, openSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -31,4 +31,17 @@ test("a log whose disk is full loses lines, and the process goes on and exits", 
     encoding: "utf8",
   });
   assert.equal(status, 7, stderr);
+});
+
+test("whoever reads the log and stands still does not keep the process from its end", async () => {
+  for (const [end, expected] of [["setTimeout(() => process.exit(7), 100)", 7], ["", 0]] as const) {
+    const life = `import { serviceLog } from ${MODULE}; const log = serviceLog("info");
+      for (let i = 0; i < 3000; i++) log.info({ pad: "x".repeat(100) }, "x"); ${end};`;
+    const child = spawn(process.execPath, ["--input-type=module-typescript", "-e", life], { stdio: ["ignore", "pipe", "inherit"] });
+    child.stdout.pause();
+    const patience = setTimeout(() => child.kill("SIGKILL"), 20_000);
+    assert.equal(await new Promise((resolve) => child.once("exit", resolve)), expected, end);
+    clearTimeout(patience);
+    child.stdout.destroy();
+  }
 });

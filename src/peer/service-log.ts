@@ -4,7 +4,8 @@ import { pino, stdTimeFunctions, type Logger } from "pino";
 import type { LogLevel } from "./config.ts";
 
 export function serviceLog(level: LogLevel): Logger {
-  return pino({ level, timestamp: stdTimeFunctions.isoTime }, new LogOutput(STDOUT));
+  // Opened by Node, a pipe makes nobody wait: a write that waited for a reader who stands still would keep the process from its end.
+  return pino({ level, timestamp: stdTimeFunctions.isoTime }, new LogOutput(process.stdout.fd));
 }
 
 /**
@@ -15,6 +16,8 @@ export class LogOutput {
   readonly #fd: number;
   #waiting = "";
   #isWriting = false;
+  /** Turned down by a pipe that is full; tried again soon. */
+  #turnedDown: Buffer = NOTHING;
 
   constructor(fd: number) {
     this.#fd = fd;
@@ -36,24 +39,32 @@ export class LogOutput {
 
   #send(bytes: Buffer): void {
     write(this.#fd, bytes, (error, count) => {
-      // A pipe that is full, and whose writers are not made to wait.
-      if (error?.code === "EAGAIN") setTimeout(() => this.#send(bytes), RETRY_MS);
+      if (error?.code === "EAGAIN") this.#sendSoon(bytes);
       else if (error === null && count < bytes.length) this.#send(bytes.subarray(count));
       else this.#next();
     });
   }
 
-  /** What a process says before it exits in the middle of things. */
+  /** Not for as long as the process would otherwise have ended. */
+  #sendSoon(bytes: Buffer): void {
+    this.#turnedDown = bytes;
+    setTimeout(() => {
+      this.#turnedDown = NOTHING;
+      this.#send(bytes);
+    }, RETRY_MS).unref();
+  }
+
+  /** What a process says before it exits in the middle of things, as far as it is taken at once. */
   #writeRest(): void {
     try {
-      for (let rest = Buffer.from(this.#waiting); rest.length > 0; ) rest = rest.subarray(writeSync(this.#fd, rest));
+      for (let rest = Buffer.concat([this.#turnedDown, Buffer.from(this.#waiting)]); rest.length > 0; ) rest = rest.subarray(writeSync(this.#fd, rest));
     } catch {
       // Lost.
     }
   }
 }
 
-const STDOUT = 1;
+const NOTHING: Buffer = Buffer.alloc(0);
 const RETRY_MS = 100;
 /** Of lines that wait for a slow reader; further ones are lost. */
 const WAITING_CHARS_MAX = 4 * 1024 * 1024;
