@@ -184,3 +184,12 @@ test("a short last piece that comes before the word of the file's length is read
   for await (const bytes of contentOf(task).read({ startByte: 0, endByte: undefined }, AbortSignal.timeout(10_000))) parts.push(Uint8Array.from(bytes));
   assert.deepEqual(Buffer.concat(parts), content.subarray(0, lengthBytes));
 });
+
+test("what came before a reader does was here already for it, wherever it came from", () => {
+  const bytes = { seedBytes: 1, peerBytes: 20, originBytes: 300, cacheBytes: 4000 };
+  const task = { ...lostTask(4), sources: () => ({ ...bytes }) };
+  const swarm = contentOf(task);
+  assert.deepEqual(swarm.sources(), { seedBytes: 0, peerBytes: 0, originBytes: 0, cacheBytes: 4321 });
+  bytes.originBytes += 5;
+  assert.deepEqual(swarm.sources(), { seedBytes: 0, peerBytes: 0, originBytes: 5, cacheBytes: 4321 });
+});

@@ -188,7 +188,8 @@ export class SwarmContent implements Content {
       seedBytes: now.seedBytes - this.#startedWith.seedBytes,
       peerBytes: now.peerBytes - this.#startedWith.peerBytes,
       originBytes: now.originBytes - this.#startedWith.originBytes + this.#directBytes,
-      cacheBytes: now.cacheBytes + this.#startedWith.seedBytes + this.#startedWith.peerBytes,
+      // What this host read from the origin for others lies here like all else that came before.
+      cacheBytes: now.cacheBytes + this.#startedWith.seedBytes + this.#startedWith.peerBytes + this.#startedWith.originBytes,
     };
   }
 
