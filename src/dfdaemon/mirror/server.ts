@@ -5,6 +5,7 @@ import { AppError } from "../../base/errors.ts";
 import type { ListenAddress } from "../../peer/config.ts";
 import { CONNECTION_LIMITS, CONNECTIONS_MAX, IDLE_MS_MAX } from "../connection-limits.ts";
 import type { Proxy } from "../proxy/proxy.ts";
+import { isForUpgrade } from "../proxy/upgrade.ts";
 import type { Mirror } from "./mirror.ts";
 
 export interface MirrorServerDeps {
@@ -27,9 +28,9 @@ export class MirrorServer {
   private constructor(deps: MirrorServerDeps) {
     this.#deps = deps;
     const { proxy } = deps;
-    const isProxied = (request: IncomingMessage): boolean => proxy?.handles(request) === true;
+    const mayUpgrade = (request: IncomingMessage): boolean => proxy?.handles(request) === true && isForUpgrade(request);
     const onRequest = (request: IncomingMessage, response: ServerResponse): void => this.#onRequest(request, response);
-    this.#server = createServer({ ...CONNECTION_LIMITS, shouldUpgradeCallback: isProxied }, onRequest);
+    this.#server = createServer({ ...CONNECTION_LIMITS, shouldUpgradeCallback: mayUpgrade }, onRequest);
     this.#server.on("checkContinue", onRequest);
     if (proxy !== undefined) {
       const serve = (opened: Duplex): void => void this.#server.emit("connection", opened);

@@ -185,6 +185,26 @@ test("another protocol is spoken through, in the clear and inside of TLS; a serv
   assert.match(inside.text, /101 Switching Protocols[^]*hello /);
 });
 
+test("an offer of HTTP/2, and of any protocol behind a body, is left where it is: the request is answered, body and all", async (t) => {
+  const origin = await serveOrigin(t, echo);
+  const lab = await openProxy(t);
+  const expected = `POST /up 4 ${createHash("sha256").update("body").digest("hex")}`;
+  for (const protocol of ["h2c", "tcp"]) {
+    for (const form of [["-d", "body"], ["-d", "body", "-H", "Transfer-Encoding: chunked"]]) {
+      const { text, exitCode } = await curl(lab, "--max-time", "5", "-H", "Connection: Upgrade", "-H", `Upgrade: ${protocol}`, ...form, `${origin.url}/up`);
+      assert.equal(exitCode, 0, protocol);
+      assert.ok(text.includes(expected), text);
+    }
+  }
+  // The connection lasts: nothing else was made of it.
+  const client = await raw(lab, "");
+  for (const path of ["/a", "/b"]) {
+    client.socket.write(`GET ${origin.url}${path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n`);
+    assert.match(await client.until(new RegExp(`GET ${path} 0 `)), /^HTTP\/1\.1 200 Fine/);
+  }
+  client.socket.destroy();
+});
+
 test("clients who are not meant get nothing, whatever they ask", async (t) => {
   const origin = await serveOrigin(t, echo);
   const nobody = await openProxy(t, { config: { clientNetworks: ["10.0.0.0/8"] } });

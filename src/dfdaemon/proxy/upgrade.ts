@@ -6,6 +6,16 @@ import type { ProxyRecord } from "./proxy-record.ts";
 import type { Tunnels } from "./tunnels.ts";
 
 /**
+ * False for an `Upgrade` that is answered as if it were not there, as RFC 9110 §7.8 lets a server do: to HTTP/2, which who
+ * offers it can do without (curl and Java offer it with every request); and behind a body, which would have to be told
+ * from what the other protocol says after it.
+ */
+export function isForUpgrade({ headers }: IncomingMessage): boolean {
+  const hasBody = headers["transfer-encoding"] !== undefined || Number(headers["content-length"] ?? 0) > 0;
+  return !hasBody && headers.upgrade?.trim().toLowerCase() !== "h2c";
+}
+
+/**
  * Passes on a request to speak another protocol (WebSocket and the like), and then the bytes of both sides. A server
  * that does not want to is heard out, and its answer ends the connection. Never rejects.
  *
