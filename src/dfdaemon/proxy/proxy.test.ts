@@ -205,6 +205,20 @@ test("an offer of HTTP/2, and of any protocol behind a body, is left where it is
   client.socket.destroy();
 });
 
+test("whoever is refused is hung up on, also when he does not hang up himself", async (t) => {
+  const plain = await serveOrigin(t, echo);
+  plain.server.on("upgrade", (_, socket) => void socket.end("HTTP/1.1 426 Upgrade Required\r\nContent-Length: 3\r\n\r\nno\n"));
+  const lab = await openProxy(t);
+  const upgrade = (url: string): string => `GET ${url}/no HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n`;
+  for (const message of ["CONNECT 127.0.0.1:9 HTTP/1.1\r\nHost: x\r\n\r\n", "CONNECT a.test HTTP/1.1\r\nHost: x\r\n\r\n", upgrade(plain.url), upgrade("http://127.0.0.1:9")]) {
+    const socket = connect({ port: lab.port, host: "127.0.0.1", allowHalfOpen: true });
+    const client = talk(socket, message);
+    assert.match(await client.until(/\n$/), /^HTTP\/1\.1 [45]\d\d /);
+    // A byte at a time till one is answered by a reset: nobody is there any more.
+    await eventually(() => socket.destroyed || (socket.write("x"), false), `the end of ${message}`);
+  }
+});
+
 test("clients who are not meant get nothing, whatever they ask", async (t) => {
   const origin = await serveOrigin(t, echo);
   const nobody = await openProxy(t, { config: { clientNetworks: ["10.0.0.0/8"] } });

@@ -1,5 +1,6 @@
 import { STATUS_CODES, type IncomingMessage } from "node:http";
 import type { Duplex } from "node:stream";
+import { hangUp, refuse } from "../../peer/refuse-upgrade.ts";
 import { failureOf, type ForwardDeps, type Forwarded } from "./forward.ts";
 import { endToEnd, pairs } from "./message-headers.ts";
 import type { ProxyRecord } from "./proxy-record.ts";
@@ -59,6 +60,7 @@ export async function forwardUpgrade(
     // Cut short is cut short on our side too.
     answer.once("error", () => client.destroy());
     answer.pipe(client);
+    client.once("finish", () => hangUp(client));
     client.once("close", resolve);
   });
   upstream.end();
@@ -76,8 +78,7 @@ export function refuseSocket(
   if (record !== undefined) record.status = status;
   const body = `dfdaemon: ${message}\n`;
   const lines = [...fields, "Content-Type: text/plain; charset=utf-8", `Content-Length: ${Buffer.byteLength(body)}`, "Connection: close"];
-  client.on("error", () => client.destroy());
-  client.end(`HTTP/1.1 ${status} ${STATUS_CODES[status] ?? "Error"}\r\n${lines.join("\r\n")}\r\n\r\n${body}`);
+  refuse(client, `HTTP/1.1 ${status} ${STATUS_CODES[status] ?? "Error"}\r\n${lines.join("\r\n")}\r\n\r\n${body}`);
 }
 
 function headOf(answer: IncomingMessage, more: readonly string[], pseudonym: string): string {
