@@ -1,11 +1,12 @@
 /** A host reads the origin itself where the swarm has failed it, and may. */
 import { AppError, toAppError } from "../base/errors.ts";
 import { redactUrl } from "../origin/origin-url.ts";
-import type { Content, ContentInfo, ContentOpener, ContentRequest } from "./content.ts";
+import type { Content, ContentInfo, ContentRequest } from "./content.ts";
+import type { DirectOpener } from "./direct-content.ts";
 import type { PeerLog } from "./peer.ts";
 
 export interface BackToSourceDeps {
-  readonly direct: ContentOpener;
+  readonly direct: Pick<DirectOpener, "open" | "stat">;
   readonly log: PeerLog;
   /** The swarm cannot be used, for this reason, and the origin is read instead. */
   readonly onDirect?: ((why: AppError) => void) | undefined;
@@ -18,14 +19,18 @@ export class BackToSource {
     this.#deps = deps;
   }
 
-  /** @param thrown what the swarm said @throws AppError that, BACK_SOURCE_FORBIDDEN, and as DirectOpener */
-  async open(request: ContentRequest, thrown: unknown, signal: AbortSignal): Promise<Content> {
+  /**
+   * @param thrown what the swarm said
+   * @param startedMs when it was asked, by performance.now()
+   * @throws AppError that, BACK_SOURCE_FORBIDDEN, and as DirectOpener
+   */
+  async open(request: ContentRequest, thrown: unknown, startedMs: number, signal: AbortSignal): Promise<Content> {
     const { direct, log, onDirect } = this.#deps;
     const why = toAppError(thrown);
     assertAllowed(request, why);
     log.warn({ url: redactUrl(request.source.url), why: why.message }, "reading the origin directly");
     onDirect?.(why);
-    return await direct.open(request, signal);
+    return await direct.open(request, signal, startedMs);
   }
 
   /** As {@link open}, for who wants to know what the content is. */

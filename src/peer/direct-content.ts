@@ -27,12 +27,13 @@ export class DirectOpener implements ContentOpener {
     this.#deps = deps;
   }
 
-  async open({ source, limitBytesPerSecond }: ContentRequest, signal: AbortSignal): Promise<Content> {
+  /** @param startedMs when the content was asked for, by performance.now(): the swarm may have been waited for before */
+  async open({ source, limitBytesPerSecond }: ContentRequest, signal: AbortSignal, startedMs: number = performance.now()): Promise<Content> {
     const { url, headers, digest, priority } = source;
     const request = { url, headers };
-    const startedMs = performance.now();
+    const originMs = performance.now();
     const first = await this.#deps.origin.open(request, { startByte: 0, endByte: undefined }, undefined, signal);
-    const account = new ReaderAccount(startedMs, undefined, "origin");
+    const account = new ReaderAccount(startedMs, undefined, originMs);
     return new DirectContent({ ...this.#deps, account, request, digest, priority, limitBytesPerSecond }, first);
   }
 

@@ -259,7 +259,7 @@ export class PeerNode implements ContentOpener {
         },
       });
     } catch (thrown) {
-      return await this.#backToSource.open(request, thrown, signal);
+      return await this.#backToSource.open(request, thrown, startedMs, signal);
     }
   }
 

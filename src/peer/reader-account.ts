@@ -23,14 +23,15 @@ export class ReaderAccount {
   /**
    * @param startedMs when the content was asked for, by performance.now()
    * @param task whose pieces are read; undefined: there is no swarm behind it
-   * @param opening what it was waited for till now
+   * @param originMs since when it was the origin, and no more the supernode, that was waited for; undefined: never
    */
-  constructor(startedMs: number, task: TaskAccount | undefined, opening: Extract<Bound, "waiting" | "origin"> = "waiting") {
+  constructor(startedMs: number, task: TaskAccount | undefined, originMs?: number) {
     this.#startedMs = startedMs;
     this.#own = new BoundAccount(startedMs);
     const nowMs = performance.now();
     this.#openedMs = nowMs - startedMs;
-    this.#own.charge(nowMs, () => ({ [opening]: 1 }));
+    this.#own.charge(originMs ?? nowMs, () => ({ waiting: 1 }));
+    this.#own.charge(nowMs, () => ({ origin: 1 }));
     this.#task = task;
     this.#before = task?.figures();
     this.#isDirect = task === undefined;

@@ -294,7 +294,7 @@ export class InlineContent implements Content {
   /** @param startedMs when it was asked for, by performance.now() */
   constructor(info: TaskInfo, bytes: Uint8Array, startedMs: number) {
     this.#bytes = bytes;
-    this.#account = new ReaderAccount(startedMs, undefined, "waiting");
+    this.#account = new ReaderAccount(startedMs, undefined);
     this.info = {
       taskId: info.taskId,
       lengthBytes: bytes.length,
