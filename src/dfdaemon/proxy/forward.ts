@@ -135,10 +135,30 @@ async function answered(
   } finally {
     response.off("close", onClientGone);
     upstream.on("error", () => {});
+    if (!isBare) passRest(request, upstream);
+  }
+}
+
+/** What is left of a body whose answer is over goes on as long as the server takes it: cut here, it would end like a whole one. */
+function passRest(request: IncomingMessage, upstream: ClientRequest): void {
+  const client = request.socket;
+  const server = upstream.socket;
+  // Behind the answer Node tells neither message any more that its client is gone, or that its server has room again.
+  const onClientGone = (): void => void upstream.destroy();
+  const onRoom = (): void => void upstream.emit("drain");
+  const letGo = (): void => {
+    client.off("close", onClientGone);
+    server?.off("drain", onRoom);
     request.unpipe(upstream);
     // Who sends all before he reads what was answered early would stand still.
-    if (!isBare) request.resume();
-  }
+    request.resume();
+  };
+  if (upstream.closed || server === null) return letGo();
+  client.once("close", onClientGone);
+  server.on("drain", onRoom);
+  upstream.once("close", letGo);
+  // Room there may have been while nobody listened.
+  if (!server.writableNeedDrain) onRoom();
 }
 
 function passBody(request: IncomingMessage, upstream: ClientRequest): void {

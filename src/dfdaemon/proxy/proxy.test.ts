@@ -304,6 +304,33 @@ test("a client that sends all of its body before it reads is served though the s
   assert.match(await client.until(/\r\n\r\nno/), /^HTTP\/1\.1 401 /);
 });
 
+test("a server that answers before it has all of a body gets the rest, or sees that it does not", { timeout: 30_000 }, async (t) => {
+  let gotBytes = 0;
+  let isWhole = false;
+  const keen = await serveOrigin(t, (request, response) => {
+    response.writeHead(202, { "content-length": 2 }).end("ok");
+    request.on("data", (chunk: Buffer) => (gotBytes += chunk.length)).on("end", () => (isWhole = true));
+    request.on("error", () => {});
+  });
+  const lab = await openProxy(t);
+  const begin = (): Promise<RawClient> => raw(lab, `PUT ${keen.url}/x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n`);
+  const client = await begin();
+  await client.until(/\r\n\r\nok$/);
+  const rest = Buffer.alloc(40 * 1024 * 1024);
+  client.socket.write(`${rest.length.toString(16)}\r\n`);
+  client.socket.write(rest);
+  client.socket.write("\r\n0\r\n\r\n");
+  await eventually(() => isWhole, "the end of the body");
+  assert.equal(gotBytes, "first".length + rest.length);
+  client.socket.destroy();
+  isWhole = false;
+  const broken = await begin();
+  await broken.until(/\r\n\r\nok$/);
+  broken.socket.destroy();
+  await eventually(() => keen.seen[1]?.socket.destroyed === true, "the end of the other");
+  assert.equal(isWhole, false);
+});
+
 test("a server that changes to another protocol unasked is a server that failed", async (t) => {
   const server = createServer((socket) => socket.on("error", () => {}).on("data", () => socket.write("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n")));
   await new Promise<void>((resolve) => void server.listen(0, "127.0.0.1", resolve));
