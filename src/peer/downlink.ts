@@ -1,18 +1,24 @@
-/** Whether this host takes in as much as its network interface can carry, where the kernel says how much that is. */
+/** Whether this host takes in as much as its limit lets it, or as its network interface can carry, where the kernel says how much that is. */
 import { readFileSync } from "node:fs";
 import { networkInterfaces } from "node:os";
 
-/** Of the interface's speed: frames' headers, acknowledgements and others' traffic have the rest. */
+/** Of the interface's speed: frames' headers, acknowledgements and others' traffic have the rest. Of the limit: what it lost to senders. */
 const FULL_SHARE = 0.85;
 
+/** What this host takes in over the last second, and its limit; undefined: none. */
+export interface TakenRate {
+  readonly recentBytesPerSecond: number;
+  readonly bytesPerSecond: number | undefined;
+}
+
 export class Downlink {
-  readonly #recentBytesPerSecond: () => number;
+  readonly #taken: TakenRate;
   readonly #speedOf: (localAddress: string) => number | undefined;
   readonly #known = new Map<string, number | undefined>();
   #bytesPerSecond: number | undefined;
 
-  constructor(recentBytesPerSecond: () => number, speedOf: (localAddress: string) => number | undefined = interfaceBytesPerSecond) {
-    this.#recentBytesPerSecond = recentBytesPerSecond;
+  constructor(taken: TakenRate, speedOf: (localAddress: string) => number | undefined = interfaceBytesPerSecond) {
+    this.#taken = taken;
     this.#speedOf = speedOf;
   }
 
@@ -24,9 +30,13 @@ export class Downlink {
     if (speed !== undefined) this.#bytesPerSecond = Math.max(this.#bytesPerSecond ?? 0, speed);
   }
 
-  /** False where no interface tells its speed. */
+  /**
+   * False where there is no limit and no interface tells its speed. A limit is full for all tasks, not only for the one whose
+   * bytes wait: those of others stand behind them on the same link.
+   */
   get isFull(): boolean {
-    return this.#bytesPerSecond !== undefined && this.#recentBytesPerSecond() >= this.#bytesPerSecond * FULL_SHARE;
+    const { recentBytesPerSecond, bytesPerSecond = Number.POSITIVE_INFINITY } = this.#taken;
+    return recentBytesPerSecond >= Math.min(bytesPerSecond, this.#bytesPerSecond ?? Number.POSITIVE_INFINITY) * FULL_SHARE;
   }
 }
 

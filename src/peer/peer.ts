@@ -133,7 +133,7 @@ export class Peer implements PeerService {
     this.#upload = new RateGate(options.limits.uploadBytesPerSecond);
     this.#download = new RateGate(options.limits.downloadBytesPerSecond);
     this.#strayDownload = this.#download.flow("normal");
-    this.#downlink = new Downlink(() => this.#download.recentBytesPerSecond);
+    this.#downlink = new Downlink(this.#download);
     this.#links = new LinkTable({
       tls: options.tls,
       handshake: { token: options.token, ownPeerId: options.peerId, randomBytes },

@@ -103,6 +103,14 @@ test("--limit-rate is the download's own limit, not a slow neighbour", { timeout
   assertBound(await download(host, await startOrigin(t), RATE), "downlink");
 });
 
+test("the host's limit is what several downloads wait for that share it, whichever of them is held up", { timeout: 60_000 }, async (t) => {
+  const site = await startSite(t, { hosts: 1 });
+  const [host] = site.hosts as readonly [TestHost];
+  await ask(host, "PUT", "/v1/limits", { downloadBytesPerSecond: 2 * RATE });
+  const urls = await Promise.all([startOrigin(t), startOrigin(t), startOrigin(t)]);
+  for (const explanation of await Promise.all(urls.map((url) => download(host, url)))) assertBound(explanation, "downlink");
+});
+
 test("a slow seed, and slow neighbours, are told apart", { timeout: 60_000 }, async (t) => {
   const site = await startSite(t, { hosts: 3 });
   const [first, second, third] = site.hosts as readonly [TestHost, TestHost, TestHost];
