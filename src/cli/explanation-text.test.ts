@@ -12,7 +12,7 @@ test("the main cause stands first, the others by size; who gave what, and what b
     pieces: { offered: 9, declined: 3, late: 2, doubled: 1, rejected: 0 }, wastedBytes: 0,
   });
   assert.match(text, /^bound by: the seed's uplink \(75% of 4/);
-  assert.match(text, /\ntime: seed .*, neighbours .*, waiting /);
+  assert.match(text, /\ntime: seed 3\.0s, neighbours 988 ms, waiting 12 ms\n/);
   assert.match(text, /\nfirst byte: after 40\.5 ms/);
   assert.match(text, /\n {2}a-1 \(seed\): 3/);
   assert.match(text, /\npieces: 9 offered, 3 declined, 2 late, 1 doubled, 0 rejected\n$/);

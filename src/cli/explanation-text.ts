@@ -19,10 +19,12 @@ export function explanationText(explanation: Explanation): string {
   const { boundBy, tookMs, openedMs, firstByteMs, spentMs, bytes, neighbours, pieces, wastedBytes } = explanation;
   const total = Object.values(spentMs).reduce((sum, each) => sum + each, 0);
   const share = (ms: number): string => `${Math.round((100 * ms) / Math.max(1, total))}%`;
+  // Most downloads are over within seconds: tenths of one would say of all but the longest part that it was none.
+  const show = (ms: number): string => (ms < 1000 ? `${ms} ms` : showDuration(ms));
   const spent = (Object.keys(WORDS) as Bound[]).filter((bound) => spentMs[bound] > 0).toSorted((a, b) => spentMs[b] - spentMs[a]);
   const lines = [
-    boundBy === null ? "bound by: nothing, it took no time" : `bound by: ${WORDS[boundBy]} (${share(spentMs[boundBy])} of ${showDuration(tookMs)})`,
-    `time: ${spent.map((bound) => `${bound} ${showDuration(spentMs[bound])}`).join(", ") || "none"}`,
+    boundBy === null ? "bound by: nothing, it took no time" : `bound by: ${WORDS[boundBy]} (${share(spentMs[boundBy])} of ${show(tookMs)})`,
+    `time: ${spent.map((bound) => `${bound} ${show(spentMs[bound])}`).join(", ") || "none"}`,
     `first byte: after ${firstByteMs === null ? "-" : `${firstByteMs} ms`}; it was known what the file is after ${openedMs} ms`,
     `bytes: seed ${showBytes(bytes.seedBytes)}, peers ${showBytes(bytes.peerBytes)}, origin ${showBytes(bytes.originBytes)}, cache ${showBytes(bytes.cacheBytes)}; wasted ${showBytes(wastedBytes)}`,
     ...neighbours.map(({ peerId, seed, bytes: given }) => `  ${peerId}${seed ? " (seed)" : ""}: ${showBytes(given)}`),
