@@ -178,9 +178,10 @@ async function giveBack(answer: IncomingMessage, response: ServerResponse, pseud
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   record.status = answer.statusCode ?? 502;
   response.sendDate = false;
-  response.writeHead(record.status, answer.statusMessage, endToEnd(answer.rawHeaders, { pseudonym }));
-  // An answer without a body has no chunk that would take its head along.
-  response.flushHeaders();
+  const fields = endToEnd(answer.rawHeaders, { pseudonym });
+  response.writeHead(record.status, answer.statusMessage, fields);
+  // An answer without a body has no chunk that would take its head along. By itself Node writes a head as UTF-8: one with other bytes has to wait for a chunk.
+  if (isAscii(fields) && isAscii([answer.statusMessage ?? ""])) response.flushHeaders();
   answer.on("data", (chunk: Buffer) => void (record.sentBytes += chunk.length));
   answer.pipe(response, { end: false });
   answer.once("error", reject);
@@ -193,6 +194,10 @@ async function giveBack(answer: IncomingMessage, response: ServerResponse, pseud
     response.end(resolve);
   });
   return promise;
+}
+
+function isAscii(texts: readonly string[]): boolean {
+  return !texts.some((text) => /[\x80-\xff]/.test(text));
 }
 
 function trailersOf({ rawTrailers }: IncomingMessage): readonly [string, string][] {

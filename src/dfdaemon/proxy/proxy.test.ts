@@ -219,6 +219,24 @@ test("whoever is refused is hung up on, also when he does not hang up himself", 
   }
 });
 
+test("fields are passed on byte by byte, also what is not ASCII in them", async (t) => {
+  const name = Buffer.from('attachment; filename="\u00fcber.pdf"').toString("latin1");
+  const origin = await serveOrigin(t, (request, response) => {
+    response.writeHead(200, "\u00dcber", { "content-disposition": name, "x-seen": String(request.headers["x-mine"]), "content-length": 2 });
+    response.end(request.method === "HEAD" ? undefined : Buffer.from("ok"));
+  });
+  origin.server.on("upgrade", (_, socket) => void socket.end(Buffer.from(`HTTP/1.1 426 No\r\nContent-Disposition: ${name}\r\nContent-Length: 2\r\n\r\nok`, "latin1")));
+  const lab = await openProxy(t);
+  for (const [method, more] of [["GET", ""], ["HEAD", ""], ["GET", "Connection: Upgrade\r\nUpgrade: websocket\r\n"]]) {
+    const client = await raw(lab, "");
+    client.socket.write(Buffer.from(`${method} ${origin.url}/x HTTP/1.1\r\nHost: x\r\nX-Mine: ${name}\r\n${more}\r\n`, "latin1"));
+    const text = await client.until(method === "HEAD" ? /\r\n\r\n/ : /ok$/);
+    assert.equal(/content-disposition: (.*)\r\n/i.exec(text)?.[1], name, text);
+    if (more === "") assert.equal(/x-seen: (.*)\r\n/i.exec(text)?.[1], name);
+    client.socket.destroy();
+  }
+});
+
 test("clients who are not meant get nothing, whatever they ask", async (t) => {
   const origin = await serveOrigin(t, echo);
   const nobody = await openProxy(t, { config: { clientNetworks: ["10.0.0.0/8"] } });

@@ -48,14 +48,14 @@ export async function forwardUpgrade(
   });
   upstream.once("upgrade", (answer, server, serverHead) => {
     record.status = 101;
-    client.write(headOf(answer, ["Connection", "Upgrade", "Upgrade", answer.headers.upgrade ?? ""], pseudonym));
+    client.write(headOf(answer, ["Connection", "Upgrade", "Upgrade", answer.headers.upgrade ?? ""], pseudonym), "latin1");
     if (serverHead.length > 0) server.unshift(serverHead);
     if (head.length > 0) client.unshift(head);
     void tunnels.join(client, server, record).then(resolve);
   });
   upstream.once("response", (answer) => {
     record.status = answer.statusCode ?? 502;
-    client.write(headOf(answer, ["Connection", "close"], pseudonym));
+    client.write(headOf(answer, ["Connection", "close"], pseudonym), "latin1");
     answer.on("data", (chunk: Buffer) => void (record.sentBytes += chunk.length));
     // Cut short is cut short on our side too.
     answer.once("error", () => client.destroy());
