@@ -114,7 +114,8 @@ async function answered(
   upstream.on("timeout", () => upstream.destroy(new Error("nothing came for ten minutes")));
   upstream.once("continue", () => {
     hasContinued = true;
-    response.writeContinue();
+    // By HTTP/1.0 there is one answer, and no word before it.
+    if (request.httpVersion !== "1.0") response.writeContinue();
   });
   upstream.once("response", (answer) => {
     const proxy = answer.statusCode === 407 ? upstreams.plainProxyFor(target) : undefined;
@@ -178,7 +179,9 @@ async function giveBack(answer: IncomingMessage, response: ServerResponse, pseud
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   record.status = answer.statusCode ?? 502;
   response.sendDate = false;
-  const fields = endToEnd(answer.rawHeaders, { pseudonym });
+  // Node fails an answer that announces trailers and is not in chunks.
+  const isInChunks = answer.headers["transfer-encoding"] !== undefined && response.useChunkedEncodingByDefault && hasBody(response.req.method, record.status);
+  const fields = endToEnd(answer.rawHeaders, { pseudonym, replaced: isInChunks ? [] : ["trailer"] });
   response.writeHead(record.status, answer.statusMessage, fields);
   // An answer without a body has no chunk that would take its head along. By itself Node writes a head as UTF-8: one with other bytes has to wait for a chunk.
   if (isAscii(fields) && isAscii([answer.statusMessage ?? ""])) response.flushHeaders();
@@ -194,6 +197,10 @@ async function giveBack(answer: IncomingMessage, response: ServerResponse, pseud
     response.end(resolve);
   });
   return promise;
+}
+
+function hasBody(method: string | undefined, status: number): boolean {
+  return method !== "HEAD" && status !== 204 && status !== 304;
 }
 
 function isAscii(texts: readonly string[]): boolean {

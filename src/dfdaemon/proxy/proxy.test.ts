@@ -219,6 +219,23 @@ test("whoever is refused is hung up on, also when he does not hang up himself", 
   }
 });
 
+test("an answer that announces trailers comes, without them, to who can have none: to HEAD, and by HTTP/1.0", async (t) => {
+  const origin = await serveOrigin(t, (request, response) => {
+    const body = request.method === "HEAD" ? "" : "2\r\nok\r\n0\r\nX-Sum: 1\r\n\r\n";
+    response.socket?.end(`HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 Fine\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\nConnection: close\r\n\r\n${body}`);
+  });
+  const lab = await openProxy(t);
+  for (const [method, version, expected] of [
+    ["GET", "1.1", /200 Fine\r\nTrailer: X-Sum\r\n[^]*\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 1\r\n\r\n$/],
+    ["HEAD", "1.1", /200 Fine\r\n(?![^]*Trailer)[^]*\r\n\r\n$/],
+    ["GET", "1.0", /^HTTP\/1\.1 200 Fine\r\n(?![^]*Trailer)[^]*\r\n\r\nok$/],
+  ] as const) {
+    const client = await raw(lab, `${method} ${origin.url}/x HTTP/${version}\r\nHost: x\r\nConnection: close\r\n\r\n`);
+    await new Promise((resolve) => client.socket.once("close", resolve));
+    assert.match(await client.until(/^/), expected);
+  }
+});
+
 test("fields are passed on byte by byte, also what is not ASCII in them", async (t) => {
   const name = Buffer.from('attachment; filename="\u00fcber.pdf"').toString("latin1");
   const origin = await serveOrigin(t, (request, response) => {
