@@ -1,6 +1,6 @@
 /** What any connection of a client to this daemon is held to, whether it speaks to the mirror or through the proxy. */
 export const CONNECTION_LIMITS = {
-  /** Tokens of some registries are of 10 KiB and more; Node's default is 16 KiB for all headers. */
+  /** Tokens of some registries are of 10 KiB and more; Node's default is 16 KiB for all headers. Of answers through the proxy, too. */
   maxHeaderSize: 64 * 1024,
   /** From the first byte of a request to the end of its head, ms. */
   headersTimeout: 30_000,

@@ -236,6 +236,15 @@ test("an answer that announces trailers comes, without them, to who can have non
   }
 });
 
+test("an answer with a head of 60 KiB goes through, as a request does", async (t) => {
+  const large = "x".repeat(60_000);
+  const origin = await serveOrigin(t, (_request, response) => void response.writeHead(200, { "x-large": large }).end("ok"));
+  const lab = await openProxy(t);
+  const { text } = await curl(lab, `${origin.url}/x`);
+  assert.match(text, /^HTTP\/1\.1 200 [^]*\r\n\r\nok$/);
+  assert.ok(text.includes(large));
+});
+
 test("fields are passed on byte by byte, also what is not ASCII in them", async (t) => {
   const name = Buffer.from('attachment; filename="\u00fcber.pdf"').toString("latin1");
   const origin = await serveOrigin(t, (request, response) => {

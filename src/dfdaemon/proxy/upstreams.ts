@@ -4,7 +4,7 @@ import { createSecureContext, type SecureContext } from "node:tls";
 import { trusted } from "../../origin/http-dispatcher.ts";
 import type { OriginNetwork } from "../../origin/origin-clients.ts";
 import { ProxyRoutes } from "../../origin/proxy-routes.ts";
-import { IDLE_MS_MAX } from "../connection-limits.ts";
+import { CONNECTION_LIMITS, IDLE_MS_MAX } from "../connection-limits.ts";
 import { openTunnel, proxyAuthorization, secured } from "../../origin/tunnel.ts";
 
 /** A server that a client wants to reach through us. */
@@ -54,7 +54,8 @@ export class Upstreams {
    */
   request(target: Target, method: string, path: string, rawHeaders: readonly string[]): ClientRequest {
     const proxy = this.plainProxyFor(target);
-    const asked = { method, headers: rawHeaders, timeout: IDLE_MS_MAX };
+    const { maxHeaderSize } = CONNECTION_LIMITS;
+    const asked = { method, headers: rawHeaders, timeout: IDLE_MS_MAX, maxHeaderSize };
     if (proxy === undefined) {
       const { host, port } = target;
       return request({ ...asked, host, port, path, agent: target.isTls ? this.#tls : this.#plain });
