@@ -1,8 +1,11 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { test } from "node:test";
+import { setTimeout as sleepFor } from "node:timers/promises";
+import { emptyShares } from "../base/bounds.ts";
 import { AppError } from "../base/errors.ts";
 import type { Content, ContentInfo, ContentOpener } from "../peer/content.ts";
+import type { Explanation } from "../protocol/explanation.ts";
 import type { Digest } from "../protocol/ids.ts";
 import { Transfer, type TransferOptions } from "./dfget-transfer.ts";
 import type { Way } from "./dfget-ways.ts";
@@ -28,9 +31,12 @@ interface FakeWay {
   /** Never gives a byte. */
   readonly hangs?: true;
   readonly log?: string[];
+  /** Passes before it is tried. */
+  readonly afterMs?: number;
+  readonly explanation?: Explanation;
 }
 
-function way({ name = "dfdaemon", info = INFO, failure, openError, hangs, log }: FakeWay): Way {
+function way({ name = "dfdaemon", info = INFO, failure, openError, hangs, log, explanation }: FakeWay): Way {
   const content: Content = {
     info,
     read: async function* ({ startByte }) {
@@ -42,7 +48,7 @@ function way({ name = "dfdaemon", info = INFO, failure, openError, hangs, log }:
       }
     },
     sources: () => ({ seedBytes: 1, peerBytes: 2, originBytes: 3, cacheBytes: 4 }),
-    explanation: () => undefined,
+    explanation: () => explanation,
     close: () => void log?.push("closed"),
   };
   const open = (): Promise<Content> => (openError === undefined ? Promise.resolve(content) : Promise.reject(openError));
@@ -65,7 +71,11 @@ function transfer(
     backToSource: true,
     output: new StreamOutput("stdout", new DigestCheck([SHA256]), write),
     ways: (async function* () {
-      for (const fake of ways) yield way(fake);
+      for (const fake of ways) {
+        // oxlint-disable-next-line no-await-in-loop -- one after the other
+        await sleepFor(fake.afterMs ?? 0);
+        yield way(fake);
+      }
     })(),
     limitBytesPerSecond: undefined,
     signal: new AbortController().signal,
@@ -138,4 +148,16 @@ test("the limit holds", async () => {
   const tookMs = performance.now() - startedMs;
   // 10 bytes at 50 per second, less a burst of 50 ms.
   assert.ok(tookMs >= 140 && tookMs < 10_000, `${tookMs} ms`);
+});
+
+test("what went by before anybody answered belongs to the download, and was waiting", async () => {
+  const bytes = { seedBytes: 0, peerBytes: 0, originBytes: 10, cacheBytes: 0 };
+  const pieces = { offered: 0, declined: 0, late: 0, doubled: 0, rejected: 0 };
+  const explanation: Explanation = { boundBy: "origin", tookMs: 9, openedMs: 2, firstByteMs: 3.5, spentMs: { ...emptyShares(), origin: 9 }, bytes, neighbours: [], pieces, wastedBytes: 0 };
+  const { transfer: made } = transfer([{ openError: GONE }, { name: "origin", afterMs: 60, explanation }]);
+  await made.run();
+  const told = made.explanation;
+  const waitedMs = told?.spentMs.waiting ?? 0;
+  assert.ok(waitedMs >= 59 && waitedMs < 5_000, `${waitedMs} ms`);
+  assert.deepEqual([told?.boundBy, told?.tookMs, told?.openedMs, told?.firstByteMs], ["waiting", 9 + waitedMs, 2 + waitedMs, 3.5 + waitedMs]);
 });

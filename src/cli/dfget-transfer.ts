@@ -34,6 +34,9 @@ export class Transfer {
   #explanation: Explanation | undefined;
   /** Waited for our own limit, ms. */
   #limitedMs = 0;
+  /** From the start to the first question for the file that was answered: for who did not answer, ms. */
+  #soughtMs: number | undefined;
+  readonly #startedMs = performance.now();
   #info: ContentInfo | undefined;
   #via: Way["name"] | undefined;
   #doneBytes = 0;
@@ -84,7 +87,11 @@ export class Transfer {
     const spentMs = { ...this.#explanation.spentMs };
     spentMs.reader -= movedMs;
     spentMs.downlink += movedMs;
-    return { ...this.#explanation, spentMs, boundBy: mainBound(spentMs) ?? null };
+    const soughtMs = Math.round(this.#soughtMs ?? 0);
+    spentMs.waiting += soughtMs;
+    const { tookMs, openedMs, firstByteMs } = this.#explanation;
+    const times = { tookMs: tookMs + soughtMs, openedMs: openedMs + soughtMs, firstByteMs: firstByteMs === null ? null : firstByteMs + soughtMs };
+    return { ...this.#explanation, ...times, spentMs, boundBy: mainBound(spentMs) ?? null };
   }
 
   /**
@@ -138,8 +145,10 @@ export class Transfer {
     const { source, backToSource, limitBytesPerSecond, output, signal } = this.#options;
     const reading = { startByte: output.likelyStartByte, unordered: output.takesAnyOrder };
     const firstByte = reading.unordered ? undefined : reading.startByte;
+    const askedMs = performance.now();
     const content = await untilAborted(way.opener(reading).open({ source, backToSource, limitBytesPerSecond, firstByte }, signal), signal);
     this.#content = content;
+    this.#soughtMs ??= askedMs - this.#startedMs;
     try {
       const startByte = await output.begin(fileVersion(source, content.info));
       this.#doneBytes = startByte;
