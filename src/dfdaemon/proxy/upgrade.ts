@@ -38,6 +38,8 @@ export async function forwardUpgrade(
   const { promise, resolve } = Promise.withResolvers<void>();
   client.on("error", () => client.destroy());
   client.once("close", () => upstream.destroy());
+  const onSilence = (): void => void upstream.destroy(new Error("nothing came for ten minutes"));
+  upstream.once("timeout", onSilence);
   upstream.on("error", (thrown) => {
     if (record.status === 0 && !client.destroyed) {
       const error = failureOf(thrown, target);
@@ -48,6 +50,8 @@ export async function forwardUpgrade(
   });
   upstream.once("upgrade", (answer, server, serverHead) => {
     record.status = 101;
+    // How long the two may be silent then is the tunnel's affair.
+    upstream.off("timeout", onSilence);
     client.write(headOf(answer, ["Connection", "Upgrade", "Upgrade", answer.headers.upgrade ?? ""], pseudonym), "latin1");
     if (serverHead.length > 0) server.unshift(serverHead);
     if (head.length > 0) client.unshift(head);
