@@ -184,6 +184,16 @@ test("a lost neighbour is given again when there is nobody else", () => {
   });
 });
 
+test("who finds nothing, and has lost nobody, is told of its neighbours again, for it may never have met them; but not of those it could not dial", () => {
+  const world = new World();
+  world.enter("seed", { seed: true }, PIECES);
+  world.enter("hidden", { dialable: false });
+  assert.deepEqual(assigned(world.enter("alone")), ["seed"]);
+  assert.deepEqual(rewired(world.lost("alone"), "alone").add, ["seed"]);
+  world.step({ type: "taskProgressed", peerId: "alone" as PeerId, taskId: TASK, pieceCount: PIECES, complete: true });
+  assert.deepEqual(world.lost("alone"), [], "who has everything waits for nothing");
+});
+
 test("a peer lost by two others is handed to nobody until it shows life", () => {
   const world = new World();
   for (const name of ["frozen", "a", "b", "c"]) world.enter(name);

@@ -310,7 +310,10 @@ export class Scheduler {
       if (dropped.length > 0) this.#rewire(member, [], dropped);
       return;
     }
-    this.#replenish(member, dropped);
+    // Who has lost nobody and yet has too little to take perhaps never met one of them: a link broke before anything was said of
+    // the task, or one that has everything closed it. It is told of them once more; those that are there stay as they are.
+    const standing = lost.length > 0 ? [] : [...member.neighbours].filter(({ peer }) => peer.connected && peer.dialable);
+    this.#replenish(member, dropped, standing);
     // Its neighbours are well and have nothing for it: what peers read in the seeds' stead may have gone with its readers.
     if (lost.length === 0 && member.task.spanLeases.size === 0) member.task.failedSeeds.clear();
     grantLeaseIfNeeded(member.task, true, this.#effects);
@@ -441,11 +444,16 @@ export class Scheduler {
     }
   }
 
-  /** Brings an incomplete member back to a joiner's degree, by at least one, and tells it whom it lost. */
-  #replenish(member: Member, dropped: readonly Member[]): void {
+  /**
+   * Brings an incomplete member back to a joiner's degree, by at least one, and tells it whom it lost.
+   *
+   * @param standing neighbours that it is to be told of again
+   */
+  #replenish(member: Member, dropped: readonly Member[], standing: readonly Member[] = []): void {
     if (!member.peer.connected) return;
     const added = member.complete ? [] : this.#giveNeighbours(member, Math.max(1, this.#joinDegree(member) - member.degree));
-    if (added.length > 0 || dropped.length > 0) this.#rewire(member, added, dropped);
+    const add = [...standing, ...added];
+    if (add.length > 0 || dropped.length > 0) this.#rewire(member, add, dropped);
   }
 
   #rewire(member: Member, add: readonly Member[], drop: readonly Member[]): void {
