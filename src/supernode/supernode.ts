@@ -143,7 +143,10 @@ async function compose(
     needNeighbours: (taskId, lost) => driver.push({ type: "neighboursLost", peerId: ownPeerId, taskId, lost }),
     accuse: (taskId, accused, piece) => driver.push({ type: "peerAccused", accuser: ownPeerId, accused, taskId, piece }),
     // The scheduler may have counted on our having all of it: it gives the lease when nobody else has.
-    lost: ({ taskId, stored }) => driver.push({ type: "taskProgressed", peerId: ownPeerId, taskId, pieceCount: stored.have.count, complete: stored.complete }),
+    lost: ({ taskId, stored }) => {
+      driver.push({ type: "taskProgressed", peerId: ownPeerId, taskId, pieceCount: stored.have.count, complete: stored.complete });
+      desk.lost(taskId);
+    },
   });
   closers.push(() => peer.close());
 

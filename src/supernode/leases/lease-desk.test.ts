@@ -82,6 +82,29 @@ test("pieces are signed as they come, whoever brings them; the last one when the
   assert.deepEqual(pushed.filter(({ type }) => type === "spanProgressed").length, 5);
 });
 
+test("a piece that vanishes from the seed's disk before it is hashed is asked of peers, too", async () => {
+  const { desk, stored, cause, bring, wanted, failures } = await lab({ held: [1, 3] });
+  desk.begin(stored, cause);
+  desk.granted(taskId, 1, A, { firstPiece: 0, endPiece: 1 });
+  await bring(1, A, 0);
+  desk.granted(taskId, 2, B, { firstPiece: 4, endPiece: 6 });
+  await bring(2, B, 4);
+  const last = bring(2, B, 5);
+  await new Promise((resolve) => setImmediate(resolve));
+  stored.have.delete(1);
+  desk.lost(taskId);
+  assert.deepEqual(wanted(), [{ firstPiece: 0, endPiece: 1 }, { firstPiece: 2, endPiece: 3 }, { firstPiece: 4, endPiece: 6 }], "that one is in the hash");
+  stored.have.delete(3);
+  desk.lost(taskId);
+  await assert.rejects(last, { code: "SHUTTING_DOWN" });
+  assert.deepEqual(wanted(), [{ firstPiece: 0, endPiece: 6 }]);
+  desk.granted(taskId, 3, A, { firstPiece: 0, endPiece: 6 });
+  // oxlint-disable-next-line no-await-in-loop -- in order
+  for (let piece = 0; piece < 6; piece++) await bring(3, A, piece);
+  assert.equal(desk.isActive(taskId), false);
+  assert.deepEqual(failures, []);
+});
+
 test("of a piece that comes again other bytes are never signed", async () => {
   const { desk, stored, cause, bring, pushed } = await lab();
   desk.begin(stored, cause);

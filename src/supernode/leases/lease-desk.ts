@@ -57,6 +57,8 @@ interface Relief {
   hashed: number;
   /** Signed last: the highest piece that the seed lacks. */
   readonly withheld: number;
+  /** What peers were asked for: the rest is read from the seed's disk. */
+  readonly spans: readonly PieceSpan[];
   /** Digests of all that arrived: of a piece that comes again, from whomever, other bytes are never signed. */
   readonly digests: Map<number, Uint8Array>;
   /** Arrived, and not hashed yet. */
@@ -108,6 +110,7 @@ export class LeaseDesk {
       hash: createHash(digestAlgorithm(digest)),
       hashed: 0,
       withheld: (spans.at(-1)?.endPiece ?? pieceCount) - 1,
+      spans,
       digests: new Map(),
       waiting: new Map(),
       leases: new Map(),
@@ -145,6 +148,17 @@ export class LeaseDesk {
     if (relief === undefined) return;
     this.end(taskId);
     queueMicrotask(relief.outcome.onNobody ?? ((): void => this.#deps.onFailed(taskId, relief.cause, false)));
+  }
+
+  /**
+   * Pieces are gone from the seed's disk. What the file's digest still needs of them nobody would ever bring, so all begins
+   * anew; what was brought hosts hold by now, and bring without the origin. Not within an effect of the scheduler.
+   */
+  lost(taskId: TaskId): void {
+    const relief = this.#reliefs.get(taskId);
+    if (relief === undefined || !lacksUnasked(relief)) return;
+    this.end(taskId);
+    this.begin(relief.stored, relief.cause, relief.outcome);
   }
 
   /** Nothing more of this task is taken. */
@@ -309,6 +323,16 @@ function missingSpans({ have }: StoredTask, pieceCount: number, spanPieces: numb
     spans.push({ firstPiece, endPiece: piece });
   }
   return spans;
+}
+
+/** A piece that is to be hashed yet is neither on the seed's disk nor to be brought. */
+function lacksUnasked({ stored: { have }, spans, hashed, pieceCount }: Relief): boolean {
+  let piece = have.firstMissing(hashed);
+  for (const { firstPiece, endPiece } of spans) {
+    if (piece < firstPiece) break;
+    if (piece < endPiece) piece = have.firstMissing(endPiece);
+  }
+  return piece < pieceCount;
 }
 
 /** Lent to one peer at a time. */
