@@ -43,7 +43,7 @@ function openLab(pieceLengthBytes: number) {
   const driver = new SwarmDriver({
     links: { byId: (id: number) => links.get(id), [Symbol.iterator]: () => links.values() } as never,
     nowMs: () => nowMs, topology: {}, seed: 1, session: (taskId) => sessions.get(taskId), openFromDisk: () => Promise.resolve(undefined),
-    isSeed: () => false, log: { warn: none, debug: none }, needNeighbours: none, accuse: none, stored: none, lost: none,
+    isSeed: () => false, log: { warn: none, debug: none }, needNeighbours: none, accuse: none, stored: none, lengthKnown: none, lost: none,
   });
   const account = new Proxy({}, { get: () => none });
   const open = (taskId: TaskId, stored: object = {}): TaskSession => {

@@ -142,6 +142,7 @@ export class PeerNode implements ContentOpener {
       needNeighbours: (taskId, lost) => this.#control.send({ type: "needNeighbours", taskId, lost: lost.slice(0, 256) }),
       accuse: (taskId, accused, piece) => this.#control.send({ type: "accuse", taskId, peerId: accused, piece }),
       stored: (session) => this.#reports.gained(session.taskId),
+      lengthKnown: (session) => this.#reports.gained(session.taskId),
       lost: ({ taskId }) => this.#lost(taskId),
     });
     this.#leases = new LeaseReader({

@@ -99,6 +99,8 @@ export interface PeerOptions {
   readonly accuse?: (taskId: TaskId, peerId: PeerId, piece: number) => void;
   /** A piece is verified and on disk. */
   readonly stored?: (session: TaskSession, piece: number) => void;
+  /** How long the file is is known now: perhaps all of it is here already. */
+  readonly lengthKnown?: (session: TaskSession) => void;
   /** Pieces of an open task that were on disk are not, or not as they were. */
   readonly lost?: (session: TaskSession) => void;
   readonly swarm?: Partial<SwarmConfig>;
@@ -177,6 +179,7 @@ export class Peer implements PeerService {
       needNeighbours: (taskId, useless) => options.needNeighbours?.(taskId, useless),
       accuse: (taskId, peerId, piece) => options.accuse?.(taskId, peerId, piece),
       stored: (session, piece) => options.stored?.(session, piece),
+      lengthKnown: (session) => options.lengthKnown?.(session),
       lost: (session) => options.lost?.(session),
     });
   }

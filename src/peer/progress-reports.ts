@@ -19,7 +19,7 @@ export class ProgressReports {
     this.#deps = deps;
   }
 
-  /** A piece has come. */
+  /** A piece has come, or it is known how many there are. */
   gained(taskId: TaskId): void {
     const kept = this.#deps.kept(taskId);
     if (kept === undefined) return;

@@ -16,6 +16,8 @@ interface Lab {
   readonly driver: SwarmDriver;
   /** Why the link was closed. */
   readonly closedBecause: () => string | undefined;
+  /** Each time that a length became known: whether the file is whole by that. */
+  readonly known: readonly boolean[];
   readonly open: (taskId: TaskId) => TaskSession;
   readonly close: (session: TaskSession) => void;
 }
@@ -23,6 +25,7 @@ interface Lab {
 /** One link to one neighbour, over a socket on which nothing is heard of what is sent. */
 function openLab(): Lab {
   let why: string | undefined;
+  const known: boolean[] = [];
   const link = new Link(1, true, {
     nowMs: () => 0,
     uploadLimit: { pass: none, cancel: none, chunkBytes: () => Infinity },
@@ -36,7 +39,7 @@ function openLab(): Lab {
   const links = { byId: () => link, *[Symbol.iterator]() { yield link; } };
   const driver = new SwarmDriver({
     links: links as never, nowMs: () => 0, topology: {}, seed: 1, session: (taskId) => sessions.get(taskId), openFromDisk: () => Promise.resolve(undefined),
-    isSeed: () => false, log: { warn: none, debug: none }, needNeighbours: none, accuse: none, stored: none, lost: none,
+    isSeed: () => false, log: { warn: none, debug: none }, needNeighbours: none, accuse: none, stored: none, lengthKnown: ({ stored }) => void known.push(stored.complete), lost: none,
   });
   driver.linkOpened(link, NEIGHBOUR);
   const account = new Proxy({}, { get: () => none });
@@ -52,7 +55,7 @@ function openLab(): Lab {
     driver.closeTask(session);
     sessions.delete(session.taskId);
   };
-  return { link, driver, closedBecause: () => why, open, close };
+  return { link, driver, closedBecause: () => why, known, open, close };
 }
 
 const idOf = (n: number): TaskId => n.toString(16).padStart(64, "0") as TaskId;
@@ -81,4 +84,14 @@ test("a neighbour that joins again on another channel leaves nothing behind on t
     // Whoever breaks his word twice is not taken at it again.
     assert.equal(driver.receivingBytes, channel <= 2 ? PIECE_BYTES : 0, `on its channel ${channel}`);
   }
+});
+
+test("a file whose pieces were all here before its length was known is told to be whole once it is", async (t) => {
+  const { driver, known, open } = openLab();
+  t.after(() => driver.close());
+  const session = open(idOf(1));
+  const stored = { ...session.stored, complete: false, setLength: async () => void (await Promise.resolve(), Object.assign(stored, { complete: true })) };
+  Object.assign(session, { stored, wake: none, failure: undefined });
+  await driver.setLength(session, 2 * PIECE_BYTES, new Uint8Array(64));
+  assert.deepEqual(known, [true]);
 });

@@ -34,6 +34,8 @@ export interface SwarmDriverDeps {
   readonly accuse: (taskId: TaskId, peerId: PeerId, piece: number) => void;
   /** A piece is verified and on disk. */
   readonly stored: (session: TaskSession, piece: number) => void;
+  /** How long the file is is known now: perhaps all of it is here already. */
+  readonly lengthKnown: (session: TaskSession) => void;
   /** Pieces that were on disk are not, or not as they were. */
   readonly lost: (session: TaskSession) => void;
 }
@@ -316,6 +318,7 @@ export class SwarmDriver {
       }
     }
     if (session.stored.complete) session.account.stored(true);
+    if (pieceCount !== undefined) this.#deps.lengthKnown(session);
     session.wake();
   }
 
