@@ -287,6 +287,19 @@ test("a lost link frees its pieces at once for the others", () => {
   assert.deepEqual(named(effects, "cancelSend"), [], "there is nobody to tell");
 });
 
+test("what a neighbour held, or had just been sent, counts for nothing once it is gone", () => {
+  for (const gone of ["linkClosed", "remoteLeft"] as const) {
+    const bench = new TestSwarm();
+    bench.open(3);
+    bench.neighbour(1, { have: [1], capacity: 1 });
+    bench.tell("offerAccepted", 1, 0);
+    bench.tell("sendFinished", 1, 0);
+    bench.feed(gone === "linkClosed" ? { type: gone, linkId: 1 } : { type: gone, linkId: 1, taskId: TASK });
+    const sent = playOut(bench, bench.neighbour(2), false);
+    assert.deepEqual(sent.map(([, piece]) => piece), [0, 1, 2], "nobody holds any of them, so they go in file order");
+  }
+});
+
 test("a closed task is withdrawn from everybody, and nothing of it is offered any more", () => {
   const bench = new TestSwarm();
   bench.open(10);
