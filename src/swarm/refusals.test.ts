@@ -71,3 +71,17 @@ test("who was told that there is no memory hears of it when there is, though oth
   const statuses = of(effects, "sendStatus").filter(({ linkId }) => linkId === 1);
   assert.ok(statuses.length > 0, "for a minute the sender, who thinks us full since the decline, has not been told otherwise");
 });
+
+test("what there was no memory for, or no disk, may come from another at once, and takes up no room meanwhile", () => {
+  for (const busy of [true, false]) {
+    const swarm = new TestSwarm({ downloadCountMax: 1 });
+    swarm.open(10, []);
+    swarm.neighbour(1, { have: [0] });
+    swarm.neighbour(2, { have: [0, 1] });
+    assert.equal(named(swarm.tell("offered", 1, 0), "sendAccept").length, 1);
+    const told = swarm.feed({ type: "receiveRefused", linkId: 1, taskId: TASK, piece: 0, busy });
+    assert.deepEqual(of(told, "sendLost").map(({ linkId, pieces }) => [linkId, ...pieces]), [[1, 0], [2, 0]], "who was told that it comes may offer it");
+    assert.deepEqual(swarm.task().incoming, []);
+    assert.deepEqual(named(swarm.offered(2, [0]), "sendAccept"), [[2, 0]]);
+  }
+});
