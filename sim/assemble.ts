@@ -70,6 +70,7 @@ export function assemble(options: SimOptions, parts: RunParts = {}): Assembled {
       origin,
       host: seedHost,
       seedDisk: (task) => (peers.get("seed") as PeerModel).diskOf(task),
+      isLengthKnown: (task) => (peers.get("seed") as PeerModel).knowsLength(task),
       newScheduler: parts.newScheduler ?? ((config: SchedulerConfig, seed: number): SchedulerBrain => new Scheduler(config, seed)),
       record: recorder && ((seed, input, nowMs, effects) => recorder.scheduler(seed, input, nowMs, effects)),
     },
@@ -84,6 +85,7 @@ export function assemble(options: SimOptions, parts: RunParts = {}): Assembled {
     newBrain: parts.newBrain ?? ((config: SwarmConfig, seed: number): Brain => new Swarm(config, seed)),
     verifyBytesPerSecond: options.verifyBytesPerSecond,
     readers: options.readers,
+    lateLengths: options.lateLengths,
     control: supernode,
     find,
     record:
@@ -96,7 +98,7 @@ export function assemble(options: SimOptions, parts: RunParts = {}): Assembled {
   const hosts = hostsOf(options, prng);
   const plain = hosts.map((host, i) => {
     const lies = i >= options.peerCount - options.faults.liars ? drawLies(prng) : undefined;
-    const peer = new PeerModel(deps, { name: `peer-${i}`, host, seed: false, full: false, prng, lies });
+    const peer = new PeerModel(deps, { name: `peer-${i}`, host, seed: false, full: false, prng, lies, keeper: i < options.keeperCount });
     peers.set(`peer-${i}`, peer);
     return peer;
   });

@@ -153,6 +153,7 @@ export function scheduleFaults(targets: FaultTargets, options: SimOptions, horiz
       supernode.crash();
       seedPeer.crash(delayUs);
       world.after(downUs, () => {
+        if (supernode.isOver) return;
         supernode.revive(nextSeed);
         seedPeer.revive();
         supernode.connect(seedPeer);
@@ -186,6 +187,38 @@ export function scheduleFaults(targets: FaultTargets, options: SimOptions, horiz
         const lost = [...peer.diskOf(task)].filter(() => which.below(4) < share);
         peer.lose(task, lost);
       }
+    });
+  }
+  for (let i = 0; i < faults.seedVanishings; i++) {
+    const choice = prng.nextUint32();
+    world.at(someTime(), () => {
+      if (seedPeer.gone) return;
+      const which = new Prng(choice);
+      for (const task of tasks) {
+        const share = which.below(4) + 1;
+        const lost = [...seedPeer.diskOf(task)].filter(() => which.below(4) < share);
+        origin.lost(task, lost);
+        seedPeer.lose(task, lost);
+      }
+    });
+  }
+  for (let i = 0; i < faults.undialables; i++) somebody().reach = "closed";
+  for (let i = 0; i < faults.walled; i++) somebody().reach = "walled";
+  afflict(faults.sleeps, (peer) => {
+    for (const task of tasks) peer.sleep(task);
+    return false;
+  });
+  afflict(
+    faults.shortages,
+    (peer) => (peer.isShort = true),
+    (peer) => (peer.isShort = false),
+  );
+  for (let i = 0; i < faults.endings; i++) {
+    world.at(someTime(), () => {
+      supernode.isOver = true;
+      if (seedPeer.gone) return;
+      supernode.crash();
+      seedPeer.crash(delayUs);
     });
   }
   return endUs;

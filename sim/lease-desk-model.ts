@@ -38,6 +38,8 @@ interface Brought {
 
 interface Relief {
   readonly task: TaskShape;
+  /** Of peers; the rest is on the seed's disk. */
+  readonly asked: PieceSet;
   readonly brought: PieceSet;
   /** Pieces [0, hashed) are in the file's digest. */
   hashed: number;
@@ -65,7 +67,9 @@ export class LeaseDeskModel {
     if (have.count >= task.pieceCount || this.isActive(task)) return;
     const spans = missingSpans(have, task);
     const withheld = (spans.at(-1) as PieceSpan).endPiece - 1;
-    this.#reliefs.set(task.taskId, { task, brought: new PieceSet(task.pieceCount), hashed: 0, withheld, leases: new Map(), waiting: new Set() });
+    const asked = new PieceSet(task.pieceCount);
+    for (const { firstPiece, endPiece } of spans) for (let piece = firstPiece; piece < endPiece; piece++) asked.add(piece);
+    this.#reliefs.set(task.taskId, { task, asked, brought: new PieceSet(task.pieceCount), hashed: 0, withheld, leases: new Map(), waiting: new Set() });
     this.#deps.push({ type: "readersWanted", taskId: task.taskId, spans });
   }
 
@@ -90,6 +94,19 @@ export class LeaseDeskModel {
     if (!this.isActive(task)) return;
     this.end(task);
     this.#deps.onNobody(task);
+  }
+
+  /** Pieces are gone from the seed's disk, which nobody would bring: all begins anew. */
+  lost(task: TaskShape): void {
+    const relief = this.#reliefs.get(task.taskId);
+    if (relief === undefined) return;
+    const have = this.#deps.seedDisk(task);
+    let piece = have.firstMissing(relief.hashed);
+    while (piece < task.pieceCount && relief.asked.has(piece)) piece = have.firstMissing(piece + 1);
+    if (piece >= task.pieceCount) return;
+    for (let i = 0; i < relief.leases.size; i++) this.#deps.oracles.originReadCut();
+    this.end(task);
+    this.begin(task);
   }
 
   /** Nothing more of this task is taken. */

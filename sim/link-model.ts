@@ -9,7 +9,7 @@ import type { TaskShape } from "./task-shape.ts";
 
 export type LinkMessage =
   | { readonly type: "join"; readonly task: TaskShape; readonly have: Uint8Array; readonly seed: boolean; readonly wants: readonly number[] }
-  | { readonly type: "leave"; readonly task: TaskShape }
+  | { readonly type: "leave" | "length"; readonly task: TaskShape }
   | { readonly type: "have" | "lost" | "want" | "offer"; readonly task: TaskShape; readonly pieces: readonly number[] }
   | { readonly type: "imports"; readonly task: TaskShape; readonly buckets: Buckets }
   | { readonly type: "status"; readonly incoming: number; readonly capacity: number }

@@ -42,6 +42,18 @@ export interface FaultOptions {
   readonly poorReaders: number;
   /** Some of what a host's disk holds is found damaged, and thrown away. */
   readonly vanishings: number;
+  /** The same of the seed's. */
+  readonly seedVanishings: number;
+  /** Peers that say that nobody can open links to them, all the time. */
+  readonly undialables: number;
+  /** Peers behind something that lets no link in, and that do not know it. */
+  readonly walled: number;
+  /** Who has all of a file closes it, and opens it again when a neighbour asks. */
+  readonly sleeps: number;
+  /** A host has no memory for what comes in, now and then, for a while. */
+  readonly shortages: number;
+  /** The supernode's process dies for good: peers give each other what they hold. */
+  readonly endings: number;
 }
 
 export const NO_FAULTS: FaultOptions = {
@@ -60,6 +72,12 @@ export const NO_FAULTS: FaultOptions = {
   seedOutages: 0,
   poorReaders: 0,
   vanishings: 0,
+  seedVanishings: 0,
+  undialables: 0,
+  walled: 0,
+  sleeps: 0,
+  shortages: 0,
+  endings: 0,
 };
 
 export interface SimOptions {
@@ -94,6 +112,10 @@ export interface SimOptions {
   readonly labelled: boolean;
   /** Each peer reads each file in order, as fast as it comes. */
   readonly readers: boolean;
+  /** So many of the peers, the first ones, want nothing themselves, and take what others take. */
+  readonly keeperCount: number;
+  /** How long a file is is known once the seed has read all of it, as by an origin that does not say. */
+  readonly lateLengths: boolean;
   readonly faults: FaultOptions;
   readonly swarm: SwarmConfig;
   readonly scheduler: SchedulerConfig;
@@ -137,6 +159,8 @@ export function plainOptions(seed: number, changes: Partial<SimOptions> = {}): S
     oversubscription: 1,
     labelled: false,
     readers: false,
+    keeperCount: 0,
+    lateLengths: false,
     faults: NO_FAULTS,
     swarm: DEFAULT_SWARM_CONFIG,
     scheduler: DEFAULT_SCHEDULER_CONFIG,
@@ -197,6 +221,7 @@ export function drawnOptions(seed: number): SimOptions {
     labelled: pick(false, true),
     readers: pick(false, true),
     faults: {
+      ...NO_FAULTS,
       crashes: some(few),
       rebirths: some(few),
       leaves: some(few),
@@ -209,9 +234,6 @@ export function drawnOptions(seed: number): SimOptions {
       fullDisks: some(few),
       liars: some(Math.min(2, few)),
       originCuts: some(2),
-      seedOutages: 0,
-      poorReaders: 0,
-      vanishings: 0,
     },
     // What was added later is drawn last, so that a seed keeps what it meant before.
     downlinks: pick("wide", "wide", "someSlow"),
@@ -219,8 +241,20 @@ export function drawnOptions(seed: number): SimOptions {
   const isLarge = pick(false, false, true) && tasks.reduce((sum, { pieceCount }) => sum + pieceCount, 0) <= LARGE_PIECE_COUNT_MAX;
   const faults = { ...drawn.faults, seedOutages: some(2), poorReaders: some(few) };
   const socketBytes = pick(0, 0, 512 * KIB);
-  return { ...(isLarge ? withLargePieces(drawn) : drawn), faults: { ...faults, vanishings: some(few) }, socketBytes };
+  const vanishings = some(few);
+  const keeperCount = Math.min(pick(0, 0, 1, 2), peerCount - 2);
+  const reached = { seedVanishings: some(2), undialables: some(few), walled: some(few), sleeps: some(peerCount), shortages: some(few) };
+  const scheduler = { ...drawn.scheduler, ...pick({}, {}, SPARSE, SPARSER), ...pick({}, {}, FORGETFUL) };
+  const endings = pick(0, 0, 0, 0, 1);
+  const lateLengths = pick(false, false, true);
+  return { ...(isLarge ? withLargePieces(drawn) : drawn), faults: { ...faults, vanishings, ...reached, endings }, socketBytes, keeperCount, lateLengths, scheduler };
 }
+
+/** With the usual degrees the few peers of a drawn run nearly all know each other. */
+const SPARSE: Partial<SchedulerConfig> = { neighbourCount: 4, neighbourCountMax: 6, seedNeighbourCountMax: 6 };
+const SPARSER: Partial<SchedulerConfig> = { neighbourCount: 2, neighbourCountMax: 4, seedNeighbourCountMax: 3 };
+/** What is remembered for minutes outlasts a drawn run. */
+const FORGETFUL: Partial<SchedulerConfig> = { emptyTaskMs: 300, disconnectedPeerMs: 500 };
 
 /** Of four times as many bytes no more are drawn, for the time that it takes. */
 const LARGE_PIECE_COUNT_MAX = 40;

@@ -65,8 +65,20 @@ export class Oracles {
     this.#originCuts++;
   }
 
+  /** What the seed had of it is gone: it may be asked for once more. */
+  originReadLost(task: TaskShape, piece: number): void {
+    const reads = this.#originReads[task.index];
+    if (reads !== undefined) reads[piece] = 0;
+  }
+
   expelled(peer: PeerModel): void {
     if (peer.lies === undefined) throw new Error(`${peer.peerId} is expelled, but it is honest`);
+  }
+
+  /** S5: nobody is told to dial who cannot be. */
+  handedOut(neighbours: readonly PeerId[], find: (peerId: PeerId) => PeerModel | undefined): void {
+    const closed = neighbours.find((peerId) => find(peerId)?.reach === "closed");
+    if (closed !== undefined) throw new Error(`S5: ${closed} cannot be dialled, and is handed out`);
   }
 
   /** The supernode drops all it knows of a task: nobody connected may still be at it. */
@@ -82,7 +94,7 @@ export class Oracles {
       const broken = brokenInvariants(peer.snapshot(), swarm);
       if (broken.length > 0) throw new Error(`${peer.peerId}: ${broken.join("; ")}`);
     }
-    const seeds = new Set(snapshot.peers.filter(({ seed }) => seed).map(({ peerId }) => peerId));
+    const givers = new Set(snapshot.peers.filter(({ seed, keeper }) => seed || keeper).map(({ peerId }) => peerId));
     for (const task of snapshot.tasks) {
       const neighboursOf = new Map(task.members.map(({ peerId, neighbours }) => [peerId, new Set(neighbours)]));
       const spans = [...task.spanLeases, ...task.unreadSpans].toSorted((a, b) => a.firstPiece - b.firstPiece);
@@ -90,7 +102,7 @@ export class Oracles {
       if (overlapping !== undefined) throw new Error(`S8: spans overlap at piece ${overlapping.firstPiece}`);
       if (task.leaseHolder !== undefined && !neighboursOf.has(task.leaseHolder)) throw new Error(`S4: ${task.leaseHolder} holds a lease and is no member`);
       for (const [peerId, neighbours] of neighboursOf) {
-        const most = seeds.has(peerId) ? scheduler.seedNeighbourCountMax : scheduler.neighbourCountMax;
+        const most = givers.has(peerId) ? scheduler.seedNeighbourCountMax : scheduler.neighbourCountMax;
         if (neighbours.size > most) throw new Error(`S2: ${peerId} has ${neighbours.size} neighbours`);
         for (const neighbour of neighbours) {
           if (neighboursOf.get(neighbour)?.has(peerId) !== true) throw new Error(`S1: ${peerId} and ${neighbour} disagree`);

@@ -68,6 +68,11 @@ export class OriginModel {
     for (let i = 0; i < readCount; i++) this.#oracles.originReadCut();
   }
 
+  /** The seed holds these no longer, whoever read them for it. */
+  lost(task: TaskShape, pieces: readonly number[]): void {
+    for (const piece of pieces) this.#oracles.originReadLost(task, piece);
+  }
+
   /** For a while only others than the seed can read: its disk is full, its proxy refuses. */
   refuseSeed(forUs: number): void {
     this.#seedlessUntilUs = Math.max(this.#seedlessUntilUs, this.#world.nowUs + forUs);

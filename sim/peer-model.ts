@@ -33,8 +33,12 @@ interface TaskHere {
   wanted: boolean;
   /** What is verified and on disk: the truth that the oracles go by. */
   readonly disk: PieceSet;
+  /** How long the file is: on disk, too. */
+  knowsLength: boolean;
   /** The brain takes part. */
   open: boolean;
+  /** All of it is here and nobody here reads it: it is closed, and opened when a neighbour asks. */
+  asleep: boolean;
   /** Whom the supernode gave: the task is joined on the link to each of them once it is there. */
   readonly neighbours: Set<PeerId>;
   imports: readonly Imports[];
@@ -78,17 +82,24 @@ export class PeerModel {
   originReach: OriginReach = "good";
   /** It left for good, in good order. */
   left = false;
+  /** It wants nothing itself, and takes what others take. */
+  readonly keeper: boolean;
+  /** Whether others can open links to it: it says no; or it says yes, and they cannot. */
+  reach: "open" | "closed" | "walled" = "open";
+  /** It has hardly any memory for what comes in. */
+  isShort = false;
   readonly counters = { wastedBytes: 0, messages: 0, wakeUps: 0 };
 
   constructor(
     deps: PeerModelDeps,
-    options: { readonly name: string; readonly host: Host; readonly seed: boolean; readonly full: boolean; readonly prng: Prng; readonly lies?: Lies | undefined },
+    options: { readonly name: string; readonly host: Host; readonly seed: boolean; readonly full: boolean; readonly prng: Prng; readonly lies?: Lies | undefined; readonly keeper?: boolean },
   ) {
     this.#deps = deps;
     this.#name = options.name;
     this.host = options.host;
     this.seed = options.seed;
     this.lies = options.lies;
+    this.keeper = options.keeper === true;
     this.#prng = options.prng;
     this.swarmSeed = options.prng.nextUint32() | 0;
     this.#swarm = deps.newBrain(deps.swarm, this.swarmSeed);
@@ -96,7 +107,9 @@ export class PeerModel {
       shape,
       disk: options.full ? PieceSet.full(shape.pieceCount) : new PieceSet(shape.pieceCount),
       wanted: false,
+      knowsLength: !deps.lateLengths || options.full,
       open: false,
+      asleep: false,
       neighbours: new Set<PeerId>(),
       imports: [],
       startedUs: undefined,
@@ -117,11 +130,11 @@ export class PeerModel {
 
   /** It wants files, means it, and is there to get them. */
   get owed(): boolean {
-    return !this.seed && !this.gone && !this.left && this.lies === undefined;
+    return !this.seed && !this.keeper && !this.gone && !this.left && this.lies === undefined;
   }
 
   get complete(): boolean {
-    return this.#here.every(({ shape, disk }) => disk.count >= shape.pieceCount);
+    return this.#here.every(({ shape, disk, knowsLength }) => disk.count >= shape.pieceCount && knowsLength);
   }
 
   get startedUs(): number | undefined {
@@ -141,6 +154,14 @@ export class PeerModel {
     return this.#at(task).wanted;
   }
 
+  knowsLength(task: TaskShape): boolean {
+    return this.#at(task).knowsLength;
+  }
+
+  isAsleep(task: TaskShape): boolean {
+    return this.#at(task).asleep;
+  }
+
   diskOf(task: TaskShape): PieceSet {
     return this.#at(task).disk;
   }
@@ -157,6 +178,13 @@ export class PeerModel {
     return [...this.#linkOf.keys()];
   }
 
+  /** Whether both take part in the task on a link between them. */
+  isJoinedWith(other: PeerModel, task: TaskShape): boolean {
+    const link = this.#linkOf.get(other.peerId);
+    const back = other.#linkOf.get(this.peerId);
+    return link !== undefined && link.connection === back?.connection && link.parts[task.index]?.joined === true && back.parts[task.index]?.joined === true;
+  }
+
   /** Whether a neighbour holds the piece; one that cannot be reached is one as long as its link stands. */
   isHeldNearby(task: TaskShape, piece: number): boolean {
     return this.linkedPeers.some((peerId) => this.#deps.find(peerId)?.diskOf(task).has(piece) === true);
@@ -167,6 +195,7 @@ export class PeerModel {
   want(task: TaskShape): void {
     const here = this.#at(task);
     here.wanted = true;
+    here.asleep = false;
     here.startedUs ??= this.#deps.world.nowUs;
     // A seed's files are open before anybody is told of it.
     if (this.seed) this.#openTask(here);
@@ -175,10 +204,11 @@ export class PeerModel {
   /** The supernode's answer to a join. */
   assigned(task: TaskShape, neighbours: readonly PeerId[], imports: readonly Imports[]): void {
     const here = this.#at(task);
+    if (here.asleep) return;
     this.assignImports(task, imports);
     if (here.open) return this.connect(task, neighbours);
     this.soon(OPEN_US, () => {
-      if (!here.wanted) return;
+      if (!here.wanted || here.asleep) return;
       this.#openTask(here);
       this.connect(task, neighbours);
     });
@@ -195,7 +225,7 @@ export class PeerModel {
     here.open = true;
     const { taskId, pieceCount, pieceLengthBytes, priority } = here.shape;
     const have = PieceSet.fromBytes(here.disk.toBytes());
-    this.#feed({ type: "taskOpened", taskId, pieceCount, pieceLengthBytes, have, priority });
+    this.#feed({ type: "taskOpened", taskId, pieceCount: here.knowsLength ? pieceCount : undefined, pieceLengthBytes, have, priority });
     if (here.imports.length > 0) this.#feed({ type: "importsAssigned", taskId, imports: here.imports });
     if (!this.#deps.readers || this.seed) return;
     here.readCount = 0;
@@ -205,7 +235,21 @@ export class PeerModel {
   closeTask(task: TaskShape): void {
     const here = this.#at(task);
     here.wanted = false;
+    here.asleep = false;
+    this.#shutTask(here);
+  }
+
+  /** Nobody here reads what is whole: the supernode is told nothing. */
+  sleep(task: TaskShape): void {
+    const here = this.#at(task);
+    if (!here.open || here.disk.count < task.pieceCount || !here.knowsLength) return;
+    this.#shutTask(here);
+    here.asleep = true;
+  }
+
+  #shutTask(here: TaskHere): void {
     if (!here.open) return;
+    const { shape: task } = here;
     here.open = false;
     here.readCount = undefined;
     here.neighbours.clear();
@@ -217,6 +261,18 @@ export class PeerModel {
       link.endPart(task);
     }
     this.#flush();
+  }
+
+  /** From the supernode, or a neighbour. */
+  learnLength(task: TaskShape): void {
+    const here = this.#at(task);
+    if (here.knowsLength) return;
+    here.knowsLength = true;
+    if (!here.open) return;
+    this.#feed({ type: "lengthKnown", taskId: task.taskId, pieceCount: task.pieceCount });
+    for (const link of this.#links.values()) if (link.parts[task.index]?.joined === true) this.#send(link, { type: "length", task });
+    if (!this.#running) this.#flush();
+    this.#deps.control.stored(this, task);
   }
 
   /** The piece is here and verified, from the origin or from a link. */
@@ -236,7 +292,12 @@ export class PeerModel {
   lose(task: TaskShape, pieces: readonly number[]): void {
     const here = this.#at(task);
     const lost = pieces.filter((piece) => here.disk.delete(piece));
-    if (lost.length === 0 || !here.open) return;
+    if (lost.length === 0 || (!here.open && !here.asleep)) return;
+    if (here.asleep) {
+      // Somebody reads it again, or nobody would have looked at it.
+      here.asleep = false;
+      return this.#deps.control.join(this, task);
+    }
     this.#feed({ type: "piecesLost", taskId: task.taskId, pieces: lost });
     this.#deps.control.lost(this, task);
   }
@@ -279,6 +340,7 @@ export class PeerModel {
     for (const here of this.#here) {
       here.wanted = false;
       here.open = false;
+      here.asleep = false;
       here.neighbours.clear();
       here.readCount = undefined;
     }
@@ -357,7 +419,7 @@ export class PeerModel {
     this.soon(network.roundTripUs * 3, () => {
       const neighbour = this.#deps.find(peerId);
       // A frozen process's kernel takes the connection, and its handshake never comes.
-      const deaf = neighbour !== undefined && !neighbour.gone && (neighbour.host.frozen || network.isCut(this.host, neighbour.host));
+      const deaf = neighbour !== undefined && !neighbour.gone && (neighbour.host.frozen || neighbour.reach === "walled" || network.isCut(this.host, neighbour.host));
       if (neighbour === undefined || neighbour.gone || deaf) {
         this.soon(deaf ? HANDSHAKE_US : 0, () => this.#unreachable(peerId));
         return;
@@ -432,6 +494,7 @@ export class PeerModel {
     part.toldHave = PieceSet.fromBytes(have);
     const told = this.lies?.boasts === true ? PieceSet.full(task.pieceCount).toBytes() : have;
     this.#send(link, { type: "join", task, have: told, seed: this.seed, wants: this.#swarm.wanted(task.taskId) });
+    if (this.#deps.lateLengths && here.knowsLength) this.#send(link, { type: "length", task });
     if (!this.#running) this.#flush();
   }
 
@@ -474,6 +537,8 @@ export class PeerModel {
       case "leave":
         // Our own part ends with theirs, so that a later join starts afresh on both sides.
         return this.#left(link, task);
+      case "length":
+        return this.learnLength(task);
       case "have":
         return this.#feed({ type: "remoteHas", linkId, taskId, pieces: message.pieces });
       case "lost":
@@ -499,6 +564,17 @@ export class PeerModel {
 
   #remoteJoined(link: SimLink, { task, have, seed, wants }: Extract<LinkMessage, { type: "join" }>): void {
     const here = this.#at(task);
+    if (here.asleep) {
+      // What else comes on the link meanwhile waits for it, too: nothing is said before this join is answered.
+      this.soon(OPEN_US, () => {
+        if (this.#links.get(link.linkId) !== link || (!here.asleep && !here.open)) return;
+        here.asleep = false;
+        this.#openTask(here);
+        this.#remoteJoined(link, { type: "join", task, have, seed, wants });
+        this.#flush();
+      });
+      return;
+    }
     if (!here.open) return;
     const part = link.part(task);
     if (!part.joined) this.#join(link, task);
@@ -646,6 +722,10 @@ export class PeerModel {
         for (const piece of effect.pieces) this.#deps.oracles.offered(this, task, piece);
         return this.#send(link, { type: "offer", task, pieces: effect.pieces });
       case "sendAccept":
+        if (this.isShort && this.#prng.below(4) > 0) {
+          this.#send(link, { type: "decline", task, piece: effect.piece, reason: "busy" });
+          return this.#feed({ type: "receiveRefused", linkId: link.linkId, taskId: task.taskId, piece: effect.piece, busy: true });
+        }
         part.accepted.add(effect.piece);
         part.arrivals.delete(effect.piece);
         return this.#send(link, { type: "accept", task, piece: effect.piece });

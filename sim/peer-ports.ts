@@ -10,6 +10,8 @@ import type { World } from "./world.ts";
 
 /** What a peer's process asks of the supernode; nothing is heard of it while there is no connection. */
 export interface ControlPort {
+  /** One more task is wanted, or more of it than before. */
+  join(peer: PeerModel, task: TaskShape): void;
   needNeighbours(peer: PeerModel, task: TaskShape, useless: readonly PeerId[]): void;
   accuse(peer: PeerModel, accused: PeerId, task: TaskShape, piece: number): void;
   stored(peer: PeerModel, task: TaskShape): void;
@@ -35,6 +37,8 @@ export interface PeerModelDeps {
   readonly verifyBytesPerSecond: number;
   /** Whether each file is read in order as it comes. */
   readonly readers: boolean;
+  /** Lengths are not known from the start. */
+  readonly lateLengths: boolean;
   readonly control: ControlPort;
   /** The process of this id, while it runs. */
   readonly find: (peerId: PeerId) => PeerModel | undefined;

@@ -86,4 +86,22 @@ export const REGRESSIONS: readonly Regression[] = [
     options:
       '{"seed":20492,"peerCount":2,"seedFactor":2,"originBytesPerSecond":3125000,"slowStart":true,"fairQueueing":true,"arrivalMs":500,"labelled":true,"faults":{"crashes":1,"resets":1,"liars":1,"originCuts":2,"seedOutages":1,"poorReaders":1},"tasks":[{"pieceCount":82,"pieceLengthBytes":65536,"priority":"preheat"}]}',
   },
+  {
+    story:
+      "Seed 186, with peers that cannot be dialled: its link to the seed broke before the seed had said a word of the task, so nobody was lost, and it asked for neighbours for ever: the supernode took the seed for one. Who has lost nobody and asks is told of its neighbours again (neighboursLost in the scheduler).",
+    options:
+      '{"seed":186,"peerCount":2,"originBytesPerSecond":25000000,"delayUs":1000,"windowBytes":1048576,"slowStart":true,"labelled":true,"faults":{"resets":2,"liars":1,"undialables":1},"scheduler":{"neighbourCount":4,"neighbourCountMax":6,"seedNeighbourCountMax":6,"importerCountMax":16,"emptyTaskMs":120000,"disconnectedPeerMs":10000,"accuserCountMax":2,"spanHolderCountMax":3,"spanPieceCount":16,"spanMs":20000},"tasks":[{"pieceCount":1,"pieceLengthBytes":262144,"priority":"normal"}]}',
+  },
+  {
+    story:
+      "Seed 633, with files that are closed once they are whole: a host lost pieces when all its neighbours had closed theirs. They would have opened it for whoever joins, but it was told of nobody.",
+    options:
+      '{"seed":633,"peerCount":3,"originBytesPerSecond":25000000,"delayUs":10000,"windowBytes":131072,"socketBytes":524288,"arrivalMs":500,"readers":true,"keeperCount":1,"faults":{"vanishings":1,"seedVanishings":2,"sleeps":3},"scheduler":{"neighbourCount":16,"neighbourCountMax":24,"seedNeighbourCountMax":48,"importerCountMax":16,"emptyTaskMs":300,"disconnectedPeerMs":500,"accuserCountMax":2,"spanHolderCountMax":3,"spanPieceCount":16,"spanMs":20000},"tasks":[{"pieceCount":95,"pieceLengthBytes":262144,"priority":"preheat"},{"pieceCount":8,"pieceLengthBytes":1048576,"priority":"normal"},{"pieceCount":83,"pieceLengthBytes":65536,"priority":"preheat"},{"pieceCount":66,"pieceLengthBytes":1048576,"priority":"normal"}]}',
+  },
+  {
+    story:
+      "Seed 147, with pieces that vanish from the seed's disk: while peers read in its stead one went that they had not been asked for. The file's digest waited for it, and the last piece for the digest. All begins anew then (lost in the lease desk).",
+    options:
+      '{"seed":147,"peerCount":3,"uplinks":"any","seedFactor":4,"originBytesPerSecond":25000000,"delayUs":1000,"windowBytes":1048576,"slowStart":true,"socketBytes":524288,"labelled":true,"keeperCount":1,"faults":{"rebirths":1,"leaves":1,"returns":1,"freezes":1,"resets":3,"partitions":1,"originCuts":2,"seedOutages":2,"seedVanishings":1},"scheduler":{"neighbourCount":16,"neighbourCountMax":24,"seedNeighbourCountMax":48,"importerCountMax":16,"emptyTaskMs":300,"disconnectedPeerMs":500,"accuserCountMax":2,"spanHolderCountMax":3,"spanPieceCount":16,"spanMs":20000},"tasks":[{"pieceCount":22,"pieceLengthBytes":262144,"priority":"interactive"}]}',
+  },
 ];

@@ -77,7 +77,7 @@ export interface RunResult {
 export function reportOf(options: SimOptions, run: RunResult): SimReport {
   const { tasks, honest, seedPeer, oracles } = run;
   const bytes = sizeOf(tasks);
-  const timed = honest.filter((peer) => peer.owed && !peer.disturbed);
+  const timed = honest.filter((peer) => peer.owed && peer.complete && !peer.disturbed);
   const tookUs = (peer: PeerModel): number => (peer.finishedUs as number) - (peer.startedUs as number);
   const finishMs = timed.map((peer) => tookUs(peer) / 1000).toSorted((a, b) => a - b);
   const commonUs = commonBoundUs(options, bytes, honest.map(({ host }) => host));

@@ -114,7 +114,7 @@ class Unaware extends Broken {
   }
 }
 
-test("the oracles notice: a piece offered that is not held or no longer, one that never comes, a task that is not let go", () => {
+test("the oracles notice: a piece offered that is not held or no longer, one that never comes, also where the supernode is gone for good, a task that is not let go", () => {
   const options = plainOptions(3, { peerCount: 6, tasks: oneTask(20, 64), faults: { ...NO_FAULTS, resets: 1 } });
   const withSpoilt = (spoil: (effects: readonly SwarmEffect[], input: SwarmInput) => readonly SwarmEffect[]) => () =>
     simulate(options, { newBrain: (config, seed) => new Broken(config, seed, spoil) });
@@ -126,6 +126,13 @@ test("the oracles notice: a piece offered that is not held or no longer, one tha
   const vanishing = { ...options, faults: { ...NO_FAULTS, vanishings: 6 } };
   simulate(vanishing);
   assert.throws(() => simulate(vanishing, { newBrain: (config, seed) => new Unaware(config, seed, (effects) => effects) }), /piece \d+, which it does not hold/);
+  const orphaned = { ...options, faults: { ...NO_FAULTS, endings: 1 } };
+  simulate(orphaned);
+  let brainCount = 0;
+  const selfish = (config: SwarmConfig, seed: number): Brain =>
+    // The first is the seed's.
+    brainCount++ === 0 ? new Swarm(config, seed) : new Broken(config, seed, (effects) => effects.filter(({ type }) => type !== "sendOffer"));
+  assert.throws(() => simulate(orphaned, { newBrain: selfish }), /peers wait at/);
   const kept = { ...options, scheduler: { ...options.scheduler, emptyTaskMs: 10 ** 9 } };
   assert.throws(() => simulate(kept), /left behind:.*the supernode still knows task/);
 });

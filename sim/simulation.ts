@@ -27,7 +27,7 @@ const INSPECT_US = 500_000;
 export function simulate(options: SimOptions, parts: RunParts = {}): SimReport {
   const { world, network, oracles, tasks, supernode, origin, prng, seedPeer, plain, find } = assemble(options, parts);
   const begin = (peer: PeerModel): void => {
-    for (const task of tasks) {
+    for (const task of peer.keeper ? [] : tasks) {
       peer.want(task);
       supernode.join(peer, task);
     }
@@ -46,7 +46,18 @@ export function simulate(options: SimOptions, parts: RunParts = {}): SimReport {
   const deadlineUs = calmUs + boundUs * PATIENCE_FACTOR + PATIENCE_US;
   const inspect = (): void => oracles.inspect(everybody, options.swarm, supernode.snapshot(), options.scheduler);
 
-  const isOver = (peer: PeerModel): boolean => peer.complete || !peer.owed;
+  /** A neighbour gives it something yet, or should. */
+  const isFed = (peer: PeerModel): boolean =>
+    tasks.some((task) =>
+      peer.linkedPeers.some((peerId) => {
+        const other = find(peerId);
+        if (other === undefined || other.lies !== undefined || !peer.isJoinedWith(other, task)) return false;
+        if (other.knowsLength(task) && !peer.knowsLength(task)) return true;
+        return [...other.diskOf(task)].some((piece) => !peer.diskOf(task).has(piece));
+      }),
+    );
+  /** Without a supernode nobody finds other neighbours: owed is what those there are hold. */
+  const isOver = (peer: PeerModel): boolean => peer.complete || !peer.owed || (supernode.isOver && !isFed(peer));
   let over = 0;
   const isDone = (): boolean => {
     if (faulty && world.nowUs < calmUs) return false;
@@ -59,7 +70,7 @@ export function simulate(options: SimOptions, parts: RunParts = {}): SimReport {
     if (faulty) inspect();
     parts.look?.(world.nowMs, plain);
   }
-  const waiting = honest.filter((peer) => peer.owed && !peer.complete);
+  const waiting = honest.filter((peer) => !isOver(peer));
   if (waiting.length > 0) {
     throw new Error(
       `${waiting.length} peers wait at ${world.nowMs} ms (faults ended at ${Math.round(calmUs / 1000)}, T* ${Math.round(boundUs / 1000)} ms)\n${explainWaiting(waiting, tasks, find)}`,
@@ -98,6 +109,10 @@ export function leaveNothing(world: World, peers: readonly PeerModel[], tasks: r
     look(peer);
     supernode.disconnect(peer, 0);
     peer.crash(0);
+  }
+  if (supernode.isOver) {
+    if (left.length > 0) throw new Error(`left behind: ${left.join("; ")}`);
+    return;
   }
   // A seed gives a task up when the supernode forgets it.
   world.run(world.nowUs + LINGER_US, () => false);

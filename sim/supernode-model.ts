@@ -35,6 +35,7 @@ export interface SupernodeModelDeps {
   readonly newScheduler: (config: SchedulerConfig, seed: number) => SchedulerBrain;
   /** What the seed, in the same process, holds. */
   readonly seedDisk: (task: TaskShape) => PieceSet;
+  readonly isLengthKnown: (task: TaskShape) => boolean;
   /** Where it stands: the seed's host. */
   readonly host: Host;
   readonly record:
@@ -68,6 +69,8 @@ export class SupernodeModel {
   /** Tasks that somebody has asked for: a seed takes part in these only, as the real one does. */
   readonly #wanted = new Set<TaskShape>();
   messageCount = 0;
+  /** It will not come back. */
+  isOver = false;
   readonly #sessions = new Map<PeerModel, Session>();
   /** How far each peer has told it is with each task. */
   readonly #toldSteps = new Map<PeerModel, number[]>();
@@ -102,10 +105,10 @@ export class SupernodeModel {
     this.#sessions.set(peer, session);
     const { peerId, seed } = peer;
     const { topology } = peer.host;
-    this.#say(session, { type: "peerConnected", peerId, seed, dialable: true, topology });
+    this.#say(session, { type: "peerConnected", peerId, seed, keeper: peer.keeper, dialable: peer.reach !== "closed", topology });
     for (const task of this.#deps.tasks) {
       if (seed && this.#wanted.has(task)) peer.want(task);
-      if (peer.isWanted(task)) this.#join(session, task);
+      if (peer.isWanted(task) && !peer.isAsleep(task)) this.#join(session, task);
     }
   }
 
@@ -116,7 +119,13 @@ export class SupernodeModel {
   }
 
   leave(peer: PeerModel, task: TaskShape): void {
-    this.#sayFrom(peer, { type: "taskLeft", peerId: peer.peerId, taskId: task.taskId });
+    const session = this.#sessions.get(peer);
+    if (session?.open !== true) return;
+    this.messageCount++;
+    this.#carry(session, () => {
+      session.joined.delete(task);
+      this.#step({ type: "taskLeft", peerId: session.peerId, taskId: task.taskId });
+    });
   }
 
   needNeighbours(peer: PeerModel, task: TaskShape, lost: readonly PeerId[]): void {
@@ -129,13 +138,15 @@ export class SupernodeModel {
 
   /** When a quarter of the file is here, and all of it, as the control protocol has it. */
   stored(peer: PeerModel, task: TaskShape): void {
+    if (!peer.knowsLength(task)) return;
     const step = progressStep(peer.diskOf(task).count, task.pieceCount);
     if ((this.#toldSteps.get(peer)?.[task.index] ?? 0) < step) this.#tellProgress(peer, task);
   }
 
   /** Pieces are gone: that is told at once. */
   lost(peer: PeerModel, task: TaskShape): void {
-    this.#tellProgress(peer, task);
+    if (peer.knowsLength(task)) this.#tellProgress(peer, task);
+    if (peer.seed) this.#desk.lost(task);
   }
 
   #tellProgress(peer: PeerModel, task: TaskShape): void {
@@ -201,7 +212,7 @@ export class SupernodeModel {
     this.messageCount++;
     this.#carry(session, () => {
       session.joined.add(task);
-      this.#step({ type: "taskJoined", peerId: session.peerId, taskId: task.taskId, requestId, pieceCount, totalCount: task.pieceCount });
+      this.#step({ type: "taskJoined", peerId: session.peerId, taskId: task.taskId, requestId, pieceCount, totalCount: this.#totalOf(task) });
     });
   }
 
@@ -257,18 +268,29 @@ export class SupernodeModel {
       joined.add(task);
       this.#requestId++;
       const pieceCount = peer.diskOf(task).count;
-      this.#step({ type: "taskJoined", peerId, taskId: task.taskId, requestId: this.#requestId, pieceCount, totalCount: task.pieceCount });
+      this.#step({ type: "taskJoined", peerId, taskId: task.taskId, requestId: this.#requestId, pieceCount, totalCount: this.#totalOf(task) });
     }
+  }
+
+  #totalOf(task: TaskShape): number | undefined {
+    return this.#deps.isLengthKnown(task) ? task.pieceCount : undefined;
   }
 
   #execute(effect: SchedulerEffect): void {
     const task = this.#taskOf(effect.taskId);
     switch (effect.type) {
-      case "assign":
-        return this.#tell(effect.peerId, (peer) => peer.assigned(task, effect.neighbours, effect.imports));
+      case "assign": {
+        this.#deps.oracles.handedOut(effect.neighbours, this.#deps.find);
+        const isLengthKnown = this.#deps.isLengthKnown(task);
+        return this.#tell(effect.peerId, (peer) => {
+          if (isLengthKnown) peer.learnLength(task);
+          peer.assigned(task, effect.neighbours, effect.imports);
+        });
+      }
       case "assignImports":
         return this.#tell(effect.peerId, (peer) => peer.assignImports(task, effect.imports));
       case "rewire":
+        this.#deps.oracles.handedOut(effect.add, this.#deps.find);
         return this.#tell(effect.peerId, (peer) => {
           peer.disconnect(task, effect.drop);
           peer.connect(task, effect.add);
@@ -294,7 +316,11 @@ export class SupernodeModel {
       case "nobodyReads":
         return this.#desk.nobodyReads(task);
       case "invite":
-        throw new Error("somebody is invited, yet nobody here is a keeper");
+        return this.#tell(effect.peerId, (peer) => {
+          if (peer.left) return;
+          if (!peer.isWanted(task)) peer.want(task);
+          this.join(peer, task);
+        });
       case "restTask":
         this.#desk.end(task);
         // The seeds join again with the next joiner, as the supernode opens the task for each join.
@@ -320,7 +346,10 @@ export class SupernodeModel {
     const { peerId: holder } = seed;
     const ended = (outcome: "complete" | "failed"): void => {
       if (seed.gone || seed.peerId !== holder) return;
-      if (outcome === "failed") this.#desk.begin(task);
+      // What is not known to its end is not lent.
+      if (outcome === "complete") this.#tellLength(seed, task);
+      else if (seed.knowsLength(task)) this.#desk.begin(task);
+      else this.#taskFailed(task);
       this.#push({ type: "originRead", taskId, holder, outcome });
     };
     if (this.#desk.isActive(task)) ended("failed");
@@ -343,6 +372,12 @@ export class SupernodeModel {
     };
     const failed = (): void => this.#carry(session, () => this.#desk.failed(task, leaseId, peerId));
     session.reading.set(leaseId, new SpanReader({ peer, task, origin, oracles, bring, failed }, { firstPiece, endPiece }));
+  }
+
+  #tellLength(seed: PeerModel, task: TaskShape): void {
+    if (seed.knowsLength(task)) return;
+    seed.learnLength(task);
+    for (const { open, peer, joined } of this.#sessions.values()) if (open && !peer.seed && joined.has(task)) this.#tell(peer.peerId, (told) => told.learnLength(task));
   }
 
   /** All who wait for it are told, give up, and try again a moment later, as people do. */
