@@ -204,6 +204,25 @@ test("a peer lost by two others is handed to nobody until it shows life", () => 
   assert.ok(assigned(world.enter("e")).includes("frozen"));
 });
 
+test("a peer lost by two others is handed out again after 30 s, also when it had nothing to say", () => {
+  const world = new World();
+  for (const name of ["quiet", "a", "b", "c"]) world.enter(name);
+  world.lost("a", "quiet");
+  world.lost("b", "quiet");
+  world.wait(30_000);
+  assert.ok(assigned(world.enter("d")).includes("quiet"));
+});
+
+test("when the only whole holder loses pieces the seed reads at once, and not only when somebody starves", () => {
+  const world = new World();
+  world.enter("seed", { seed: true }, PIECES);
+  world.enter("a");
+  assert.equal(world.leaseHolder(), undefined);
+  const lost = (name: string): readonly SchedulerEffect[] => world.step({ type: "taskProgressed", peerId: name as PeerId, taskId: TASK, pieceCount: PIECES - 1, complete: false });
+  assert.ok(lost("seed").some(({ type }) => type === "grantLease"));
+  assert.equal(world.leaseHolder(), "seed");
+});
+
 test("a peer that stays away leaves its tasks, and those short without it get others", () => {
   const world = new World({ neighbourCount: 2, neighbourCountMax: 3 });
   for (const name of ["a", "b", "c", "d", "e"]) world.enter(name, {}, 10);

@@ -23,6 +23,21 @@ test("who reconnects and does not join again is no member for ever", () => {
   assert.ok(!members.includes("ghost" as PeerId), "a day later it is a member still");
 });
 
+test("who reconnects and speaks of the task, by whatever word, stays a member", () => {
+  const words = {
+    join: (world: World) => world.join("ghost" as PeerId, 10),
+    progress: (world: World) => world.step({ type: "taskProgressed", peerId: "ghost" as PeerId, taskId: TASK, pieceCount: 30, complete: false }),
+    lost: (world: World) => world.lost("ghost"),
+  };
+  for (const [word, speak] of Object.entries(words)) {
+    const world = worldWithGhost();
+    world.wait(60_000);
+    speak(world);
+    world.wait(24 * 60 * 60_000);
+    assert.ok(world.neighboursOf("ghost").includes("seed"), word);
+  }
+});
+
 test("of who reconnects and does not join again the task is forgotten in the end, and nobody is sent to it", () => {
   const world = worldWithGhost();
   const effects = world.wait(24 * 60 * 60_000);
