@@ -223,6 +223,24 @@ test("when the only whole holder loses pieces the seed reads at once, and not on
   assert.equal(world.leaseHolder(), "seed");
 });
 
+test("when the only whole holder leaves, the seed reads at once", () => {
+  const world = new World();
+  world.enter("full", {}, PIECES);
+  world.enter("a");
+  world.enter("seed", { seed: true }, 0);
+  assert.equal(world.leaseHolder(), undefined);
+  assert.ok(world.step({ type: "taskLeft", peerId: "full" as PeerId, taskId: TASK }).some(({ type }) => type === "grantLease"));
+});
+
+test("who has everything and reconnects without a word is handed out again", () => {
+  const world = new World();
+  world.enter("full", {}, PIECES);
+  world.step({ type: "peerDisconnected", peerId: "full" as PeerId });
+  assert.deepEqual(assigned(world.enter("a")), []);
+  world.connect("full");
+  assert.ok(assigned(world.enter("b")).includes("full"));
+});
+
 test("a peer that stays away leaves its tasks, and those short without it get others", () => {
   const world = new World({ neighbourCount: 2, neighbourCountMax: 3 });
   for (const name of ["a", "b", "c", "d", "e"]) world.enter(name, {}, 10);
