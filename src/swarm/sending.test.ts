@@ -276,6 +276,16 @@ test("an acceptance that comes after the offer was given up is answered with a w
   assert.deepEqual(named(bench.tell("offerAccepted", 1, 0), "cancelSend"), [[1, 0]]);
 });
 
+test("a transfer that its receiver gives up frees the uplink at once, and the piece for the others", () => {
+  const bench = new TestSwarm({ lookaheadCount: 0 });
+  bench.open(1);
+  bench.neighbour(1);
+  bench.tell("offerAccepted", 1, 0);
+  assert.deepEqual(named(bench.neighbour(2), "sendOffer"), [], "the uplink has what it can have");
+  assert.deepEqual(named(bench.tell("sendCancelled", 1, 0), "sendOffer"), [[2, 0]]);
+  assert.deepEqual(bench.task().outgoing, [{ linkId: 2, piece: 0, state: "offered" }]);
+});
+
 test("a lost link frees its pieces at once for the others", () => {
   const bench = new TestSwarm({ lookaheadCount: 0 });
   bench.open(2);
