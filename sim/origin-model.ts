@@ -26,6 +26,13 @@ const RETRY_US = 500_000;
 /** Until an origin that cannot be reached has said so. */
 const REFUSED_US = 50_000;
 
+/** By a peer that was lent the piece. */
+interface PieceRead {
+  readonly piece: number;
+  readonly reader: PeerModel;
+  readonly life: number;
+}
+
 export class OriginModel {
   readonly #world: World;
   readonly #oracles: Oracles;
@@ -38,7 +45,7 @@ export class OriginModel {
   /** Until then the seed cannot read, though others can. */
   #seedlessUntilUs = 0;
   /** Pieces that peers are reading now: each once, whoever reads it. */
-  readonly #underWay = new Map<TaskShape, number[]>();
+  readonly #underWay = new Map<TaskShape, PieceRead[]>();
   /** What peers have read, by task; the seed does not know of it. */
   readonly #readByPeers = new Map<TaskShape, Set<number>>();
 
@@ -87,15 +94,18 @@ export class OriginModel {
     const cuts = this.#cuts;
     const underWay = this.#underWay.get(task) ?? [];
     this.#underWay.set(task, underWay);
-    this.#oracles.originRead(task, piece, underWay.includes(piece) || reader.isHeldNearby(task, piece));
-    underWay.push(piece);
+    // What a process read that is dead by now comes to nobody.
+    const isComing = underWay.some((other) => other.piece === piece && other.reader.life === other.life);
+    this.#oracles.originRead(task, piece, isComing || reader.isHeldNearby(task, piece));
+    const own: PieceRead = { piece, reader, life: reader.life };
+    underWay.push(own);
     const read = this.#readByPeers.get(task) ?? new Set();
     this.#readByPeers.set(task, read.add(piece));
     const bytesUs = (task.lengthOf(piece) * 1e6) / this.#bytesPerSecond;
     this.#freeUs = Math.max(this.#freeUs, nowUs) + bytesUs;
     const endUs = originReach === "stuck" ? nowUs + STUCK_US : Math.max(this.#freeUs, nowUs + bytesUs * (originReach === "slow" ? SLOW_FACTOR : 1));
     this.#world.at(endUs, () => {
-      underWay.splice(underWay.indexOf(piece), 1);
+      underWay.splice(underWay.indexOf(own), 1);
       if (originReach === "stuck") this.#oracles.originReadCut();
       reader.soon(0, () => ended(cuts === this.#cuts && originReach !== "stuck" ? "read" : "cut"));
     });

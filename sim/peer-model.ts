@@ -24,6 +24,8 @@ const HANDSHAKE_US = 5_000_000;
 const PROGRESS_US = 50_000;
 /** How often the kernel is asked what it has to send: as src/peer/uplink-sampler.ts does, which is not to be imported here. */
 const SAMPLE_MS = 50;
+/** The supernode is told of neighbours that cannot be reached once in so long. As in the real peer. */
+const TELL_GONE_US_MIN = 1_000_000;
 /** From the supernode's answer until the files are open and the brain takes part. */
 const OPEN_US = 2_000;
 
@@ -39,8 +41,13 @@ interface TaskHere {
   open: boolean;
   /** All of it is here and nobody here reads it: it is closed, and opened when a neighbour asks. */
   asleep: boolean;
+  /** It has less than its last join said: it joins again once it is open, as the real one does whenever it has something. */
+  saidTooMuch: boolean;
   /** Whom the supernode gave: the task is joined on the link to each of them once it is there. */
   readonly neighbours: Set<PeerId>;
+  /** Neighbours that could not be reached, of which the supernode is told next, and when it was last. */
+  readonly gone: PeerId[];
+  goneToldUs: number;
   imports: readonly Imports[];
   startedUs: number | undefined;
   finishedUs: number | undefined;
@@ -110,6 +117,9 @@ export class PeerModel {
       knowsLength: !deps.lateLengths || options.full,
       open: false,
       asleep: false,
+      saidTooMuch: false,
+      gone: [],
+      goneToldUs: Number.NEGATIVE_INFINITY,
       neighbours: new Set<PeerId>(),
       imports: [],
       startedUs: undefined,
@@ -211,6 +221,9 @@ export class PeerModel {
       if (!here.wanted || here.asleep) return;
       this.#openTask(here);
       this.connect(task, neighbours);
+      if (!here.saidTooMuch) return;
+      here.saidTooMuch = false;
+      this.#deps.control.join(this, task);
     });
   }
 
@@ -292,7 +305,11 @@ export class PeerModel {
   lose(task: TaskShape, pieces: readonly number[]): void {
     const here = this.#at(task);
     const lost = pieces.filter((piece) => here.disk.delete(piece));
-    if (lost.length === 0 || (!here.open && !here.asleep)) return;
+    if (lost.length === 0) return;
+    if (!here.open && !here.asleep) {
+      here.saidTooMuch = true;
+      return;
+    }
     if (here.asleep) {
       // Somebody reads it again, or nobody would have looked at it.
       here.asleep = false;
@@ -300,6 +317,8 @@ export class PeerModel {
     }
     this.#feed({ type: "piecesLost", taskId: task.taskId, pieces: lost });
     this.#deps.control.lost(this, task);
+    // Where all had everything no seed takes part any more: who joins again brings it back.
+    if (!this.seed) this.#deps.control.join(this, task);
   }
 
   /** The reader takes all that is there in order, then waits for the next. */
@@ -341,6 +360,8 @@ export class PeerModel {
       here.wanted = false;
       here.open = false;
       here.asleep = false;
+      here.saidTooMuch = false;
+      here.gone.length = 0;
       here.neighbours.clear();
       here.readCount = undefined;
     }
@@ -443,9 +464,17 @@ export class PeerModel {
   #unreachable(peerId: PeerId): void {
     this.#dialling.delete(peerId);
     if (this.#linkOf.has(peerId)) return;
-    for (const { shape, neighbours } of this.#here) {
-      if (neighbours.delete(peerId)) this.#deps.control.needNeighbours(this, shape, [peerId]);
+    for (const here of this.#here) {
+      if (!here.neighbours.delete(peerId)) continue;
+      const { nowUs } = this.#deps.world;
+      here.gone.push(peerId);
+      if (here.gone.length === 1) this.soon(Math.max(0, here.goneToldUs + TELL_GONE_US_MIN - nowUs), () => this.#tellGone(here));
     }
+  }
+
+  #tellGone(here: TaskHere): void {
+    here.goneToldUs = this.#deps.world.nowUs;
+    this.#deps.control.needNeighbours(this, here.shape, here.gone.splice(0));
   }
 
   #newLink(connection: Connection<readonly LinkMessage[]>, end: 0 | 1, peerId: PeerId): SimLink {

@@ -104,4 +104,22 @@ export const REGRESSIONS: readonly Regression[] = [
     options:
       '{"seed":147,"peerCount":3,"uplinks":"any","seedFactor":4,"originBytesPerSecond":25000000,"delayUs":1000,"windowBytes":1048576,"slowStart":true,"socketBytes":524288,"labelled":true,"keeperCount":1,"faults":{"rebirths":1,"leaves":1,"returns":1,"freezes":1,"resets":3,"partitions":1,"originCuts":2,"seedOutages":2,"seedVanishings":1},"scheduler":{"neighbourCount":16,"neighbourCountMax":24,"seedNeighbourCountMax":48,"importerCountMax":16,"emptyTaskMs":300,"disconnectedPeerMs":500,"accuserCountMax":2,"spanHolderCountMax":3,"spanPieceCount":16,"spanMs":20000},"tasks":[{"pieceCount":22,"pieceLengthBytes":262144,"priority":"interactive"}]}',
   },
+  {
+    story:
+      "Seed 27830, a defect of the simulator: a whole host that lost pieces joins again, which brings a seed back that rests (PeerNode); the model's did not.",
+    options:
+      '{"seed":27830,"peerCount":2,"linkBytesPerSecond":125000000,"seedFactor":2,"originBytesPerSecond":3125000,"delayUs":100,"arrivalMs":500,"readers":true,"faults":{"freezes":1,"resets":1,"partitions":2,"liars":1,"poorReaders":1,"vanishings":1},"scheduler":{"neighbourCount":16,"neighbourCountMax":24,"seedNeighbourCountMax":48,"importerCountMax":16,"emptyTaskMs":300,"disconnectedPeerMs":500,"accuserCountMax":2,"spanHolderCountMax":3,"spanPieceCount":16,"spanMs":20000},"tasks":[{"pieceCount":4,"pieceLengthBytes":65536,"priority":"preheat"}]}',
+  },
+  {
+    story:
+      "Seed 27633, the like: pieces vanished between a join that named them and its answer. The real one says what it has once its files are open.",
+    options:
+      '{"seed":27633,"peerCount":4,"uplinks":"any","downlinks":"someSlow","originBytesPerSecond":3125000,"delayUs":10000,"windowBytes":131072,"fairQueueing":true,"arrivalMs":5000,"oversubscription":4,"readers":true,"keeperCount":1,"faults":{"rebirths":1,"leaves":1,"returns":1,"freezes":1,"partitions":2,"fullDisks":1,"seedOutages":1,"vanishings":1,"seedVanishings":1,"sleeps":3},"scheduler":{"neighbourCount":2,"neighbourCountMax":4,"seedNeighbourCountMax":3,"importerCountMax":16,"emptyTaskMs":300,"disconnectedPeerMs":500,"accuserCountMax":2,"spanHolderCountMax":3,"spanPieceCount":16,"spanMs":20000},"tasks":[{"pieceCount":8,"pieceLengthBytes":65536,"priority":"preheat"}]}',
+  },
+  {
+    story:
+      "Seed 27432, a defect of an oracle: a read by a process that had died counted as under way. It showed, besides, that a neighbour that refuses to be dialled was asked about as often as its dials failed; once a second now (peer.ts).",
+    options:
+      '{"seed":27432,"peerCount":5,"linkBytesPerSecond":125000000,"uplinks":"any","downlinks":"someSlow","seedFactor":4,"originBytesPerSecond":25000000,"delayUs":1000,"socketBytes":524288,"readers":true,"faults":{"rebirths":1,"leaves":1,"freezes":2,"resets":1,"partitions":1,"liars":2,"seedOutages":2,"poorReaders":1,"shortages":1},"scheduler":{"neighbourCount":4,"neighbourCountMax":6,"seedNeighbourCountMax":6,"importerCountMax":16,"emptyTaskMs":120000,"disconnectedPeerMs":10000,"accuserCountMax":2,"spanHolderCountMax":3,"spanPieceCount":16,"spanMs":20000},"tasks":[{"pieceCount":22,"pieceLengthBytes":65536,"priority":"normal"}]}',
+  },
 ];

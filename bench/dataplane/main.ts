@@ -8,7 +8,7 @@
  */
 import { type ChildProcess, execFileSync, fork, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync, symlinkSync, writeFileSync, writeSync } from "node:fs";
+import { closeSync, copyFileSync, existsSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, symlinkSync, writeFileSync, writeSync } from "node:fs";
 import { cpus, release, tmpdir } from "node:os";
 import { join } from "node:path";
 import { randomFillSync } from "node:crypto";
@@ -36,9 +36,20 @@ const directory = mkdtempSync(join(tmpdir(), "dragonfly-dataplane-"));
 const file = join(directory, "file");
 const children = new Set<ChildProcess>();
 
-/** What bin/ gives the programs: a host's daemon sends and receives, the supernode is its seed. */
-const SUPERNODE = { heaps: 2, flags: ["--max-semi-space-size=16", "--external-memory-accounted-in-global-limit"] };
-const DFDAEMON = { heaps: 1, flags: ["--max-semi-space-size=4", "--heap-growing-percent=20", "--invocation-count-for-turbofan=20000"] };
+/** A host's daemon sends and receives, the supernode is its seed. */
+const SUPERNODE = startedBy("supernode");
+const DFDAEMON = startedBy("dfdaemon");
+
+/** What bin/ gives a program: it is run in a package of its own, whose runtime says how it was started. */
+function startedBy(name: string): { readonly heaps: string; readonly flags: readonly string[] } {
+  const root = join(directory, `bin-${name}`);
+  for (const folder of ["bin", "src/cli", "node_modules/.bin"]) mkdirSync(join(root, folder), { recursive: true });
+  copyFileSync(join(import.meta.dirname, "..", "..", "bin", name), join(root, "bin", name));
+  writeFileSync(join(root, "src/cli", `${name}.ts`), "");
+  writeFileSync(join(root, "node_modules/.bin/node"), `#!/bin/sh\necho "$MALLOC_ARENA_MAX $*"\n`, { mode: 0o755 });
+  const [heaps = "", ...given] = execFileSync(join(root, "bin", name), { encoding: "utf8" }).trim().split(" ");
+  return { heaps, flags: given.slice(0, -1) };
+}
 
 /** The programs as packaged: built, started as by bin/. */
 function build(): string {
@@ -53,8 +64,8 @@ function build(): string {
 
 function start(role: string, ...values: string[]): ChildProcess {
   const { heaps, flags } = role.startsWith("seed") ? SUPERNODE : DFDAEMON;
-  const env = { ...process.env, MALLOC_ARENA_MAX: String(heaps), NODE_COMPILE_CACHE: join(directory, "compiled") };
-  const child = fork(program, [role, ...values], { env, execArgv: flags });
+  const env = { ...process.env, MALLOC_ARENA_MAX: heaps, NODE_COMPILE_CACHE: join(directory, "compiled") };
+  const child = fork(program, [role, ...values], { env, execArgv: [...flags] });
   children.add(child);
   return child;
 }

@@ -121,6 +121,7 @@ export class Peer implements PeerService {
   /** Neighbours that could not be dialled, of whom the supernode is still to be told. */
   readonly #gone = new Map<TaskId, PeerId[]>();
   #goneTimer: NodeJS.Timeout | undefined;
+  #goneToldMs = Number.NEGATIVE_INFINITY;
   /** For what belongs to no task that is open here. */
   readonly #strayDownload: RateFlow;
   readonly #downlink: Downlink;
@@ -426,11 +427,14 @@ export class Peer implements PeerService {
       if (gathered !== undefined) gathered.push(peerId);
       else this.#gone.set(session.taskId, [peerId]);
     }
-    if (this.#gone.size > 0) this.#goneTimer ??= setTimeout(() => this.#tellGone(), GATHER_GONE_MS).unref();
+    if (this.#gone.size === 0) return;
+    const sinceToldMs = performance.now() - this.#goneToldMs;
+    this.#goneTimer ??= setTimeout(() => this.#tellGone(), Math.max(GATHER_GONE_MS, TELL_GONE_MS_MIN - sinceToldMs)).unref();
   }
 
   #tellGone(): void {
     this.#goneTimer = undefined;
+    this.#goneToldMs = performance.now();
     for (const [taskId, gone] of this.#gone) this.#options.needNeighbours?.(taskId, gone);
     this.#gone.clear();
   }
@@ -438,5 +442,7 @@ export class Peer implements PeerService {
 
 /** Where one host is gone, others often are: one message for all of them. */
 const GATHER_GONE_MS = 50;
+/** One that refuses at once may be all that the supernode can name: it is named again each time. */
+const TELL_GONE_MS_MIN = 1_000;
 /** A task opened because somebody asked for its pieces stays open this long. */
 const SERVED_TASK_MS = 60_000;

@@ -400,3 +400,26 @@ test("a neighbour whose link breaks before it has joined the task is asked for a
   assert.deepEqual(named, [silent.peerId]);
   task.release();
 });
+
+test("a neighbour that refuses to be dialled, and is named again and again, is asked about once a second", { timeout: 30_000 }, async () => {
+  const asked: PeerId[] = [];
+  const key = SigningKey.generate();
+  const { record } = makeTask(key, 1_000_000);
+  const nobody = { peerId: generatePeerId("nobody"), address: "127.0.0.1", port: 9, seed: true };
+  const connect = (): void => task.connect([nobody], ticketFor(key, record.taskId, reader.peerId));
+  const reader = await startPeer("reader", TOKEN, {
+    needNeighbours: (_taskId, useless) => {
+      if (!useless.includes(nobody.peerId)) return;
+      asked.push(nobody.peerId);
+      connect();
+    },
+  });
+  const task = await reader.peer.openTask(record, "normal");
+  const startMs = performance.now();
+  connect();
+  await until(() => asked.length > 0);
+  assert.ok(performance.now() - startMs < 1_000, "the first time soon");
+  await setTimeout(2_500);
+  assert.ok(asked.length <= 4, `${asked.length} times in two seconds and a half`);
+  task.release();
+});
