@@ -38,12 +38,13 @@ test("four racks of four behind links no faster than one host: each piece crosse
   const report = simulate(plainOptions(1, racks));
   assert.ok(report.efficiency >= 0.8, `efficiency ${report.efficiency}`);
   assert.ok(report.rackCopiesMax <= 1.15, `${report.rackCopiesMax} copies into a rack`);
-  const crashed = simulate(plainOptions(1, { ...racks, faults: { ...NO_FAULTS, crashes: 2 } }));
-  assert.ok(crashed.rackCopiesMax <= 1.15, `${crashed.rackCopiesMax} copies into a rack when importers die`);
-  assert.ok(crashed.lastMs < report.lastMs + 2_000, `${crashed.lastMs} ms instead of ${report.lastMs}`);
-  const frozen = simulate(plainOptions(1, { ...racks, faults: { ...NO_FAULTS, freezes: 2 } }));
-  assert.ok(frozen.rackCopiesMax <= 1.15, `${frozen.rackCopiesMax} copies into a rack when importers freeze`);
-  assert.ok(frozen.lastMs < report.lastMs + 2_000, `${frozen.lastMs} ms instead of ${report.lastMs}`);
+  for (const faults of [{ crashes: 2 }, { freezes: 2 }]) {
+    // One seed is luck: 0.5 to 3.2 s of 24.
+    const reports = [1, 2, 3, 4, 5, 6].map((seed) => simulate(plainOptions(seed, { ...racks, faults: { ...NO_FAULTS, ...faults } })));
+    for (const { rackCopiesMax } of reports) assert.ok(rackCopiesMax <= 1.15, `${rackCopiesMax} copies into a rack with ${JSON.stringify(faults)}`);
+    const meanMs = reports.reduce((sum, { lastMs }) => sum + lastMs, 0) / reports.length;
+    assert.ok(meanMs < report.lastMs + 2_000, `${meanMs} ms in the mean instead of ${report.lastMs}, with ${JSON.stringify(faults)}`);
+  }
 });
 
 test("of an image's layers the small ones are whole long before the large one", () => {
