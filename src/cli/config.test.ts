@@ -125,6 +125,11 @@ joinToken: very-secret-token
   assert.doesNotMatch(all, /very-secret-token/);
 });
 
+test("a path with a ~ that no shell has read is refused", () => {
+  assert.match(problems("dataDir: ~/cache\n").join(), /c\.yaml:1: dataDir: "~\/cache" is not a path; ~ is for shells/);
+  assert.deepEqual(problems("dataDir: ./~cache\n"), []);
+});
+
 test("a file that is none, or no YAML, is a problem with its place", () => {
   assert.match(problems("listen: [\n").join(), /c\.yaml:\d+: /);
   assert.match(problems("- a\n").join(), /c\.yaml:1: the file must be a mapping/);

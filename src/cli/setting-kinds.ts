@@ -170,12 +170,12 @@ export const secret: Kind<string | undefined> = {
   print: (value) => (value === undefined ? undefined : "<secret>"),
 };
 
-/** A path; relative ones count from the working directory. */
+/** A path; relative ones count from the working directory. Quoted, or in a file, `~` reaches us as no shell has read it: it would become a folder of that name. */
 export const path: Kind<string> = scalar(
   "PATH",
   "/var/lib/dragonfly",
-  "a path",
-  (text) => (text === "" || text.includes("\0") ? undefined : isAbsolute(text) ? text : resolve(text)),
+  "a path; ~ is for shells, write out what it stands for",
+  (text) => (text === "" || text.includes("\0") || /^~/.test(text) ? undefined : isAbsolute(text) ? text : resolve(text)),
   (value) => value,
 );
 
