@@ -49,7 +49,10 @@ export class DiskStore implements PieceStore {
   readonly #space: StoreSpace;
   readonly #log: StoreLog;
   readonly #onEvicted: (taskId: TaskId) => void;
+  /** Kept on disk: when a task was used. */
   readonly #nowMs: () => number;
+  /** For ages within this process: it does not jump. */
+  readonly #steadyMs: () => number;
   readonly #catalog: Catalog;
   readonly #scrub: Scrub;
   readonly #survey: Survey;
@@ -74,6 +77,7 @@ export class DiskStore implements PieceStore {
     this.#log = deps.log ?? (() => undefined);
     this.#onEvicted = deps.onEvicted ?? (() => undefined);
     this.#nowMs = deps.nowMs ?? Date.now;
+    this.#steadyMs = deps.nowMs ?? ((): number => performance.now());
     this.#catalog = new Catalog(files.directory, this.#disk);
     this.#space = new StoreSpace(config, {
       disk: this.#disk,
@@ -86,7 +90,7 @@ export class DiskStore implements PieceStore {
         const [others, scrub] = await Promise.all([deps.letGo?.(), this.#scrub.letGo()]);
         return others === true || scrub || isLearning;
       },
-      nowMs: this.#nowMs,
+      nowMs: this.#steadyMs,
     });
     this.#survey = new Survey({
       disk: this.#disk,
@@ -340,13 +344,13 @@ export class DiskStore implements PieceStore {
     if (this.#isClosed || entry.task === undefined) return;
     this.#catalog.noteUse(entry);
     this.#idle.delete(entry);
-    this.#idle.set(entry, this.#nowMs());
+    this.#idle.set(entry, this.#steadyMs());
     this.#shutIdle();
   }
 
   /** Closes those that nobody has used for long, and those beyond what may be kept. */
   #shutIdle(): void {
-    const beforeMs = this.#nowMs() - IDLE_MS;
+    const beforeMs = this.#steadyMs() - IDLE_MS;
     for (const [oldest, sinceMs] of this.#idle) {
       if (this.#idle.size <= IDLE_TASK_COUNT_MAX && sinceMs > beforeMs) return;
       this.#idle.delete(oldest);

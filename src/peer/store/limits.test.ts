@@ -47,6 +47,19 @@ describe("disk store at its limits", () => {
     assert.equal(await storePiece(next, "d", 3), "stored");
   });
 
+  test("how old what the file system said is, no clock that is set says", async (t) => {
+    let asked = 0;
+    const freeBytes = (): Promise<number> => Promise.resolve(++asked * 1e12);
+    const { store } = await openStore(t, temporaryDirectory(t), quota, { disk: { ...systemDisk, freeBytes } });
+    const task = await store.open(recordOf("a", 3 * PIECE_LENGTH_BYTES));
+    await storePiece(task, "a", 0);
+    const before = asked;
+    t.mock.timers.enable({ apis: ["Date"], now: Date.now() + 3_600_000 });
+    await storePiece(task, "a", 1);
+    assert.equal(asked, before, "within the same second");
+    task.release();
+  });
+
   test("uses within a minute are one: a wave of hosts that want a file does not make it hot", async (t) => {
     let nowMs = 1000;
     const { store } = await openStore(t, temporaryDirectory(t), quota, { nowMs: () => nowMs++ });
