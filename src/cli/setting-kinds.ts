@@ -175,7 +175,7 @@ export const path: Kind<string> = scalar(
   "PATH",
   "/var/lib/dragonfly",
   "a path; ~ is for shells, write out what it stands for",
-  (text) => (text === "" || text.includes("\0") || /^~/.test(text) ? undefined : isAbsolute(text) ? text : resolve(text)),
+  (text) => (text === "" || text.includes("\0") || text.startsWith("~") ? undefined : isAbsolute(text) ? text : resolve(text)),
   (value) => value,
 );
 
