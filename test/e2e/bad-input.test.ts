@@ -191,6 +191,21 @@ check("without any supernode dfget reads the origin, unless told not to", async 
   assert.equal(existsSync(output), false);
 });
 
+check("a supernode that hangs with its connections open costs a download some twenty seconds, then the origin is read", async () => {
+  const fresh = origin.put("/while-it-hangs", randomBytes(1 << 20));
+  const startMs = performance.now();
+  supernode.service.signal("SIGSTOP");
+  try {
+    const output = newOutput();
+    const done = await dfget(lab, [fresh, "-O", output, "--socket", daemon.socket]);
+    assertExit(done, [0], /(?:)/);
+    const tookMs = performance.now() - startMs;
+    assert.ok(tookMs > 5_000 && tookMs < 30_000, `${tookMs} ms`);
+  } finally {
+    supernode.service.signal("SIGCONT");
+  }
+});
+
 check("an interrupted download ends as the signal says, with nothing under the final name", async () => {
   const slow = origin.put("/slow", randomBytes(8 << 20));
   // What the first one began goes on: it must not be whole before the second one is interrupted.
