@@ -393,6 +393,29 @@ test("who claims a part while another is being told what the file is has it, and
   await slow.abandon(true);
 });
 
+test("reading or copying what an earlier run left can be given up, and all of it is left still", async () => {
+  const content = Buffer.alloc(5 * 1024 * 1024, "x");
+  const version = { ...VERSION, lengthBytes: content.length + 1 };
+  for (const isShared of [false, true]) {
+    const before = await open();
+    await before.begin(version);
+    await before.write(content, 0);
+    assert.equal(await before.abandon(true), content.length);
+    const statePath = `${path}.part.json`;
+    const state = JSON.parse(readFileSync(statePath, "utf8")) as { readonly space: string };
+    if (isShared) writeFileSync(statePath, JSON.stringify({ ...state, pid: 1, space: state.space.replace(/pid:\[\d+\]/, "pid:[1]") }));
+    const output = await open({ resume: true });
+    const given = new AbortController();
+    setImmediate(() => given.abort(new Error("interrupted")));
+    await assert.rejects(output.begin(version, given.signal));
+    assert.equal(await output.abandon(true), content.length);
+    assert.deepEqual(readdirSync(directory).toSorted(), ["out.part", "out.part.json"].map((name) => name.replace("out", path.slice(directory.length + 1))));
+    const again = await open({ resume: true });
+    assert.equal(await again.begin(version), content.length);
+    await again.abandon(false);
+  }
+});
+
 test("a part that another numbering of processes may still write to is gone on with as a copy", async () => {
   await partialRun(60_000);
   const statePath = `${path}.part.json`;

@@ -48,9 +48,10 @@ export interface DfgetOutput {
   /**
    * Before the first byte, and again when the way there changes in mid-file.
    *
+   * @param signal gives it up: what an earlier run left may take minutes to read or to copy, and stays as it was
    * @returns the byte to go on from: what is here of the same version counts
    */
-  begin(version: FileVersion): Promise<number>;
+  begin(version: FileVersion, signal?: AbortSignal): Promise<number>;
   /**
    * @param bytes kept no longer than until the promise resolves, where `takesAnyOrder`
    * @throws AppError DISK_FULL, DISK_FAILED, OUTPUT_UNWRITABLE
@@ -191,7 +192,7 @@ export class FileOutput implements DfgetOutput {
     return this.#writtenBytes + this.#islands.totalBytes;
   }
 
-  async begin(version: FileVersion): Promise<number> {
+  async begin(version: FileVersion, signal?: AbortSignal): Promise<number> {
     // What is behind a gap comes again.
     this.#islands.clear();
     const isSame = this.#version !== undefined && isSameVersion(this.#version, version);
@@ -200,8 +201,8 @@ export class FileOutput implements DfgetOutput {
     try {
       // Who has claimed it since may be far ahead of us, or done: then the file that we have open is his, or already in its place.
       assertFree(this.#statePath, this.#options.path);
-      if (goesOn && this.#isShared && !this.#isNew) goesOn = await this.#useCopy();
-      if (goesOn) await this.#takeUp(Math.min(this.#usableBytes, version.lengthBytes ?? Number.POSITIVE_INFINITY));
+      if (goesOn && this.#isShared && !this.#isNew) goesOn = await this.#useCopy(signal);
+      if (goesOn) await this.#takeUp(Math.min(this.#usableBytes, version.lengthBytes ?? Number.POSITIVE_INFINITY), signal);
       else await this.#startAfresh();
       this.#version = version;
       assertFree(this.#statePath, this.#options.path);
@@ -324,9 +325,15 @@ export class FileOutput implements DfgetOutput {
   }
 
   /** Hashes what an earlier run left, as far as it is really there. */
-  async #takeUp(byteCount: number): Promise<void> {
+  async #takeUp(byteCount: number, signal: AbortSignal | undefined): Promise<void> {
     const buffer = Buffer.allocUnsafe(READ_BYTES);
     while (this.#writtenBytes < byteCount) {
+      if (signal?.aborted === true) {
+        // All of it is the earlier run's still, and not only what was read.
+        this.#writtenBytes = 0;
+        this.#options.check.restart();
+        throw signal.reason;
+      }
       const wanted = Math.min(READ_BYTES, byteCount - this.#writtenBytes);
       const { bytesRead } = await this.#handle.read(buffer, 0, wanted, this.#writtenBytes);
       if (bytesRead === 0) break;
@@ -352,9 +359,9 @@ export class FileOutput implements DfgetOutput {
   }
 
   /** @returns false when there is no room for two: then it is begun anew, in the place of what is there */
-  async #useCopy(): Promise<boolean> {
+  async #useCopy(signal: AbortSignal | undefined): Promise<boolean> {
     try {
-      await this.#useOwn((own) => copyFile(this.#partPath, own, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE));
+      await this.#useOwn((own) => copyOf(this.#handle, this.#partPath, own, signal));
       return true;
     } catch (thrown) {
       if (outputError(thrown, this.#options.path, "DISK_FAILED").code !== "DISK_FULL") throw thrown;
@@ -449,6 +456,28 @@ export class FileOutput implements DfgetOutput {
     if (isTaken) return;
     if (!this.#isForeign) rmSync(this.#partPath, { force: true });
     rmSync(this.#statePath, { force: true });
+  }
+}
+
+/** Shares the bytes where the file system can; else it takes its time, in which it can be given up. */
+async function copyOf(source: FileHandle, path: string, own: string, signal: AbortSignal | undefined): Promise<void> {
+  try {
+    return await copyFile(path, own, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE_FORCE);
+  } catch (thrown) {
+    if ((thrown as NodeJS.ErrnoException).code === "EEXIST") throw thrown;
+  }
+  const target = await open(own, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, (await source.stat()).mode & 0o777);
+  try {
+    const buffer = Buffer.allocUnsafe(READ_BYTES);
+    for (let at = 0; ;) {
+      signal?.throwIfAborted();
+      const { bytesRead } = await source.read(buffer, 0, buffer.length, at);
+      if (bytesRead === 0) return;
+      for (let written = 0; written < bytesRead;) written += (await target.write(buffer, written, bytesRead - written, at + written)).bytesWritten;
+      at += bytesRead;
+    }
+  } finally {
+    await target.close();
   }
 }
 

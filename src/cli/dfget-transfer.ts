@@ -150,7 +150,7 @@ export class Transfer {
     this.#content = content;
     this.#soughtMs ??= askedMs - this.#startedMs;
     try {
-      const startByte = await output.begin(fileVersion(source, content.info));
+      const startByte = await output.begin(fileVersion(source, content.info), signal);
       this.#doneBytes = startByte;
       this.#resumedBytes ??= startByte;
       const range = { startByte, endByte: undefined };
