@@ -63,7 +63,7 @@ Made by \`node src/cli/print-config-docs.ts\` from \`src/cli/config-schema.ts\`:
 Every value comes from the first of these that has one: flag, environment variable, file, default; variables of others
 (\`HTTPS_PROXY\`, …) count after the file. A list given by a flag replaces the file's. \`--print-config\` prints what is in
 effect and where each value came from; what it prints is itself a file that can be used. The file is \`--config FILE\`, else \`DRAGONFLY_CONFIG\`, else the program's own, if it is
-there. Everything wrong is reported at once, with file and line; an unknown key is an error.
+there. Everything wrong is reported at once, with file and line; an unknown key is an error, and so is a variable that is one of ours but for a letter or two.
 
 | kind | written as |
 |---|---|

@@ -467,3 +467,11 @@ export const DFGET: Program<typeof DFGET_SETTINGS> = {
   settings: DFGET_SETTINGS,
   defaultFile: "/etc/dragonfly/dfget.yaml",
 };
+
+export const VARIABLE_PREFIX = "DRAGONFLY_";
+/** Of all programs: one file of variables may serve them all. The last two are no settings: see docs/config.md, and libc.ts. */
+export const VARIABLES: ReadonlySet<string> = new Set([
+  ...[SUPERNODE, DFDAEMON, DFGET].flatMap(({ settings }) => Object.values<Setting<unknown>>(settings).map(({ env }) => env)),
+  "DRAGONFLY_CONFIG",
+  "DRAGONFLY_PORTABLE",
+]);

@@ -125,6 +125,14 @@ joinToken: very-secret-token
   assert.doesNotMatch(all, /very-secret-token/);
 });
 
+test("a mistyped variable is refused; one of another program, or of Kubernetes for a service of our name, is not", () => {
+  const of = (env: Record<string, string>): readonly string[] => problems("", {}, env);
+  assert.deepEqual(of({ DRAGONFLY_SUPERNODES: "10.0.0.1" }), ['DRAGONFLY_SUPERNODES: unknown variable; did you mean "DRAGONFLY_SUPERNODE"?']);
+  assert.deepEqual(of({ DRAGONFLY_KEEPERS: "10.0.0.0/8", DRAGONFLY_PORTABLE: "1", DRAGONFLY_SUPERNODES: "" }), []);
+  const services = { DRAGONFLY_SERVICE_HOST: "10.0.0.1", DRAGONFLY_SERVICE_PORT: "8002", DRAGONFLY_PORT: "tcp://10.0.0.1:8002", DRAGONFLY_PORT_8002_TCP: "tcp://10.0.0.1:8002", DRAGONFLY_SUPERNODE_SERVICE_HOST: "10.0.0.1", DRAGONFLY_SUPERNODE_PORT: "tcp://10.0.0.1:8002", DRAGONFLY_SUPERNODE_PORT_8002_TCP_PROTO: "tcp" };
+  assert.deepEqual(of(services), []);
+});
+
 test("a path with a ~ that no shell has read is refused", () => {
   assert.match(problems("dataDir: ~/cache\n").join(), /c\.yaml:1: dataDir: "~\/cache" is not a path; ~ is for shells/);
   assert.deepEqual(problems("dataDir: ./~cache\n"), []);

@@ -2,7 +2,7 @@
 import { existsSync } from "node:fs";
 import { AppError } from "../base/errors.ts";
 import { readConfigFile, type ConfigFile } from "./config-file.ts";
-import type { Program, Setting, Settings, Values } from "./config-schema.ts";
+import { type Program, type Setting, type Settings, VARIABLE_PREFIX, VARIABLES, type Values } from "./config-schema.ts";
 import type { Machine } from "./machine.ts";
 import { loadYaml } from "./on-demand.ts";
 
@@ -32,6 +32,7 @@ export function resolveConfig<S extends Settings>(
     (machine.env["DRAGONFLY_CONFIG"] || (existsSync(program.defaultFile) ? program.defaultFile : undefined));
   const file = path === undefined ? undefined : readConfigFile(path, problems);
   if (file !== undefined) refuseUnknownKeys(program, file, problems);
+  refuseMistypedVariables(program, machine, problems);
 
   const values: Record<string, unknown> = {};
   const sources: Record<string, string> = {};
@@ -76,6 +77,16 @@ export function printConfig<S extends Settings>(program: Program<S>, config: Res
     else lines.push(`# ${key}: ${source}`, ...text);
   }
   return `${lines.join("\n")}\n`;
+}
+
+/** Not all that nobody knows: for a service of such a name Kubernetes gives each container variables that begin so. */
+function refuseMistypedVariables(program: Program<Settings>, { env }: Machine, problems: string[]): void {
+  const own = Object.values(program.settings).map((setting) => setting.env);
+  for (const [name, text] of Object.entries(env)) {
+    if (!name.startsWith(VARIABLE_PREFIX) || text === "" || VARIABLES.has(name)) continue;
+    const near = own.find((candidate) => similar(candidate.slice(VARIABLE_PREFIX.length), name.slice(VARIABLE_PREFIX.length)));
+    if (near !== undefined) problems.push(`${name}: unknown variable; did you mean "${near}"?`);
+  }
 }
 
 function refuseUnknownKeys(program: Program<Settings>, file: ConfigFile, problems: string[]): void {
