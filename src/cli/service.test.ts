@@ -136,3 +136,20 @@ test("only a signal ends a service with 0: not what it has left to do, a throw, 
   assert.equal(await ending("setImmediate(() => void Promise.reject(new Error('x')))"), 1);
   assert.equal(await ending("setImmediate(() => process.kill(process.pid, 'SIGTERM')); setTimeout(() => {}, 200)"), 0);
 });
+
+test("a service that is told to end while it starts ends in time, however long the start", async () => {
+  const modules = ["service.ts", "config-schema.ts"].map((name) => JSON.stringify(join(import.meta.dirname, name)));
+  const program = `
+    Promise.all([${modules.map((name) => `import(${name})`).join(", ")}]).then(([{ runService }, { SUPERNODE }]) => runService({
+      program: SUPERNODE, drainMsMax: 200, configure: () => ({}),
+      start: () => new Promise(() => setInterval(() => {}, 1_000) && console.log("starting")),
+    }, []));`;
+  const child = spawn(process.execPath, ["-e", program], { env: { HOME: directory }, stdio: ["ignore", "pipe", "pipe"] });
+  const ended = new Promise((resolve) => child.once("close", resolve));
+  await new Promise((resolve) => void child.stdout.once("data", resolve));
+  let said = "";
+  child.stderr.setEncoding("utf8").on("data", (text: string) => (said += text));
+  child.kill("SIGTERM");
+  assert.equal(await ended, 1);
+  assert.match(said, /giving up/);
+});

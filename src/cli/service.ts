@@ -23,6 +23,8 @@ export interface ServiceDefinition<S extends Settings, C> {
   readonly prepare?: (resolved: ResolvedConfig<S>, machine: Machine) => Promise<void>;
   readonly configure: (resolved: ResolvedConfig<S>, version: string, machine: Machine) => C;
   readonly start: (config: C) => Promise<Service<C>>;
+  /** From a signal until it is given up, ms. Default: {@link DRAIN_MS_MAX}. */
+  readonly drainMsMax?: number;
 }
 
 /** Runs until a signal ends it, or does a subcommand. Sets the exit code: 0 after a drain, else that of the error. */
@@ -41,7 +43,7 @@ export async function runService<S extends Settings, C>(
 }
 
 async function runToEnd<S extends Settings, C>(
-  { program, subcommands = [], prepare, configure, start }: ServiceDefinition<S, C>,
+  { program, subcommands = [], prepare, configure, start, drainMsMax = DRAIN_MS_MAX }: ServiceDefinition<S, C>,
   argv: readonly string[],
 ): Promise<void> {
   const version = packageVersion();
@@ -71,6 +73,8 @@ async function runToEnd<S extends Settings, C>(
   const config = configure(resolved, version, machine);
   // From here on a signal means an orderly end, even while starting.
   const ended = endSignal();
+  let deadline: NodeJS.Timeout | undefined;
+  void ended.then(() => (deadline = giveUpAfter(drainMsMax)));
   const service = await start(config);
   const stopReloading = onHangUp(async () => {
     const next = load();
@@ -84,7 +88,8 @@ async function runToEnd<S extends Settings, C>(
   // Whoever finds the service gone is to see why.
   process.stderr.write(`${program.name}: ${await ended}: finishing what is under way, then ending\n`);
   stopReloading();
-  await withDeadline(service.close());
+  await service.close();
+  clearTimeout(deadline);
 }
 
 /** Settings that differ between two configurations, and that a running service cannot change. */
@@ -129,14 +134,12 @@ function endSignal(): Promise<NodeJS.Signals> {
   });
 }
 
-async function withDeadline(closing: Promise<void>): Promise<void> {
-  const timer = setTimeout(() => {
-    process.stderr.write(`still busy after ${DRAIN_MS_MAX / 1000} s of draining: giving up\n`);
+/** Also of a start that does not come to its end: a large cache on a slow disk, an address that is waited for. */
+function giveUpAfter(drainMsMax: number): NodeJS.Timeout {
+  return setTimeout(() => {
+    process.stderr.write(`still busy after ${drainMsMax / 1000} s of draining: giving up\n`);
     process.exit(1);
-  }, DRAIN_MS_MAX);
-  timer.unref();
-  await closing;
-  clearTimeout(timer);
+  }, drainMsMax).unref();
 }
 
 /** Below the 30 s that Kubernetes gives by default (terminationGracePeriodSeconds). */
