@@ -281,6 +281,22 @@ test("what replaces a file has its permissions, also while it comes", async () =
   assert.equal(statSync(path).mode & 0o777, 0o640);
 });
 
+test("a part can be gone on with, also where what it replaces may not be written to", async () => {
+  writeFileSync(path, "read only", { mode: 0o444 });
+  const mode = (of: string): number => statSync(of).mode & 0o777;
+  const first = await open({ overwrite: true });
+  await first.begin(VERSION);
+  await first.write(CONTENT.subarray(0, 70_000), 0);
+  assert.equal(mode(`${path}.part`), 0o644);
+  await first.abandon(true);
+  const again = await open({ overwrite: true, resume: true });
+  assert.equal(await again.begin({ ...VERSION, etag: '"2"' }), 0);
+  assert.equal(mode(`${path}.part`), 0o644, "one that is begun anew, too");
+  await again.write(CONTENT, 0);
+  await again.finish();
+  assert.equal(mode(path), 0o444);
+});
+
 test("a file that somebody makes meanwhile is kept, too", async () => {
   const output = await open();
   await output.begin(VERSION);

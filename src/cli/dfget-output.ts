@@ -94,7 +94,7 @@ export async function openFileOutput(options: FileOutputOptions): Promise<FileOu
   const partPath = `${path}.part`;
   assertFree(`${partPath}.json`, options.path);
   const state = readPartState(`${partPath}.json`);
-  const opened = await openPart(partPath, modeOf(existing)).catch((thrown: unknown) => {
+  const opened = await openPart(partPath, partModeOf(existing)).catch((thrown: unknown) => {
     throw outputError(thrown, options.path, "OUTPUT_UNWRITABLE");
   });
   try {
@@ -124,7 +124,7 @@ interface OpenedPart {
   readonly isNew: boolean;
 }
 
-async function openPart(partPath: string, mode = PLAIN_MODE): Promise<OpenedPart> {
+async function openPart(partPath: string, mode: number): Promise<OpenedPart> {
   const flags = constants.O_RDWR | constants.O_NOFOLLOW;
   try {
     return { handle: await open(partPath, flags | constants.O_CREAT | constants.O_EXCL, mode), isNew: true };
@@ -354,7 +354,7 @@ export class FileOutput implements DfgetOutput {
   async #startAfresh(): Promise<void> {
     this.restart();
     if (this.#isNew) return;
-    const mode = modeOf(statOf(this.#options.path, "itself")) ?? PLAIN_MODE;
+    const mode = partModeOf(statOf(this.#options.path, "itself"));
     await this.#useOwn(async (own) => await (await open(own, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, mode)).close());
   }
 
@@ -487,6 +487,11 @@ const PLAIN_MODE = 0o666;
 /** @returns undefined when it is no file whose permissions say anything */
 function modeOf(stats: Stats | undefined): number | undefined {
   return stats?.isFile() === true ? stats.mode & 0o777 : undefined;
+}
+
+/** As of what it replaces, but that its owner may open it again, to go on with it. */
+function partModeOf(replaced: Stats | undefined): number {
+  return (modeOf(replaced) ?? PLAIN_MODE) | 0o600;
 }
 
 function inodeOf({ ino }: Stats): string {
