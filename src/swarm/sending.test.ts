@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { PieceSet } from "../protocol/piece-set.ts";
 import { DEFAULT_SWARM_CONFIG, type SwarmEffect } from "./index.ts";
 import { named, of, OTHER_TASK, TASK, TestSwarm, type Transfer } from "./swarm-fixture.test.ts";
 
@@ -533,6 +534,31 @@ test("receivers on slow downlinks do not keep an idle uplink from quick ones", (
     react(swarm.wait(0));
   }
   assert.ok(toQuick > 1_000, `${toQuick} pieces to quick receivers in a minute; 7,194 without slow ones`);
+});
+
+test("what is out at once because it is short, a file's last piece or another file's, makes no slow receivers of those of long pieces", () => {
+  for (const isLast of [true, false]) {
+    const swarm = new TestSwarm({ ...DEFAULT_SWARM_CONFIG });
+    swarm.open(200);
+    const taskId = isLast ? TASK : OTHER_TASK;
+    const short = isLast ? 199 : 0;
+    if (!isLast) swarm.feed({ type: "taskOpened", taskId, pieceCount: 2, pieceLengthBytes: 1024, have: PieceSet.full(2), priority: "normal" });
+    const started: Transfer[] = [];
+    const react = (effects: readonly SwarmEffect[]): void => {
+      for (const { linkId, taskId: of, pieces } of effects.filter((effect) => effect.type === "sendOffer")) react(swarm.tell("offerAccepted", linkId, pieces[0] as number, of));
+      started.push(...named(effects, "startSend"));
+    };
+    react(swarm.neighbour(100, { taskId, have: Array.from({ length: isLast ? 200 : 2 }, (_, piece) => piece).filter((piece) => piece !== short), capacity: 11 }));
+    assert.deepEqual(started.splice(0), [[100, short]]);
+    swarm.nowMs++;
+    react(swarm.tell("sendFinished", 100, short, taskId));
+    for (let linkId = 1; linkId <= 40; linkId++) react(swarm.neighbour(linkId, { capacity: 11 }));
+    for (let ms = 0; ms < 2_000; ms += 100) {
+      for (const [linkId, piece] of started) react(swarm.progressed("send", linkId, piece));
+      react(swarm.wait(100));
+    }
+    assert.equal(started.length, DEFAULT_SWARM_CONFIG.uploadCount, "they share an uplink on which a piece takes two seconds");
+  }
 });
 
 /** Its uplink carries 1,000 bytes per ms, and it always has something to send. */

@@ -48,8 +48,8 @@ export class Sending {
   #drainedMs = Number.NEGATIVE_INFINITY;
   /** When it was looked last, it was not yet then. */
   #isDraining = false;
-  /** Of the quickest transfer of late, by its bytes; 0 while unknown. */
-  #quickMsPerByte = 0;
+  /** How long the quickest of late took, by the length of pieces: a kernel takes a short one at once, and a slow uplink shows in long ones only. */
+  readonly #quickMs = new Map<number, number>();
   /** When the last transfer ended. */
   #endedMs: number | undefined;
 
@@ -191,8 +191,8 @@ export class Sending {
     if (send === undefined) return;
     if (this.#endedMs !== undefined) this.#intervalMs = average(this.#intervalMs, Math.min(nowMs - this.#endedMs, INTERVAL_MS_MAX));
     this.#endedMs = nowMs;
-    const msPerByte = Math.max(1, nowMs - send.sinceMs) / remote.task.pieceLengthBytes;
-    this.#quickMsPerByte = this.#quickMsPerByte === 0 ? msPerByte : Math.min(msPerByte, this.#quickMsPerByte * QUICKEST_GROWTH);
+    // A file's last piece is shorter than that.
+    if (piece + 1 !== remote.task.pieceCount) this.#took(remote.task.pieceLengthBytes, nowMs - send.sinceMs);
     const { leavesInMs, isFree } = this.#uplink;
     // Windows on a long way make a transfer long as well, and fewer at a time would not make it shorter.
     this.#pace.ended(isFree ? 0 : nowMs - send.sinceMs + leavesInMs, remote.task.pieceLengthBytes, inBytesPerMs);
@@ -277,10 +277,16 @@ export class Sending {
     send.stalled = true;
   }
 
+  #took(pieceBytes: number, ms: number): void {
+    const quickMs = this.#quickMs.get(pieceBytes) ?? Number.POSITIVE_INFINITY;
+    this.#quickMs.set(pieceBytes, Math.min(Math.max(1, ms), quickMs * QUICKEST_GROWTH));
+  }
+
   /** Its receiver is slow, and not our uplink: others of the same time are much quicker. */
   #isSlow({ remote, sinceMs }: Send, nowMs: number): boolean {
-    if (this.#quickMsPerByte === 0 || this.#pace.count < this.#config.uploadCount) return false;
-    return nowMs - sinceMs > Math.max(this.#config.silenceMs, this.#quickMsPerByte * remote.task.pieceLengthBytes * SLOW_FACTOR);
+    const quickMs = this.#quickMs.get(remote.task.pieceLengthBytes);
+    if (quickMs === undefined || this.#pace.count < this.#config.uploadCount) return false;
+    return nowMs - sinceMs > Math.max(this.#config.silenceMs, quickMs * SLOW_FACTOR);
   }
 
   #revive(send: Send): void {
