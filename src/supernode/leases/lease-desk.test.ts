@@ -105,6 +105,25 @@ test("a piece that vanishes from the seed's disk before it is hashed is asked of
   assert.deepEqual(failures, []);
 });
 
+test("a piece that vanishes while it is read for the hash is asked of peers, and the former hash ends nothing", async () => {
+  const { desk, stored, cause, bring, wanted } = await lab({ held: [5] });
+  const read = stored.read.bind(stored);
+  Object.assign(stored, {
+    read: async (at: number, into: Uint8Array) => {
+      await read(at, into);
+      stored.have.delete(5);
+      desk.lost(taskId);
+    },
+  });
+  desk.begin(stored, cause);
+  desk.granted(taskId, 1, A, { firstPiece: 0, endPiece: 5 });
+  // oxlint-disable-next-line no-await-in-loop -- in order
+  for (let piece = 0; piece < 4; piece++) await bring(1, A, piece);
+  await assert.rejects(bring(1, A, 4), { code: "SHUTTING_DOWN" });
+  assert.deepEqual(wanted(), [{ firstPiece: 0, endPiece: 6 }]);
+  assert.equal(desk.isActive(taskId), true);
+});
+
 test("of a piece that comes again other bytes are never signed", async () => {
   const { desk, stored, cause, bring, pushed } = await lab();
   desk.begin(stored, cause);

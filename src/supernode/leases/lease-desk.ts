@@ -285,7 +285,8 @@ export class LeaseDesk {
       relief.hashed++;
       for (const wake of [...relief.waiters]) wake();
     }
-    if (relief.hashed < pieceCount) return;
+    // Ended meanwhile, it may have been begun anew: that one's end is not ours to say.
+    if (relief.hashed < pieceCount || relief.ending.signal.aborted) return;
     relief.isRight = relief.digest.endsWith(`:${hash.digest("hex")}`);
     this.#ended(relief);
   }
