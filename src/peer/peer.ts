@@ -119,7 +119,7 @@ export class Peer implements PeerService {
   readonly #upload: RateGate;
   readonly #download: RateGate;
   /** Neighbours that could not be dialled, of whom the supernode is still to be told. */
-  readonly #gone = new Map<TaskId, PeerId[]>();
+  readonly #gone = new Map<TaskId, Set<PeerId>>();
   #goneTimer: NodeJS.Timeout | undefined;
   #goneToldMs = Number.NEGATIVE_INFINITY;
   /** For what belongs to no task that is open here. */
@@ -357,6 +357,8 @@ export class Peer implements PeerService {
           if (neighbour.peerId === this.peerId) continue;
           session.neighbours.set(neighbour.peerId, neighbour);
           if (neighbour.seed) this.#seeds.add(neighbour.peerId);
+          // Named anew, it is tried anew before that is said.
+          this.#gone.get(session.taskId)?.delete(neighbour.peerId);
           const link = this.#links.get(neighbour.peerId);
           if (link !== undefined) this.#driver.join(link, session);
           else this.#links.dial(neighbour.peerId, neighbour.address, neighbour.port);
@@ -421,11 +423,8 @@ export class Peer implements PeerService {
 
   #unreachable(peerId: PeerId, why: string): void {
     this.#options.log.debug({ peerId, why }, "a neighbour cannot be reached");
-    for (const session of this.#sessions.values()) {
-      if (!session.neighbours.delete(peerId)) continue;
-      const gathered = this.#gone.get(session.taskId);
-      if (gathered !== undefined) gathered.push(peerId);
-      else this.#gone.set(session.taskId, [peerId]);
+    for (const { taskId, neighbours } of this.#sessions.values()) {
+      if (neighbours.has(peerId)) this.#gone.set(taskId, (this.#gone.get(taskId) ?? new Set()).add(peerId));
     }
     if (this.#gone.size === 0) return;
     const sinceToldMs = performance.now() - this.#goneToldMs;
@@ -435,7 +434,12 @@ export class Peer implements PeerService {
   #tellGone(): void {
     this.#goneTimer = undefined;
     this.#goneToldMs = performance.now();
-    for (const [taskId, gone] of this.#gone) this.#options.needNeighbours?.(taskId, gone);
+    for (const [taskId, gathered] of this.#gone) {
+      // Who has dialled us meanwhile is a neighbour like others.
+      const gone = [...gathered].filter((peerId) => this.#links.get(peerId) === undefined);
+      for (const peerId of gone) this.#sessions.get(taskId)?.neighbours.delete(peerId);
+      if (gone.length > 0) this.#options.needNeighbours?.(taskId, gone);
+    }
     this.#gone.clear();
   }
 }

@@ -401,6 +401,27 @@ test("a neighbour whose link breaks before it has joined the task is asked for a
   task.release();
 });
 
+test("a neighbour that cannot be dialled, and dials before that is told, stays a neighbour", { timeout: 30_000 }, async () => {
+  const key = SigningKey.generate();
+  const { record, content } = makeTask(key, 1_000_000);
+  const named: PeerId[] = [];
+  const reader = await startPeer("reader", TOKEN, { needNeighbours: (_taskId, useless) => void named.push(...useless) });
+  const holder = await startPeer("holder");
+  const [task, holderTask] = [await reader.peer.openTask(record, "normal"), await holder.peer.openTask(record, "normal")];
+  await seedAll(holderTask, key, content);
+  const ticket = ticketFor(key, record.taskId, reader.peerId);
+  const nobody = { peerId: generatePeerId("nobody"), address: "127.0.0.1", port: 9, seed: false };
+  task.connect([nobody], ticket);
+  await until(() => named.length > 0);
+  task.connect([{ ...neighbour(holder, false), port: 9 }], ticket);
+  await setTimeout(100);
+  holderTask.connect([neighbour(reader, false)], ticketFor(key, record.taskId, holder.peerId));
+  await finished(task, 30_000);
+  await setTimeout(1_200);
+  assert.deepEqual(named, [nobody.peerId]);
+  assert.ok([...task.session.neighbours.keys()].includes(holder.peerId));
+});
+
 test("a neighbour that refuses to be dialled, and is named again and again, is asked about once a second", { timeout: 30_000 }, async () => {
   const asked: PeerId[] = [];
   const key = SigningKey.generate();
