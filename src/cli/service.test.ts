@@ -1,7 +1,7 @@
 /** A service's life, as systemd and Kubernetes lead it: start, SIGHUP, SIGTERM. */
 import assert from "node:assert/strict";
-import { spawn, type ChildProcess } from "node:child_process";
-import { existsSync, mkdtempSync, openSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { execFileSync, spawn, type ChildProcess } from "node:child_process";
+import { closeSync, constants, existsSync, mkdtempSync, openSync, rmSync, statSync, writeFileSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
@@ -98,6 +98,28 @@ test("a service whose log's disk is full goes on, and ends when it is told to", 
   child.kill("SIGTERM");
   assert.equal(await ended, 0);
   clearTimeout(patience);
+});
+
+test("whoever reads a service's words and stands still does not keep it from its end, where log and stderr are one, as systemd has them", async () => {
+  const fifo = join(directory, "words");
+  execFileSync("mkfifo", [fifo]);
+  const reader = openSync(fifo, constants.O_RDWR | constants.O_NONBLOCK);
+  const words = openSync(fifo, "w");
+  try {
+    for (;;) writeSync(reader, "nobody reads this\n");
+  } catch {
+    // It is full.
+  }
+  const data = join(directory, "unheard");
+  const env = { PATH: process.env["PATH"] ?? "", HOME: directory };
+  const child = spawn(join(BIN, "supernode"), ["--listen", "127.0.0.1:0", "--data-dir", data], { env, stdio: ["ignore", words, words] });
+  const ended = new Promise((resolve) => child.once("close", resolve));
+  const patience = setTimeout(() => child.kill("SIGKILL"), 20_000);
+  while (!existsSync(join(data, "join-token"))) await new Promise((resolve) => setTimeout(resolve, 20));
+  child.kill("SIGTERM");
+  assert.equal(await ended, 0);
+  clearTimeout(patience);
+  for (const fd of [reader, words]) closeSync(fd);
 });
 
 test("what keeps a service from starting is its exit code", async () => {

@@ -90,6 +90,8 @@ async function runToEnd<S extends Settings, C>(
   stopReloading();
   await service.close();
   clearTimeout(deadline);
+  // Words that wait for a reader of stderr who stands still would keep the process; but for them it ends by itself, and at once.
+  setTimeout(() => process.exit(), LAST_WORDS_MS_MAX).unref();
 }
 
 /** Settings that differ between two configurations, and that a running service cannot change. */
@@ -144,3 +146,4 @@ function giveUpAfter(drainMsMax: number): NodeJS.Timeout {
 
 /** Below the 30 s that Kubernetes gives by default (terminationGracePeriodSeconds). */
 const DRAIN_MS_MAX = 25_000;
+const LAST_WORDS_MS_MAX = 1_000;
