@@ -230,6 +230,16 @@ test("a run that fails before it learns anything leaves the earlier run's part a
   await again.abandon(false);
 });
 
+test("of a short part that makes way for the word of it nothing is said to be kept", async () => {
+  await partialRun(70_000);
+  const output = await open({ resume: true });
+  assert.equal(await output.begin(VERSION), 70_000);
+  // Nothing can be written there any more, as on a full disk.
+  rmSync(directory, { recursive: true });
+  assert.equal(await output.abandon(true), 0);
+  mkdirSync(directory);
+});
+
 test("a part nobody could go on with is not kept, nor is one known to be bad", async () => {
   assert.equal(await partialRun(70_000, { ...VERSION, etag: null }), 0);
   assert.deepEqual(readdirSync(directory), []);

@@ -285,6 +285,7 @@ export class FileOutput implements DfgetOutput {
       // A full disk has no room for the word of what it holds: a little of that makes way.
       if (this.#writtenBytes > 0 && !(await this.#checkpoint())) {
         this.#writtenBytes = Math.max(0, this.#writtenBytes - STATE_ROOM_BYTES);
+        this.#usableBytes = Math.min(this.#usableBytes, this.#writtenBytes);
         ftruncateSync(this.#handle.fd, this.#writtenBytes);
         await this.#checkpoint();
       }
