@@ -33,6 +33,20 @@ test("a log whose disk is full loses lines, and the process goes on and exits", 
   assert.equal(status, 7, stderr);
 });
 
+test("a line of which only a part found room takes none of those with it that find room later", (t) => {
+  const directory = mkdtempSync(join(tmpdir(), "log-"));
+  t.after(() => rmSync(directory, { recursive: true }));
+  const file = join(directory, "log");
+  // A limit in place of a disk that is full; what is cut off makes room for one short line.
+  const life = `import { statSync, truncateSync } from "node:fs"; import { LogOutput } from ${MODULE};
+    const file = ${JSON.stringify(file)}; const log = new LogOutput(1);
+    for (let i = 0; i < 1000; i++) log.write("x".repeat(500) + "\\n");
+    setTimeout(() => { truncateSync(file, statSync(file).size - 20); log.write("short\\n"); }, 200);`;
+  spawnSync("sh", ["-c", 'ulimit -f 8; exec "$0" "$@"', process.execPath, "--input-type=module-typescript", "-e", life], { stdio: ["ignore", openSync(file, "a"), "inherit"] });
+  const text = readFileSync(file, "utf8");
+  assert.match(text, /^(x{500}\n)+x{1,499}\nshort\n$/);
+});
+
 test("whoever reads the log and stands still does not keep the process from its end", async () => {
   for (const [end, expected] of [["setTimeout(() => process.exit(7), 100)", 7], ["", 0]] as const) {
     const life = `import { serviceLog } from ${MODULE}; const log = serviceLog("info");

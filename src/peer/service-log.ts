@@ -16,6 +16,8 @@ export class LogOutput {
   readonly #fd: number;
   #waiting = "";
   #isWriting = false;
+  /** What is written ends in the middle of a line; if the rest of it is lost, it must not take the next one with it. */
+  #isTorn = false;
   /** Turned down by a pipe that is full; tried again soon. */
   #turnedDown: Buffer = NOTHING;
 
@@ -32,13 +34,14 @@ export class LogOutput {
   #next(): void {
     this.#isWriting = this.#waiting !== "";
     if (!this.#isWriting) return;
-    const bytes = Buffer.from(this.#waiting);
+    const bytes = Buffer.from(this.#isTorn ? `\n${this.#waiting}` : this.#waiting);
     this.#waiting = "";
     this.#send(bytes);
   }
 
   #send(bytes: Buffer): void {
     write(this.#fd, bytes, (error, count) => {
+      if (error === null) this.#isTorn = bytes[count - 1] !== LINE_FEED;
       if (error?.code === "EAGAIN") this.#sendSoon(bytes);
       else if (error === null && count < bytes.length) this.#send(bytes.subarray(count));
       else this.#next();
@@ -64,6 +67,7 @@ export class LogOutput {
   }
 }
 
+const LINE_FEED = 10;
 const NOTHING: Buffer = Buffer.alloc(0);
 const RETRY_MS = 100;
 /** Of lines that wait for a slow reader; further ones are lost. */
