@@ -146,8 +146,19 @@ function passRest(request: IncomingMessage, upstream: ClientRequest): void {
   const server = upstream.socket;
   // Behind the answer Node tells neither message any more that its client is gone, or that its server has room again.
   const onClientGone = (): void => void upstream.destroy();
-  const onRoom = (): void => void upstream.emit("drain");
+  // Needed room, and has had none since.
+  let isStill = false;
+  const onRoom = (): void => {
+    isStill = false;
+    upstream.emit("drain");
+  };
+  // Who has answered and reads no more is not waited for, nor let his client wait.
+  const watch = setInterval(() => {
+    if (isStill) upstream.destroy();
+    else isStill = server?.writableNeedDrain === true;
+  }, STILL_MS).unref();
   const letGo = (): void => {
+    clearInterval(watch);
     client.off("close", onClientGone);
     server?.off("drain", onRoom);
     request.unpipe(upstream);
@@ -217,6 +228,8 @@ function isStale(upstream: ClientRequest, thrown: unknown): boolean {
 
 const NEVER = new AbortController().signal;
 const ATTEMPTS_MAX = 3;
+/** A server that takes nothing for so long, once or twice, of a body whose answer is over. */
+const STILL_MS = 4_000;
 const SAFE: ReadonlySet<string> = new Set(["GET", "HEAD", "OPTIONS"]);
 /** Where no length means that one is missing. */
 const BODIED: ReadonlySet<string> = new Set(["POST", "PUT", "PATCH"]);

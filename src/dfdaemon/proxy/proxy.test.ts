@@ -375,6 +375,20 @@ test("a server that answers before it has all of a body gets the rest, or sees t
   assert.equal(isWhole, false);
 });
 
+test("a client that sends all of its body before it reads is served, too, when the server has answered and reads no more", { timeout: 30_000 }, async (t) => {
+  const server = createServer((socket) => {
+    socket.on("error", () => {}).once("data", () => void socket.pause().write("HTTP/1.1 401 No\r\nContent-Length: 2\r\n\r\nno"));
+  });
+  await new Promise<void>((resolve) => void server.listen(0, "127.0.0.1", resolve));
+  t.after(() => server.close());
+  const lab = await openProxy(t);
+  const body = Buffer.alloc(40 * 1024 * 1024);
+  const client = await raw(lab, `PUT http://127.0.0.1:${(server.address() as AddressInfo).port}/x HTTP/1.1\r\nHost: x\r\nContent-Length: ${body.length}\r\n\r\n`);
+  await new Promise<void>((resolve) => client.socket.write(body, () => resolve()));
+  assert.match(await client.until(/\r\n\r\nno/), /^HTTP\/1\.1 401 /);
+  client.socket.destroy();
+});
+
 test("a server that changes to another protocol unasked is a server that failed", async (t) => {
   const server = createServer((socket) => socket.on("error", () => {}).on("data", () => socket.write("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n")));
   await new Promise<void>((resolve) => void server.listen(0, "127.0.0.1", resolve));
