@@ -43,7 +43,7 @@ async function startOrigin(t: TestContext): Promise<{ readonly url: string; read
     server.close();
   });
   const base = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
-  return { url: `${base}/file`, privateUrl: `${base}/private?key=abc`, gets };
+  return { url: `${base}/file`, privateUrl: `${base}/private?key=quite-secret`, gets };
 }
 
 async function ask<T>({ supernode }: TestSite, path: string): Promise<T> {
@@ -132,7 +132,7 @@ test("a keeper keeps private files, too, and shows them to nobody who may not ha
   assert.equal((await keeper.localSource({ url: privateUrl, headers: {}, invited: true })).status, 401);
   assert.ok(isWhole((await keeper.local(privateUrl, SECRET)).body));
   assert.match((await urlsAt(keeper))[0] ?? "", /\/private/, "somebody here takes it now");
-  assert.ok(!site.lines.some((line) => line.includes("abc") || line.includes("open-sesame")), "what is secret in a URL is not told");
+  assert.ok(!site.lines.some((line) => line.includes("quite-secret") || line.includes("open-sesame")), "what is secret in a URL is not told");
 });
 
 test("who only wants to be a keeper is none: it is not invited, and cannot invite itself", { timeout: 60_000 }, async (t) => {
