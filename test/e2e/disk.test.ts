@@ -217,7 +217,7 @@ void test("a disk with hardly any room left: what is cached makes way, however l
   await lab.use(async () => {
     const disk = new SmallDisk(lab, 64 * MIB);
     const site = await startSite(lab, disk);
-    const fillerPath = lab.path("disk/filler");
+    const fillerPath = `${disk.path}/filler`;
     for (let at = 0; at < 8; at++) {
       const gapBytes = at * 96 * 1024;
       const old = randomBytes(24 * MIB);
@@ -240,9 +240,9 @@ void test("a supernode starts on a full disk, with what it remembers of files: w
     const oldUrl = site.origin.put("/old", old);
     assert.equal((await download(site, oldUrl, "--no-back-source")).digest, sha256(old));
     await site.supernode.service.stop();
-    fillUp(lab.path("disk/filler"));
+    fillUp(`${disk.path}/filler`);
     // To the last block.
-    fillUp(lab.path("disk/filler-2"), 1024);
+    fillUp(`${disk.path}/filler-2`, 1024);
     await site.supernode.restart();
     await assertServedFromCache(site, "/old", oldUrl, old);
     const content = randomBytes(12 * MIB);
