@@ -190,6 +190,7 @@ export class PieceArrivals {
         const seed = link.peerId !== undefined && this.#deps.isSeed(link.peerId);
         session.count(seed ? "seedBytes" : "peerBytes", bytes.length);
         if (link.peerId !== undefined) session.account.kept(link.peerId, seed, bytes.length);
+        session.handOn(piece, bytes);
         this.#deps.stored(session, piece);
       } else {
         session.account.rejected();

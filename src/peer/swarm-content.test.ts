@@ -26,6 +26,7 @@ function lostTask(pieceCount: number): PeerTask {
     failure: new AppError("SUPERNODE_UNREACHABLE", "killed"),
     newReaderId: () => 1,
     changed: () => Promise.resolve(),
+    onStored: () => () => undefined,
   };
   const sources = () => ({ seedBytes: 0, peerBytes: 0, originBytes: 0, cacheBytes: 0 });
   return { session, stored: { have, read }, readerAt: () => undefined, sources, isHeldBack: () => false } as unknown as PeerTask;
@@ -192,4 +193,43 @@ test("what came before a reader does was here already for it, wherever it came f
   assert.deepEqual(swarm.sources(), { seedBytes: 0, peerBytes: 0, originBytes: 0, cacheBytes: 4321 });
   bytes.originBytes += 5;
   assert.deepEqual(swarm.sources(), { seedBytes: 0, peerBytes: 0, originBytes: 5, cacheBytes: 4321 });
+});
+
+test("what a reader waits for is taken as it comes, and not read back; unless it is thrown away at once", async () => {
+  for (const lent of [false, true]) {
+    const task = lostTask(2);
+    const { stored, session } = task as unknown as {
+      stored: { have: PieceSet; read: (at: number, into: Uint8Array) => Promise<void> };
+      session: { failure: AppError | undefined; changed: () => Promise<void>; onStored: (piece: number, take: (bytes: Uint8Array) => void) => () => void };
+    };
+    session.failure = undefined;
+    const readBack: number[] = [];
+    const { read } = stored;
+    stored.read = (at, into) => {
+      readBack.push(at);
+      return read(at, into);
+    };
+    const takers = new Map<number, (bytes: Uint8Array) => void>();
+    session.onStored = (piece, take) => {
+      takers.set(piece, take);
+      return () => takers.delete(piece);
+    };
+    let waits = 0;
+    session.changed = () => {
+      const piece = 2 + Math.max(0, waits - 1);
+      waits++;
+      const bytes = Uint8Array.from(content.subarray(piece * PIECE_BYTES, (piece + 1) * PIECE_BYTES));
+      takers.get(piece)?.(waits === 1 ? bytes.map((byte) => byte ^ 1) : bytes);
+      bytes.fill(0);
+      // The first is thrown away before anybody looks; it comes again.
+      if (waits > 1) stored.have.add(piece);
+      return Promise.resolve();
+    };
+    const parts: Buffer[] = [];
+    // oxlint-disable-next-line no-await-in-loop -- one way after the other
+    for await (const bytes of contentOf(task).read({ startByte: 500, endByte: 4300, lent }, new AbortController().signal)) parts.push(Buffer.from(bytes));
+    assert.deepEqual(Buffer.concat(parts), content.subarray(500, 4300));
+    assert.deepEqual(readBack, [500, 1000]);
+    assert.equal(takers.size, 0);
+  }
 });

@@ -70,6 +70,9 @@ export class SwarmContent implements Content {
     const watch = new StallWatch(this.#deps);
     let toldPiece: number | undefined;
     const lent = range.lent === true ? chunkPool.take() : undefined;
+    const placeUpTo = (endByte: number): Uint8Array => (lent ?? Buffer.allocUnsafe(Math.min(CHUNK_BYTES, endByte - at))).subarray(0, endByte - at);
+    // Bytes of the piece that was waited for, taken as it came: read back from the disk they are here only after all else that has come meanwhile.
+    let come: Uint8Array | undefined;
     try {
       for (;;) {
         const endByte = session.lengthBytes === undefined ? range.endByte : Math.min(range.endByte ?? session.lengthBytes, session.lengthBytes);
@@ -77,11 +80,12 @@ export class SwarmContent implements Content {
         const piece = Math.floor(at / session.pieceLengthBytes);
         if (stored.have.has(piece)) {
           const pieceEnd = Math.min((piece + 1) * session.pieceLengthBytes, endByte ?? Number.POSITIVE_INFINITY);
-          const chunk = (lent ?? Buffer.allocUnsafe(Math.min(CHUNK_BYTES, pieceEnd - at))).subarray(0, pieceEnd - at);
+          const chunk = come ?? placeUpTo(pieceEnd);
           this.#account.does("disk");
           // If not: thrown away since, and the task's failure says why or the piece comes again; or the last piece, shorter than asked for, came before
           // the word of the file's length. Either is waited for.
-          if (await readHeld(stored, at, chunk)) {
+          if (come !== undefined || (await readHeld(stored, at, chunk))) {
+            come = undefined;
             at += chunk.length;
             watch.moved();
             this.#account.gives();
@@ -98,7 +102,15 @@ export class SwarmContent implements Content {
           yield* this.#fromOrigin(at, endByte, signal);
           return;
         }
+        come = undefined;
+        const stopTaking = session.onStored(piece, (bytes) => {
+          const rest = bytes.subarray(at - piece * session.pieceLengthBytes);
+          const place = placeUpTo(Math.min(at + rest.length, endByte ?? Number.POSITIVE_INFINITY));
+          place.set(rest.subarray(0, place.length));
+          if (place.length > 0) come = place;
+        });
         await session.changed(LOOK_MS, signal);
+        stopTaking();
       }
     } finally {
       task.readerAt(readerId, undefined);

@@ -35,6 +35,7 @@ export class TaskSession {
   readonly #bytes = { seedBytes: 0, peerBytes: 0, originBytes: 0 };
   readonly #cacheBytes: number;
   readonly #waiters = new Set<() => void>();
+  readonly #takers = new Map<number, Set<(bytes: Uint8Array) => void>>();
   #nextReaderId = EXPECTED_READER_ID + 1;
   #pins = 0;
   #released = false;
@@ -125,6 +126,25 @@ export class TaskSession {
 
   newReaderId(): number {
     return this.#nextReaderId++;
+  }
+
+  /**
+   * Calls `take` with the bytes of a piece from a neighbour once it is stored, while they are in memory still: they are good until
+   * it returns. Readers are woken after that.
+   *
+   * @returns ends that
+   */
+  onStored(piece: number, take: (bytes: Uint8Array) => void): () => void {
+    const takers = this.#takers.get(piece) ?? new Set();
+    this.#takers.set(piece, takers.add(take));
+    return () => {
+      if (takers.delete(take) && takers.size === 0) this.#takers.delete(piece);
+    };
+  }
+
+  /** A piece from a neighbour is verified and on disk; these are its bytes. */
+  handOn(piece: number, bytes: Uint8Array): void {
+    for (const take of this.#takers.get(piece) ?? []) take(bytes);
   }
 
   /** Wakes everybody who waits for a piece, the length, or the end. */
