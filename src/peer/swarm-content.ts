@@ -109,8 +109,11 @@ export class SwarmContent implements Content {
           place.set(rest.subarray(0, place.length));
           if (place.length > 0) come = place;
         });
-        await session.changed(LOOK_MS, signal);
-        stopTaking();
+        try {
+          await session.changed(LOOK_MS, signal);
+        } finally {
+          stopTaking();
+        }
       }
     } finally {
       task.readerAt(readerId, undefined);
