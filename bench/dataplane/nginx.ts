@@ -17,12 +17,12 @@ export interface Nginx {
 }
 
 /** @param directory its files and what it serves */
-export async function startNginx(directory: string, port: number): Promise<Nginx> {
+export async function startNginx(directory: string, port: number, tlsPort: number = port + 1): Promise<Nginx> {
   const config = join(directory, "nginx.conf");
   const { cert, key } = credentialsByToken(generateJoinToken(), Date.now());
   writeFileSync(join(directory, "cert.pem"), cert);
   writeFileSync(join(directory, "key.pem"), key, { mode: 0o600 });
-  const tls = `listen 127.0.0.1:${port + 1} ssl; ssl_protocols TLSv1.3; ssl_certificate ${directory}/cert.pem; ssl_certificate_key ${directory}/key.pem;`;
+  const tls = `listen 127.0.0.1:${tlsPort} ssl; ssl_protocols TLSv1.3; ssl_certificate ${directory}/cert.pem; ssl_certificate_key ${directory}/key.pem;`;
   writeFileSync(
     config,
     `user root;\nworker_processes 1;\ndaemon off;\nmaster_process off;\npid ${directory}/nginx.pid;\nerror_log ${directory}/nginx.log;\nevents { worker_connections 512; }\nhttp { access_log off; sendfile on; tcp_nodelay on; server { listen 127.0.0.1:${port}; ${tls} root ${directory}; } }\n`,
@@ -32,7 +32,7 @@ export async function startNginx(directory: string, port: number): Promise<Nginx
   // nanoseconds on a CPU: /proc/<pid>/schedstat, first field (kernel: Documentation/scheduler/sched-stats.rst)
   return {
     port,
-    tlsPort: port + 1,
+    tlsPort,
     cpuSeconds: () => Number(readFileSync(`/proc/${child.pid}/schedstat`, "latin1").split(" ")[0]) / 1e9,
     close: () => void child.kill(),
   };

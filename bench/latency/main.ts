@@ -63,7 +63,7 @@ function quantile(all: readonly number[], share: number): number {
 const rows: Record<string, { p50Ms: number; p99Ms: number }> = {};
 try {
   for (const [, lengthBytes] of SIZES) writeFileSync(join(directory, String(lengthBytes)), randomBytes(lengthBytes));
-  const nginx = await startNginx(directory, await freePort());
+  const nginx = await startNginx(directory, await freePort(), await freePort());
   const supernode = `127.0.0.1:${await freePort()}`;
   const data = join(directory, "supernode");
   await untilReady("the supernode", `http://${supernode}/readyz`, programs.start("supernode", ["--listen", supernode, "--data-dir", data, "--reserved-free", "0"]));
