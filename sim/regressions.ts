@@ -122,4 +122,10 @@ export const REGRESSIONS: readonly Regression[] = [
     options:
       '{"seed":27432,"peerCount":5,"linkBytesPerSecond":125000000,"uplinks":"any","downlinks":"someSlow","seedFactor":4,"originBytesPerSecond":25000000,"delayUs":1000,"socketBytes":524288,"readers":true,"faults":{"rebirths":1,"leaves":1,"freezes":2,"resets":1,"partitions":1,"liars":2,"seedOutages":2,"poorReaders":1,"shortages":1},"scheduler":{"neighbourCount":4,"neighbourCountMax":6,"seedNeighbourCountMax":6,"importerCountMax":16,"emptyTaskMs":120000,"disconnectedPeerMs":10000,"accuserCountMax":2,"spanHolderCountMax":3,"spanPieceCount":16,"spanMs":20000},"tasks":[{"pieceCount":22,"pieceLengthBytes":65536,"priority":"normal"}]}',
   },
+  {
+    story:
+      "Seed 34179: of two hosts that read in the seed's stead one failed with its span, and the other, with a later one, waited for the file's hash to come that far: its waiting renewed its lease, and nobody read what lay between, for ever. Whoever is further on gives his span back for one before it that nobody else can read (peer-leases.ts).",
+    options:
+      '{"seed":34179,"peerCount":2,"linkBytesPerSecond":125000000,"uplinks":"any","downlinks":"someSlow","seedFactor":2,"originBytesPerSecond":25000000,"delayUs":40000,"windowBytes":131072,"faults":{"seedOutages":1,"poorReaders":1,"seedVanishings":2,"undialables":1,"sleeps":1},"scheduler":{"neighbourCount":16,"neighbourCountMax":24,"seedNeighbourCountMax":48,"importerCountMax":16,"emptyTaskMs":300,"disconnectedPeerMs":500,"accuserCountMax":2,"spanHolderCountMax":3,"spanPieceCount":16,"spanMs":20000},"tasks":[{"pieceCount":88,"pieceLengthBytes":1048576,"priority":"interactive"}]}',
+  },
 ];

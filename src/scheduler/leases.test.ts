@@ -99,6 +99,20 @@ test("what is given again goes first when it is the lowest, and a span of which 
   assert.deepEqual(granted(world.wait(1)), ["d 10-20"]);
 });
 
+test("a span whose reader fails is read by who is further on, when nobody else can: there he may wait for it for ever", () => {
+  const world = new World({ spanHolderCountMax: 2, spanPieceCount: 16 });
+  world.enter("seed", { seed: true });
+  for (const name of ["a", "b"]) world.enter(name);
+  const first = world.want([0, 48]);
+  assert.deepEqual(granted(first), ["a 0-16", "b 16-32"]);
+  const further = world.step({ type: "spanProgressed", taskId: TASK, leaseId: leaseOf(first, "a"), nextPiece: 16 });
+  assert.deepEqual(granted(further), ["a 32-48"]);
+  const failed = world.step({ type: "spanFailed", taskId: TASK, leaseId: leaseOf(first, "b") });
+  assert.deepEqual(granted(failed), ["a 16-32"]);
+  assert.ok(failed.some((effect) => effect.type === "revokeSpan" && effect.leaseId === leaseOf(further, "a")));
+  assert.deepEqual(granted(world.step({ type: "spanProgressed", taskId: TASK, leaseId: leaseOf(failed, "a"), nextPiece: 32 })), ["a 32-48"]);
+});
+
 test("who two others have lost is lent nothing", () => {
   const world = new World({ spanHolderCountMax: 1 });
   for (const name of ["a", "b", "c"]) world.enter(name);

@@ -69,6 +69,18 @@ export class PeerLeases {
 
   /** Gives spans to readers as long as there are both. Costs a look at each member, and only while peers are needed. */
   fill(task: Task, nowMs: number, effects: SchedulerEffect[]): void {
+    this.#give(task, nowMs, effects);
+    for (let ahead = leaseAheadOfUnread(task); ahead !== undefined; ahead = leaseAheadOfUnread(task)) {
+      this.#takeBack(ahead, effects);
+      this.#give(task, nowMs, effects);
+    }
+    if (task.unreadSpans.length === 0 || task.spanLeases.size > 0) return;
+    // Nobody is left who could: whoever wants the file has to find another way.
+    task.unreadSpans = [];
+    effects.push({ type: "nobodyReads", taskId: task.id });
+  }
+
+  #give(task: Task, nowMs: number, effects: SchedulerEffect[]): void {
     for (const member of task.members.values()) {
       if (task.unreadSpans.length === 0 || task.spanLeases.size >= this.#config.spanHolderCountMax) break;
       if (!mayRead(member)) continue;
@@ -78,10 +90,6 @@ export class PeerLeases {
       this.#until.set(lease, nowMs + this.#config.spanMs);
       effects.push({ type: "grantSpan", taskId: task.id, holder: member.peer.id, leaseId: lease.id, firstPiece, endPiece });
     }
-    if (task.unreadSpans.length === 0 || task.spanLeases.size > 0) return;
-    // Nobody is left who could: whoever wants the file has to find another way.
-    task.unreadSpans = [];
-    effects.push({ type: "nobodyReads", taskId: task.id });
   }
 
   /** No peer reads this task any more. */
@@ -105,11 +113,31 @@ export class PeerLeases {
   }
 }
 
+/**
+ * The file is hashed from its beginning, and who is far ahead of the hash waits for it: with a span between them that nobody
+ * reads, because its reader failed, for ever.
+ *
+ * @returns the lease furthest on of a reader who may as well read that span; undefined: no unread span lies before one
+ */
+function leaseAheadOfUnread({ unreadSpans, spanLeases }: Task): SpanLease | undefined {
+  const [unread] = unreadSpans;
+  if (unread === undefined) return undefined;
+  let furthest: SpanLease | undefined;
+  for (const lease of spanLeases.values()) {
+    if (isAble(lease.holder) && lease.nextPiece > (furthest?.nextPiece ?? unread.firstPiece)) furthest = lease;
+  }
+  return furthest;
+}
+
 /** One span at a time each. */
-function mayRead({ peer, task, complete, suspect }: Member): boolean {
-  if (peer.seed || !peer.connected || complete || suspect || task.failedReaders.has(peer.id)) return false;
-  for (const { holder } of task.spanLeases.values()) if (holder.peer === peer) return false;
+function mayRead(member: Member): boolean {
+  if (!isAble(member)) return false;
+  for (const { holder } of member.task.spanLeases.values()) if (holder === member) return false;
   return true;
+}
+
+function isAble({ peer, task, complete, suspect }: Member): boolean {
+  return !peer.seed && peer.connected && !complete && !suspect && !task.failedReaders.has(peer.id);
 }
 
 function portions(spans: readonly PieceSpan[], pieceCount: number): PieceSpan[] {

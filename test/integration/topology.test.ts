@@ -1,30 +1,16 @@
 /** Hosts with labels on real sockets: what crosses into a rack, as the downloads' own explanations say. */
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
-import { createServer } from "node:http";
-import type { AddressInfo } from "node:net";
 import { test, type TestContext } from "node:test";
 import { DaemonClient } from "../../src/cli/daemon-client.ts";
 import type { Explanation } from "../../src/protocol/explanation.ts";
+import { serveContent } from "./lib/peers.ts";
 import { startSite, type SiteOptions, type TestHost } from "./site.test.ts";
 
 const CONTENT = randomBytes(12 * 1024 * 1024);
 const RACK_SIZE = 3;
 /** Slow enough for all to be at it at the same time. */
 const UPLOAD_BYTES_PER_SECOND = 4 * 1024 * 1024;
-
-async function startOrigin(t: TestContext): Promise<string> {
-  const server = createServer((request, response) => {
-    response.writeHead(200, { "content-length": CONTENT.length, etag: '"1"' });
-    response.end(request.method === "HEAD" ? undefined : CONTENT);
-  });
-  await new Promise<void>((resolve) => void server.listen(0, "127.0.0.1", resolve));
-  t.after(() => {
-    server.closeAllConnections();
-    server.close();
-  });
-  return `http://127.0.0.1:${(server.address() as AddressInfo).port}/file`;
-}
 
 async function download(host: TestHost, url: string): Promise<Explanation> {
   const { signal } = new AbortController();
@@ -54,7 +40,7 @@ async function copiesInto(t: TestContext, hosts: number, groupOf: (host: number)
   const site = await startSite(t, { hosts, uploadBytesPerSecond: UPLOAD_BYTES_PER_SECOND, ...known });
   const { peers } = (await (await fetch(`http://127.0.0.1:${site.supernode.address.port}/v1/peers`)).json()) as { peers: { peerId: string; port: number }[] };
   const groupByPeer = new Map(site.hosts.map(({ peerPort }, host) => [peers.find(({ port }) => port === peerPort)?.peerId, groupOf(host)]));
-  const url = await startOrigin(t);
+  const url = await serveContent(t, CONTENT);
   const told = await Promise.all(site.hosts.map((host) => download(host, url)));
   const groupCount = groupOf(hosts - 1) + 1;
   const [entered, fromSeed] = [Array.from({ length: groupCount }, () => 0), Array.from({ length: groupCount }, () => 0)];
