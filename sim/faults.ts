@@ -86,7 +86,7 @@ export function scheduleFaults(targets: FaultTargets, options: SimOptions, horiz
         world.after(SILENT_US, () => {
           if (peer.life !== life || !peer.host.frozen) return;
           supernode.disconnect(peer, 0);
-          for (const other of peer.linkedPeers) peer.breakLink(other, 0);
+          for (const other of peer.links.peerIds) peer.links.break(other, 0);
         });
       }
       return true;
@@ -97,8 +97,8 @@ export function scheduleFaults(targets: FaultTargets, options: SimOptions, horiz
     const peer = somebody();
     const choice = prng.nextUint32();
     world.at(someTime(), () => {
-      const linked = peer.linkedPeers;
-      if (!peer.gone && linked.length > 0) peer.breakLink(linked[choice % linked.length] as PeerModel["peerId"], delayUs);
+      const linked = peer.links.peerIds;
+      if (!peer.gone && linked.length > 0) peer.links.break(linked[choice % linked.length] as PeerModel["peerId"], delayUs);
     });
   }
   afflict(
@@ -133,13 +133,13 @@ export function scheduleFaults(targets: FaultTargets, options: SimOptions, horiz
       for (const peer of inside) {
         if (peer.host.island !== i + 1) continue;
         supernode.disconnect(peer, 0);
-        peer.breakCutLinks();
+        peer.links.breakCut();
       }
     });
     world.at(atUs + lengthUs, () => {
       const hosts = inside.map((peer) => peer.host).filter((host) => host.island === i + 1);
       network.heal(hosts, () => {
-        for (const peer of everybody) peer.resumeLinks();
+        for (const peer of everybody) peer.links.resume();
       });
     });
   }

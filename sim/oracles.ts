@@ -123,11 +123,11 @@ export function explainWaiting(waiting: readonly PeerModel[], tasks: readonly Ta
       const lacks: number[] = [];
       for (let piece = disk.firstMissing(); piece < task.pieceCount; piece = disk.firstMissing(piece + 1)) lacks.push(piece);
       const piece = lacks[0] ?? -1;
-      const holders = peer.linkedPeers.filter((id) => find(id)?.diskOf(task).has(piece));
+      const holders = peer.links.peerIds.filter((id) => find(id)?.diskOf(task).has(piece));
       lines.push(
         [
           `${peer.peerId} holds ${disk.count} of task ${task.index}, lacks ${lacks.slice(0, 8).join(" ")}${lacks.length > 8 ? " …" : ""};`,
-          `${peer.linkedPeers.length} links (${peer.linkedPeers.join(" ")}), to holders of ${piece}: ${holders.join(" ")};`,
+          `${peer.links.peerIds.length} links (${peer.links.peerIds.join(" ")}), to holders of ${piece}: ${holders.join(" ")};`,
           `incoming ${JSON.stringify(seen?.incoming)}; outgoing ${JSON.stringify(seen?.outgoing)}`,
         ].join(" "),
       );

@@ -1,29 +1,22 @@
 /**
  * A host with a peer process around the shipping Swarm: turns its effects into messages, transfers and stored pieces,
  * and what comes of them into inputs, the way the real driver does. Inputs that arise while effects run wait in a queue.
- * The process may die and come back: the disk stays, all else is another life. One class because one process: links,
- * payload and tasks share its queue and its life (above 500 lines for that reason; links are the part to take out first).
+ * The process may die and come back: the disk stays, all else is another life. Its links and its payload have files of their own.
  */
 import type { Prng } from "../src/base/prng.ts";
 import type { PeerId, TaskId } from "../src/protocol/ids.ts";
 import { PieceSet } from "../src/protocol/piece-set.ts";
 import { distanceOf, type Imports } from "../src/protocol/topology.ts";
 import type { LinkId, Swarm, SwarmEffect, SwarmInput } from "../src/swarm/index.ts";
-import { type Lies, sendsNothing, sendsRubbish } from "./lies.ts";
-import { keyOf, type LinkMessage, messageBytes, SimLink, type TaskPart } from "./link-model.ts";
 import type { Host } from "./host.ts";
-import type { Connection } from "./network.ts";
+import type { Lies } from "./lies.ts";
+import type { LinkMessage, SimLink } from "./link-model.ts";
 import type { OriginReach } from "./origin-model.ts";
+import { type LinkOwner, PeerLinks, type Reach } from "./peer-links.ts";
+import { type PayloadOwner, PeerPayload } from "./peer-payload.ts";
 import { type Brain, copyOf, type PeerModelDeps } from "./peer-ports.ts";
 import type { TaskShape } from "./task-shape.ts";
 
-/** How long a dial waits for the other process's handshake. As in the real link table. */
-const HANDSHAKE_US = 5_000_000;
-
-/** The brain hears of a transfer's progress this often, and of the first byte that comes in: for what is late a finer grain says nothing more. */
-const PROGRESS_US = 50_000;
-/** How often the kernel is asked what it has to send: as src/peer/uplink-sampler.ts does, which is not to be imported here. */
-const SAMPLE_MS = 50;
 /** The supernode is told of neighbours that cannot be reached once in so long. As in the real peer. */
 const TELL_GONE_US_MIN = 1_000_000;
 /** From the supernode's answer until the files are open and the brain takes part. */
@@ -55,7 +48,7 @@ interface TaskHere {
   readCount: number | undefined;
 }
 
-export class PeerModel {
+export class PeerModel implements LinkOwner, PayloadOwner {
   readonly #name: string;
   readonly host: Host;
   readonly seed: boolean;
@@ -67,20 +60,13 @@ export class PeerModel {
   /** Counts processes: what belongs to a former one is lost. */
   life = 0;
   swarmSeed: number;
-  readonly #links = new Map<LinkId, SimLink>();
-  readonly #linkOf = new Map<PeerId, SimLink>();
-  readonly #dialling = new Set<PeerId>();
+  readonly links: PeerLinks;
+  readonly payload: PeerPayload;
   readonly #queue: SwarmInput[] = [];
-  /** Links with something in their outbox. */
-  readonly #unsent: SimLink[] = [];
   #running = false;
   #timerDueMs = Number.POSITIVE_INFINITY;
   #timersInRow = 0;
   #timersAtMs = -1;
-  #nextLinkId = 1;
-  #verifyFreeUs = 0;
-  #handedBytes = 0;
-  #sampledMs = Number.NEGATIVE_INFINITY;
   /** The disk takes nothing. */
   diskFull = false;
   /** It was stopped, killed or slowed for a while, so that its own time says nothing. */
@@ -91,11 +77,9 @@ export class PeerModel {
   left = false;
   /** It wants nothing itself, and takes what others take. */
   readonly keeper: boolean;
-  /** Whether others can open links to it: it says no; or it says yes, and they cannot. */
-  reach: "open" | "closed" | "walled" = "open";
+  reach: Reach = "open";
   /** It has hardly any memory for what comes in. */
   isShort = false;
-  readonly counters = { wastedBytes: 0, messages: 0, wakeUps: 0 };
 
   constructor(
     deps: PeerModelDeps,
@@ -110,6 +94,8 @@ export class PeerModel {
     this.#prng = options.prng;
     this.swarmSeed = options.prng.nextUint32() | 0;
     this.#swarm = deps.newBrain(deps.swarm, this.swarmSeed);
+    this.links = new PeerLinks(this, deps.network, deps.find);
+    this.payload = new PeerPayload(this, deps, options.prng);
     this.#here = deps.tasks.map((shape) => ({
       shape,
       disk: options.full ? PieceSet.full(shape.pieceCount) : new PieceSet(shape.pieceCount),
@@ -184,20 +170,16 @@ export class PeerModel {
     return this.#swarm.nextDeadlineMs();
   }
 
-  get linkedPeers(): readonly PeerId[] {
-    return [...this.#linkOf.keys()];
-  }
-
   /** Whether both take part in the task on a link between them. */
   isJoinedWith(other: PeerModel, task: TaskShape): boolean {
-    const link = this.#linkOf.get(other.peerId);
-    const back = other.#linkOf.get(this.peerId);
+    const link = this.links.to(other.peerId);
+    const back = other.links.to(this.peerId);
     return link !== undefined && link.connection === back?.connection && link.parts[task.index]?.joined === true && back.parts[task.index]?.joined === true;
   }
 
   /** Whether a neighbour holds the piece; one that cannot be reached is one as long as its link stands. */
   isHeldNearby(task: TaskShape, piece: number): boolean {
-    return this.linkedPeers.some((peerId) => this.#deps.find(peerId)?.diskOf(task).has(piece) === true);
+    return this.links.peerIds.some((peerId) => this.#deps.find(peerId)?.diskOf(task).has(piece) === true);
   }
 
   // ── Tasks ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -230,7 +212,7 @@ export class PeerModel {
   assignImports(task: TaskShape, imports: readonly Imports[]): void {
     const here = this.#at(task);
     here.imports = imports;
-    if (here.open) this.#feed({ type: "importsAssigned", taskId: task.taskId, imports });
+    if (here.open) this.feed({ type: "importsAssigned", taskId: task.taskId, imports });
   }
 
   #openTask(here: TaskHere): void {
@@ -238,8 +220,8 @@ export class PeerModel {
     here.open = true;
     const { taskId, pieceCount, pieceLengthBytes, priority } = here.shape;
     const have = PieceSet.fromBytes(here.disk.toBytes());
-    this.#feed({ type: "taskOpened", taskId, pieceCount: here.knowsLength ? pieceCount : undefined, pieceLengthBytes, have, priority });
-    if (here.imports.length > 0) this.#feed({ type: "importsAssigned", taskId, imports: here.imports });
+    this.feed({ type: "taskOpened", taskId, pieceCount: here.knowsLength ? pieceCount : undefined, pieceLengthBytes, have, priority });
+    if (here.imports.length > 0) this.feed({ type: "importsAssigned", taskId, imports: here.imports });
     if (!this.#deps.readers || this.seed) return;
     here.readCount = 0;
     this.#read(here);
@@ -266,14 +248,14 @@ export class PeerModel {
     here.open = false;
     here.readCount = undefined;
     here.neighbours.clear();
-    this.#feed({ type: "taskClosed", taskId: task.taskId });
-    for (const link of this.#links.values()) {
+    this.feed({ type: "taskClosed", taskId: task.taskId });
+    for (const link of this.links.all) {
       const part = link.parts[task.index];
       if (part === undefined) continue;
-      if (part.joined) this.#send(link, { type: "leave", task });
+      if (part.joined) this.links.send(link, { type: "leave", task });
       link.endPart(task);
     }
-    this.#flush();
+    this.links.flush();
   }
 
   /** From the supernode, or a neighbour. */
@@ -282,9 +264,9 @@ export class PeerModel {
     if (here.knowsLength) return;
     here.knowsLength = true;
     if (!here.open) return;
-    this.#feed({ type: "lengthKnown", taskId: task.taskId, pieceCount: task.pieceCount });
-    for (const link of this.#links.values()) if (link.parts[task.index]?.joined === true) this.#send(link, { type: "length", task });
-    if (!this.#running) this.#flush();
+    this.feed({ type: "lengthKnown", taskId: task.taskId, pieceCount: task.pieceCount });
+    for (const link of this.links.all) if (link.parts[task.index]?.joined === true) this.links.send(link, { type: "length", task });
+    if (!this.#running) this.links.flush();
     this.#deps.control.stored(this, task);
   }
 
@@ -296,7 +278,7 @@ export class PeerModel {
       here.disk.add(piece);
       if (here.disk.count >= task.pieceCount) here.finishedUs = this.#deps.world.nowUs;
     }
-    this.#feed({ type: "pieceStored", taskId: task.taskId, piece });
+    this.feed({ type: "pieceStored", taskId: task.taskId, piece });
     if (here.readCount !== undefined) this.#read(here);
     this.#deps.control.stored(this, task);
   }
@@ -315,7 +297,7 @@ export class PeerModel {
       here.asleep = false;
       return this.#deps.control.join(this, task);
     }
-    this.#feed({ type: "piecesLost", taskId: task.taskId, pieces: lost });
+    this.feed({ type: "piecesLost", taskId: task.taskId, pieces: lost });
     this.#deps.control.lost(this, task);
     // Where all had everything no seed takes part any more: who joins again brings it back.
     if (!this.seed) this.#deps.control.join(this, task);
@@ -329,7 +311,7 @@ export class PeerModel {
     for (let piece = before; piece < Math.min(after, pieceCount); piece++) this.#deps.oracles.delivered(this, here.shape, piece);
     here.readCount = Math.min(after, pieceCount);
     if (after > before || before === 0) {
-      this.#feed({ type: "readerMoved", taskId, readerId: 1, piece: after < pieceCount ? after : undefined });
+      this.feed({ type: "readerMoved", taskId, readerId: 1, piece: after < pieceCount ? after : undefined });
     }
   }
 
@@ -346,15 +328,11 @@ export class PeerModel {
 
   /** The process is gone: the others hear of it after `afterUs`. */
   crash(afterUs: number): void {
-    for (const link of this.#links.values()) link.connection.close(link.end === 0 ? [undefined, afterUs] : [afterUs, undefined]);
+    this.links.die(afterUs);
     this.host.crashed = true;
     this.host.frozen = false;
     this.host.inbox.length = 0;
-    this.#links.clear();
-    this.#linkOf.clear();
-    this.#dialling.clear();
     this.#queue.length = 0;
-    this.#unsent.length = 0;
     this.life++;
     for (const here of this.#here) {
       here.wanted = false;
@@ -373,9 +351,7 @@ export class PeerModel {
     this.swarmSeed = this.#prng.nextUint32() | 0;
     this.#swarm = this.#deps.newBrain(this.#deps.swarm, this.swarmSeed);
     this.#timerDueMs = Number.POSITIVE_INFINITY;
-    this.#verifyFreeUs = 0;
-    this.#handedBytes = 0;
-    this.#sampledMs = Number.NEGATIVE_INFINITY;
+    this.payload.reset();
   }
 
   /** Runs `act` after `delayUs` in this process: never if it is gone by then, later if it is frozen. */
@@ -398,9 +374,9 @@ export class PeerModel {
     for (const peerId of neighbours) {
       if (peerId === this.peerId) continue;
       here.neighbours.add(peerId);
-      const link = this.#linkOf.get(peerId);
-      if (link !== undefined) this.#join(link, task);
-      else if (!this.#dialling.has(peerId)) this.#dial(peerId);
+      const link = this.links.to(peerId);
+      if (link === undefined) this.links.dial(peerId);
+      else this.#join(link, task);
     }
   }
 
@@ -408,62 +384,14 @@ export class PeerModel {
   disconnect(task: TaskShape, peerIds: readonly PeerId[]): void {
     for (const peerId of peerIds) {
       this.#at(task).neighbours.delete(peerId);
-      const link = this.#linkOf.get(peerId);
+      const link = this.links.to(peerId);
       if (link?.parts[task.index] === undefined) continue;
-      this.#send(link, { type: "leave", task });
+      this.links.send(link, { type: "leave", task });
       this.#left(link, task);
     }
   }
 
-  /** Breaks the link to a peer: both ends hear of it after `afterUs`. */
-  breakLink(peerId: PeerId, afterUs: number): void {
-    this.#linkOf.get(peerId)?.connection.close([afterUs, afterUs]);
-  }
-
-  /** Closes the links to those who cannot be reached: both ends have been silent for each other. */
-  breakCutLinks(): void {
-    for (const { peerId, connection } of this.#links.values()) {
-      const other = this.#deps.find(peerId);
-      if (other !== undefined && this.#deps.network.isCut(this.host, other.host)) connection.close([0, 0]);
-    }
-  }
-
-  /** The path is whole again. */
-  resumeLinks(): void {
-    for (const link of this.#links.values()) link.connection.resume();
-  }
-
-  /** TCP, upgrade and handshake are three round trips. */
-  #dial(peerId: PeerId): void {
-    const { network } = this.#deps;
-    this.#dialling.add(peerId);
-    this.soon(network.roundTripUs * 3, () => {
-      const neighbour = this.#deps.find(peerId);
-      // A frozen process's kernel takes the connection, and its handshake never comes.
-      const deaf = neighbour !== undefined && !neighbour.gone && (neighbour.host.frozen || neighbour.reach === "walled" || network.isCut(this.host, neighbour.host));
-      if (neighbour === undefined || neighbour.gone || deaf) {
-        this.soon(deaf ? HANDSHAKE_US : 0, () => this.#unreachable(peerId));
-        return;
-      }
-      this.#dialling.delete(peerId);
-      if (this.#keepsFormer(peerId, true) || neighbour.#keepsFormer(this.peerId, false)) return;
-      const connection = network.connect<readonly LinkMessage[]>(this.host, neighbour.host);
-      const own = this.#newLink(connection, 0, peerId);
-      const other = neighbour.#newLink(connection, 1, this.peerId);
-      this.#established(own);
-      neighbour.#established(other);
-    });
-  }
-
-  /** Both dialled: the link that the smaller id dialled stays, on both sides. A second one of the same side is newer. */
-  #keepsFormer(peerId: PeerId, dialled: boolean): boolean {
-    const former = this.#linkOf.get(peerId);
-    return former !== undefined && (former.end === 0) !== dialled && (former.end === 0) === this.peerId < peerId;
-  }
-
-  #unreachable(peerId: PeerId): void {
-    this.#dialling.delete(peerId);
-    if (this.#linkOf.has(peerId)) return;
+  unreachable(peerId: PeerId): void {
     for (const here of this.#here) {
       if (!here.neighbours.delete(peerId)) continue;
       const { nowUs } = this.#deps.world;
@@ -477,40 +405,18 @@ export class PeerModel {
     this.#deps.control.needNeighbours(this, here.shape, here.gone.splice(0));
   }
 
-  #newLink(connection: Connection<readonly LinkMessage[]>, end: 0 | 1, peerId: PeerId): SimLink {
-    const former = this.#linkOf.get(peerId);
-    if (former !== undefined) {
-      former.connection.close(former.end === 0 ? [undefined, this.#deps.network.options.delayUs] : [this.#deps.network.options.delayUs, undefined]);
-      this.#closed(former);
-    }
-    const link = new SimLink(this.#nextLinkId++, end, peerId, connection);
-    this.#links.set(link.linkId, link);
-    this.#linkOf.set(peerId, link);
-    return link;
-  }
-
-  #established(link: SimLink): void {
-    link.connection.listen(link.end, {
-      message: (messages) => {
-        for (const message of messages) this.#message(link, message);
-      },
-      bytes: (key, bytes, last, corrupt) => this.#bytes(link, key, bytes, last, corrupt),
-      closed: () => this.#closed(link),
-    });
-    this.#feed({ type: "linkOpened", linkId: link.linkId, peerId: link.peerId });
+  linkOpened(link: SimLink): void {
+    this.feed({ type: "linkOpened", linkId: link.linkId, peerId: link.peerId });
     const other = this.#deps.find(link.peerId);
     // Said right after the handshake, before any task is joined.
-    if (other !== undefined) this.#feed({ type: "remotePlaced", linkId: link.linkId, distance: distanceOf(this.host.topology, other.host.topology) });
+    if (other !== undefined) this.feed({ type: "remotePlaced", linkId: link.linkId, distance: distanceOf(this.host.topology, other.host.topology) });
     for (const { shape, neighbours } of this.#here) if (neighbours.has(link.peerId)) this.#join(link, shape);
   }
 
-  #closed(link: SimLink): void {
-    if (this.#links.get(link.linkId) !== link) return;
-    this.#links.delete(link.linkId);
-    this.#linkOf.delete(link.peerId);
-    this.#feed({ type: "linkClosed", linkId: link.linkId });
+  linkClosed(link: SimLink): void {
+    this.feed({ type: "linkClosed", linkId: link.linkId });
     const { peerId } = link;
-    for (const { shape, open, neighbours } of this.#here) if (open && neighbours.has(peerId)) this.#feed({ type: "neighbourLost", taskId: shape.taskId, peerId });
+    for (const { shape, open, neighbours } of this.#here) if (open && neighbours.has(peerId)) this.feed({ type: "neighbourLost", taskId: shape.taskId, peerId });
   }
 
   #join(link: SimLink, task: TaskShape): void {
@@ -522,40 +428,20 @@ export class PeerModel {
     const have = here.disk.toBytes();
     part.toldHave = PieceSet.fromBytes(have);
     const told = this.lies?.boasts === true ? PieceSet.full(task.pieceCount).toBytes() : have;
-    this.#send(link, { type: "join", task, have: told, seed: this.seed, wants: this.#swarm.wanted(task.taskId) });
-    if (this.#deps.lateLengths && here.knowsLength) this.#send(link, { type: "length", task });
-    if (!this.#running) this.#flush();
+    this.links.send(link, { type: "join", task, have: told, seed: this.seed, wants: this.#swarm.wanted(task.taskId) });
+    if (this.#deps.lateLengths && here.knowsLength) this.links.send(link, { type: "length", task });
+    if (!this.#running) this.links.flush();
   }
 
   #left(link: SimLink, task: TaskShape): void {
     link.endPart(task);
-    this.#feed({ type: "remoteLeft", linkId: link.linkId, taskId: task.taskId });
+    this.feed({ type: "remoteLeft", linkId: link.linkId, taskId: task.taskId });
   }
 
-  /** What one turn says to one neighbour goes in one packet. */
-  #send(link: SimLink, message: LinkMessage): void {
-    this.counters.messages++;
-    link.outbox.push(message);
-    if (link.outbox.length === 1) this.#unsent.push(link);
-  }
-
-  #flush(): void {
-    for (const link of this.#unsent) {
-      const { outbox } = link;
-      link.outbox = [];
-      this.counters.wakeUps++;
-      let bytes = 0;
-      for (const message of outbox) bytes += messageBytes(message);
-      link.connection.send(link.end, outbox, bytes);
-    }
-    this.#unsent.length = 0;
-  }
-
-  #message(link: SimLink, message: LinkMessage): void {
+  messageCame(link: SimLink, message: LinkMessage): void {
     const { linkId } = link;
-    if (this.#links.get(linkId) !== link) return;
     if (message.type === "status") {
-      return this.#feed({ type: "remoteStatus", linkId, incoming: message.incoming, capacity: message.capacity });
+      return this.feed({ type: "remoteStatus", linkId, incoming: message.incoming, capacity: message.capacity });
     }
     const { task } = message;
     const { taskId } = task;
@@ -569,25 +455,25 @@ export class PeerModel {
       case "length":
         return this.learnLength(task);
       case "have":
-        return this.#feed({ type: "remoteHas", linkId, taskId, pieces: message.pieces });
+        return this.feed({ type: "remoteHas", linkId, taskId, pieces: message.pieces });
       case "lost":
-        return this.#feed({ type: "remoteLost", linkId, taskId, pieces: message.pieces });
+        return this.feed({ type: "remoteLost", linkId, taskId, pieces: message.pieces });
       case "want":
-        return this.#feed({ type: "remoteWants", linkId, taskId, pieces: message.pieces });
+        return this.feed({ type: "remoteWants", linkId, taskId, pieces: message.pieces });
       case "imports":
-        return this.#feed({ type: "remoteImports", linkId, taskId, buckets: message.buckets });
+        return this.feed({ type: "remoteImports", linkId, taskId, buckets: message.buckets });
       case "offer":
-        return this.#feed({ type: "offered", linkId, taskId, pieces: message.pieces });
+        return this.feed({ type: "offered", linkId, taskId, pieces: message.pieces });
       case "accept":
-        return this.#feed({ type: "offerAccepted", linkId, taskId, piece: message.piece });
+        return this.feed({ type: "offerAccepted", linkId, taskId, piece: message.piece });
       case "decline":
-        return this.#feed({ type: "offerDeclined", linkId, taskId, piece: message.piece, reason: message.reason });
+        return this.feed({ type: "offerDeclined", linkId, taskId, piece: message.piece, reason: message.reason });
       case "cancel":
-        this.#stopSend(link, part, task, message.piece);
-        return this.#feed({ type: "sendCancelled", linkId, taskId, piece: message.piece });
+        this.payload.stopSend(link, part, task, message.piece);
+        return this.feed({ type: "sendCancelled", linkId, taskId, piece: message.piece });
       case "withdraw":
         part.accepted.delete(message.piece);
-        return this.#feed({ type: "receiveCancelled", linkId, taskId, piece: message.piece });
+        return this.feed({ type: "receiveCancelled", linkId, taskId, piece: message.piece });
     }
   }
 
@@ -596,11 +482,11 @@ export class PeerModel {
     if (here.asleep) {
       // What else comes on the link meanwhile waits for it, too: nothing is said before this join is answered.
       this.soon(OPEN_US, () => {
-        if (this.#links.get(link.linkId) !== link || (!here.asleep && !here.open)) return;
+        if (this.links.get(link.linkId) !== link || (!here.asleep && !here.open)) return;
         here.asleep = false;
         this.#openTask(here);
         this.#remoteJoined(link, { type: "join", task, have, seed, wants });
-        this.#flush();
+        this.links.flush();
       });
       return;
     }
@@ -611,101 +497,32 @@ export class PeerModel {
       // Pieces stored since our join were announced to nobody on this link: the brain did not know of it yet.
       const told = part.toldHave;
       const since = [...here.disk].filter((piece) => !told.has(piece));
-      if (since.length > 0) this.#send(link, { type: "have", task, pieces: since });
+      if (since.length > 0) this.links.send(link, { type: "have", task, pieces: since });
       const lost = [...told].filter((piece) => !here.disk.has(piece));
-      if (lost.length > 0) this.#send(link, { type: "lost", task, pieces: lost });
+      if (lost.length > 0) this.links.send(link, { type: "lost", task, pieces: lost });
     }
     part.toldHave = undefined;
-    this.#feed({ type: "remoteJoined", linkId: link.linkId, taskId: task.taskId, have: PieceSet.fromBytes(have), seed, receives: true, wants });
+    this.feed({ type: "remoteJoined", linkId: link.linkId, taskId: task.taskId, have: PieceSet.fromBytes(have), seed, receives: true, wants });
   }
 
   // ── Payload ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-  #startSend(link: SimLink, part: TaskPart, task: TaskShape, piece: number): void {
-    this.#deps.oracles.sending(this, task, piece);
-    if (sendsNothing(this.lies, this.#prng)) return;
-    const { taskId } = task;
-    const { linkId } = link;
-    part.sends.add(piece);
-    let toldUs = this.#deps.world.nowUs;
-    let untoldBytes = 0;
-    link.connection.startTransfer(link.end, keyOf(task, piece), task.lengthOf(piece), sendsRubbish(this.lies, this.#prng), {
-      handed: (_key, bytes, last) => {
-        if (this.gone) return;
-        this.#handedBytes += bytes;
-        untoldBytes += bytes;
-        if (last) part.sends.delete(piece);
-        const { nowUs } = this.#deps.world;
-        if (last || nowUs - toldUs >= PROGRESS_US) {
-          toldUs = nowUs;
-          this.#feed({ type: "sendProgressed", linkId, taskId, piece, bytes: untoldBytes });
-          untoldBytes = 0;
-        }
-        if (!last) return;
-        this.#sampleUplink();
-        this.#feed({ type: "sendFinished", linkId, taskId, piece });
-      },
-    });
+  bytesCame(link: SimLink, key: number, bytes: number, last: boolean, corrupt: boolean): void {
+    this.payload.came(link, key, bytes, last, corrupt);
   }
 
-  #sampleUplink(): void {
-    const { nowMs } = this.#deps.world;
-    if (this.#deps.network.options.socketBytes === 0 || nowMs - this.#sampledMs < SAMPLE_MS) return;
-    this.#sampledMs = nowMs;
-    const links = [...this.#links.values()].map(({ connection, end }) => connection.kernelQueue(end)).filter((queue) => queue !== undefined);
-    this.#feed({ type: "uplinkSampled", handedBytes: this.#handedBytes, links: links.filter(({ heldBytes }) => heldBytes > 0) });
-  }
-
-  #stopSend(link: SimLink, part: TaskPart, task: TaskShape, piece: number): void {
-    if (part.sends.delete(piece)) link.connection.stopTransfer(link.end, keyOf(task, piece));
-  }
-
-  #bytes(link: SimLink, key: number, bytes: number, last: boolean, corrupt: boolean): void {
-    const task = this.#deps.tasks[Math.floor(key / 2 ** 20)] as TaskShape;
-    const piece = key % 2 ** 20;
-    const part = link.parts[task.index];
-    if (part?.accepted.has(piece) !== true) {
-      this.counters.wastedBytes += bytes;
-      this.#feed({ type: "strayReceived", linkId: link.linkId, bytes });
-      return;
-    }
-    const { taskId } = task;
-    const { linkId } = link;
-    const { nowUs } = this.#deps.world;
-    const arrival = part.arrivals.get(piece);
-    if (arrival === undefined || nowUs - arrival.toldUs >= PROGRESS_US) {
-      this.#feed({ type: "receiveProgressed", linkId, taskId, piece, bytes: bytes + (arrival?.untoldBytes ?? 0) });
-      if (arrival !== undefined) {
-        arrival.toldUs = nowUs;
-        arrival.untoldBytes = 0;
-      }
-    } else arrival.untoldBytes += bytes;
-    if (!last) {
-      if (arrival === undefined) part.arrivals.set(piece, { bytes, untoldBytes: 0, toldUs: nowUs });
-      else arrival.bytes += bytes;
-      return;
-    }
-    part.arrivals.delete(piece);
-    part.accepted.delete(piece);
-    this.#feed({ type: "receiveFinished", linkId, taskId, piece });
-    // One piece is hashed and written at a time.
-    const { world, verifyBytesPerSecond } = this.#deps;
-    this.#verifyFreeUs = Math.max(this.#verifyFreeUs, world.nowUs) + (task.lengthOf(piece) * 1e6) / verifyBytesPerSecond;
-    this.soon(this.#verifyFreeUs - world.nowUs, () => this.#verified(linkId, task, piece, corrupt));
-  }
-
-  #verified(linkId: LinkId, task: TaskShape, piece: number, corrupt: boolean): void {
+  verified(linkId: LinkId, task: TaskShape, piece: number, corrupt: boolean): void {
     const { taskId } = task;
     if (!this.#at(task).open) return;
-    if (this.#at(task).disk.has(piece)) this.counters.wastedBytes += task.lengthOf(piece);
-    if (corrupt) this.#feed({ type: "pieceRejected", taskId, piece, linkId });
-    else if (this.diskFull) this.#feed({ type: "pieceLost", taskId, piece });
+    if (this.#at(task).disk.has(piece)) this.payload.wastedBytes += task.lengthOf(piece);
+    if (corrupt) this.feed({ type: "pieceRejected", taskId, piece, linkId });
+    else if (this.diskFull) this.feed({ type: "pieceLost", taskId, piece });
     else this.store(task, piece);
   }
 
   // ── The brain ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-  #feed(input: SwarmInput): void {
+  feed(input: SwarmInput): void {
     if (this.gone) return;
     this.#queue.push(input);
     if (this.#running) return;
@@ -720,7 +537,7 @@ export class PeerModel {
     }
     this.#queue.length = 0;
     this.#running = false;
-    this.#flush();
+    this.links.flush();
     this.#arm();
   }
 
@@ -728,10 +545,10 @@ export class PeerModel {
     if (effect.type === "needNeighbours") {
       return this.#deps.control.needNeighbours(this, this.#open(effect.taskId).shape, effect.useless);
     }
-    const link = this.#links.get(effect.linkId);
+    const link = this.links.get(effect.linkId);
     if (link === undefined) return;
     if (effect.type === "sendStatus") {
-      return this.#send(link, { type: "status", incoming: effect.incoming, capacity: effect.capacity });
+      return this.links.send(link, { type: "status", incoming: effect.incoming, capacity: effect.capacity });
     }
     const { shape: task } = this.#open(effect.taskId);
     const part = link.parts[task.index];
@@ -740,37 +557,35 @@ export class PeerModel {
       case "isolate":
         return this.#deps.control.accuse(this, link.peerId, task, effect.piece);
       case "sendHave":
-        return this.#send(link, { type: "have", task, pieces: effect.pieces });
+        return this.links.send(link, { type: "have", task, pieces: effect.pieces });
       case "sendLost":
-        return this.#send(link, { type: "lost", task, pieces: effect.pieces });
+        return this.links.send(link, { type: "lost", task, pieces: effect.pieces });
       case "sendWant":
-        return this.#send(link, { type: "want", task, pieces: effect.pieces });
+        return this.links.send(link, { type: "want", task, pieces: effect.pieces });
       case "sendImports":
-        return this.#send(link, { type: "imports", task, buckets: effect.buckets });
+        return this.links.send(link, { type: "imports", task, buckets: effect.buckets });
       case "sendOffer":
         for (const piece of effect.pieces) this.#deps.oracles.offered(this, task, piece);
-        return this.#send(link, { type: "offer", task, pieces: effect.pieces });
+        return this.links.send(link, { type: "offer", task, pieces: effect.pieces });
       case "sendAccept":
         if (this.isShort && this.#prng.below(4) > 0) {
-          this.#send(link, { type: "decline", task, piece: effect.piece, reason: "busy" });
-          return this.#feed({ type: "receiveRefused", linkId: link.linkId, taskId: task.taskId, piece: effect.piece, busy: true });
+          this.links.send(link, { type: "decline", task, piece: effect.piece, reason: "busy" });
+          return this.feed({ type: "receiveRefused", linkId: link.linkId, taskId: task.taskId, piece: effect.piece, busy: true });
         }
-        part.accepted.add(effect.piece);
-        part.arrivals.delete(effect.piece);
-        return this.#send(link, { type: "accept", task, piece: effect.piece });
+        this.payload.accept(part, effect.piece);
+        return this.links.send(link, { type: "accept", task, piece: effect.piece });
       case "sendDecline":
         this.#deps.oracles.declined(effect.reason);
-        return this.#send(link, { type: "decline", task, piece: effect.piece, reason: effect.reason });
+        return this.links.send(link, { type: "decline", task, piece: effect.piece, reason: effect.reason });
       case "cancelReceive":
-        this.counters.wastedBytes += part.arrivals.get(effect.piece)?.bytes ?? 0;
-        part.arrivals.delete(effect.piece);
-        part.accepted.delete(effect.piece);
-        return this.#send(link, { type: "cancel", task, piece: effect.piece });
+        this.payload.cancel(part, effect.piece);
+        return this.links.send(link, { type: "cancel", task, piece: effect.piece });
       case "cancelSend":
-        this.#stopSend(link, part, task, effect.piece);
-        return this.#send(link, { type: "withdraw", task, piece: effect.piece });
+        this.payload.stopSend(link, part, task, effect.piece);
+        return this.links.send(link, { type: "withdraw", task, piece: effect.piece });
       case "startSend":
-        return this.#startSend(link, part, task, effect.piece);
+        this.#deps.oracles.sending(this, task, effect.piece);
+        return this.payload.startSend(link, part, task, effect.piece);
     }
   }
 
@@ -800,6 +615,6 @@ export class PeerModel {
     this.#timersInRow = nowMs === this.#timersAtMs ? this.#timersInRow + 1 : 0;
     this.#timersAtMs = nowMs;
     if (this.#timersInRow > 100) throw new Error(`${this.peerId} owes itself a deadline again and again at ${nowMs} ms`);
-    this.#feed({ type: "deadlineReached" });
+    this.feed({ type: "deadlineReached" });
   }
 }

@@ -92,9 +92,9 @@ export function reportOf(options: SimOptions, run: RunResult): SimReport {
   let wasted = 0;
   let received = 0;
   for (const peer of [...honest, seedPeer]) {
-    messages += peer.counters.messages;
-    wakeUps += peer.counters.wakeUps;
-    wasted += peer.counters.wastedBytes;
+    messages += peer.links.messageCount;
+    wakeUps += peer.links.wakeUpCount;
+    wasted += peer.payload.wastedBytes;
     received += peer.host.receivedPayloadBytes;
     if (peer.gone) continue;
     for (const task of peer.snapshot().tasks) {

@@ -49,7 +49,7 @@ export function simulate(options: SimOptions, parts: RunParts = {}): SimReport {
   /** A neighbour gives it something yet, or should. */
   const isFed = (peer: PeerModel): boolean =>
     tasks.some((task) =>
-      peer.linkedPeers.some((peerId) => {
+      peer.links.peerIds.some((peerId) => {
         const other = find(peerId);
         if (other === undefined || other.lies !== undefined || !peer.isJoinedWith(other, task)) return false;
         if (other.knowsLength(task) && !peer.knowsLength(task)) return true;
@@ -102,7 +102,7 @@ export function leaveNothing(world: World, peers: readonly PeerModel[], tasks: r
     }
   }
   world.run(world.nowUs + SETTLE_US, () => false);
-  for (const peer of everybody) for (const other of peer.linkedPeers) peer.breakLink(other, 0);
+  for (const peer of everybody) for (const other of peer.links.peerIds) peer.links.break(other, 0);
   world.run(world.nowUs + SETTLE_US, () => false);
   for (const peer of everybody) {
     if (peer.seed) continue;
