@@ -1,11 +1,12 @@
-/** The receiving half: what to accept, what is late, what is wanted first, and what neighbours are told of it. */
+/** The receiving half: what to accept, what is late, and what neighbours are told to send first. */
 import type { DeclineReason } from "../protocol/link-frames.ts";
 import type { TaskId } from "../protocol/ids.ts";
 import type { LinkId, SwarmConfig, SwarmEffect } from "./contract.ts";
 import { mayImport } from "./importing.ts";
-import { IntakeRate } from "./intake-rate.ts";
+import type { IntakeRate } from "./intake-rate.ts";
 import { Promises } from "./promises.ts";
-import { claim, holdsMissing, isComplete, type Link, type Receive, type Remote, STALLED_MS, type Task } from "./tables.ts";
+import type { Room } from "./room.ts";
+import { claim, isComplete, type Link, type Receive, type Remote, STALLED_MS, type Task } from "./tables.ts";
 
 /** At most this many sources of one piece at a time. Source: swarm.md §4 (endgame). */
 const COPIES_IN_FLIGHT_MAX = 2;
@@ -21,10 +22,6 @@ const REFUSE_MS = 1_000;
 const GIVE_UP_MS = 5_000;
 /** Of two late transfers of a piece the slower is ended when it would take so much longer still: a third source may be quick. */
 const HOPELESS_MS = 30_000;
-/** No more is agreed than comes in within this at the best rate so far. Source: docs/policy.md, "Downloads that follow the downlink". */
-const AHEAD_MS = 4_000;
-/** Pieces that are taken at a time however long they need: while one ends another one comes. */
-const DOWNLOAD_COUNT_MIN = 3;
 /**
  * Of each other sender so many bytes may come first where they wait for the same downlink: what a window lets it have on the
  * way, and as much again; or half a piece, for a large one that is given up has cost much.
@@ -33,105 +30,20 @@ const TURN_BYTES_MIN = 512 * 1024;
 
 export class Receiving {
   readonly #config: SwarmConfig;
-  readonly #links: ReadonlyMap<LinkId, Link>;
   readonly #emit: (effect: SwarmEffect) => void;
-  /** Receives that take up room: agreed or receiving, and not late. */
-  #incoming = 0;
-  /** Of those, from outside of our rack, zone or region. */
-  #farIncoming = 0;
-  /** How long the pieces of all of those are. */
-  #incomingBytes = 0;
-  /** How long the piece is that was agreed last. */
-  #pieceBytes = 1;
+  readonly #room: Room;
+  readonly #rate: IntakeRate;
   /** Have begun and are not whole. */
   #moving = 0;
-  /** Whole, but not verified and written yet. */
-  #verifying = 0;
-  /** Declined as busy: they wait to hear that there is room, in this order. */
-  readonly #waiting = new Set<Link>();
-  /** Told that there is room, and not heard of since. */
-  readonly #invited = new Set<Link>();
-  /** Told that there is room for a task that gets nothing, since the last look: who offers another one is not told again. */
-  readonly #entreated = new Set<Link>();
-  /** All who could send know that nothing comes in here. */
-  #idleTold = true;
   #transferMs = 0;
-  readonly #rate = new IntakeRate();
   readonly #promises = new Promises();
   /** The same by sender and piece: who withdraws what it has agreed to, or lets it trickle, and offers it again. */
   readonly #spurned = new Promises();
-  /** Told by the driver that there is no room: they wait for the next look. */
-  readonly #shut = new Set<Link>();
-
-  constructor(config: SwarmConfig, links: ReadonlyMap<LinkId, Link>, emit: (effect: SwarmEffect) => void) {
+  constructor(config: SwarmConfig, room: Room, rate: IntakeRate, emit: (effect: SwarmEffect) => void) {
     this.#config = config;
-    this.#links = links;
+    this.#room = room;
+    this.#rate = rate;
     this.#emit = emit;
-  }
-
-  /**
-   * What neighbours are told: idle (0), receiving (1), or full (the capacity), also while disk and digest are behind.
-   * Three levels are enough; senders tell equals apart by what they give themselves.
-   */
-  get load(): number {
-    const { downloadCountMax } = this.#config;
-    if (this.#room <= 0 || this.isStoringFull) return downloadCountMax;
-    return Math.min(this.#incoming, 1);
-  }
-
-  /** As {@link load}, for one neighbour: to those outside we are full sooner, to who has what a task without any needs later. */
-  loadFor(link: Link): number {
-    return this.#loadFor(link, this.load);
-  }
-
-  /** @param load ours, which does not depend on the neighbour: told to many it is worked out once */
-  #loadFor(link: Link, load: number): number {
-    const { downloadCountMax } = this.#config;
-    if (this.#isFarFull(link)) return downloadCountMax;
-    return load >= downloadCountMax && this.#canFeedIdleTask(link) ? 1 : load;
-  }
-
-  /**
-   * Pieces that may be agreed beside those under way: as many as the downlink brings in within a few seconds. More would all
-   * come late, and be taken in vain from others too. By the best rate so far, not by the present one: who has slow neighbours
-   * must take from many of them.
-   */
-  get #room(): number {
-    const { downloadCountMax } = this.#config;
-    const places = downloadCountMax - this.#incoming;
-    const { bestBytesPerMs } = this.#rate;
-    if (bestBytesPerMs === 0) return places;
-    const leftBytes = bestBytesPerMs * AHEAD_MS - this.#incomingBytes;
-    return Math.min(places, Math.max(DOWNLOAD_COUNT_MIN - this.#incoming, Math.ceil(leftBytes / this.#pieceBytes)));
-  }
-
-  #isFarFull(link: Link): boolean {
-    return link.distance > 0 && this.#farIncoming >= this.#config.farDownloadCountMax;
-  }
-
-  /**
-   * A task that gets nothing is let in although we are full: who came first, or has more neighbours, would keep all room,
-   * and a rate limit shares only among those whose bytes come. As many as there is room for besides, at most.
-   */
-  #hasRoomFor(task: Task): boolean {
-    const { downloadCountMax } = this.#config;
-    if (this.isStoringFull) return false;
-    return this.#room > 0 || (task.incomingCount === 0 && this.#incoming < downloadCountMax * 2);
-  }
-
-  #canFeedIdleTask(link: Link): boolean {
-    for (const remote of link.remotes.values()) {
-      const { task, have, isolated } = remote;
-      // A task that is whole misses nothing: of those there are many, and this is asked many times a millisecond.
-      if (isolated || task.incomingCount > 0 || isComplete(task)) continue;
-      if (this.#hasRoomFor(task) && holdsMissing(have.words, task.have.words)) return true;
-    }
-    return false;
-  }
-
-  /** Pieces that wait for digest and disk keep others out. */
-  get isStoringFull(): boolean {
-    return this.#verifying >= this.#config.verifyCountMax;
   }
 
   /** Usual time from the first byte of a piece to its last, in ms; 0 while unknown. */
@@ -144,18 +56,10 @@ export class Receiving {
     return this.#rate.bestBytesPerMs;
   }
 
-  /** Somebody waits for room, and there is some. */
-  get hasNews(): boolean {
-    if (this.#waiting.size === 0) return false;
-    const { load } = this;
-    for (const link of this.#waiting) if (this.#loadFor(link, load) < this.#config.downloadCountMax) return true;
-    return false;
-  }
-
   offered(remote: Remote | undefined, linkId: LinkId, taskId: TaskId, pieces: readonly number[], nowMs: number): void {
     const choice = this.#choose(remote, pieces, nowMs);
     if (typeof choice === "string") {
-      if (choice === "busy") this.#waiting.add((remote as Remote).link);
+      if (choice === "busy") this.#room.refused((remote as Remote).link);
       this.#emit({ type: "sendDecline", linkId, taskId, piece: pieces[0] as number, reason: choice });
       return;
     }
@@ -165,8 +69,7 @@ export class Receiving {
     if (receives.length > 0) task.doubledCount++;
     receives.push({ link, task, piece, state: "agreed", sinceMs: nowMs, progressMs: nowMs, late: false, far: link.distance > 0, cameBytes: 0, totalBytes: this.#rate.totalBytes });
     task.incoming.set(piece, receives);
-    this.#count(receives.at(-1) as Receive, 1);
-    this.#pieceBytes = task.pieceLengthBytes;
+    this.#room.agreed(receives.at(-1) as Receive);
     claim(task, piece);
     this.#emit({ type: "sendAccept", linkId, taskId, piece });
   }
@@ -202,8 +105,8 @@ export class Receiving {
     this.#rate.came(Math.max(0, task.pieceLengthBytes - receive.cameBytes), nowMs);
     if (receive.state === "receiving") this.#moving--;
     receive.state = "verifying";
-    this.#verifying++;
-    if (!receive.late) this.#count(receive, -1);
+    this.#room.verifying(1);
+    if (!receive.late) this.#room.released(receive);
     // Its slower twin is of no more use, unless verification fails; then it will be offered anew.
     for (const other of task.incoming.get(piece) ?? []) {
       if (other !== receive && other.state !== "verifying") this.#cancel(other);
@@ -251,12 +154,6 @@ export class Receiving {
     this.gone(task, piece, linkId);
   }
 
-  /** It has been told that we are full, by who knows better than we do. */
-  shut(link: Link): void {
-    link.toldLoad = this.#config.downloadCountMax;
-    this.#shut.add(link);
-  }
-
   /** @param leftMs when the other side ended it; undefined when we did */
   dropRemote(remote: Remote, tell: boolean, leftMs?: number): void {
     const { task, link } = remote;
@@ -292,7 +189,7 @@ export class Receiving {
         }
         task.lateCount++;
         task.wantedStale = true;
-        this.#count(receive, -1);
+        this.#room.released(receive);
         this.#disclaim(task, receive.piece);
       }
       this.#endHopeless(task, task.incoming.get(piece) ?? [], nowMs);
@@ -333,71 +230,19 @@ export class Receiving {
     return task.wantedToldMs + Math.max(WANT_MS_MIN, Math.min(WANT_MS_MAX, Math.floor(this.#transferMs * 2)));
   }
 
-  tellStatus(link: Link): void {
-    link.toldLoad = this.loadFor(link);
-    if (link.toldLoad > 0) this.#idleTold = false;
-    // Who hears that we are full must hear when we are not.
-    if (link.toldLoad < this.#config.downloadCountMax) this.#waiting.delete(link);
-    else this.#waiting.add(link);
-    const { linkId } = link;
-    this.#emit({ type: "sendStatus", linkId, incoming: link.toldLoad, capacity: this.#config.downloadCountMax });
-  }
-
-  /**
-   * What cannot wait for something to ride on: that there is room for one that was declined, as many as there is room
-   * for; and, when nothing comes in any more, that to everybody.
-   */
-  tellRoom(): void {
-    const { downloadCountMax } = this.#config;
-    const load = this.#waiting.size === 0 ? 0 : this.load;
-    for (const link of this.#waiting) {
-      if (this.#loadFor(link, load) >= downloadCountMax) continue;
-      if (this.#invited.size < this.#room) this.#invited.add(link);
-      else if (!this.#entreated.has(link) && this.#canFeedIdleTask(link)) this.#entreated.add(link);
-      else continue;
-      this.tellStatus(link);
-    }
-    if (this.#incoming > 0 || this.#idleTold || this.load > 0) return;
-    this.#idleTold = true;
-    for (const link of this.#links.values()) {
-      if (link.toldLoad === 0) continue;
-      for (const remote of link.remotes.values()) {
-        if (isComplete(remote.task)) continue;
-        this.tellStatus(link);
-        break;
-      }
-    }
-  }
-
-  /** Who was invited and has not come has nothing for us: the next may. */
-  inviteOthers(): void {
-    this.#invited.clear();
-    this.#entreated.clear();
-    for (const link of this.#shut) this.#waiting.add(link);
-    this.#shut.clear();
-    this.tellRoom();
-  }
-
-  forget(link: Link): void {
-    this.#waiting.delete(link);
-    this.#invited.delete(link);
-    this.#entreated.delete(link);
-    this.#shut.delete(link);
-  }
-
   /** @returns the piece to accept, or why none */
   #choose(remote: Remote | undefined, pieces: readonly number[], nowMs: number): number | DeclineReason {
     if (remote === undefined || remote.isolated) return "unwanted";
     const { task } = remote;
     if (nowMs < task.refusedUntilMs || this.#promises.isRefused(remote.link.peerId, nowMs)) return "unwanted";
-    this.#invited.delete(remote.link);
+    this.#room.heard(remote.link);
     const refusal = (piece: number): DeclineReason | undefined =>
       refusalOf(remote, piece) ?? (this.#spurned.isRefused(nameOf(remote.link, task, piece), nowMs) ? "unwanted" : undefined);
     const acceptable = pieces.filter((piece) => refusal(piece) === undefined);
     if (acceptable.length === 0) return pieces.map(refusal).find((reason) => reason !== "have") ?? "have";
     // What a reader waits for comes first, even if the sender has not heard of it yet.
     const chosen = task.wanted.find((piece) => acceptable.includes(piece)) ?? rarestOf(task, acceptable);
-    return this.#isFarFull(remote.link) || !this.#hasRoomFor(task) ? "busy" : chosen;
+    return this.#room.isFor(remote.link, task) ? chosen : "busy";
   }
 
   /** What readers wait for and nobody sends yet, what got lost on its way, and what is late. */
@@ -482,15 +327,8 @@ export class Receiving {
     if (left.length === 0) incoming.delete(receive.piece);
     else incoming.set(receive.piece, left);
     if (receive.state === "receiving") this.#moving--;
-    if (receive.state === "verifying") this.#verifying--;
-    else if (!receive.late) this.#count(receive, -1);
-  }
-
-  #count({ task, far }: Receive, change: 1 | -1): void {
-    this.#incoming += change;
-    this.#incomingBytes += change * task.pieceLengthBytes;
-    task.incomingCount += change;
-    if (far) this.#farIncoming += change;
+    if (receive.state === "verifying") this.#room.verifying(-1);
+    else if (!receive.late) this.#room.released(receive);
   }
 }
 

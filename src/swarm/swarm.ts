@@ -4,7 +4,9 @@ import type { TaskId } from "../protocol/ids.ts";
 import type { LinkId, SwarmConfig, SwarmEffect, SwarmInput, SwarmSnapshot } from "./contract.ts";
 import { importable, reconsiderRelief } from "./importing.ts";
 import { intakeOf, type TaskIntake } from "./intake.ts";
+import { IntakeRate } from "./intake-rate.ts";
 import { Receiving } from "./receiving.ts";
+import { Room } from "./room.ts";
 import { Sending } from "./sending.ts";
 import { snapshotOf } from "./snapshot.ts";
 import { addCopies, addHave, claim, distrust, dropHave, isComplete, isNeeded, lose, newRemote, newTask, type Link, type Remote, type Task } from "./tables.ts";
@@ -54,6 +56,7 @@ export class Swarm {
   readonly #links = new Map<LinkId, Link>();
   readonly #sending: Sending;
   readonly #receiving: Receiving;
+  readonly #room: Room;
   #effects: SwarmEffect[] = [];
   #nowMs = 0;
   #newsAtMs: number | undefined;
@@ -65,7 +68,9 @@ export class Swarm {
     this.#config = config;
     const emit = (effect: SwarmEffect): void => this.#emit(effect);
     this.#sending = new Sending(config, new Prng(seed), this.#links, emit);
-    this.#receiving = new Receiving(config, this.#links, emit);
+    const rate = new IntakeRate();
+    this.#room = new Room(config, this.#links, rate, emit);
+    this.#receiving = new Receiving(config, this.#room, rate, emit);
   }
 
   /**
@@ -78,7 +83,7 @@ export class Swarm {
     this.#apply(input, nowMs);
     if (STIRRING.has(input.type)) this.#sending.stir();
     this.#sending.fill(nowMs);
-    this.#receiving.tellRoom();
+    this.#room.tell();
     this.#schedule(nowMs);
     const effects = this.#effects;
     this.#effects = [];
@@ -152,7 +157,7 @@ export class Swarm {
         const link = this.#links.get(input.linkId);
         if (link === undefined) return;
         for (const remote of link.remotes.values()) this.#forgetRemote(remote, true);
-        this.#receiving.forget(link);
+        this.#room.forget(link);
         this.#links.delete(input.linkId);
         return;
       }
@@ -252,7 +257,7 @@ export class Swarm {
         const task = this.#tasks.get(input.taskId);
         const link = this.#links.get(input.linkId);
         if (task !== undefined) this.#receiving.gone(task, input.piece, input.linkId);
-        if (link !== undefined && input.busy) this.#receiving.shut(link);
+        if (link !== undefined && input.busy) this.#room.shut(link);
         return;
       }
       case "sendProgressed": {
@@ -342,7 +347,7 @@ export class Swarm {
     link.stalledUntilMs = 0;
     for (const piece of input.have) addCopies(task, piece, 1);
     if (remote.isolated) return;
-    this.#receiving.tellStatus(link);
+    this.#room.tellStatus(link);
     this.#tellImports(remote);
     // What is held it knows from the join.
     const coming = [...task.claims].filter((piece) => !task.have.has(piece));
@@ -404,7 +409,7 @@ export class Swarm {
       const remote = this.#remote(effect.linkId, effect.taskId);
       if (remote !== undefined) {
         this.#tellClaims(remote);
-        if (!isComplete(remote.task) && remote.link.toldLoad !== this.#receiving.loadFor(remote.link)) this.#receiving.tellStatus(remote.link);
+        if (!isComplete(remote.task) && remote.link.toldLoad !== this.#room.loadFor(remote.link)) this.#room.tellStatus(remote.link);
       }
     }
     this.#effects.push(effect);
@@ -424,7 +429,7 @@ export class Swarm {
   #tellNews(): void {
     this.#newsAtMs = undefined;
     for (const task of this.#tasks.values()) if (task.wantedStale) this.#receiving.tellWanted(task, this.#nowMs);
-    this.#receiving.inviteOthers();
+    this.#room.inviteOthers();
   }
 
   #tellAllClaims(): void {
@@ -458,7 +463,7 @@ export class Swarm {
   #schedule(nowMs: number): void {
     const { transferMs } = this.#receiving;
     const gatherMs = clamp(Math.floor(transferMs / 2), GATHER_MS_MIN, NEWS_MS_MAX);
-    let newsAtMs = this.#receiving.hasNews ? nowMs + gatherMs : Infinity;
+    let newsAtMs = this.#room.hasNews ? nowMs + gatherMs : Infinity;
     let claimsAtMs = Infinity;
     let waiting = this.#sending.active;
     for (const task of this.#tasks.values()) {
@@ -474,7 +479,7 @@ export class Swarm {
 
   /** Pieces whole but not on disk keep anything more from being taken in. */
   get isStoringFull(): boolean {
-    return this.#receiving.isStoringFull;
+    return this.#room.isStoringFull;
   }
 
   /** What is wanted first, for who tells a neighbour together with the join; none where there is no such task. */
