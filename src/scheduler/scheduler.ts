@@ -8,31 +8,25 @@ import type { PeerId, TaskId } from "../protocol/ids.ts";
 import type { SchedulerConfig, SchedulerEffect, SchedulerInput, SchedulerSnapshot } from "./contract.ts";
 import { Importers } from "./importers.ts";
 import { grantLeaseIfNeeded, releaseLease } from "./origin-lease.ts";
+import { AVOID_MS, Mesh } from "./mesh.ts";
 import { PeerLeases } from "./peer-leases.ts";
 import { NeighbourSelector } from "./select-neighbours.ts";
 import { snapshotOf } from "./snapshot.ts";
-import { EVERYBODY, Tables, type Member, type Peer, type Task } from "./state.ts";
+import { Tables, type Member, type Peer, type Task } from "./state.ts";
 
 type InputOf<Type extends SchedulerInput["type"]> = Extract<SchedulerInput, { readonly type: Type }>;
 
-/** Who lost a neighbour is not given it again for this long: outlasts a restart of a host's daemon. */
-const AVOID_MS = 30_000;
-/** Lost neighbours remembered per member: more than any mesh has, so that a chatty peer costs no memory. */
-const AVOIDED_COUNT_MAX = 64;
 /** Members that must have lost a peer before nobody is given it: one may be the broken one itself. */
 const SUSPECT_LOST_BY_COUNT = 2;
 /** A join that is asked again waits for the origin as long as this. Source: JOIN_TIMEOUT_MS of the control client. */
 const SILENT_MS = 120_000;
 /** Changes of who imports what are gathered for this long: when many join at once, each is told once. */
 const TELL_IMPORTS_MS = 50;
-/** Short members looked at when a newcomer has degree to spare; bounds the cost of a join. */
-const SHORT_LOOKED_AT_MAX = 32;
-
 /** Deterministic: same config, seed and inputs give the same effects, byte for byte. It does no I/O. */
 export class Scheduler {
   readonly #config: SchedulerConfig;
   readonly #tables: Tables;
-  readonly #selector: NeighbourSelector;
+  readonly #mesh: Mesh;
   readonly #peerLeases: PeerLeases;
   readonly #importers: Importers;
   #tellImportsAtMs: number | undefined;
@@ -57,7 +51,8 @@ export class Scheduler {
     this.#importers = new Importers(config.importerCountMax);
     this.#peerLeases = new PeerLeases(config);
     this.#tables = new Tables(config);
-    this.#selector = new NeighbourSelector(this.#tables, this.#importers, new Prng(seed));
+    const selector = new NeighbourSelector(this.#tables, this.#importers, new Prng(seed));
+    this.#mesh = new Mesh(config, this.#tables, selector, (effect) => this.#effects.push(effect));
   }
 
   /**
@@ -87,7 +82,7 @@ export class Scheduler {
         this.#withMember(input.peerId, input.taskId, (member) => {
           this.#showedLife(member);
           this.#progressed(member, input.pieceCount, input.complete);
-          this.#giveToLate(member);
+          this.#mesh.giveToLate(member, this.#nowMs);
           this.#watchEmptiness(member.task);
         });
         break;
@@ -189,11 +184,9 @@ export class Scheduler {
     this.#tables.refresh(member);
     this.#importers.refresh(member);
 
-    const kept = [...member.neighbours].filter((neighbour) => neighbour.peer.dialable);
-    const added = this.#giveNeighbours(member, this.#joinDegree(member) - member.degree);
-    const neighbours = [...kept, ...added].map((neighbour) => neighbour.peer.id);
+    const neighbours = this.#mesh.join(member, this.#nowMs);
     this.#effects.push({ type: "assign", peerId, taskId, requestId, neighbours, imports: this.#importers.tell(member) });
-    this.#giveToShort(member);
+    this.#mesh.giveToShort(member, this.#nowMs);
     if (peer.plain && !member.complete) for (const keeper of this.#tables.keepers) this.#invite(keeper, task);
     this.#watchEmptiness(task);
     task.failedSeeds.clear();
@@ -201,61 +194,11 @@ export class Scheduler {
     this.#fillSpans(task);
   }
 
-  /**
-   * The degree a joiner starts with: full while the mesh is small; half of it later, for those who come after add the
-   * other half. Full degree for everybody would use up all spare degree but that of the latest joiners, and a mesh in
-   * which everybody knows only those who came right before and after is a chain, not an expander.
-   */
-  #joinDegree(member: Member): number {
-    const { neighbourCount } = this.#config;
-    if (member.peer.seed) return neighbourCount;
-    if (member.complete) return 0;
-    if (member.peer.keeper) return neighbourCount;
-    const { plainCount, plainDegreeSum } = member.task;
-    const degreeSumWanted = neighbourCount * plainCount;
-    const others = plainDegreeSum - member.degree;
-    return Math.min(neighbourCount, Math.max(this.#tables.shortDegree, (degreeSumWanted - others + 1) >> 1));
-  }
-
   /** A keeper that is no member is asked to become one; once, for it may have no room. */
   #invite(keeper: Peer, task: Task): void {
     if (task.members.has(keeper.id) || task.invited.has(keeper) || task.expelled.has(keeper.id)) return;
     task.invited.add(keeper);
     this.#effects.push({ type: "invite", peerId: keeper.id, taskId: task.id });
-  }
-
-  /** Makes up to `count` edges to others; `member` is to dial them. */
-  #giveNeighbours(member: Member, count: number): Member[] {
-    if (count > 0 && !member.complete) this.#makeRoom(member);
-    const chosen = this.#selector.select(member, count, this.#nowMs);
-    for (const neighbour of chosen) this.#tables.addEdge(member, neighbour);
-    return chosen;
-  }
-
-  /** A seed or keeper with no spare degree gives up a neighbour that holds everything: such an edge carries nothing. */
-  #makeRoom(member: Member): void {
-    const { task } = member;
-    if (task.complete.size <= 1) return;
-    for (const giver of [...task.seeds, ...task.keepers]) {
-      if (!giver.complete || this.#tables.spareDegree(giver) > 0 || !this.#selector.suits(member, giver, this.#nowMs)) continue;
-      for (const neighbour of giver.neighbours) {
-        if (!neighbour.complete) continue;
-        this.#tables.removeEdge(giver, neighbour);
-        this.#rewire(neighbour, [], [giver]);
-        break;
-      }
-    }
-  }
-
-  /** Tells members with too few neighbours to dial the newcomer, as far as its degree goes. */
-  #giveToShort(newcomer: Member): void {
-    let lookedAt = 0;
-    for (const member of newcomer.task.short) {
-      if (!this.#tables.mayBeHandedOut(newcomer) || lookedAt++ >= SHORT_LOOKED_AT_MAX) return;
-      if (this.#tables.spareDegree(member) <= 0 || !this.#selector.suits(member, newcomer, this.#nowMs)) continue;
-      this.#tables.addEdge(member, newcomer);
-      this.#rewire(member, [newcomer], []);
-    }
   }
 
   #progressed(member: Member, pieceCount: number, complete: boolean): void {
@@ -267,53 +210,23 @@ export class Scheduler {
     if (wasComplete && !complete) grantLeaseIfNeeded(member.task, false, this.#effects);
   }
 
-  /**
-   * Those who joined last have half the neighbours of others, and nobody comes after them: in a world of unequal uplinks they
-   * are the last to finish. Once they have begun, they are given three quarters. Source: docs/policy.md, "Six with eleven places".
-   */
-  #giveToLate(member: Member): void {
-    if (member.complete || !member.peer.plain || !member.peer.connected) return;
-    const added = this.#giveNeighbours(member, Math.max(this.#lateDegree - member.degree, this.#missingNearby(member)));
-    if (added.length > 0) this.#rewire(member, added, []);
-  }
-
-  get #lateDegree(): number {
-    return Math.ceil((this.#config.neighbourCount * 3) / 4);
-  }
-
-  /**
-   * Neighbours that it lacks in its own rack, or whatever its nearest group is: as many are to be there, as nearly all
-   * that comes comes from them. Later racks are given links to those of the first, which may have used up their degree by that.
-   */
-  #missingNearby({ peer, task, neighbours }: Member): number {
-    const key = peer.poolKeys.at(-1);
-    if (key === undefined || key === EVERYBODY) return 0;
-    let near = 0;
-    for (const neighbour of neighbours) if (neighbour.peer.poolKeys.at(-1) === key) near++;
-    const others = (task.pools.get(key)?.length ?? 0) - 1;
-    return Math.min(others, this.#lateDegree) - near;
-  }
-
   #neighboursLost(member: Member, lost: readonly PeerId[]): void {
     this.#showedLife(member);
     const dropped: Member[] = [];
     for (const id of lost) {
       const neighbour = member.task.members.get(id);
-      this.#avoid(member, id);
-      if (neighbour === undefined || neighbour === member) continue;
-      if (this.#tables.removeEdge(member, neighbour)) {
-        dropped.push(neighbour);
-        this.#suspect(neighbour, member);
-      }
+      if (!this.#mesh.part(member, id, this.#nowMs) || neighbour === undefined) continue;
+      dropped.push(neighbour);
+      this.#suspect(neighbour, member);
     }
     if (member.complete) {
-      if (dropped.length > 0) this.#rewire(member, [], dropped);
+      if (dropped.length > 0) this.#mesh.rewire(member, [], dropped);
       return;
     }
     // Who has lost nobody and yet has too little to take perhaps never met one of them: a link broke before anything was said of
     // the task, or one that has everything closed it. It is told of them once more; those that are there stay as they are.
     const standing = lost.length > 0 ? [] : [...member.neighbours].filter(({ peer }) => peer.connected && peer.dialable);
-    this.#replenish(member, dropped, standing);
+    this.#mesh.replenish(member, dropped, this.#nowMs, standing);
     // Its neighbours are well and have nothing for it: what peers read in the seeds' stead may have gone with its readers.
     if (lost.length === 0 && member.task.spanLeases.size === 0) member.task.failedSeeds.clear();
     grantLeaseIfNeeded(member.task, true, this.#effects);
@@ -346,18 +259,17 @@ export class Scheduler {
     const accused = task?.members.get(accusedId);
     if (task === undefined || accuser === undefined || accused === undefined || accuser === accused) return;
     this.#showedLife(accuser);
-    this.#avoid(accuser, accusedId);
-    const hadEdge = this.#tables.removeEdge(accuser, accused);
+    const hadEdge = this.#mesh.part(accuser, accusedId, this.#nowMs);
     const accuserCount = this.#countAccuser(task, accusedId, accuserId);
     if (!accused.peer.seed && accuserCount >= this.#config.accuserCountMax) {
       const former = this.#dismiss(accused);
       task.expelled.add(accusedId);
       this.#effects.push({ type: "expel", peerId: accusedId, taskId });
-      for (const neighbour of former) this.#replenish(neighbour, [accused]);
+      for (const neighbour of former) this.#mesh.replenish(neighbour, [accused], this.#nowMs);
       this.#fillSpans(task);
       this.#watchEmptiness(task);
     }
-    if (hadEdge) this.#replenish(accuser, [accused]);
+    if (hadEdge) this.#mesh.replenish(accuser, [accused], this.#nowMs);
     grantLeaseIfNeeded(task, true, this.#effects);
   }
 
@@ -418,7 +330,7 @@ export class Scheduler {
     const { task } = member;
     const former = this.#dismiss(member);
     for (const neighbour of former) {
-      if (neighbour.degree < this.#tables.shortDegree) this.#replenish(neighbour, [member]);
+      if (neighbour.degree < this.#tables.shortDegree) this.#mesh.replenish(neighbour, [member], this.#nowMs);
     }
     grantLeaseIfNeeded(task, false, this.#effects);
     this.#fillSpans(task);
@@ -441,40 +353,6 @@ export class Scheduler {
     this.#tellImportsAtMs = undefined;
     for (const { member, imports } of this.#importers.news()) {
       if (member.peer.connected) this.#effects.push({ type: "assignImports", peerId: member.peer.id, taskId: member.task.id, imports });
-    }
-  }
-
-  /**
-   * Brings an incomplete member back to a joiner's degree, by at least one, and tells it whom it lost.
-   *
-   * @param standing neighbours that it is to be told of again
-   */
-  #replenish(member: Member, dropped: readonly Member[], standing: readonly Member[] = []): void {
-    if (!member.peer.connected) return;
-    const added = member.complete ? [] : this.#giveNeighbours(member, Math.max(1, this.#joinDegree(member) - member.degree));
-    const add = [...standing, ...added];
-    if (add.length > 0 || dropped.length > 0) this.#rewire(member, add, dropped);
-  }
-
-  #rewire(member: Member, add: readonly Member[], drop: readonly Member[]): void {
-    // Who is not connected cannot be told; its next join's answer says it all.
-    if (!member.peer.connected) return;
-    this.#effects.push({
-      type: "rewire",
-      peerId: member.peer.id,
-      taskId: member.task.id,
-      add: add.map((neighbour) => neighbour.peer.id),
-      drop: drop.map((neighbour) => neighbour.peer.id),
-    });
-  }
-
-  #avoid(member: Member, id: PeerId): void {
-    member.avoided.delete(id);
-    member.avoided.set(id, this.#nowMs + AVOID_MS);
-    if (member.avoided.size <= AVOIDED_COUNT_MAX) return;
-    for (const oldest of member.avoided.keys()) {
-      member.avoided.delete(oldest);
-      return;
     }
   }
 
