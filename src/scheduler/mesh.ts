@@ -83,7 +83,7 @@ export class Mesh {
 
   /**
    * Those who joined last have half the neighbours of others, and nobody comes after them: in a world of unequal uplinks they
-   * are the last to finish. Once they have begun, they are given three quarters. Source: docs/policy.md, "Six with eleven places".
+   * are the last to finish. Once they have begun, they are given three quarters. Source: docs/policy.md, "Neighbours".
    */
   giveToLate(member: Member, nowMs: number): void {
     if (member.complete || !member.peer.plain || !member.peer.connected) return;

@@ -14,7 +14,7 @@ const AVOID_MS = 3_000;
  * sent, and who has agreed takes a piece for late that does not begin within `silenceMs`, when it is the last one.
  */
 const DRAIN_MS_MAX = 400;
-/** What lies in the kernel before a piece may take so much of the time in which the piece is to be out. Source: docs/policy.md. */
+/** What lies in the kernel before a piece may take so much of the time in which the piece is to be out. Source: docs/policy.md, "What the kernels hold". */
 const AHEAD_SHARE = 0.8;
 const PATIENCE_MS_MIN = 100;
 /** An uplink that had nothing to send says nothing of how fast it is. */

@@ -38,7 +38,7 @@ const CHECK_MS = 100;
 /** Room and wants, for which others wait, are gathered for half a piece's time at most, so that one write carries many. */
 const GATHER_MS_MIN = 1;
 const NEWS_MS_MAX = 50;
-/** What is claimed rides on what is said anyway, and is told by itself only so late (docs/policy.md). */
+/** What is claimed rides on what is said anyway, and is told by itself only so late. Source: docs/policy.md, "Fewer wake-ups". */
 const CLAIMS_MS = 10_000;
 /** Neighbours that are well but have nothing for us: after this many times starvedMs, others are asked for, too. */
 const BARREN_FACTOR = 10;
