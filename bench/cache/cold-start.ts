@@ -1,7 +1,7 @@
 /**
  * How long a supernode takes to start with many cached files, and what memory they cost.
  *
- *     node_modules/.bin/node bench/cache/cold-start.ts [--files 100000] [--directory DIR] [--make-only] [--keep-caches]
+ *   node bench/cache/cold-start.ts [--files 100000] [--directory DIR] [--make-only] [--keep-caches]
  *
  * Makes a cache of so many files (in DIR it stays, and is used again), then starts `bin/supernode` on it: without an index, after an
  * orderly end, after SIGKILL; and, as root and unless --keep-caches, once more with the kernel's caches emptied, which
@@ -17,11 +17,11 @@ import { createServer, type AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { parseArgs } from "node:util";
 
 import { SigningKey } from "../../src/peer/membership/credentials.ts";
 import { encodeEntry, encodeHead } from "../../src/peer/store/journal-format.ts";
 import type { TaskId } from "../../src/protocol/ids.ts";
+import { readOptions } from "../command-line.ts";
 
 const PIECE_LENGTH_BYTES = 65_536;
 const PIECES_PER_FILE = 4;
@@ -117,13 +117,11 @@ async function status(port: number, path: string): Promise<string | undefined> {
   });
 }
 
-const { values } = parseArgs({
-  options: {
-    files: { type: "string", default: "100000" },
-    directory: { type: "string" },
-    "make-only": { type: "boolean", default: false },
-    "keep-caches": { type: "boolean", default: false },
-  },
+const values = readOptions(import.meta.filename, {
+  files: { type: "string", default: "100000" },
+  directory: { type: "string" },
+  "make-only": { type: "boolean", default: false },
+  "keep-caches": { type: "boolean", default: false },
 });
 const files = Number(values.files);
 const emptiesCaches = !values["keep-caches"] && process.getuid?.() === 0;

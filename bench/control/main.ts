@@ -11,7 +11,7 @@ import type { AddressInfo } from "node:net";
 import { cpus } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { parseArgs } from "node:util";
+import { readOptions } from "../command-line.ts";
 import { freePort } from "../demo/programs.ts";
 import { shippedBin } from "../lab/package.ts";
 import type { Connected, CrowdAsk, Joined, Returned } from "./crowd.ts";
@@ -24,14 +24,12 @@ const CROWD_CORE = 1;
 const FILE_BYTES = 1024 * 1024;
 const KIB = 1024;
 
-const { values } = parseArgs({
-  options: {
-    peers: { type: "string", default: "10000" },
-    tasks: { type: "string", default: "4" },
-    idle: { type: "string", default: "30" },
-    tls: { type: "boolean", default: false },
-    out: { type: "string" },
-  },
+const values = readOptions(import.meta.filename, {
+  peers: { type: "string", default: "10000" },
+  tasks: { type: "string", default: "4" },
+  idle: { type: "string", default: "30" },
+  tls: { type: "boolean", default: false },
+  out: { type: "string" },
 });
 const peerCount = Number(values.peers);
 const taskCount = Number(values.tasks);

@@ -6,17 +6,15 @@
 import { execFileSync } from "node:child_process";
 import { appendFileSync, mkdtempSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
+import { readOptions } from "../command-line.ts";
 import { DemoOrigin } from "../demo/origin.ts";
 import { freePort, Programs, untilReady } from "../demo/programs.ts";
 import { CountingRelay } from "./relay.ts";
 
-const { values } = parseArgs({
-  options: {
-    peers: { type: "string", default: "8" },
-    megabytes: { type: "string", default: "1,64,1024" },
-    out: { type: "string" },
-  },
+const values = readOptions(import.meta.filename, {
+  peers: { type: "string", default: "8" },
+  megabytes: { type: "string", default: "1,64,1024" },
+  out: { type: "string" },
 });
 const peerCount = Number(values.peers);
 const folder = mkdtempSync("/dev/shm/dragonfly-messages-");

@@ -1,7 +1,7 @@
 /**
- * The data plane beside nginx and curl, on loopback:
+ * The data plane beside nginx and curl, on loopback.
  *
- *   node bench/dataplane/main.ts [--runs 5] [--parts serve,receive,serve-tls,receive-tls] [--out FILE]
+ *   node bench/dataplane/main.ts [--runs 5] [--parts serve,receive,serve-tls,receive-tls] [--out FILE.json]
  *
  * Needs nginx and curl. Runs of the two sides alternate, medians are told. Both are given the host's congestion control.
  * Rows of other parts that FILE has already are kept in it.
@@ -12,7 +12,7 @@ import { closeSync, copyFileSync, existsSync, mkdirSync, mkdtempSync, openSync, 
 import { cpus, release, tmpdir } from "node:os";
 import { join } from "node:path";
 import { randomFillSync } from "node:crypto";
-import { parseArgs } from "node:util";
+import { readOptions } from "../command-line.ts";
 import { type Nginx, startNginx } from "./nginx.ts";
 import { type Figures, goalLines, mediansOf, type Rows, TABLE_HEAD, tableRow } from "./report.ts";
 import type { RoleUse } from "./role.ts";
@@ -27,8 +27,10 @@ const NGINX_PORT = 48_317;
 const TOUCH_BYTES = 4 * 1024 ** 3;
 const PARTS = "serve,receive,serve-tls,receive-tls";
 
-const { values: options } = parseArgs({
-  options: { runs: { type: "string", default: "5" }, parts: { type: "string", default: PARTS }, out: { type: "string" } },
+const options = readOptions(import.meta.filename, {
+  runs: { type: "string", default: "5" },
+  parts: { type: "string", default: PARTS },
+  out: { type: "string" },
 });
 const runs = Number(options.runs);
 const parts = new Set(options.parts.split(","));

@@ -1,5 +1,5 @@
 /**
- * What writing a file in pieces costs, with and without room for each piece before (src/peer/store/preallocation.ts):
+ * What writing a file in pieces costs, with and without room for each piece before (src/peer/store/preallocation.ts).
  *
  *   node bench/dataplane/writing.ts [--runs 5] [--dir DIR]
  *
@@ -10,7 +10,7 @@ import { randomFillSync } from "node:crypto";
 import { closeSync, fdatasyncSync, ftruncateSync, mkdtempSync, openSync, readFileSync, rmSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
+import { readOptions } from "../command-line.ts";
 import { loadLibc } from "../../src/peer/libc.ts";
 
 const GIB = 1024 ** 3;
@@ -19,7 +19,7 @@ const FALLOC_FL_KEEP_SIZE = 1;
 /** Linux's USER_HZ, for /proc/stat. */
 const TICKS_PER_SECOND = 100;
 
-const { values: options } = parseArgs({ options: { runs: { type: "string", default: "5" }, dir: { type: "string", default: tmpdir() } } });
+const options = readOptions(import.meta.filename, { runs: { type: "string", default: "5" }, dir: { type: "string", default: tmpdir() } });
 const directory = mkdtempSync(join(options.dir, "dragonfly-writing-"));
 const fallocate = loadLibc()?.func("int fallocate(int fd, int mode, int64_t offset, int64_t length)");
 if (fallocate === undefined) throw new Error("needs koffi, on Linux");

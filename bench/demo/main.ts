@@ -10,8 +10,8 @@ import { createReadStream, existsSync, statSync } from "node:fs";
 import { mkdtemp, open, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
-import { parseArgs } from "node:util";
 import { parseSize, showBytes, showDuration } from "../../src/cli/units.ts";
+import { readOptions } from "../command-line.ts";
 import { DemoOrigin } from "./origin.ts";
 import { freePort, Programs, untilReady, type Finished } from "./programs.ts";
 import { renderHosts, renderTable, type HostResult } from "./screen.ts";
@@ -32,6 +32,22 @@ interface Host {
 /** 1 MiB: small beside the file, large beside the cost of a call. */
 const BLOCK_BYTES = 1024 * 1024;
 
+const options = readOptions(
+  import.meta.filename,
+  {
+    hosts: { type: "string", default: "4" },
+    size: { type: "string", default: "128MiB" },
+    rate: { type: "string", default: "110MiB" },
+  },
+  ({ hosts, size, rate }): DemoOptions => {
+    const hostCount = Number(hosts);
+    const lengthBytes = parseSize(size);
+    if (!Number.isInteger(hostCount) || hostCount < 1 || hostCount > 64)
+      throw new Error("--hosts: a number from 1 to 64");
+    if (lengthBytes === undefined || lengthBytes < 1) throw new Error("--size: a size such as 128MiB");
+    return { hostCount, lengthBytes, rate };
+  },
+);
 const directory = await mkdtemp(join(tmpdir(), "dragonfly-demo-"));
 const programs = new Programs(join(directory, "cache"));
 let origin: DemoOrigin | undefined;
@@ -51,7 +67,7 @@ for (const [signal, number] of [
 }
 
 try {
-  process.exitCode = (await demo(readOptions())) ? 0 : 1;
+  process.exitCode = (await demo(options)) ? 0 : 1;
 } catch (thrown) {
   process.stderr.write(`${thrown instanceof Error ? thrown.message : String(thrown)}\n`);
   process.exitCode = 1;
@@ -240,22 +256,6 @@ function isOnPath(command: string): boolean {
   return (process.env["PATH"] ?? "")
     .split(delimiter)
     .some((folder) => folder !== "" && existsSync(join(folder, command)));
-}
-
-function readOptions(): DemoOptions {
-  const { values } = parseArgs({
-    options: {
-      hosts: { type: "string", default: "4" },
-      size: { type: "string", default: "128MiB" },
-      rate: { type: "string", default: "110MiB" },
-    },
-  });
-  const hostCount = Number(values.hosts);
-  const lengthBytes = parseSize(values.size);
-  if (!Number.isInteger(hostCount) || hostCount < 1 || hostCount > 64)
-    throw new Error("--hosts: a number from 1 to 64");
-  if (lengthBytes === undefined || lengthBytes < 1) throw new Error("--size: a size such as 128MiB");
-  return { hostCount, lengthBytes, rate: values.rate };
 }
 
 function say(line: string): void {

@@ -1,13 +1,17 @@
 /**
  * What one download costs: a dfget whose file lies in its daemon, one that is a peer of its own, and the supernode that reads
- * the file from its origin meanwhile. nginx is the origin, all on loopback and in memory, the programs as they ship.
+ * the file from its origin meanwhile.
+ *
+ *   node bench/dfget/main.ts [--rounds 15] [--out FILE.json]
+ *
+ * nginx is the origin, all on loopback and in memory, the programs as they ship.
  */
 import { spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { cpus, release } from "node:os";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
+import { readOptions } from "../command-line.ts";
 import { startNginx } from "../dataplane/nginx.ts";
 import { freePort } from "../demo/programs.ts";
 import { shippedBin } from "../lab/package.ts";
@@ -15,7 +19,7 @@ import { usageOf } from "../process-usage.ts";
 
 const MIB = 1024 ** 2;
 const READY_TRIES = 400;
-const { values: options } = parseArgs({ options: { rounds: { type: "string", default: "15" }, out: { type: "string" } } });
+const options = readOptions(import.meta.filename, { rounds: { type: "string", default: "15" }, out: { type: "string" } });
 const rounds = Number(options.rounds);
 
 interface Cost {

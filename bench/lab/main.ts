@@ -1,4 +1,25 @@
-/** The lab: real programs on a network that is as slow as we say. See bench/README.md. */
+/**
+ * The lab: real programs on a network that is as slow as we say. See bench/README.md.
+ *
+ *   node bench/lab/main.ts [options]        (root; Linux with network namespaces)
+ *     --hosts 16            downloading hosts
+ *     --rate 50mbit         each host's uplink and downlink
+ *     --seed-rate 50mbit    the seed's (supernode's) link; default: --rate
+ *     --size 50MiB          file size
+ *     --runs 3
+ *     --systems dragonfly,direct,curl,aria2,libtorrent
+ *                           also: dfget (every host its own peer, no dfdaemon), streams (no file, no swarm: what TCP gives)
+ *     --slow 2x0.25         so many hosts with this share of the uplink
+ *     --racks 4             hosts in so many racks, each behind a link no faster than one host's (--rate); dfdaemons have their rack as label
+ *     --unlabelled          … have not
+ *     --kill-one            SIGKILL the last host half-way
+ *     --freeze-one          SIGSTOP the last host half-way
+ *     --congestion cubic    TCP congestion control in all namespaces; cubic is what Linux has where nobody chose another
+ *     --cold-start          let dfget's program load after the start, not before
+ *     --out FILE            append one JSON line per run
+ *     --work-dir DIR        default /dev/shm (memory: sixteen hosts should not share one disk)
+ *     --keep-logs           leave the work directory behind
+ */
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { keepTouchedMemory } from "../touched-memory.ts";
@@ -8,7 +29,7 @@ import { isInstalled } from "./command.ts";
 import { lockLab } from "./lock.ts";
 import { measure } from "./measure.ts";
 import { buildNetwork, BURST_BYTES, congestionControl, hostNamespace, QUEUE_MS, removeNetwork } from "./network.ts";
-import { linksOf, parseOptions, racksOf, USAGE, type Options } from "./options.ts";
+import { linksOf, racksOf, readLabOptions, type Options } from "./options.ts";
 import { makeFile } from "./origin.ts";
 import { append, describe, table, type Row } from "./report.ts";
 import { verifyShaping } from "./shaping.ts";
@@ -22,11 +43,7 @@ import { streams } from "./systems/streams.ts";
 const SYSTEMS: readonly System[] = [dragonfly, dfget, curl, aria2, libtorrent, streams];
 
 async function main(): Promise<void> {
-  const options = parseOptions(process.argv.slice(2));
-  if (options === "help") {
-    console.log(USAGE);
-    return;
-  }
+  const options = readLabOptions(import.meta.filename);
   requireTools();
   const systems = chooseSystems(options);
   await lockLab();

@@ -1,4 +1,4 @@
-import { parseArgs } from "node:util";
+import { type OptionValues, readOptions } from "../command-line.ts";
 import { directSeconds, lowerBoundSeconds, type Links } from "./bound.ts";
 import type { Racks } from "./network.ts";
 
@@ -27,49 +27,31 @@ export interface Options {
   readonly keepLogs: boolean;
 }
 
-export const USAGE = `node bench/lab/main.ts [options]        (root; Linux with network namespaces)
-  --hosts 16            downloading hosts
-  --rate 50mbit         each host's uplink and downlink
-  --seed-rate 50mbit    the seed's (supernode's) link; default: --rate
-  --size 50MiB          file size
-  --runs 3
-  --systems dragonfly,direct,curl,aria2,libtorrent
-                        also: dfget (every host its own peer, no dfdaemon), streams (no file, no swarm: what TCP gives)
-  --slow 2x0.25         so many hosts with this share of the uplink
-  --racks 4             hosts in so many racks, each behind a link no faster than one host's (--rate); dfdaemons have their rack as label
-  --unlabelled          … have not
-  --kill-one            SIGKILL the last host half-way
-  --freeze-one          SIGSTOP the last host half-way
-  --congestion cubic    TCP congestion control in all namespaces; cubic is what Linux has where nobody chose another
-  --cold-start          let dfget's program load after the start, not before
-  --out FILE            append one JSON line per run
-  --work-dir DIR        default /dev/shm (memory: sixteen hosts should not share one disk)
-  --keep-logs           leave the work directory behind`;
+const FLAGS = {
+  hosts: { type: "string", default: "16" },
+  rate: { type: "string", default: "50mbit" },
+  "seed-rate": { type: "string" },
+  size: { type: "string", default: "50MiB" },
+  runs: { type: "string", default: "3" },
+  systems: { type: "string", default: "dragonfly,direct,curl,aria2,libtorrent" },
+  "cold-start": { type: "boolean", default: false },
+  out: { type: "string" },
+  slow: { type: "string", default: "0x1" },
+  racks: { type: "string" },
+  unlabelled: { type: "boolean", default: false },
+  "kill-one": { type: "boolean", default: false },
+  "freeze-one": { type: "boolean", default: false },
+  congestion: { type: "string", default: "cubic" },
+  "work-dir": { type: "string", default: "/dev/shm" },
+  "keep-logs": { type: "boolean", default: false },
+} as const;
 
-export function parseOptions(argv: readonly string[]): Options | "help" {
-  const { values } = parseArgs({
-    args: [...argv],
-    options: {
-      hosts: { type: "string", default: "16" },
-      rate: { type: "string", default: "50mbit" },
-      "seed-rate": { type: "string" },
-      size: { type: "string", default: "50MiB" },
-      runs: { type: "string", default: "3" },
-      systems: { type: "string", default: "dragonfly,direct,curl,aria2,libtorrent" },
-      "cold-start": { type: "boolean", default: false },
-      out: { type: "string" },
-      slow: { type: "string", default: "0x1" },
-      racks: { type: "string" },
-      unlabelled: { type: "boolean", default: false },
-      "kill-one": { type: "boolean", default: false },
-      "freeze-one": { type: "boolean", default: false },
-      congestion: { type: "string", default: "cubic" },
-      "work-dir": { type: "string", default: "/dev/shm" },
-      "keep-logs": { type: "boolean", default: false },
-      help: { type: "boolean", default: false },
-    },
-  });
-  if (values.help) return "help";
+/** @param program see `readOptions` */
+export function readLabOptions(program: string): Options {
+  return readOptions(program, FLAGS, meaningOf);
+}
+
+function meaningOf(values: OptionValues<typeof FLAGS>): Options {
   if (values["kill-one"] && values["freeze-one"]) throw new Error("--kill-one and --freeze-one exclude each other");
   const slow = /^(\d+)x(0?\.\d+|1)$/.exec(values.slow);
   if (slow === null) throw new Error(`--slow ${values.slow}: expected COUNTxSHARE, such as 2x0.25`);

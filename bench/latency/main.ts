@@ -1,5 +1,7 @@
 /**
- * Time to the first byte of small files, beside curl from nginx: `node bench/latency/main.ts [--samples 50] [--out FILE]`.
+ * Time to the first byte of small files, beside curl from nginx.
+ *
+ *   node bench/latency/main.ts [--samples 50] [--out FILE.json]
  *
  * Real programs on loopback: nginx (the origin), supernode, two dfdaemons; asked over dfdaemon's socket, as dfget does, by one
  * process that runs already: dfget's own start is not in it. Needs nginx and curl.
@@ -9,13 +11,13 @@ import { randomBytes } from "node:crypto";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { cpus, release, tmpdir } from "node:os";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
 import { DaemonClient } from "../../src/cli/daemon-client.ts";
+import { readOptions } from "../command-line.ts";
 import { startNginx } from "../dataplane/nginx.ts";
 import { freePort, Programs, untilReady } from "../demo/programs.ts";
 
 const SIZES = [["1 B", 1], ["64 KiB", 64 * 1024], ["1 MB", 1e6], ["10 MB", 1e7]] as const;
-const { values: options } = parseArgs({ options: { samples: { type: "string", default: "50" }, out: { type: "string" } } });
+const options = readOptions(import.meta.filename, { samples: { type: "string", default: "50" }, out: { type: "string" } });
 const samples = Number(options.samples);
 const directory = mkdtempSync(join(tmpdir(), "dragonfly-latency-"));
 const programs = new Programs(join(directory, "cache"));

@@ -9,12 +9,12 @@ import { fork } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { parseArgs } from "node:util";
 import { PRIORITIES, type Priority } from "../../src/base/priority.ts";
 import { HttpOrigin } from "../../src/origin/http-origin.ts";
 import { readOrigin } from "../../src/peer/direct-content.ts";
 import type { PeerTask } from "../../src/peer/peer.ts";
 import { RateGate } from "../../src/peer/rate-gate.ts";
+import { readOptions } from "../command-line.ts";
 import { type LonePeer, startPeer } from "./peers.ts";
 import type { SeedAsk, SeedFile } from "./seed.ts";
 import { fairness, reachedPerSecond, worstDeviation } from "./windows.ts";
@@ -22,9 +22,7 @@ import { fairness, reachedPerSecond, worstDeviation } from "./windows.ts";
 const RATES = [10_000, 100_000, 1_000_000, 10_000_000, 50_000_000, 100_000_000];
 const MIB = 1024 * 1024;
 
-const { values } = parseArgs({
-  options: { seconds: { type: "string", default: "5" }, only: { type: "string" }, out: { type: "string" } },
-});
+const values = readOptions(import.meta.filename, { seconds: { type: "string", default: "5" }, only: { type: "string" }, out: { type: "string" } });
 const seconds = Number(values.seconds);
 const folder = mkdtempSync("/dev/shm/dragonfly-limits-");
 const child = fork(join(import.meta.dirname, "seed.ts"), [folder]);

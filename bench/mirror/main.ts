@@ -4,8 +4,8 @@
  *
  * Root, with what `.ci/run` installs.
  *
- *     node bench/mirror/main.ts [--rate MBIT/S] [--rounds 7] [--megabytes 500] [--only pulls,first-byte,memory] [--out FILE]
- *     node bench/mirror/main.ts --summary FILE
+ *   node bench/mirror/main.ts [--rate MBIT/S] [--rounds 7] [--megabytes 500] [--only pulls,first-byte,memory] [--out FILE]
+ *   node bench/mirror/main.ts --summary FILE
  */
 import { appendFileSync } from "node:fs";
 import { join } from "node:path";
@@ -13,7 +13,7 @@ import { join } from "node:path";
 import { type PushedImage, pushImage } from "../../test/e2e/lib/image.ts";
 import { Lab } from "../../test/e2e/lib/processes.ts";
 import { machineFacts } from "../lab/accounting.ts";
-import { parseOptions } from "./options.ts";
+import { readMirrorOptions } from "./options.ts";
 import { DIRECT, MIRROR, MIRRORED, Rig } from "./rig.ts";
 import { touchMemory } from "../touched-memory.ts";
 import { median, readRounds, type Round, summaryOf } from "./summary.ts";
@@ -29,7 +29,7 @@ const PULLS = 50;
 const SMALL_LAYERS = 10;
 const SMALL_LAYER_BYTES = 4 * MEGABYTE;
 
-const { rounds, imageBytes, rate, parts, out, summary } = parseOptions(process.argv.slice(2));
+const { rounds, imageBytes, rate, parts, out, summary } = readMirrorOptions(import.meta.filename);
 
 if (summary === undefined) {
   const lab = new Lab("bench-mirror");

@@ -1,5 +1,5 @@
 /** What `bench/mirror` is asked to measure. */
-import { parseArgs } from "node:util";
+import { readOptions } from "../command-line.ts";
 
 export const PARTS = ["pulls", "first-byte", "memory"] as const;
 export type Part = (typeof PARTS)[number];
@@ -15,32 +15,30 @@ export interface Options {
   readonly summary: string | undefined;
 }
 
-/** @throws Error for what cannot be meant */
-export function parseOptions(args: readonly string[]): Options {
-  const { values } = parseArgs({
-    args: [...args],
-    options: {
-      rounds: { type: "string", default: "7" },
-      megabytes: { type: "string", default: "500" },
-      rate: { type: "string" },
-      only: { type: "string", default: PARTS.join(",") },
-      out: { type: "string" },
-      summary: { type: "string" },
-    },
-  });
-  const parts = values.only.split(",").map((name) => {
-    const part = PARTS.find((known) => known === name);
-    if (part === undefined) throw new Error(`--only takes ${PARTS.join(", ")}, not ${name}`);
-    return part;
-  });
-  return {
-    rounds: positive("rounds", values.rounds),
-    imageBytes: positive("megabytes", values.megabytes) * 1_000_000,
-    rate: values.rate === undefined ? undefined : positive("rate", values.rate) * 1_000_000,
-    parts,
-    out: values.out,
-    summary: values.summary,
-  };
+/** @param program see `readOptions` */
+export function readMirrorOptions(program: string): Options {
+  const options = {
+    rounds: { type: "string", default: "7" },
+    megabytes: { type: "string", default: "500" },
+    rate: { type: "string" },
+    only: { type: "string", default: PARTS.join(",") },
+    out: { type: "string" },
+    summary: { type: "string" },
+  } as const;
+  return readOptions(program, options, ({ rounds, megabytes, rate, only, out, summary }) => ({
+    rounds: positive("rounds", rounds),
+    imageBytes: positive("megabytes", megabytes) * 1_000_000,
+    rate: rate === undefined ? undefined : positive("rate", rate) * 1_000_000,
+    parts: only.split(",").map(partOf),
+    out,
+    summary,
+  }));
+}
+
+function partOf(name: string): Part {
+  const part = PARTS.find((known) => known === name);
+  if (part === undefined) throw new Error(`--only takes ${PARTS.join(", ")}, not ${name}`);
+  return part;
 }
 
 function positive(name: string, text: string): number {

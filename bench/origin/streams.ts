@@ -1,5 +1,7 @@
 /**
- * Four streams of one file over a long way, with HTTP/1.1 and with HTTP/2 (docs/decisions.md, 58): `node bench/origin/streams.ts [--runs 5]`.
+ * Four streams of one file over a long way, with HTTP/1.1 and with HTTP/2 (docs/decisions.md, 58).
+ *
+ *   node bench/origin/streams.ts [--runs 5]
  *
  * undici, as src/origin has it, reads from a server of Node's that speaks both, behind a relay that holds each byte for 20 ms each way. Needs openssl.
  */
@@ -9,15 +11,15 @@ import { createSecureServer } from "node:http2";
 import { type AddressInfo, connect, createServer, type Server } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
 import { Agent } from "undici";
+import { readOptions } from "../command-line.ts";
 
 const MIB = 1024 ** 2;
 const CONTENT = Buffer.alloc(8 * MIB, 7);
 const STREAM_COUNT = 4;
 const ONE_WAY_MS = 20;
 
-const { values: options } = parseArgs({ options: { runs: { type: "string", default: "5" } } });
+const options = readOptions(import.meta.filename, { runs: { type: "string", default: "5" } });
 
 async function listen(server: Pick<Server, "listen" | "address">): Promise<number> {
   await new Promise<void>((resolve) => void server.listen(0, "127.0.0.1", resolve));

@@ -10,8 +10,8 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { parseArgs } from "node:util";
 import { Prng } from "../../src/base/prng.ts";
+import { readOptions } from "../command-line.ts";
 import { freePort, untilReady } from "../demo/programs.ts";
 import { INSPECTED } from "./inspector.ts";
 import { Load, type SoakHost } from "./load.ts";
@@ -40,8 +40,11 @@ interface Daemon extends SoakHost {
   readonly name: string;
 }
 
-const { values } = parseArgs({
-  options: { minutes: { type: "string", default: "20" }, pause: { type: "string", default: "500" }, lanes: { type: "string", default: "1" }, out: { type: "string" } },
+const values = readOptions(import.meta.filename, {
+  minutes: { type: "string", default: "20" },
+  pause: { type: "string", default: "500" },
+  lanes: { type: "string", default: "1" },
+  out: { type: "string" },
 });
 const forMs = Number(values.minutes) * 60_000;
 const pauseMs = Number(values.pause);

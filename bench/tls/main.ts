@@ -6,8 +6,8 @@
 import { type ChildProcess, fork } from "node:child_process";
 import { appendFileSync, mkdtempSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
 import { generateJoinToken } from "../../src/peer/membership/credentials.ts";
+import { readOptions } from "../command-line.ts";
 import type { Offer, Taken } from "./end.ts";
 
 const MODES = {
@@ -16,8 +16,10 @@ const MODES = {
   tls: { BENCH_TLS: "1" },
 } as const;
 
-const { values } = parseArgs({
-  options: { megabytes: { type: "string", default: "512" }, rounds: { type: "string", default: "5" }, out: { type: "string" } },
+const values = readOptions(import.meta.filename, {
+  megabytes: { type: "string", default: "512" },
+  rounds: { type: "string", default: "5" },
+  out: { type: "string" },
 });
 const lengthBytes = Number(values.megabytes) * 1024 * 1024;
 const results: { readonly mode: string; readonly gigabytesPerSecond: number; readonly cpuSecondsPerGigabyte: number; readonly rssMib: number }[] = [];
