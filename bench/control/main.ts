@@ -8,7 +8,6 @@ import { randomBytes } from "node:crypto";
 import { appendFileSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
-import { cpus } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { readOptions } from "../command-line.ts";
@@ -16,6 +15,7 @@ import { freePort } from "../demo/programs.ts";
 import { shippedBin } from "../lab/package.ts";
 import type { Connected, CrowdAsk, Joined, Returned } from "./crowd.ts";
 import { type ProcessUsage, usageOf } from "../process-usage.ts";
+import { describeMachine, provenance } from "../provenance.ts";
 import { PinnedSupernode } from "./pinned-supernode.ts";
 
 const SUPERNODE_CORE = 0;
@@ -31,6 +31,7 @@ const values = readOptions(import.meta.filename, {
   tls: { type: "boolean", default: false },
   out: { type: "string" },
 });
+const started = provenance();
 const peerCount = Number(values.peers);
 const taskCount = Number(values.tasks);
 const idleSeconds = Number(values.idle);
@@ -56,8 +57,7 @@ async function measure(): Promise<void> {
   const crowd = startCrowd(port, readFileSync(join(folder, "join-token"), "utf8").trim());
   closers.push(() => void crowd.process.kill("SIGKILL"));
   await sleep(5_000);
-  const machine = `${cpus()[0]?.model.trim()}, ${cpus().length} cores`;
-  console.log(`${machine}, Node ${process.version}; supernode on core ${SUPERNODE_CORE}, ${peerCount} peers on core ${CROWD_CORE}${values.tls ? ", TLS" : ""}\n`);
+  console.log(`${describeMachine(started.machine)}; supernode on core ${SUPERNODE_CORE}, ${peerCount} peers on core ${CROWD_CORE}${values.tls ? ", TLS" : ""}\n`);
 
   const before = supernode.usage();
   const connected = await crowd.ask<Connected>({ type: "connect", count: peerCount });
@@ -103,7 +103,7 @@ async function measure(): Promise<void> {
   if (supernode.words !== "") console.log(`\nthe supernode said:\n${supernode.words}`);
   if (values.out === undefined) return;
   const result = {
-    date: new Date().toISOString(), machine, node: process.version, peerCount, tls: values.tls,
+    ...started, peerCount, tls: values.tls,
     registrationsPerSecond: peerCount / connected.seconds, connectCpu, bytesPerPeer, idleCpu, joins,
     loadedBytesPerPeer: (loaded.rssBytes - before.rssBytes) / peerCount,
     restart: { readyMs: readyMs - killedMs, firstRegisteredMs: back.firstRegisteredMs - killedMs, lastRegisteredMs: back.lastRegisteredMs - killedMs, lastJoinedMs: back.lastJoinedMs - killedMs, failed: back.failed },

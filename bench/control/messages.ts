@@ -9,6 +9,7 @@ import { join } from "node:path";
 import { readOptions } from "../command-line.ts";
 import { DemoOrigin } from "../demo/origin.ts";
 import { freePort, Programs, untilReady } from "../demo/programs.ts";
+import { provenance } from "../provenance.ts";
 import { CountingRelay } from "./relay.ts";
 
 const values = readOptions(import.meta.filename, {
@@ -16,6 +17,7 @@ const values = readOptions(import.meta.filename, {
   megabytes: { type: "string", default: "1,64,1024" },
   out: { type: "string" },
 });
+const started = provenance();
 const peerCount = Number(values.peers);
 const folder = mkdtempSync("/dev/shm/dragonfly-messages-");
 const programs = new Programs(join(folder, "cache"));
@@ -47,7 +49,7 @@ async function measure(megabytes: number): Promise<void> {
   const what = Object.entries(byType).map(([type, count]) => `${type} ${count.toFixed(2)}`).join(", ");
   console.log(`${String(megabytes).padStart(6)} MiB  ${mean.toFixed(1).padStart(5)}  ${Math.max(...perPeer)}   ${what}`);
   if (values.out !== undefined) {
-    appendFileSync(values.out, `${JSON.stringify({ date: new Date().toISOString(), messages: { peerCount, megabytes, mean, max: Math.max(...perPeer), byType } })}\n`);
+    appendFileSync(values.out, `${JSON.stringify({ ...started, messages: { peerCount, megabytes, mean, max: Math.max(...perPeer), byType } })}\n`);
   }
   relay.close();
   await programs.close();

@@ -9,13 +9,14 @@
 import { type ChildProcess, execFileSync, fork, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { closeSync, copyFileSync, existsSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, symlinkSync, writeFileSync, writeSync } from "node:fs";
-import { cpus, release, tmpdir } from "node:os";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { randomFillSync } from "node:crypto";
 import { readOptions } from "../command-line.ts";
 import { type Nginx, startNginx } from "./nginx.ts";
-import { type Figures, goalLines, mediansOf, type Rows, TABLE_HEAD, tableRow } from "./report.ts";
+import { type Figures, goalLines, mediansOf, type Result, resultOf, type Rows, TABLE_HEAD, tableRow } from "./report.ts";
 import type { RoleUse } from "./role.ts";
+import { describeMachine, provenance } from "../provenance.ts";
 import { keepTouchedMemory, touchMemory } from "../touched-memory.ts";
 
 const GB = 1024 ** 3 / 1e9;
@@ -32,6 +33,7 @@ const options = readOptions(import.meta.filename, {
   parts: { type: "string", default: PARTS },
   out: { type: "string" },
 });
+const started = provenance();
 const runs = Number(options.runs);
 const parts = new Set(options.parts.split(","));
 const directory = mkdtempSync(join(tmpdir(), "dragonfly-dataplane-"));
@@ -220,11 +222,13 @@ try {
   rmSync(directory, { recursive: true, force: true });
 }
 const congestion = readFileSync("/proc/sys/net/ipv4/tcp_congestion_control", "latin1").trim();
-const machine = `${cpus().length} × ${cpus()[0]?.model ?? "?"}, Linux ${release()}, ${congestion}, node ${process.versions.node}, ${execFileSync("curl", ["--version"], { encoding: "utf8" }).split(" ", 2).join(" ")}`;
-const known = options.out !== undefined && existsSync(options.out) ? (JSON.parse(readFileSync(options.out, "utf8")) as { all: Rows }).all : {};
-const all: Rows = { ...known, ...rows };
-const medians = mediansOf(all);
-process.stdout.write(`${machine}; 1 GiB, ${CONNECTIONS} connections to serve (TLS: ${TLS_CONNECTIONS}), medians of ${runs}\n${TABLE_HEAD}\n`);
+const curl = execFileSync("curl", ["--version"], { encoding: "utf8" }).split(" ", 2)[1] ?? "";
+const machine = { ...started.machine, congestion, curl };
+const medians = mediansOf(rows);
+process.stdout.write(`${describeMachine(machine)}; 1 GiB, ${CONNECTIONS} connections to serve (TLS: ${TLS_CONNECTIONS}), medians of ${runs}\n${TABLE_HEAD}\n`);
 for (const name of Object.keys(rows)) process.stdout.write(`${tableRow(name, medians[name] as Figures)}\n`);
-for (const line of goalLines(mediansOf(rows))) process.stdout.write(`${line}\n`);
-if (options.out !== undefined) writeFileSync(options.out, `${JSON.stringify({ machine, runs, medians, all }, null, 2)}\n`);
+for (const line of goalLines(medians)) process.stdout.write(`${line}\n`);
+if (options.out !== undefined) {
+  const filed = existsSync(options.out) ? (JSON.parse(readFileSync(options.out, "utf8")) as Result) : undefined;
+  writeFileSync(options.out, `${JSON.stringify(resultOf({ ...started, machine }, runs, rows, filed), null, 2)}\n`);
+}

@@ -1,4 +1,5 @@
 /** What the data plane's bench says of its runs: medians, a table, and how they stand beside their goals. */
+import type { Provenance } from "../provenance.ts";
 
 export interface Figures {
   readonly gbPerSecond: number;
@@ -11,6 +12,25 @@ export interface Figures {
 
 /** All runs by their row's name. */
 export type Rows = Record<string, Figures[]>;
+
+/** What is filed. */
+export interface Result extends Provenance {
+  readonly runs: number;
+  readonly medians: Record<string, Figures>;
+  /** When each row was measured, and of which tree: those of other parts are kept from one run to the next. */
+  readonly measured: Record<string, Pick<Provenance, "date" | "tree">>;
+  readonly all: Rows;
+}
+
+/** @param filed what is in the file so far; once it did not say of which tree a row is */
+export function resultOf(started: Provenance, runs: number, rows: Rows, filed?: Partial<Result>): Result {
+  const all = { ...filed?.all, ...rows };
+  const measured = Object.keys(all).map((name) => {
+    const { date, tree } = name in rows ? started : (filed?.measured?.[name] ?? filed ?? started);
+    return [name, { date, tree }];
+  });
+  return { ...started, runs, medians: mediansOf(all), measured: Object.fromEntries(measured) as Result["measured"], all };
+}
 
 export const TABLE_HEAD = `${"".padEnd(32)}  GB/s  CPU-s/GB server, both  RSS MiB  loop p99 ms`;
 

@@ -9,17 +9,18 @@
 import { spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { cpus, release } from "node:os";
 import { join } from "node:path";
 import { readOptions } from "../command-line.ts";
 import { startNginx } from "../dataplane/nginx.ts";
 import { freePort } from "../demo/programs.ts";
 import { shippedBin } from "../lab/package.ts";
+import { describeMachine, provenance } from "../provenance.ts";
 import { usageOf } from "../process-usage.ts";
 
 const MIB = 1024 ** 2;
 const READY_TRIES = 400;
 const options = readOptions(import.meta.filename, { rounds: { type: "string", default: "15" }, out: { type: "string" } });
+const started = provenance();
 const rounds = Number(options.rounds);
 
 interface Cost {
@@ -115,10 +116,9 @@ try {
   await Promise.all(services.map((child) => new Promise((resolve) => (child.once("close", resolve), child.kill()))));
   rmSync(directory, { recursive: true, force: true });
 }
-const machine = `${cpus().length} × ${cpus()[0]?.model ?? "?"}, Linux ${release()}, node ${process.versions.node}`;
-console.log(`node bench/dfget/main.ts --rounds ${rounds}; ${machine}; median (least – most), ms`);
+console.log(`node bench/dfget/main.ts --rounds ${rounds}; ${describeMachine(started.machine)}; median (least – most), ms`);
 for (const [name, { wallMs, cpuMs: own, supernodeCpuMs }] of Object.entries(rows)) {
   console.log(`${name.padEnd(58)} wall ${wallMs.padEnd(20)} dfget's CPU ${own.padEnd(16)} supernode's CPU ${supernodeCpuMs}`);
 }
 console.log(`supernode's peak RSS ${peakMiB} MiB`);
-if (options.out !== undefined) writeFileSync(options.out, `${JSON.stringify({ machine, rounds, rows, supernodePeakMiB: peakMiB }, undefined, 2)}\n`);
+if (options.out !== undefined) writeFileSync(options.out, `${JSON.stringify({ ...started, rounds, rows, supernodePeakMiB: peakMiB }, undefined, 2)}\n`);

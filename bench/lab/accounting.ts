@@ -1,6 +1,6 @@
 /** What the programs cost: CPU time and memory of everything the lab has started, and what else the machine did. */
 import { readdirSync, readFileSync } from "node:fs";
-import { availableParallelism, cpus, loadavg, release } from "node:os";
+import { loadavg } from "node:os";
 import { basename } from "node:path";
 
 /** The kernel's clock tick in /proc, 1/100 s on every architecture Node runs on. */
@@ -77,10 +77,6 @@ export function watchMemory(): { stop(): number } {
 
 export function loadAverage(): number {
   return loadavg()[0] ?? 0;
-}
-
-export function machineFacts(): Readonly<Record<string, string | number>> {
-  return { cpu: cpus()[0]?.model.trim() ?? "unknown", cores: availableParallelism(), kernel: release(), node: process.version };
 }
 
 function descendants(): Process[] {

@@ -22,8 +22,9 @@
  */
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { dirname, join } from "node:path";
+import { describeMachine, provenance } from "../provenance.ts";
 import { keepTouchedMemory } from "../touched-memory.ts";
-import { loadAverage, machineFacts } from "./accounting.ts";
+import { loadAverage } from "./accounting.ts";
 import { lowerBoundSeconds } from "./bound.ts";
 import { isInstalled } from "./command.ts";
 import { lockLab } from "./lock.ts";
@@ -60,6 +61,7 @@ async function main(): Promise<void> {
 }
 
 async function runAll(options: Options, systems: readonly System[], workDirectory: string): Promise<readonly Row[]> {
+  const started = provenance();
   const links = linksOf(options);
   const tStar = lowerBoundSeconds(options.sizeBytes, links);
   const speeds = links.up.map((up, host) => ({ up, down: links.down[host] ?? options.rate }));
@@ -68,11 +70,11 @@ async function runAll(options: Options, systems: readonly System[], workDirector
     `${options.hosts} hosts at ${options.rate / 1e6} Mbit/s${options.rackCount > 0 ? ` in ${options.rackCount} racks at the same` : ""}, seed at ${options.seedRate / 1e6} Mbit/s, file of ${options.sizeBytes / 2 ** 20} MiB; ` +
       `tbf burst ${BURST_BYTES / 1024} KiB, latency ${QUEUE_MS} ms; T* = ${tStar.toFixed(2)} s`,
   );
-  console.log(`machine: ${Object.entries(machineFacts()).map(([key, value]) => `${key} ${value}`).join(", ")}, load ${loadAverage().toFixed(2)}`);
+  console.log(`machine: ${describeMachine(started.machine)}, load ${loadAverage().toFixed(2)}`);
   await verifyShaping(options, workDirectory);
   const originDirectory = join(workDirectory, "origin");
   const origin = makeFile(originDirectory, options.sizeBytes);
-  const congestion = congestionControl(hostNamespace(0));
+  const lab = { ...started, machine: { ...started.machine, congestion: congestionControl(hostNamespace(0)) } };
   if (options.out !== undefined) mkdirSync(dirname(options.out), { recursive: true });
 
   const rows: Row[] = [];
@@ -84,7 +86,7 @@ async function runAll(options: Options, systems: readonly System[], workDirector
       const row = { system: system.name, run, outcome };
       rows.push(row);
       console.log(describe(row));
-      if (options.out !== undefined) append(options.out, row, options, congestion);
+      if (options.out !== undefined) append(options.out, row, options, lab);
       if (!options.keepLogs) rmSync(runDirectory, { recursive: true, force: true });
     }
   }

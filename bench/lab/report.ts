@@ -1,6 +1,6 @@
 /** The table for people and the JSON lines for files. */
 import { appendFileSync } from "node:fs";
-import { machineFacts } from "./accounting.ts";
+import type { Provenance } from "../provenance.ts";
 import { directSeconds } from "./bound.ts";
 import type { Measurement } from "./measure.ts";
 import { linksOf, type Options } from "./options.ts";
@@ -23,11 +23,13 @@ export function describe(row: Row): string {
   );
 }
 
-export function append(file: string, row: Row, options: Options, congestion: string): void {
+/** @param lab when the lab began; the row has a date of its own */
+export function append(file: string, row: Row, options: Options, lab: Provenance): void {
   const line = {
     date: new Date().toISOString(),
+    tree: lab.tree,
     command: `node bench/lab/main.ts ${process.argv.slice(2).join(" ")}`.trim(),
-    machine: { ...machineFacts(), congestion },
+    machine: lab.machine,
     hosts: options.hosts,
     rate: options.rate,
     seedRate: options.seedRate,

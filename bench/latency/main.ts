@@ -9,15 +9,17 @@
 import { execFileSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { cpus, release, tmpdir } from "node:os";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { DaemonClient } from "../../src/cli/daemon-client.ts";
 import { readOptions } from "../command-line.ts";
 import { startNginx } from "../dataplane/nginx.ts";
 import { freePort, Programs, untilReady } from "../demo/programs.ts";
+import { describeMachine, provenance } from "../provenance.ts";
 
 const SIZES = [["1 B", 1], ["64 KiB", 64 * 1024], ["1 MB", 1e6], ["10 MB", 1e7]] as const;
 const options = readOptions(import.meta.filename, { samples: { type: "string", default: "50" }, out: { type: "string" } });
+const started = provenance();
 const samples = Number(options.samples);
 const directory = mkdtempSync(join(tmpdir(), "dragonfly-latency-"));
 const programs = new Programs(join(directory, "cache"));
@@ -88,7 +90,6 @@ try {
   await programs.close();
   rmSync(directory, { recursive: true, force: true });
 }
-const machine = `${cpus().length} × ${cpus()[0]?.model ?? "?"}, Linux ${release()}, node ${process.versions.node}`;
-process.stdout.write(`${machine}; ms to the first byte, ${samples} files of each size\n${"".padEnd(34)}  p50    p99\n`);
+process.stdout.write(`${describeMachine(started.machine)}; ms to the first byte, ${samples} files of each size\n${"".padEnd(34)}  p50    p99\n`);
 for (const [name, { p50Ms, p99Ms }] of Object.entries(rows)) process.stdout.write(`${name.padEnd(34)}  ${p50Ms.toFixed(1).padStart(5)}  ${p99Ms.toFixed(1).padStart(6)}\n`);
-if (options.out !== undefined) writeFileSync(options.out, `${JSON.stringify({ machine, samples, rows }, null, 2)}\n`);
+if (options.out !== undefined) writeFileSync(options.out, `${JSON.stringify({ ...started, samples, rows }, null, 2)}\n`);

@@ -15,6 +15,7 @@ import { readOrigin } from "../../src/peer/direct-content.ts";
 import type { PeerTask } from "../../src/peer/peer.ts";
 import { RateGate } from "../../src/peer/rate-gate.ts";
 import { readOptions } from "../command-line.ts";
+import { provenance } from "../provenance.ts";
 import { type LonePeer, startPeer } from "./peers.ts";
 import type { SeedAsk, SeedFile } from "./seed.ts";
 import { fairness, reachedPerSecond, worstDeviation } from "./windows.ts";
@@ -41,7 +42,7 @@ const ask = (question: SeedAsk): Promise<object> => {
   child.send(question);
   return told();
 };
-const result: Record<string, unknown> = { date: new Date().toISOString(), node: process.version, seconds };
+const result: Record<string, unknown> = { ...provenance(), seconds };
 
 try {
   const { originPort } = (await told()) as { originPort: number };

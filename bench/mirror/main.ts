@@ -12,7 +12,7 @@ import { join } from "node:path";
 
 import { type PushedImage, pushImage } from "../../test/e2e/lib/image.ts";
 import { Lab } from "../../test/e2e/lib/processes.ts";
-import { machineFacts } from "../lab/accounting.ts";
+import { describeMachine, provenance } from "../provenance.ts";
 import { readMirrorOptions } from "./options.ts";
 import { DIRECT, MIRROR, MIRRORED, Rig } from "./rig.ts";
 import { touchMemory } from "../touched-memory.ts";
@@ -30,11 +30,13 @@ const SMALL_LAYERS = 10;
 const SMALL_LAYER_BYTES = 4 * MEGABYTE;
 
 const { rounds, imageBytes, rate, parts, out, summary } = readMirrorOptions(import.meta.filename);
+const started = provenance();
+const command = `node bench/mirror/main.ts ${process.argv.slice(2).join(" ")}`.trim();
 
 if (summary === undefined) {
   const lab = new Lab("bench-mirror");
   await lab.use(async () => {
-    print({ facts: machineFacts(), command: process.argv.slice(1).join(" ") });
+    console.log(describeMachine(started.machine));
     const rig = await Rig.start(lab, rate);
     if (parts.includes("pulls") || parts.includes("first-byte")) await measurePulls(lab, rig);
     if (parts.includes("memory")) await measureMemory(lab, rig);
@@ -102,7 +104,6 @@ async function firstBytes(rig: Rig, image: PushedImage): Promise<{ readonly medi
 }
 
 function print(line: object): void {
-  const text = JSON.stringify(line);
-  console.log(text);
-  if (out !== undefined) appendFileSync(out, `${text}\n`);
+  console.log(JSON.stringify(line));
+  if (out !== undefined) appendFileSync(out, `${JSON.stringify({ ...started, date: new Date().toISOString(), command, ...line })}\n`);
 }

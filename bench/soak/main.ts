@@ -13,6 +13,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { Prng } from "../../src/base/prng.ts";
 import { readOptions } from "../command-line.ts";
 import { freePort, untilReady } from "../demo/programs.ts";
+import { provenance } from "../provenance.ts";
 import { INSPECTED } from "./inspector.ts";
 import { Load, type SoakHost } from "./load.ts";
 import { Program } from "./programs.ts";
@@ -46,6 +47,7 @@ const values = readOptions(import.meta.filename, {
   lanes: { type: "string", default: "1" },
   out: { type: "string" },
 });
+const started = provenance();
 const forMs = Number(values.minutes) * 60_000;
 const pauseMs = Number(values.pause);
 /** Users at a time: more of them show in minutes what each request leaves behind. */
@@ -174,7 +176,7 @@ async function soak(): Promise<boolean> {
   for (const watch of watches) watch.close();
 
   const isGood = rows.every(({ flat }) => flat) && left.length === 0 && load.counts.wrongBytes === 0 && load.counts.failures <= FAILURES_MAX;
-  const result = { date: new Date().toISOString(), node: process.version, minutes: Number(values.minutes), rows, load: load.counts, churns, timersLeft, left, isGood };
+  const result = { ...started, minutes: Number(values.minutes), rows, load: load.counts, churns, timersLeft, left, isGood };
   if (values.out !== undefined) writeFileSync(values.out, `${JSON.stringify(result, undefined, 1)}\n`);
   console.log(isGood ? "FLAT" : "NOT FLAT");
   return isGood;

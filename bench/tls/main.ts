@@ -8,6 +8,7 @@ import { appendFileSync, mkdtempSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { generateJoinToken } from "../../src/peer/membership/credentials.ts";
 import { readOptions } from "../command-line.ts";
+import { provenance } from "../provenance.ts";
 import type { Offer, Taken } from "./end.ts";
 
 const MODES = {
@@ -21,6 +22,7 @@ const values = readOptions(import.meta.filename, {
   rounds: { type: "string", default: "5" },
   out: { type: "string" },
 });
+const started = provenance();
 const lengthBytes = Number(values.megabytes) * 1024 * 1024;
 const results: { readonly mode: string; readonly gigabytesPerSecond: number; readonly cpuSecondsPerGigabyte: number; readonly rssMib: number }[] = [];
 for (let round = 0; round < Number(values.rounds); round++) {
@@ -34,7 +36,7 @@ for (const mode of Object.keys(MODES)) {
   };
   console.log(`${mode.padEnd(9)} ${of("gigabytesPerSecond")} GB/s  ${of("cpuSecondsPerGigabyte")} CPU s/GB  host's RSS ${of("rssMib")} MiB`);
 }
-if (values.out !== undefined) appendFileSync(values.out, `${JSON.stringify({ date: new Date().toISOString(), node: process.version, lengthBytes, results })}\n`);
+if (values.out !== undefined) appendFileSync(values.out, `${JSON.stringify({ ...started, lengthBytes, results })}\n`);
 
 async function measure(environment: Readonly<Record<string, string>>): Promise<Omit<(typeof results)[number], "mode">> {
   const folder = mkdtempSync("/dev/shm/dragonfly-tls-");
