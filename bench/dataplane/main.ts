@@ -215,7 +215,7 @@ try {
       if (parts.has(`receive${suffix}`)) await receive(nginx, isTls);
     }
   } finally {
-    nginx.close();
+    await nginx.close();
   }
 } finally {
   for (const child of children) child.kill("SIGKILL");

@@ -13,7 +13,8 @@ export interface Nginx {
   readonly tlsPort: number;
   /** CPU seconds of the worker since its start. */
   cpuSeconds(): number;
-  close(): void;
+  /** It is gone then: its pid file goes last, and a folder that is removed meanwhile stays. */
+  close(): Promise<void>;
 }
 
 /** @param directory its files and what it serves */
@@ -28,13 +29,17 @@ export async function startNginx(directory: string, port: number, tlsPort: numbe
     `user root;\nworker_processes 1;\ndaemon off;\nmaster_process off;\npid ${directory}/nginx.pid;\nerror_log ${directory}/nginx.log;\nevents { worker_connections 512; }\nhttp { access_log off; sendfile on; tcp_nodelay on; server { listen 127.0.0.1:${port}; ${tls} root ${directory}; } }\n`,
   );
   const child = spawn("nginx", ["-c", config, "-p", directory], { stdio: "ignore" });
+  const ended = new Promise((resolve) => child.once("close", resolve));
   await untilListening(port);
   // nanoseconds on a CPU: /proc/<pid>/schedstat, first field (kernel: Documentation/scheduler/sched-stats.rst)
   return {
     port,
     tlsPort,
     cpuSeconds: () => Number(readFileSync(`/proc/${child.pid}/schedstat`, "latin1").split(" ")[0]) / 1e9,
-    close: () => void child.kill(),
+    close: async () => {
+      child.kill();
+      await ended;
+    },
   };
 }
 

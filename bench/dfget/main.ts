@@ -110,7 +110,7 @@ try {
     rows["1 GiB as a peer of its own, new to the supernode"] = summary(large);
     peakMiB = Math.round(Number(/VmHWM:\s*(\d+)/.exec(readFileSync(`/proc/${supernodePid}/status`, "latin1"))?.[1]) / 1024);
   } finally {
-    nginx.close();
+    await nginx.close();
   }
 } finally {
   await Promise.all(services.map((child) => new Promise((resolve) => (child.once("close", resolve), child.kill()))));

@@ -84,7 +84,7 @@ try {
       for (const [name, all] of Object.entries(cases)) rows[`${size}, ${name}`] = { p50Ms: quantile(all, 0.5), p99Ms: quantile(all, 0.99) };
     }
   } finally {
-    nginx.close();
+    await nginx.close();
   }
 } finally {
   await programs.close();
