@@ -244,7 +244,7 @@ export const SUPERNODE_SETTINGS = {
     kinds.originBudgets,
     "--origin-budget",
     [],
-    "What the whole site may burden an origin's host with, `HOST=RATE/REQUESTS`, either `none`; HOST may be `*.example` or `*`, the first that matches counts, each host for itself; the flag may be repeated.",
+    "What the whole site may burden an origin's host with, `HOST=RATE/REQUESTS`, either `none`; HOST may have a port (80 and 443 are one), be `[2001:db8::1]`, `*.example` or `*`, the first that matches counts, each host for itself; the flag may be repeated.",
     { env: "DRAGONFLY_ORIGIN_BUDGETS", reloads: true, defaultText: "none" },
   ),
   ...cache,

@@ -215,9 +215,12 @@ test("budgets for origins come from flags and files alike", () => {
     '  - { host: "*", bytesPerSecond: 1MB, requestsPerSecond: none }',
   ].join("\n");
   assert.deepEqual(resolved(`${yaml}\n`, []), expected);
-  for (const wrong of ["a=0/1", "a=1MB/0", "a b=1MB/1", "a=1MB/x", "*.=1MB/1", "reg.example:443=1MB/1"]) {
+  for (const wrong of ["a=0/1", "a=1MB/0", "a b=1MB/1", "a=1MB/x", "*.=1MB/1", "a:65536=1MB/1", "a:0=1MB/1", "[::g]=1MB/1", "*.[::1]=1MB/1"]) {
     assert.throws(() => resolved("", [wrong]), { code: "CONFIG_INVALID" }, wrong);
   }
+  assert.throws(() => resolved("", ["2001:db8::1=1MB/1"]), /"2001:db8::1" is not a host: write \[2001:db8::1\]/);
+  const hosts = (...texts: readonly string[]): unknown => (resolved("", texts) as { readonly host: string }[]).map(({ host }) => host);
+  assert.deepEqual(hosts("[2001:DB8:0::1]=1MB/1,[::1]:5000=1MB/1", "reg.example:443=1MB/1"), ["[2001:db8::1]", "[::1]:5000", "reg.example:443"]);
 });
 
 test("networks get labels from flags and files alike; what is wrong with one is said with its place", () => {

@@ -2,6 +2,7 @@
  * The kinds of values a setting can have. A kind reads what YAML, a flag or the environment gives, says in one sentence
  * what is wrong with it, and prints a value the way it would be written in a file.
  */
+import { isIPv6 } from "node:net";
 import { isAbsolute, resolve } from "node:path";
 import type { z } from "zod";
 import { fromZod, type Zod } from "./on-demand.ts";
@@ -330,13 +331,10 @@ export const registries: Kind<readonly RegistrySetting[]> = {
 const originBudget = (z: Zod) => z.strictObject(
   {
     host: z.string({ error: "host is missing" }).transform((text, context) => {
-      // Hosts are compared as URLs have them, which leave out the port that goes without saying.
-      if (/:0*(?:80|443)$/.test(text)) {
-        context.addIssue({ code: "custom", message: `${quote(text)} would match nothing: ports 80 and 443 are left out` });
-        return z.NEVER;
-      }
-      if (/^(\*|(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:\d{1,5})?)$/.test(text)) return text.toLowerCase();
-      context.addIssue({ code: "custom", message: `${quote(text)} is not a host, such as reg.example, reg.example:5000, *.example or *` });
+      const host = budgetHost(text);
+      if (host !== undefined) return host;
+      const example = isIPv6(text) ? `: write [${text}]` : ", such as reg.example, reg.example:5000, [2001:db8::1], *.example or *";
+      context.addIssue({ code: "custom", message: `${quote(text)} is not a host${example}` });
       return z.NEVER;
     }),
     bytesPerSecond: within(z, rateOrNone).optional(),
@@ -355,6 +353,15 @@ const originBudget = (z: Zod) => z.strictObject(
       issue.code === "invalid_type" ? `${quote(issue.input)} is not a mapping with host, bytesPerSecond and requestsPerSecond` : undefined,
   },
 );
+
+/** As URLs have it, but with its port also where they leave it out. */
+function budgetHost(text: string): string | undefined {
+  if (text === "*") return text;
+  const [, star = "", name, port] = /^(\*\.(?!\[))?([A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::(\d{1,5}))?$/.exec(text) ?? [];
+  const url = name === undefined ? null : URL.parse(`http://${name}:${port ?? 80}`);
+  if (url === null || port !== undefined && Number(port) === 0) return undefined;
+  return `${star}${url.hostname}${port === undefined ? "" : `:${Number(port)}`}`;
+}
 
 export const originBudgets: Kind<readonly OriginBudgetConfig[]> = {
   example: '[{host: "*.example", bytesPerSecond: 50MiB, requestsPerSecond: 20}]',

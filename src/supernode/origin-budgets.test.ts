@@ -90,6 +90,29 @@ test("the first pattern that matches counts, each host has a budget of its own, 
   budgets.close();
 });
 
+test("IPv6 hosts are named as URLs have them; ports 80 and 443 are those that URLs leave out", () => {
+  const isNamed = (host: string, url: string): boolean => {
+    const budgets = new OriginBudgets([{ host, bytesPerSecond: 1_000_000, requestsPerSecond: undefined }]);
+    const reading = budgets.reading(url);
+    budgets.close();
+    return reading !== undefined;
+  };
+  const named: Readonly<Record<string, readonly string[]>> = {
+    "[2001:db8::1]": ["https://[2001:DB8::1]/x", "http://[2001:db8::1]:5000/x"],
+    "[2001:db8::1]:5000": ["http://[2001:db8::1]:5000/x"],
+    "reg.example:443": ["https://reg.example/x", "https://reg.example:443/x", "http://reg.example:443/x"],
+    "*.example:80": ["http://reg.example/x"],
+    "*": ["http://[::1]/x"],
+  };
+  const others: Readonly<Record<string, readonly string[]>> = {
+    "[2001:db8::1]": ["http://[2001:db8::2]/x"],
+    "[2001:db8::1]:5000": ["http://[2001:db8::1]/x", "http://[2001:db8::1]:5001/x"],
+    "reg.example:443": ["https://reg.example:5000/x", "https://other.example/x"],
+  };
+  for (const [host, urls] of Object.entries(named)) for (const url of urls) assert.equal(isNamed(host, url), true, `${host} ${url}`);
+  for (const [host, urls] of Object.entries(others)) for (const url of urls) assert.equal(isNamed(host, url), false, `${host} ${url}`);
+});
+
 test("new budgets hold at once, for those who wait as well; no budget lets all go", async (t) => {
   const clock = clockOf(t);
   const budgets = new OriginBudgets([{ host: "*", bytesPerSecond: undefined, requestsPerSecond: 1 }], () => clock.ms);

@@ -142,11 +142,17 @@ function hostOf(url: string): string {
 
 /** `*` is any host, `*.example.org` every host below it, anything else itself; with a port only that port. */
 function matches(pattern: string, host: string): boolean {
-  const name = pattern.includes(":") ? host : host.replace(/:\d+$/, "");
-  if (pattern === "*") return name !== "";
-  return pattern.startsWith("*.") ? name.endsWith(pattern.slice(1)) : name === pattern;
+  const port = PORT.exec(pattern)?.[0];
+  // Both schemes' own ports are left out of URLs, and what is without one may be either.
+  const isOwnPort = (port === ":80" || port === ":443") && !PORT.test(host);
+  const wanted = isOwnPort ? pattern.slice(0, -port.length) : pattern;
+  const name = port === undefined ? host.replace(PORT, "") : host;
+  if (wanted === "*") return name !== "";
+  return wanted.startsWith("*.") ? name.endsWith(wanted.slice(1)) : name === wanted;
 }
 
+/** Not the end of an IPv6 address, which has a bracket behind it. */
+const PORT = /:\d+$/;
 /** Twenty messages a second and host at most, however many peers: slices are given one after the other. */
 const SLICE_SECONDS = 0.05;
 const SLICE_BYTES_MIN = 4 * 1024;
