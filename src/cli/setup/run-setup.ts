@@ -57,6 +57,10 @@ export function reachableFromHere({ host, port }: ListenAddress): ListenAddress 
 
 function registryName(text: string): string {
   const host = text.toLowerCase();
+  if (text.includes("=")) {
+    const name = JSON.stringify(text.slice(0, text.indexOf("=")));
+    throw new AppError("USAGE", `--registry: give ${name} alone; its address is dfdaemon's to know: registries in its file, or --registry HOST=URL at its start`);
+  }
   if (!isRegistryHost(host)) throw new AppError("USAGE", `--registry: "${text}" is no registry; name it as images do, HOST or HOST:PORT`);
   return host === "index.docker.io" || host === "registry-1.docker.io" ? DOCKER_HUB : host;
 }

@@ -61,6 +61,7 @@ test("nonsense is refused before anything is written", () => {
   for (const [args, message] of [
     [["--engine", "rkt"], /\[USAGE\] --engine: "rkt" is none of containerd, docker, cri-o, podman/],
     [["--registry", "https://reg.test/x"], /\[USAGE\] --registry: "https:\/\/reg\.test\/x" is no registry/],
+    [["--registry", "reg.test=http://10.0.0.5:5000"], /\[USAGE\] --registry: give "reg\.test" alone; its address is dfdaemon's to know: registries in its file, or --registry HOST=URL at its start/],
     [["--listen", "127.0.0.1:0"], /\[CONFIG_INVALID\] listen has port 0/],
     [["--peer-listen", "0.0.0.0:1"], /\[USAGE\] unknown option '--peer-listen'/],
   ] as const) {
