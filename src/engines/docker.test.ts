@@ -48,3 +48,41 @@ test("before Docker 28 other registries are a note; from it on they are files th
   const current = planDocker(filesOf({}, { dockerd: "28.0" }), only("ghcr.io"));
   assert.deepEqual(current.files.map(({ path }) => path), ["/etc/docker/certs.d/ghcr.io/hosts.toml"]);
 });
+
+const UNIT = "/lib/systemd/system/docker.service";
+const DEBIAN = { [UNIT]: "[Service]\nEnvironmentFile=-/etc/default/docker\n# ExecStart=dockerd --registry-mirror=http://old\nExecStart=/usr/sbin/dockerd -H fd:// $DOCKER_OPTS\n" };
+
+test("a flag that would keep dockerd from starting beside daemon.json is a problem that names its file, and nothing is written", () => {
+  const dropIn = "/etc/systemd/system/docker.service.d/mirror.conf";
+  for (const [texts, path] of [
+    [{ ...DEBIAN, "/etc/default/docker": 'DOCKER_OPTS="--debug --registry-mirror=https://m.test"\n' }, "/etc/default/docker"],
+    [{ ...DEBIAN, [dropIn]: "[Service]\nExecStart=\nExecStart=/usr/sbin/dockerd \\\n  --registry-mirror https://m.test\n" }, dropIn],
+    [{ ...DEBIAN, [dropIn]: '[Service]\nEnvironment=A=1 "DOCKER_OPTS=-H fd:// --registry-mirror=https://m.test"\n' }, dropIn],
+    [{ "/etc/default/docker": "export DOCKER_OPTS='--registry-mirror https://m.test'\n" }, "/etc/default/docker"],
+  ] as const) {
+    const { files, problems } = planDocker(filesOf(texts), ALL);
+    assert.deepEqual(files, []);
+    const problem = `${path} gives dockerd --registry-mirror https://m.test, and with "registry-mirrors" in ${FILE} beside it dockerd would not start: move it there, then run setup again`;
+    assert.deepEqual(problems, [problem]);
+  }
+});
+
+test("flags that are commented out, taken back or of no variable in the command are none; nor does an insecure registry matter to a mirror on loopback", () => {
+  const reset = { "/etc/systemd/system/docker.service.d/a.conf": "[Service]\nExecStart=/usr/sbin/dockerd --registry-mirror=http://m\n", "/etc/systemd/system/docker.service.d/b.conf": "[Service]\nExecStart=\nExecStart=/usr/sbin/dockerd\n" };
+  for (const texts of [DEBIAN, { ...DEBIAN, ...reset }, { ...DEBIAN, "/etc/default/docker": "#DOCKER_OPTS=--registry-mirror=http://m\nOTHER=--registry-mirror=http://m\n" }]) {
+    assert.deepEqual(planDocker(filesOf(texts), ALL).problems, []);
+  }
+  const insecure = { ...DEBIAN, "/etc/default/docker": "DOCKER_OPTS=--insecure-registry=10.0.0.0/8\n" };
+  assert.deepEqual(planDocker(filesOf(insecure), ALL).problems, []);
+  assert.match(planDocker(filesOf(insecure), { ...ALL, address: "10.0.0.9:65001" }).problems.join(), /--insecure-registry 10\.0\.0\.0\/8, and with "insecure-registries"/);
+});
+
+test("a flag that names the mirror first is left to do so; a daemon.json elsewhere is not written past", () => {
+  const flagged = filesOf({ ...DEBIAN, "/etc/default/docker": "DOCKER_OPTS=--registry-mirror=http://127.0.0.1:65001/\n" });
+  const plan = planDocker(flagged, ALL);
+  assert.deepEqual([plan.files, plan.problems], [[], []]);
+  assert.match(plan.notes.join(), /the mirror by --registry-mirror in \/etc\/default\/docker/);
+  assert.deepEqual(dockerRoutes(flagged, ADDRESS), [{ registry: "docker.io", isMirrored: true, reason: "/etc/default/docker" }]);
+  const elsewhere = filesOf({ ...DEBIAN, "/etc/default/docker": "DOCKER_OPTS=--config-file=/srv/docker.json\n" });
+  assert.match(planDocker(elsewhere, ALL).problems.join(), /dockerd reads \/srv\/docker\.json, as --config-file in \/etc\/default\/docker says/);
+});

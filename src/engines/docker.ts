@@ -6,6 +6,7 @@
 import { applyEdits, modify, parse, type ParseError } from "jsonc-parser";
 import { AppError } from "../base/errors.ts";
 import { registrySegment } from "../protocol/distribution.ts";
+import { dockerFlags } from "./docker-flags.ts";
 import { DOCKER_HUB, WRITTEN_BY, type EngineFiles, type EnginePlan, type EngineRoute, type MirrorTarget, type PlannedFile } from "./engine.ts";
 import { hostsDirectories, hostsFileFor, mirrorsFirst, withMirror } from "./hosts-toml.ts";
 
@@ -22,7 +23,13 @@ export function planDocker(files: EngineFiles, mirror: MirrorTarget): EnginePlan
   const planned: PlannedFile[] = [];
   const isHubWanted = mirror.registries?.includes(DOCKER_HUB) ?? true;
   const others = (mirror.registries ?? mirror.known.map(({ host }) => host)).filter((host) => host !== DOCKER_HUB);
-  if (isHubWanted) planned.push({ path: DAEMON_FILE, text: withRegistryMirror(files.read(DAEMON_FILE), mirror.address) });
+  if (isHubWanted) {
+    const problems = flagProblems(files, mirror.address);
+    if (problems.length > 0) return { engine: "docker", files: [], notes: [], problems };
+    const given = mirrorByFlag(files, mirror.address);
+    if (given === undefined) planned.push({ path: DAEMON_FILE, text: withRegistryMirror(files.read(DAEMON_FILE), mirror.address) });
+    else notes.push(`dockerd has the mirror by --registry-mirror in ${given}: ${DAEMON_FILE} stays as it is`);
+  }
   if (others.length > 0 && readsHostsFiles(files)) {
     for (const host of others) {
       const path = hostsFileFor(files, HOSTS_DIRECTORY, host);
@@ -41,8 +48,9 @@ export function planDocker(files: EngineFiles, mirror: MirrorTarget): EnginePlan
 /** @throws AppError CONFIG_INVALID */
 export function dockerRoutes(files: EngineFiles, address: string): readonly EngineRoute[] {
   const [first] = mirrorsOf(files.read(DAEMON_FILE) ?? "{}");
-  const isMirrored = first !== undefined && isSameUrl(first, address);
-  const reason = isMirrored ? DAEMON_FILE : `${DAEMON_FILE} does not name http://${address} first in registry-mirrors`;
+  const flagged = mirrorByFlag(files, address);
+  const isMirrored = flagged !== undefined || (first !== undefined && isSameUrl(first, address));
+  const reason = isMirrored ? (flagged ?? DAEMON_FILE) : `${DAEMON_FILE} does not name http://${address} first in registry-mirrors`;
   const hosts = readsHostsFiles(files) ? hostsDirectories(files, HOSTS_DIRECTORY) : [];
   return [
     { registry: DOCKER_HUB, isMirrored, reason },
@@ -53,13 +61,40 @@ export function dockerRoutes(files: EngineFiles, address: string): readonly Engi
   ];
 }
 
+/** What a flag of dockerd's stands in the way of: it does not start with a setting that is in its flags and in its file. */
+function flagProblems(files: EngineFiles, address: string): readonly string[] {
+  const problems: string[] = [];
+  const [file] = dockerFlags(files, "config-file");
+  if (file !== undefined && file.value !== DAEMON_FILE) {
+    problems.push(`dockerd reads ${file.value}, as --config-file in ${file.path} says, and not ${DAEMON_FILE}: put "registry-mirrors": ["http://${address}"] there by hand`);
+  }
+  const isGiven = mirrorByFlag(files, address) !== undefined;
+  const settings = [...(isGiven ? [] : [["registry-mirror", "registry-mirrors"] as const]), ...(isGiven || isLoopback(address) ? [] : [["insecure-registry", "insecure-registries"] as const])];
+  for (const [flag, key] of settings) {
+    const [given] = dockerFlags(files, flag);
+    if (given === undefined) continue;
+    problems.push(`${given.path} gives dockerd --${flag} ${given.value}, and with "${key}" in ${DAEMON_FILE} beside it dockerd would not start: move it there, then run setup again`);
+  }
+  return problems;
+}
+
+/** @returns the file in which a flag names the mirror first */
+function mirrorByFlag(files: EngineFiles, address: string): string | undefined {
+  const [first] = dockerFlags(files, "registry-mirror");
+  return first !== undefined && isSameUrl(first.value, address) ? first.path : undefined;
+}
+
+function isLoopback(address: string): boolean {
+  return /^(?:127\.|localhost:|\[::1\]:)/.test(address);
+}
+
 function withRegistryMirror(text: string | undefined, address: string): string {
   const url = `http://${address}`;
   let edited = text === undefined || text.trim() === "" ? "{}\n" : text;
   const mirrors = mirrorsOf(edited);
   if (!mirrors.some((known) => isSameUrl(known, address))) edited = withFirst(edited, "registry-mirrors", url, mirrors);
   // Docker takes 127.0.0.0/8 for insecure by itself, and nothing else.
-  if (!/^(?:127\.|localhost:|\[::1\]:)/.test(address)) {
+  if (!isLoopback(address)) {
     const insecure = stringsAt(edited, "insecure-registries");
     if (!insecure.includes(address)) edited = withFirst(edited, "insecure-registries", address, insecure);
   }
