@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { createHash, randomBytes } from "node:crypto";
 import { once } from "node:events";
 import {
   chmodSync,
+  chownSync,
   closeSync,
   existsSync,
   mkdirSync,
@@ -490,4 +491,65 @@ test("two dfgets see each other on a machine that has no id, as most containers 
   }));
   assert.equal(spaces[0], spaces[1]);
   assert.match(spaces[0] ?? "", /^- /);
+});
+
+/** Does something as another user. */
+async function asStranger<T>(work: () => Promise<T>): Promise<T> {
+  process.setegid?.(STRANGER);
+  process.seteuid?.(STRANGER);
+  try {
+    return await work();
+  } finally {
+    process.seteuid?.(0);
+    process.setegid?.(0);
+  }
+}
+
+const STRANGER = 12_345;
+const needsRoot = { skip: process.getuid?.() !== 0 && "root only" };
+
+test("another user's part is gone on with as a file of one's own, of one's own mode, and given the replaced one's at the end", needsRoot, async () => {
+  for (const mode of [0o666, 0o644, 0o4777]) {
+    await partialRun(60_000);
+    chmodSync(directory, 0o777);
+    chmodSync(`${path}.part`, mode);
+    writeFileSync(path, "old", { mode: 0o640 });
+    await asStranger(async () => {
+      const output = await open({ overwrite: true, resume: true });
+      assert.equal(await output.begin(VERSION), 60_000);
+      assert.equal(statSync(`${path}.part`).mode & 0o7777, 0o640);
+      await output.write(CONTENT.subarray(60_000), 60_000);
+      chmodSync(`${path}.part`, 0o600);
+      await output.finish();
+    });
+    assert.deepEqual([statSync(path).uid, statSync(path).mode & 0o7777], [STRANGER, 0o640]);
+    assert.ok(readFileSync(path).equals(CONTENT));
+    rmSync(path);
+    assert.deepEqual(readdirSync(directory), []);
+  }
+});
+
+test("what could not be put in place at the end is refused in the beginning, with what to do", needsRoot, async () => {
+  const isRefused = (message: RegExp, options: Parameters<typeof open>[0] = {}): Promise<void> =>
+    assert.rejects(asStranger(() => open(options)), { code: "OUTPUT_UNWRITABLE", message });
+  await partialRun(60_000);
+  chmodSync(directory, 0o777);
+  chmodSync(`${path}.part`, 0o600);
+  await isRefused(/FILE\.part belongs to another user and cannot be read; remove it, or choose another file/, { resume: true });
+  chmodSync(`${path}.part`, 0o666);
+  chmodSync(directory, 0o1777);
+  await isRefused(/FILE\.part belongs to another user, and its folder is sticky: have it removed, or choose another folder/, { resume: true });
+  for (const name of readdirSync(directory)) rmSync(join(directory, name));
+  writeFileSync(path, "old");
+  await isRefused(/FILE belongs to another user, and its folder is sticky/, { overwrite: true });
+  rmSync(path);
+  // access(2) goes by the real user: this one is a process of his.
+  writeFileSync(`${path}.part`, "");
+  chownSync(`${path}.part`, STRANGER, STRANGER);
+  chmodSync(directory, 0o755);
+  const program = `
+    const { openFileOutput } = await import(${JSON.stringify(join(import.meta.dirname, "dfget-output.ts"))});
+    await openFileOutput({ path: ${JSON.stringify(path)}, overwrite: false, resume: false }).catch(({ message }) => console.log(message));`;
+  const { stdout } = spawnSync(process.execPath, ["--input-type=module", "-e", program], { uid: STRANGER, gid: STRANGER, encoding: "utf8" });
+  assert.match(stdout, /no permission; choose another folder/);
 });

@@ -1,5 +1,4 @@
 /** Where dfget's bytes go: a file that appears whole or not at all, or a stream. */
-import { randomBytes } from "node:crypto";
 import {
   closeSync,
   constants,
@@ -18,7 +17,7 @@ import {
   unlinkSync,
   writeSync,
 } from "node:fs";
-import { copyFile, open, rename, type FileHandle } from "node:fs/promises";
+import { access, copyFile, open, rename, type FileHandle } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import { AppError, type ErrorCode } from "../base/errors.ts";
 import type { Digest } from "../protocol/ids.ts";
@@ -34,6 +33,7 @@ import {
   writePartState,
   type FileVersion,
 } from "./dfget-resume.ts";
+import { newCopyPath } from "./part-copies.ts";
 
 /** Takes one file's bytes. Calls follow each other; none overlaps. */
 export interface DfgetOutput {
@@ -93,9 +93,10 @@ export async function openFileOutput(options: FileOutputOptions): Promise<FileOu
   }
   const partPath = `${path}.part`;
   assertFree(`${partPath}.json`, options.path);
+  assertMayReplace(path, partPath);
   const state = readPartState(`${partPath}.json`);
   const opened = await openPart(partPath, partModeOf(existing)).catch((thrown: unknown) => {
-    throw outputError(thrown, options.path, "OUTPUT_UNWRITABLE");
+    throw unreadablePart(thrown, partPath) ?? outputError(thrown, options.path, "OUTPUT_UNWRITABLE");
   });
   try {
     // Once more: another may have claimed it while ours was being looked at and opened. From here to our claim nothing waits.
@@ -105,7 +106,7 @@ export async function openFileOutput(options: FileOutputOptions): Promise<FileOu
     throw thrown;
   }
   // At once, though nothing is written yet: whoever comes while the origin is being asked has to see that it is taken.
-  writePartState(`${partPath}.json`, {
+  const isClaimed = writePartState(`${partPath}.json`, {
     version: 1,
     file: state?.file ?? null,
     syncedBytes: state?.syncedBytes ?? 0,
@@ -113,9 +114,13 @@ export async function openFileOutput(options: FileOutputOptions): Promise<FileOu
     space: processSpace(),
     inode: state?.inode ?? null,
   });
-  const isOfPart = state?.inode === undefined || state.inode === null || state.inode === inodeOf(fstatSync(opened.handle.fd));
-  const isShared = state !== undefined && mayWriteStill(state.space);
-  return new FileOutput({ ...options, path }, { ...opened, isForeign: !opened.isNew && state === undefined, isShared }, state?.file ?? undefined, isOfPart ? (state?.syncedBytes ?? 0) : 0);
+  const part = fstatSync(opened.handle.fd);
+  const isOfPart = state?.inode === undefined || state.inode === null || state.inode === inodeOf(part);
+  // Not this process's id, where the claim is there to look at: a file system may give all files to one user.
+  const ownId = (isClaimed ? statOf(`${partPath}.json`)?.uid : undefined) ?? process.geteuid?.();
+  const isOthers = part.uid !== ownId;
+  const isShared = isOthers || (state !== undefined && mayWriteStill(state.space));
+  return new FileOutput({ ...options, path }, { ...opened, isForeign: !opened.isNew && state === undefined, isShared, isOthers }, state?.file ?? undefined, isOfPart ? (state?.syncedBytes ?? 0) : 0);
 }
 
 interface OpenedPart {
@@ -130,7 +135,15 @@ async function openPart(partPath: string, mode: number): Promise<OpenedPart> {
     return { handle: await open(partPath, flags | constants.O_CREAT | constants.O_EXCL, mode), isNew: true };
   } catch (thrown) {
     if ((thrown as NodeJS.ErrnoException).code !== "EEXIST") throw thrown;
+  }
+  // Where it is known now that nothing can be put in FILE's place, or the part's.
+  await access(dirname(partPath), constants.W_OK);
+  try {
     return { handle: await open(partPath, flags | constants.O_CREAT, mode), isNew: false };
+  } catch (thrown) {
+    if ((thrown as NodeJS.ErrnoException).code !== "EACCES") throw thrown;
+    // Another user's: it can be copied, or something else be put in its place.
+    return { handle: await open(partPath, constants.O_RDONLY | constants.O_NOFOLLOW), isNew: false };
   }
 }
 
@@ -147,8 +160,9 @@ export class FileOutput implements DfgetOutput {
   #written: Stats | undefined;
   /** What lies there is none of dfget's; until something else is put in its place, it stays. */
   #isForeign: boolean;
-  /** Another may be writing to it: a copy of our own is gone on with. */
+  /** Another may be writing to it, or it is another user's, whose file's mode is not ours to set: a copy of our own is gone on with. */
   readonly #isShared: boolean;
+  readonly #isOthers: boolean;
   readonly #partPath: string;
   readonly #statePath: string;
   /** What the part's bytes are of; before `begin`, the earlier run's word for its first `#usableBytes`. */
@@ -165,12 +179,13 @@ export class FileOutput implements DfgetOutput {
 
   constructor(
     options: FileOutputOptions,
-    { handle, isNew, isForeign, isShared }: OpenedPart & { readonly isForeign: boolean; readonly isShared: boolean },
+    { handle, isNew, isForeign, isShared, isOthers }: OpenedPart & { readonly isForeign: boolean; readonly isShared: boolean; readonly isOthers: boolean },
     version: FileVersion | undefined,
     usableBytes: number,
   ) {
     this.#isForeign = isForeign;
     this.#isShared = isShared;
+    this.#isOthers = isOthers;
     this.#options = options;
     this.#handle = handle;
     this.#isNew = isNew;
@@ -362,7 +377,9 @@ export class FileOutput implements DfgetOutput {
   /** @returns false when there is no room for two: then it is begun anew, in the place of what is there */
   async #useCopy(signal: AbortSignal | undefined): Promise<boolean> {
     try {
-      await this.#useOwn((own) => copyOf(this.#handle, this.#partPath, own, signal));
+      // Nothing of another user's mode comes along: it might make a program of it that runs as us.
+      const mode = this.#isOthers ? partModeOf(statOf(this.#options.path, "itself")) : undefined;
+      await this.#useOwn((own) => copyOf(this.#handle, this.#partPath, own, { mode, signal }));
       return true;
     } catch (thrown) {
       if (outputError(thrown, this.#options.path, "DISK_FAILED").code !== "DISK_FULL") throw thrown;
@@ -372,18 +389,19 @@ export class FileOutput implements DfgetOutput {
 
   /** Puts a file of our own in the part's place: who has that one open goes on with it, unharmed. */
   async #useOwn(make: (path: string) => Promise<void>): Promise<void> {
-    const own = `${this.#partPath}.${process.pid}-${randomBytes(3).toString("hex")}`;
-    let handle: FileHandle;
+    const own = newCopyPath(this.#partPath);
+    let handle: FileHandle | undefined;
     try {
       await make(own);
       handle = await open(own, constants.O_RDWR | constants.O_NOFOLLOW);
+      await rename(own, this.#partPath);
     } catch (thrown) {
+      await handle?.close();
       rmSync(own, { force: true });
       throw thrown;
     }
     await this.#handle.close();
     this.#handle = handle;
-    await rename(own, this.#partPath);
     this.#isNew = true;
     this.#isForeign = false;
   }
@@ -460,14 +478,14 @@ export class FileOutput implements DfgetOutput {
   }
 }
 
-/** Shares the bytes where the file system can; else it takes its time, in which it can be given up. */
-async function copyOf(source: FileHandle, path: string, own: string, signal: AbortSignal | undefined): Promise<void> {
+/** Shares the bytes where the file system can, with their mode; else, and with a mode of its own, it takes its time, in which it can be given up. */
+async function copyOf(source: FileHandle, path: string, own: string, { mode, signal }: { readonly mode: number | undefined; readonly signal: AbortSignal | undefined }): Promise<void> {
   try {
-    return await copyFile(path, own, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE_FORCE);
+    if (mode === undefined) return await copyFile(path, own, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE_FORCE);
   } catch (thrown) {
     if ((thrown as NodeJS.ErrnoException).code === "EEXIST") throw thrown;
   }
-  const target = await open(own, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, (await source.stat()).mode & 0o777);
+  const target = await open(own, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, mode ?? (await source.stat()).mode & 0o777);
   try {
     const buffer = Buffer.allocUnsafe(READ_BYTES);
     for (let at = 0; ;) {
@@ -482,6 +500,8 @@ async function copyOf(source: FileHandle, path: string, own: string, signal: Abo
   }
 }
 
+/** S_ISVTX. */
+const STICKY = 0o1000;
 /** The umask takes from it what it takes. */
 const PLAIN_MODE = 0o666;
 
@@ -508,6 +528,30 @@ function assertFree(statePath: string, path: string): void {
   const pid = otherHolderOf(statePath);
   if (pid === undefined) return;
   throw new AppError("OUTPUT_UNWRITABLE", `another dfget (process ${pid}) is writing ${path}; wait for it, or choose another file`);
+}
+
+/**
+ * In a sticky folder, such as /tmp, a file is replaced by its owner or the folder's alone; and what a stranger put there for a
+ * part of ours is none to go on with.
+ *
+ * @throws AppError OUTPUT_UNWRITABLE
+ */
+function assertMayReplace(path: string, partPath: string): void {
+  const folder = statOf(dirname(path));
+  const uid = process.geteuid?.();
+  if (folder === undefined || (folder.mode & STICKY) === 0) return;
+  for (const at of [path, partPath, `${partPath}.json`]) {
+    const owner = statOf(at, "itself")?.uid;
+    if (owner === undefined || owner === uid || (at === path && (uid === 0 || uid === folder.uid))) continue;
+    throw new AppError("OUTPUT_UNWRITABLE", `${at} belongs to another user, and its folder is sticky: have it removed, or choose another folder`);
+  }
+}
+
+/** @returns undefined when that is not what is wrong */
+function unreadablePart(thrown: unknown, partPath: string): AppError | undefined {
+  const owner = statOf(partPath, "itself")?.uid;
+  if ((thrown as NodeJS.ErrnoException).code !== "EACCES" || owner === undefined || owner === process.geteuid?.()) return undefined;
+  return new AppError("OUTPUT_UNWRITABLE", `${partPath} belongs to another user and cannot be read; remove it, or choose another file`, { cause: thrown });
 }
 
 /** @returns undefined when there is nothing, or nothing that can be looked at: opening it will say why */
