@@ -25,6 +25,7 @@ import type { Digest } from "../protocol/ids.ts";
 import { outputError, openFileOutput, type FileOutput } from "./dfget-output.ts";
 import { fileVersion, isSameVersion, mayWriteStill, processSpace, type FileVersion } from "./dfget-resume.ts";
 import { DigestCheck } from "./digest-check.ts";
+import { removeCopies } from "./part-copies.ts";
 
 const CONTENT = randomBytes(100_000);
 const SHA256 = `sha256:${createHash("sha256").update(CONTENT).digest("hex")}` as Digest;
@@ -491,6 +492,44 @@ test("two dfgets see each other on a machine that has no id, as most containers 
   }));
   assert.equal(spaces[0], spaces[1]);
   assert.match(spaces[0] ?? "", /^- /);
+});
+
+test("copies that a killed dfget had begun are gone with the next one, whatever that does with the part", async () => {
+  for (const resume of [true, false]) {
+    await partialRun(60_000);
+    writeFileSync(`${path}.part.1234-0a1b2c`, CONTENT.subarray(0, 5_000));
+    writeFileSync(`${path}.part.mine`, "precious");
+    const output = await open({ resume });
+    assert.equal(await output.begin(VERSION), resume ? 60_000 : 0);
+    await output.write(CONTENT, 0);
+    await output.finish();
+    assert.deepEqual(readdirSync(directory), ["FILE", "FILE.part.mine"]);
+    rmSync(path);
+  }
+});
+
+test("who still copies when another claims the part ends without harm to it", async (t) => {
+  await partialRun(60_000);
+  const statePath = `${path}.part.json`;
+  const state = JSON.parse(readFileSync(statePath, "utf8")) as { readonly space: string };
+  writeFileSync(statePath, JSON.stringify({ ...state, pid: 1, space: state.space.replace(/pid:\[\d+\]/, "pid:[1]") }));
+  const slow = await open({ resume: true });
+  let others: Promise<FileOutput> | undefined;
+  const whileItCopies = (): void => {
+    removeCopies(`${path}.part`);
+    others ??= open({ resume: true });
+  };
+  const given = Object.assign(new AbortController().signal, { throwIfAborted: whileItCopies });
+  const ended = await slow.begin(VERSION, given).catch((thrown: unknown) => thrown as Error);
+  if (others === undefined) return t.skip("this file system shares bytes: nobody comes between");
+  assert.match(String(ended), /taken away or replaced while it was being written; is another dfget/);
+  await slow.abandon(true);
+  const other = await others;
+  assert.equal(await other.begin(VERSION), 60_000);
+  await other.write(CONTENT.subarray(60_000), 60_000);
+  await other.finish();
+  assert.ok(readFileSync(path).equals(CONTENT));
+  assert.deepEqual(readdirSync(directory), ["FILE"]);
 });
 
 /** Does something as another user. */

@@ -17,7 +17,7 @@ import {
   unlinkSync,
   writeSync,
 } from "node:fs";
-import { access, copyFile, open, rename, type FileHandle } from "node:fs/promises";
+import { access, copyFile, open, type FileHandle } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import { AppError, type ErrorCode } from "../base/errors.ts";
 import type { Digest } from "../protocol/ids.ts";
@@ -33,7 +33,7 @@ import {
   writePartState,
   type FileVersion,
 } from "./dfget-resume.ts";
-import { newCopyPath } from "./part-copies.ts";
+import { newCopyPath, removeCopies } from "./part-copies.ts";
 
 /** Takes one file's bytes. Calls follow each other; none overlaps. */
 export interface DfgetOutput {
@@ -216,6 +216,7 @@ export class FileOutput implements DfgetOutput {
     try {
       // Who has claimed it since may be far ahead of us, or done: then the file that we have open is his, or already in its place.
       assertFree(this.#statePath, this.#options.path);
+      if (!this.#isNew) removeCopies(this.#partPath);
       if (goesOn && this.#isShared && !this.#isNew) goesOn = await this.#useCopy(signal);
       if (goesOn) await this.#takeUp(Math.min(this.#usableBytes, version.lengthBytes ?? Number.POSITIVE_INFINITY), signal);
       else await this.#startAfresh();
@@ -391,14 +392,17 @@ export class FileOutput implements DfgetOutput {
   async #useOwn(make: (path: string) => Promise<void>): Promise<void> {
     const own = newCopyPath(this.#partPath);
     let handle: FileHandle | undefined;
+    let isMade = false;
     try {
       await make(own);
+      isMade = true;
       handle = await open(own, constants.O_RDWR | constants.O_NOFOLLOW);
-      await rename(own, this.#partPath);
+      renameSync(own, this.#partPath);
     } catch (thrown) {
+      const isTaken = isMade && statOf(own, "itself") === undefined;
       await handle?.close();
       rmSync(own, { force: true });
-      throw thrown;
+      throw isTaken ? takenAway(this.#partPath, this.#options.path) : thrown;
     }
     await this.#handle.close();
     this.#handle = handle;
@@ -426,7 +430,7 @@ export class FileOutput implements DfgetOutput {
   #assertIs(written: Stats, path: string): void {
     const there = statOf(path, "itself");
     if (there !== undefined && isSameFile(there, written)) return;
-    throw new AppError("OUTPUT_UNWRITABLE", `${path} was taken away or replaced while it was being written; is another dfget writing ${this.#options.path}?`);
+    throw takenAway(path, this.#options.path);
   }
 
   /** On this thread, as writing: each of these calls is shorter than a trip to the thread pool and back. */
@@ -552,6 +556,10 @@ function unreadablePart(thrown: unknown, partPath: string): AppError | undefined
   const owner = statOf(partPath, "itself")?.uid;
   if ((thrown as NodeJS.ErrnoException).code !== "EACCES" || owner === undefined || owner === process.geteuid?.()) return undefined;
   return new AppError("OUTPUT_UNWRITABLE", `${partPath} belongs to another user and cannot be read; remove it, or choose another file`, { cause: thrown });
+}
+
+function takenAway(what: string, path: string): AppError {
+  return new AppError("OUTPUT_UNWRITABLE", `${what} was taken away or replaced while it was being written; is another dfget writing ${path}?`);
 }
 
 /** @returns undefined when there is nothing, or nothing that can be looked at: opening it will say why */
