@@ -444,12 +444,13 @@ test("reading or copying what an earlier run left can be given up, and all of it
   }
 });
 
-test("a part that another numbering of processes may still write to is gone on with as a copy", async () => {
+test("a part that another numbering of processes may still write to is gone on with as a copy, also after a run that failed before it had made one", async () => {
   await partialRun(60_000);
   const statePath = `${path}.part.json`;
   const state = JSON.parse(readFileSync(statePath, "utf8")) as { readonly space: string };
   writeFileSync(statePath, JSON.stringify({ ...state, pid: 1, space: state.space.replace(/pid:\[\d+\]/, "pid:[1]") }));
   const theirs = openSync(`${path}.part`, "r+");
+  await (await open({ resume: true })).abandon(true);
   const output = await open({ resume: true });
   assert.equal(await output.begin(VERSION), 60_000);
   writeSync(theirs, Buffer.alloc(20_000), 0, 20_000, 50_000);

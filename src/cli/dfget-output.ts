@@ -106,6 +106,7 @@ export async function openFileOutput(options: FileOutputOptions): Promise<FileOu
     throw thrown;
   }
   // At once, though nothing is written yet: whoever comes while the origin is being asked has to see that it is taken.
+  const mayBeWritten = state !== undefined && (state.mayBeWritten === true || mayWriteStill(state.space));
   const isClaimed = writePartState(`${partPath}.json`, {
     version: 1,
     file: state?.file ?? null,
@@ -113,13 +114,14 @@ export async function openFileOutput(options: FileOutputOptions): Promise<FileOu
     pid: process.pid,
     space: processSpace(),
     inode: state?.inode ?? null,
+    ...(mayBeWritten ? { mayBeWritten } : {}),
   });
   const part = fstatSync(opened.handle.fd);
   const isOfPart = state?.inode === undefined || state.inode === null || state.inode === inodeOf(part);
   // Not this process's id, where the claim is there to look at: a file system may give all files to one user.
   const ownId = (isClaimed ? statOf(`${partPath}.json`)?.uid : undefined) ?? process.geteuid?.();
   const isOthers = part.uid !== ownId;
-  const isShared = isOthers || (state !== undefined && mayWriteStill(state.space));
+  const isShared = isOthers || mayBeWritten;
   return new FileOutput({ ...options, path }, { ...opened, isForeign: !opened.isNew && state === undefined, isShared, isOthers }, state?.file ?? undefined, isOfPart ? (state?.syncedBytes ?? 0) : 0);
 }
 

@@ -24,6 +24,8 @@ const partStateSchema = (z: Zod) => z.object({
   pid: z.number().int(),
   /** Where the process has that number: {@link processSpace}. */
   space: z.string().nullish(),
+  /** By somebody of before, in another space: who is named here has claimed the part and made no copy of it yet. */
+  mayBeWritten: z.boolean().optional(),
   /** Of the part that `syncedBytes` is said of. */
   inode: z.string().nullish(),
   /** Null: who writes does not know yet what it will be, and has written nothing. */
