@@ -18,9 +18,10 @@ import {
   writeFileSync,
   writeSync,
 } from "node:fs";
+import { open as openHandle, type FileHandle } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, beforeEach, test } from "node:test";
+import { afterEach, beforeEach, test, type TestContext } from "node:test";
 import type { Digest } from "../protocol/ids.ts";
 import { outputError, openFileOutput, type FileOutput } from "./dfget-output.ts";
 import { fileVersion, isSameVersion, mayWriteStill, processSpace, type FileVersion } from "./dfget-resume.ts";
@@ -458,6 +459,40 @@ test("a part that another numbering of processes may still write to is gone on w
   await output.write(CONTENT.subarray(60_000), 60_000);
   await output.finish();
   assert.ok(readFileSync(path).equals(CONTENT));
+});
+
+/** The next flush of a file of ours fails, and what was to be flushed may be lost; the one after it says nothing of that. */
+async function failNextFlush({ mock }: TestContext, by: "sync" | "datasync"): Promise<void> {
+  const handle = await openHandle(import.meta.filename);
+  const type = Object.getPrototypeOf(handle) as FileHandle;
+  await handle.close();
+  mock.method(type, by, () => Promise.reject(Object.assign(new Error("EIO: i/o error"), { code: "EIO" })), { times: 1 });
+}
+
+test("of what a flush that failed may have lost nothing is kept, only what was flushed before", async (t) => {
+  await partialRun(60_000);
+  const output = await open({ resume: true });
+  assert.equal(await output.begin(VERSION), 60_000);
+  await output.write(CONTENT.subarray(60_000), 60_000);
+  await failNextFlush(t, "sync");
+  await assert.rejects(output.finish(), { code: "DISK_FAILED" });
+  await assert.rejects(output.begin(VERSION), { code: "DISK_FAILED" }, "another way does not go on behind it");
+  assert.equal(await output.abandon(true), 60_000);
+  assert.equal((JSON.parse(readFileSync(`${path}.part.json`, "utf8")) as { readonly syncedBytes: number }).syncedBytes, 60_000);
+});
+
+test("a copy that does not reach the disk is none, and the part stays", async (t) => {
+  await partialRun(60_000);
+  const statePath = `${path}.part.json`;
+  const state = JSON.parse(readFileSync(statePath, "utf8")) as { readonly space: string };
+  writeFileSync(statePath, JSON.stringify({ ...state, pid: 1, space: state.space.replace(/pid:\[\d+\]/, "pid:[1]") }));
+  const { ino } = statSync(`${path}.part`);
+  const output = await open({ resume: true });
+  await failNextFlush(t, "datasync");
+  await assert.rejects(output.begin(VERSION), { code: "DISK_FAILED" });
+  assert.equal(await output.abandon(true), 60_000);
+  assert.equal(statSync(`${path}.part`).ino, ino);
+  assert.deepEqual(readdirSync(directory), ["FILE.part", "FILE.part.json"]);
 });
 
 test("after a start of this machine nobody writes there any more; a machine that says not who it is may be another", () => {

@@ -174,6 +174,8 @@ export class FileOutput implements DfgetOutput {
   #syncedBytes = 0;
   /** As far as the state on the disk says. */
   #savedBytes = 0;
+  /** What was written since the last flush that succeeded may be lost, though a second one says nothing of it: fsync(2) tells once. */
+  #flushError: unknown;
   /** Written behind a gap. */
   readonly #islands = new ByteSpans();
   #readBack: Buffer | undefined;
@@ -210,6 +212,7 @@ export class FileOutput implements DfgetOutput {
   }
 
   async begin(version: FileVersion, signal?: AbortSignal): Promise<number> {
+    if (this.#flushError !== undefined) throw outputError(this.#flushError, this.#options.path, "DISK_FAILED");
     // What is behind a gap comes again.
     this.#islands.clear();
     const isSame = this.#version !== undefined && isSameVersion(this.#version, version);
@@ -266,7 +269,7 @@ export class FileOutput implements DfgetOutput {
       // Who may read what is replaced may read what replaces it, and nobody else.
       const mode = modeOf(statOf(this.#options.path, "itself"));
       if (mode !== undefined && mode !== modeOf(fstatSync(this.#handle.fd))) fchmodSync(this.#handle.fd, mode);
-      await this.#handle.sync();
+      await this.#flush("sync");
       this.#written = fstatSync(this.#handle.fd);
       await this.#handle.close();
       assertFree(this.#statePath, this.#options.path);
@@ -298,6 +301,11 @@ export class FileOutput implements DfgetOutput {
     if (!keep || version === undefined || !isResumable(version) || this.#keptBytes === 0) {
       await this.#remove();
       return 0;
+    }
+    if (this.#flushError !== undefined) {
+      if (this.#savedBytes === 0) await this.#remove();
+      else await this.#handle.close().catch(() => undefined);
+      return this.#savedBytes;
     }
     try {
       // A full disk has no room for the word of what it holds: a little of that makes way.
@@ -365,9 +373,18 @@ export class FileOutput implements DfgetOutput {
 
   /** From here on a crash of the machine costs only what comes after. */
   async #checkpoint(): Promise<boolean> {
-    await this.#handle.datasync();
+    await this.#flush("datasync");
     this.#syncedBytes = this.#writtenBytes;
     return this.#saveState();
+  }
+
+  async #flush(by: "sync" | "datasync"): Promise<void> {
+    try {
+      await this.#handle[by]();
+    } catch (thrown) {
+      this.#flushError = thrown;
+      throw thrown;
+    }
   }
 
   async #startAfresh(): Promise<void> {
@@ -399,6 +416,8 @@ export class FileOutput implements DfgetOutput {
       await make(own);
       isMade = true;
       handle = await open(own, constants.O_RDWR | constants.O_NOFOLLOW);
+      // What the state says of the part is to be true on the disk of its copy, too.
+      if ((await handle.stat()).size > 0) await handle.datasync();
       renameSync(own, this.#partPath);
     } catch (thrown) {
       const isTaken = isMade && statOf(own, "itself") === undefined;
