@@ -1,5 +1,8 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { test } from "node:test";
 import { setTimeout as sleepFor } from "node:timers/promises";
 import { emptyShares } from "../base/bounds.ts";
@@ -7,6 +10,7 @@ import { AppError } from "../base/errors.ts";
 import type { Content, ContentInfo, ContentOpener } from "../peer/content.ts";
 import type { Explanation } from "../protocol/explanation.ts";
 import type { Digest } from "../protocol/ids.ts";
+import { openFileOutput, type FileOutput } from "./dfget-output.ts";
 import { Transfer, type TransferOptions } from "./dfget-transfer.ts";
 import type { Way } from "./dfget-ways.ts";
 import { DigestCheck } from "./digest-check.ts";
@@ -128,6 +132,38 @@ test("bytes of another version are not put behind those that are out", async () 
 test("a file that comes short is no file", async () => {
   const { transfer: run } = transfer([{ info: { ...INFO, lengthBytes: 11 } }]);
   await assert.rejects(run.run(), { code: "ORIGIN_CUT", message: /11 bytes, but 10 came/ });
+});
+
+test("where a peer of one's own leaves no room for the file, the next way goes on; where it may not, the disk is full", async (t) => {
+  const directory = mkdtempSync(join(tmpdir(), "transfer-"));
+  t.after(() => rmSync(directory, { recursive: true }));
+  const full = new AppError("DISK_FULL", "the disk is full");
+  const outputThatIsFullOnce = async (): Promise<FileOutput> => {
+    const file = await openFileOutput({ path: join(directory, "f"), overwrite: true, resume: false, check: new DigestCheck([SHA256]) });
+    const write = file.write.bind(file);
+    let isFull = true;
+    file.write = (bytes, at) => {
+      if (at < 4 || !isFull) return write(bytes, at);
+      isFull = false;
+      return Promise.reject(full);
+    };
+    return file;
+  };
+  const log: string[] = [];
+  const { transfer: run, next } = transfer([{ name: "peer" }, { name: "origin", log }], { output: await outputThatIsFullOnce() });
+  await run.run();
+  assert.deepEqual([run.via, log, next], ["origin", ["read from 4", "closed"], ["DISK_FULL"]]);
+  assert.ok(readFileSync(join(directory, "f")).equals(BYTES));
+  const output = await outputThatIsFullOnce();
+  const ways = (async function* () {
+    yield way({ name: "peer" });
+    throw new AppError("BACK_SOURCE_FORBIDDEN", "only the origin is left");
+  })();
+  await assert.rejects(transfer([], { output, ways }).transfer.run(), { code: "DISK_FULL" });
+  await output.abandon(false);
+  const others = await outputThatIsFullOnce();
+  await assert.rejects(transfer([{ name: "dfdaemon" }, { name: "origin" }], { output: others }).transfer.run(), { code: "DISK_FULL" });
+  await others.abandon(false);
 });
 
 test("the last way's failure, and that there is none", async () => {

@@ -101,21 +101,26 @@ export class Transfer {
   async run(): Promise<readonly Digest[]> {
     const { ways, signal, output, onNextWay } = this.#options;
     let unreachable: AppError | undefined;
+    let full: AppError | undefined;
     try {
       for await (const way of ways) {
-        if (unreachable !== undefined) onNextWay(unreachable);
+        if (unreachable !== undefined) onNextWay(full === undefined ? unreachable : NO_ROOM_FOR_TWO);
         try {
           await this.#copyBy(way);
           return await output.finish();
         } catch (thrown) {
           const error = toAppError(thrown);
+          // The room that the pieces of a peer of our own take beside the file is free when the next way begins.
+          full = error.code === "DISK_FULL" && way.name === "peer" && output.takesAnyOrder ? error : undefined;
           // What the daemon says of the file stands; only its absence is got round.
-          if (signal.aborted || error.code !== "DAEMON_UNREACHABLE") throw error;
+          if (signal.aborted || (error.code !== "DAEMON_UNREACHABLE" && full === undefined)) throw error;
           unreachable = error;
         }
       }
     } catch (thrown) {
-      throw signal.aborted ? signal.reason : thrown;
+      if (signal.aborted) throw signal.reason;
+      // The origin may not be read: then the disk is what is wrong.
+      throw full !== undefined && toAppError(thrown).code === "BACK_SOURCE_FORBIDDEN" ? full : thrown;
     }
     throw unreachable ?? new AppError("DAEMON_UNREACHABLE", "there is no way to the file");
   }
@@ -205,4 +210,5 @@ async function untilAborted<T>(promise: Promise<T>, signal: AbortSignal): Promis
   }
 }
 
+const NO_ROOM_FOR_TWO = new AppError("DISK_FULL", "there is no room for the file and, beside it, for the pieces of a peer of dfget's own");
 const CANNOT_CONTINUE: ReadonlySet<string> = new Set(["ORIGIN_CHANGED", "ORIGIN_PROTOCOL", "RANGE_NOT_SATISFIABLE"]);
