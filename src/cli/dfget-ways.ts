@@ -1,15 +1,16 @@
 /** The ways to a file, best first: this host's dfdaemon, the swarm as a peer of its own, the origin. */
 import { existsSync } from "node:fs";
-import { mkdtemp, rm } from "node:fs/promises";
+import { rm } from "node:fs/promises";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
-import { dirname, join, resolve } from "node:path";
+import { dirname, resolve } from "node:path";
 import { AppError } from "../base/errors.ts";
 import type { ContentOpener } from "../peer/content.ts";
 import type { SupernodeAddress } from "../peer/config.ts";
 import { printAddress } from "./addresses.ts";
 import type { DaemonReading } from "./daemon-client.ts";
 import type { DfgetJob } from "./dfget-flags.ts";
+import { makePeerFolder } from "./peer-folders.ts";
 import type { DfgetConfig } from "./program-config.ts";
 
 export interface Way {
@@ -78,7 +79,7 @@ async function* ownPeer(job: DfgetJob, config: DfgetConfig, speaker: WaySpeaker)
   const parent = job.output === "-" || job.output.startsWith("/dev/") ? tmpdir() : dirname(resolve(job.output));
   let directory: string;
   try {
-    directory = await mkdtemp(join(parent, ".dfget-peer-"));
+    directory = await makePeerFolder(parent);
   } catch (thrown) {
     speaker.warn(`no room for a peer of its own in ${parent}: ${(thrown as Error).message}; reading the origin directly`);
     return;
