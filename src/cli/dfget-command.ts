@@ -1,5 +1,5 @@
 /** The dfget command: one file, the best way, exit code 0 only when it is all there. */
-import { toAppError, type AppError, type ErrorCode } from "../base/errors.ts";
+import { AppError, toAppError, type ErrorCode } from "../base/errors.ts";
 import { redactUrl } from "../origin/origin-url.ts";
 import type { ContentInfo } from "../peer/content.ts";
 import { CommandLine } from "./command-line.ts";
@@ -136,9 +136,12 @@ function staleSecondsOf(info: ContentInfo | undefined): number | undefined {
   return age === undefined ? undefined : Number(age);
 }
 
-function openOutput(job: DfgetJob): Promise<DfgetOutput> {
+async function openOutput(job: DfgetJob): Promise<DfgetOutput> {
   const check = new DigestCheck(job.digests);
-  if (job.output === "-") return Promise.resolve(stdoutOutput(check));
+  if (job.output === "-") {
+    if (job.resume) throw new AppError("USAGE", "-c needs a file to continue, and stdout is none");
+    return stdoutOutput(check);
+  }
   if (isSpecialFile(job.output)) return specialFileOutput(job.output, check);
   return openFileOutput({ path: job.output, overwrite: job.overwrite, resume: job.resume, check });
 }

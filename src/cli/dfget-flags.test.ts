@@ -165,7 +165,6 @@ test("what cannot be meant is refused", () => {
     [["http://o/f", "-m", "x"], "USAGE", /--md5/],
     [["http://o/f", "-H", "no header"], "USAGE", /--header/],
     [["http://o/f", "-H", "Range: bytes=0-1"], "USAGE", /Range/],
-    [["http://o/f", "-O", "-", "-c"], "USAGE", /-O - is none/],
     [["http://o/f", "-O", ""], "USAGE", /-O needs/],
     [["http://o/f", "-p", "x"], "USAGE", /--pattern/],
   ];

@@ -108,8 +108,6 @@ export function dfgetJob(command: Command): DfgetJob {
   }
   const parsed = parseOriginUrl(url);
   const output = given.output ?? given.o ?? lastSegment(parsed);
-  if (output === "-" && given.continue === true)
-    throw new AppError("USAGE", "-c needs a file to continue, and -O - is none");
   if (output === "") throw new AppError("USAGE", "-O needs a file name, or - for stdout");
   const digests = [
     ...(given.digest ?? []).map((text) => requireDigest(text, "--digest")),

@@ -27,6 +27,7 @@ import {
   isResumable,
   isSameVersion,
   mayWriteStill,
+  nextStatePath,
   otherHolderOf,
   processSpace,
   readPartState,
@@ -94,6 +95,7 @@ export async function openFileOutput(options: FileOutputOptions): Promise<FileOu
   const partPath = `${path}.part`;
   assertFree(`${partPath}.json`, options.path);
   assertMayReplace(path, partPath);
+  assertNameFits(partPath, options.path);
   const state = readPartState(`${partPath}.json`);
   const opened = await openPart(partPath, partModeOf(existing)).catch((thrown: unknown) => {
     throw unreadablePart(thrown, partPath) ?? outputError(thrown, options.path, "OUTPUT_UNWRITABLE");
@@ -572,6 +574,15 @@ function assertMayReplace(path: string, partPath: string): void {
   }
 }
 
+/** @throws AppError OUTPUT_UNWRITABLE when there is room in a name for FILE, but not for those beside it */
+function assertNameFits(partPath: string, path: string): void {
+  try {
+    lstatSync(nextStatePath(`${partPath}.json`));
+  } catch (thrown) {
+    if ((thrown as NodeJS.ErrnoException).code === "ENAMETOOLONG") throw outputError(thrown, path, "OUTPUT_UNWRITABLE");
+  }
+}
+
 /** @returns undefined when that is not what is wrong */
 function unreadablePart(thrown: unknown, partPath: string): AppError | undefined {
   const owner = statOf(partPath, "itself")?.uid;
@@ -592,13 +603,13 @@ export function statOf(path: string, link: "itself" | "target" = "target"): Stat
   }
 }
 
-/** What a file system said, as our error. */
-export function outputError(thrown: unknown, path: string, fallback: ErrorCode): AppError {
+/** What a file system said, as our error. @param canGoOn whether -c has anything to go on with there */
+export function outputError(thrown: unknown, path: string, fallback: ErrorCode, canGoOn = true): AppError {
   if (thrown instanceof AppError) return thrown;
   const { code, message } = thrown as NodeJS.ErrnoException;
   if (code === "ENOSPC" || code === "EDQUOT") {
     const what = code === "ENOSPC" ? "the disk is full" : "the disk quota is used up";
-    return new AppError("DISK_FULL", `cannot write ${path}: ${what}; make room and go on with -c`, { cause: thrown });
+    return new AppError("DISK_FULL", `cannot write ${path}: ${what}; make room and ${canGoOn ? "go on with -c" : "start again"}`, { cause: thrown });
   }
   const advice = ADVICE[code ?? ""];
   return new AppError(

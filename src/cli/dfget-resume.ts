@@ -81,9 +81,14 @@ export function readPartState(path: string): PartState | undefined {
   }
 }
 
+/** Where the next state is written before it takes its place: the longest of the names beside FILE. */
+export function nextStatePath(statePath: string): string {
+  return `${statePath}.new`;
+}
+
 /** Replaces the state in one step. @returns false when it cannot be written, which only costs a later run its start */
 export function writePartState(path: string, state: PartState): boolean {
-  const next = `${path}.new`;
+  const next = nextStatePath(path);
   try {
     writeFileSync(next, `${JSON.stringify(state)}\n`);
     renameSync(next, path);

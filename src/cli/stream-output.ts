@@ -84,7 +84,7 @@ export class StreamOutput implements DfgetOutput {
     try {
       await this.#write(chunk);
     } catch (thrown) {
-      throw outputError(thrown, this.#name, "OUTPUT_UNWRITABLE");
+      throw outputError(thrown, this.#name, "OUTPUT_UNWRITABLE", false);
     }
   }
 }
