@@ -100,7 +100,7 @@ function dfget(...args: readonly string[]): Promise<Finished> {
 
 function assertError(finished: Finished, exitCode: number, code: string): void {
   assert.equal(finished.code, exitCode, finished.stderr);
-  assert.match(finished.stderr, new RegExp(`^\\[${code}\\] `, "m"));
+  assert.match(finished.stderr, new RegExp(`^\\[(?:${code})\\] `, "m"));
   assert.doesNotMatch(finished.stderr, /^\s+at /m, "a stack trace is no message for a user");
 }
 
@@ -195,6 +195,24 @@ test("whoever reads stderr may go: the download goes on", async () => {
   assert.equal(code, 0);
   assert.ok(readFileSync(join(directory, "unread")).equals(CONTENT));
   rmSync(join(directory, "unread"));
+});
+
+test("words on stdout that are lost are an error, in words, and the file is there all the same", { skip: !existsSync("/dev/full") }, async () => {
+  const lost = async (program: string, ...args: readonly string[]): Promise<void> => {
+    const fd = openSync("/dev/full", "w");
+    const child = spawn(join(BIN, program), args, { cwd: directory, stdio: ["ignore", fd, "pipe"] });
+    closeSync(fd);
+    let stderr = "";
+    child.stderr?.setEncoding("utf8").on("data", (text: string) => (stderr += text));
+    const [code] = (await once(child, "close")) as [number];
+    assertError({ code, stdout: Buffer.alloc(0), stderr }, 3, "OUTPUT_UNWRITABLE|DISK_FULL");
+    assert.match(stderr, /cannot write stdout: /);
+  };
+  await lost("dfget", "--version");
+  await lost("dfget", "--socket", join(directory, "no.sock"), `${url}/file`, "-q", "--json", "-O", "told");
+  assert.ok(readFileSync(join(directory, "told")).equals(CONTENT));
+  rmSync(join(directory, "told"));
+  for (const args of [["--help"], ["--print-config"], ["setup", "--dry-run", "--engine", "podman", "--data-dir", directory]]) await lost("dfdaemon", ...args);
 });
 
 test("every failure has its code and its exit code, and leaves nothing behind", async () => {

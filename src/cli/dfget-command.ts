@@ -6,7 +6,7 @@ import { CommandLine } from "./command-line.ts";
 import { printConfig, resolveConfig } from "./config.ts";
 import { DFGET } from "./config-schema.ts";
 import { addDfgetFlags, aliasedSettings, dfgetJob, ignoredFlags, type DfgetJob } from "./dfget-flags.ts";
-import { openFileOutput, type DfgetOutput } from "./dfget-output.ts";
+import { openFileOutput, outputError, type DfgetOutput } from "./dfget-output.ts";
 import { waysTo } from "./dfget-ways.ts";
 import { Transfer } from "./dfget-transfer.ts";
 import { explanationText } from "./explanation-text.ts";
@@ -16,7 +16,7 @@ import { thisMachine } from "./machine.ts";
 import { dfgetConfig, type DfgetConfig } from "./program-config.ts";
 import { chooseProgress, ProgressReporter } from "./progress-reporter.ts";
 import { packageVersion } from "./package-version.ts";
-import { errorLines, outliveStderr } from "./report-error.ts";
+import { errorLines, outliveOutputs } from "./report-error.ts";
 import { isSpecialFile, isStdout, specialFileOutput, stdoutOutput } from "./stream-output.ts";
 import { showBytes } from "./units.ts";
 
@@ -30,18 +30,18 @@ const WORTHLESS_AFTER: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
 
 /** @returns the exit code. Never rejects */
 export async function runDfget(argv: readonly string[]): Promise<number> {
-  outliveStderr();
+  outliveOutputs();
   try {
     const version = packageVersion();
     const commandLine = new CommandLine(DFGET, version, { "--timeout": "-T" });
     const { command } = commandLine;
     addDfgetFlags(command);
     const parsed = commandLine.parse(argv);
-    if (parsed.kind === "text") return await say(process.stdout, parsed.text);
+    if (parsed.kind === "text") return await tell(parsed.text);
     const machine = thisMachine();
     const flags = { ...aliasedSettings(command), ...parsed.flags };
     const resolved = resolveConfig(DFGET, { flags, file: parsed.configFile }, machine);
-    if (parsed.printConfig) return await say(process.stdout, printConfig(DFGET, resolved));
+    if (parsed.printConfig) return await tell(printConfig(DFGET, resolved));
     const named = dfgetJob(command);
     const job = isStdout(named.output) ? { ...named, output: "-" } : named;
     const config = dfgetConfig(resolved, version, machine);
@@ -96,8 +96,12 @@ async function download(job: DfgetJob, config: DfgetConfig): Promise<number> {
     const { explanation } = transfer;
     if (job.explain && explanation !== undefined) await say(process.stderr, explanationText(explanation));
   };
-  const json = async (value: object): Promise<void> => {
-    if (job.json) await say(job.output === "-" ? process.stderr : process.stdout, `${JSON.stringify(value)}\n`);
+  const json = async (value: object): Promise<number> => {
+    if (!job.json) return 0;
+    const text = `${JSON.stringify(value)}\n`;
+    if (job.output !== "-") return await tell(text);
+    await say(process.stderr, text);
+    return 0;
   };
   try {
     const digests = await transfer.run();
@@ -107,8 +111,7 @@ async function download(job: DfgetJob, config: DfgetConfig): Promise<number> {
     if (staleSeconds !== undefined) {
       warn(`the origin could not be asked whether the file has changed: this is what it had ${staleSeconds} s ago`);
     }
-    await json({ ok: true, ...facts(), digests, ...(staleSeconds === undefined ? {} : { staleSeconds }) });
-    return 0;
+    return await json({ ok: true, ...facts(), digests, ...(staleSeconds === undefined ? {} : { staleSeconds }) });
   } catch (thrown) {
     progress.stop();
     const error = toAppError(thrown);
@@ -151,7 +154,13 @@ async function report(error: AppError): Promise<number> {
   return error.exitCode;
 }
 
-/** Writes, and waits until it is out: the process may end right after. @returns 0 */
-function say(stream: NodeJS.WriteStream, text: string): Promise<number> {
-  return new Promise((resolve) => stream.write(text, () => resolve(0)));
+/** What was asked for on stdout. @returns the exit code */
+async function tell(text: string): Promise<number> {
+  const error = await say(process.stdout, text);
+  return error === undefined ? 0 : await report(outputError(error, "stdout", "OUTPUT_UNWRITABLE", false));
+}
+
+/** Writes, and waits until it is out: the process may end right after. @returns why it is not */
+function say(stream: NodeJS.WriteStream, text: string): Promise<Error | undefined> {
+  return new Promise((resolve) => stream.write(text, (error) => resolve(error ?? undefined)));
 }

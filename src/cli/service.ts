@@ -5,7 +5,7 @@ import { printConfig, resolveConfig, type ResolvedConfig } from "./config.ts";
 import type { Program, Settings } from "./config-schema.ts";
 import { thisMachine, type Machine } from "./machine.ts";
 import { packageVersion } from "./package-version.ts";
-import { outliveStderr, reportError } from "./report-error.ts";
+import { endWithStdout, outliveOutputs, reportError } from "./report-error.ts";
 import type { Subcommand } from "./subcommand.ts";
 
 /** A started service. */
@@ -32,7 +32,7 @@ export async function runService<S extends Settings, C>(
   definition: ServiceDefinition<S, C>,
   argv: readonly string[],
 ): Promise<void> {
-  outliveStderr();
+  outliveOutputs();
   try {
     await runToEnd(definition, argv);
   } catch (thrown) {
@@ -51,6 +51,7 @@ async function runToEnd<S extends Settings, C>(
   for (const subcommand of subcommands) commandLine.addSubcommand(subcommand);
   const parsed = commandLine.parse(argv);
   if (parsed.kind === "text") {
+    endWithStdout();
     process.stdout.write(parsed.text);
     return;
   }
@@ -59,11 +60,13 @@ async function runToEnd<S extends Settings, C>(
     resolveConfig(program, { flags: parsed.flags, file: parsed.configFile }, machine);
   const resolved = load();
   if (parsed.printConfig) {
+    endWithStdout();
     process.stdout.write(printConfig(program, resolved));
     return;
   }
   if (parsed.subcommand !== undefined) {
     const { command, subcommand } = parsed;
+    endWithStdout();
     process.exitCode = await subcommand.run({ config: resolved, command, machine, version });
     return;
   }
