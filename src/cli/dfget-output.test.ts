@@ -319,6 +319,28 @@ test("a file that somebody makes meanwhile is kept, too", async () => {
   assert.equal(readFileSync(path, "utf8"), "precious");
 });
 
+test("a download that cannot be put in its place is whole in its part, and that is said", async () => {
+  const output = await open({ overwrite: true });
+  await output.begin({ ...VERSION, etag: null });
+  await output.write(CONTENT, 0);
+  mkdirSync(path);
+  await assert.rejects(output.finish(), { code: "OUTPUT_UNWRITABLE", message: /cannot put .*FILE in its place: EISDIR.*; the download is whole in .*FILE\.part$/ });
+  await output.abandon(true);
+  assert.ok(readFileSync(`${path}.part`).equals(CONTENT));
+});
+
+test("no download fails for a directory in the place of its state", async () => {
+  for (const name of [".part.json", ".part.json.new"]) {
+    mkdirSync(`${path}${name}`);
+    const output = await open();
+    await output.begin(VERSION);
+    await output.write(CONTENT, 0);
+    await output.finish();
+    assert.deepEqual(readdirSync(directory), ["FILE", `FILE${name}`]);
+    for (const each of readdirSync(directory)) rmSync(join(directory, each), { recursive: true });
+  }
+});
+
 test("an output that cannot be written is known before any download", async () => {
   const at = (target: string): Promise<FileOutput> =>
     openFileOutput({ path: target, overwrite: false, resume: false, check: new DigestCheck([]) });

@@ -31,6 +31,7 @@ import {
   otherHolderOf,
   processSpace,
   readPartState,
+  removePartState,
   writePartState,
   type FileVersion,
 } from "./dfget-resume.ts";
@@ -277,11 +278,12 @@ export class FileOutput implements DfgetOutput {
       assertFree(this.#statePath, this.#options.path);
       this.#assertIs(this.#written, this.#partPath);
       this.#putInPlace();
+      flushDirectory(dirname(this.#options.path));
       this.#assertIs(this.#written, this.#options.path);
     } catch (thrown) {
       throw outputError(thrown, this.#options.path, "DISK_FAILED");
     }
-    rmSync(this.#statePath, { force: true });
+    removePartState(this.#statePath);
     return digests;
   }
 
@@ -459,31 +461,14 @@ export class FileOutput implements DfgetOutput {
   /** On this thread, as writing: each of these calls is shorter than a trip to the thread pool and back. */
   #putInPlace(): void {
     const { path, overwrite } = this.#options;
-    if (overwrite) {
-      renameSync(this.#partPath, path);
-    } else {
-      try {
-        // Unlike rename, link refuses when somebody made the file meanwhile.
-        linkSync(this.#partPath, path);
-        unlinkSync(this.#partPath);
-      } catch (thrown) {
-        const { code } = thrown as NodeJS.ErrnoException;
-        if (code === "EEXIST") {
-          throw new AppError(
-            "OUTPUT_EXISTS",
-            `${path} was made by somebody else meanwhile and stays as it is; the download is whole in ${this.#partPath}`,
-          );
-        }
-        if (code !== "EPERM" && code !== "EOPNOTSUPP" && code !== "ENOSYS" && code !== "EMLINK") throw thrown;
-        // A file system without hard links.
-        renameSync(this.#partPath, path);
-      }
-    }
-    const directory = openSync(dirname(path), "r");
     try {
-      fsyncSync(directory);
-    } finally {
-      closeSync(directory);
+      if (overwrite) renameSync(this.#partPath, path);
+      else renameToNew(this.#partPath, path);
+    } catch (thrown) {
+      const { code, message } = thrown as NodeJS.ErrnoException;
+      const isWhole = `the download is whole in ${this.#partPath}`;
+      if (code === "EEXIST") throw new AppError("OUTPUT_EXISTS", `${path} was made by somebody else meanwhile and stays as it is; ${isWhole}`);
+      throw new AppError("OUTPUT_UNWRITABLE", `cannot put ${path} in its place: ${message}; ${isWhole}`, { cause: thrown });
     }
   }
 
@@ -501,7 +486,30 @@ export class FileOutput implements DfgetOutput {
     await this.#handle.close().catch(() => undefined);
     if (isTaken) return;
     if (!this.#isForeign) rmSync(this.#partPath, { force: true });
-    rmSync(this.#statePath, { force: true });
+    removePartState(this.#statePath);
+  }
+}
+
+/** @throws NodeJS.ErrnoException EEXIST when there is a file of that name */
+function renameToNew(from: string, to: string): void {
+  try {
+    // Unlike rename, link refuses when somebody made the file meanwhile.
+    linkSync(from, to);
+    unlinkSync(from);
+  } catch (thrown) {
+    const { code } = thrown as NodeJS.ErrnoException;
+    if (code !== "EPERM" && code !== "EOPNOTSUPP" && code !== "ENOSYS" && code !== "EMLINK") throw thrown;
+    // A file system without hard links.
+    renameSync(from, to);
+  }
+}
+
+function flushDirectory(path: string): void {
+  const directory = openSync(path, "r");
+  try {
+    fsyncSync(directory);
+  } finally {
+    closeSync(directory);
   }
 }
 

@@ -94,8 +94,17 @@ export function writePartState(path: string, state: PartState): boolean {
     renameSync(next, path);
     return true;
   } catch {
-    rmSync(next, { force: true });
+    removePartState(next);
     return false;
+  }
+}
+
+/** What cannot be removed stays: no download fails for it. */
+export function removePartState(path: string): void {
+  try {
+    rmSync(path, { force: true });
+  } catch {
+    // A directory, or another's.
   }
 }
 
