@@ -54,8 +54,15 @@ export async function runDfget(argv: readonly string[]): Promise<number> {
 
 /** @returns the exit code */
 async function download(job: DfgetJob, config: DfgetConfig): Promise<number> {
-  const output = await openOutput(job);
   const interruption = new Interruption(config.timeoutMs);
+  let output: DfgetOutput;
+  try {
+    output = await openOutput(job, interruption.signal);
+  } catch (thrown) {
+    interruption.close();
+    const exitCode = await report(toAppError(thrown));
+    return interruption.exitCode ?? exitCode;
+  }
   const name = job.output === "-" ? "stdout" : (job.output.split("/").at(-1) ?? job.output);
   const warn = (line: string): void => (job.verbosity === "quiet" ? undefined : progress.say(line));
   const transfer: Transfer = new Transfer({
@@ -139,13 +146,13 @@ function staleSecondsOf(info: ContentInfo | undefined): number | undefined {
   return age === undefined ? undefined : Number(age);
 }
 
-async function openOutput(job: DfgetJob): Promise<DfgetOutput> {
+async function openOutput(job: DfgetJob, signal: AbortSignal): Promise<DfgetOutput> {
   const check = new DigestCheck(job.digests);
   if (job.output === "-") {
     if (job.resume) throw new AppError("USAGE", "-c needs a file to continue, and stdout is none");
     return stdoutOutput(check);
   }
-  if (isSpecialFile(job.output)) return specialFileOutput(job.output, check);
+  if (isSpecialFile(job.output)) return specialFileOutput(job.output, check, signal);
   return openFileOutput({ path: job.output, overwrite: job.overwrite, resume: job.resume, check });
 }
 

@@ -178,6 +178,16 @@ test("an abort ends a way that hangs, with the abort's reason", async () => {
   await assert.rejects(run.run(), { code: "TIMEOUT" });
 });
 
+test("an abort ends a download whose reader stands still", async () => {
+  const abort = new AbortController();
+  const standsStill = (): Promise<never> => {
+    setImmediate(() => abort.abort(new AppError("TIMEOUT", "too long")));
+    return new Promise(() => undefined);
+  };
+  const output = new StreamOutput("stdout", new DigestCheck([]), standsStill);
+  await assert.rejects(transfer([{}], { signal: abort.signal, output }).transfer.run(), { code: "TIMEOUT" });
+});
+
 test("the limit holds", async () => {
   const startedMs = performance.now();
   await transfer([{}], { limitBytesPerSecond: 50 }).transfer.run();

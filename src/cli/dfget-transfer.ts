@@ -107,7 +107,7 @@ export class Transfer {
         if (unreachable !== undefined) onNextWay(full === undefined ? unreachable : NO_ROOM_FOR_TWO);
         try {
           await this.#copyBy(way);
-          return await output.finish();
+          return await this.#outputDone(output.finish());
         } catch (thrown) {
           const error = toAppError(thrown);
           // The room that the pieces of a peer of our own take beside the file is free when the next way begins.
@@ -146,6 +146,12 @@ export class Transfer {
     }
   }
 
+  /** A stream's reader may stand still for good; a file's write ends by itself, and nothing is to be done to it before. */
+  #outputDone<T>(done: Promise<T>): Promise<T> {
+    const { output, signal } = this.#options;
+    return output.takesAnyOrder ? done : untilAborted(done, signal);
+  }
+
   async #copyOnce(way: Way): Promise<void> {
     const { source, backToSource, limitBytesPerSecond, output, signal } = this.#options;
     const reading = { startByte: output.likelyStartByte, unordered: output.takesAnyOrder };
@@ -169,7 +175,7 @@ export class Transfer {
           let askedMs = performance.now();
           for await (const bytes of this.#limit.paced(this.#flow, next.value.bytes, signal)) {
             this.#limitedMs += performance.now() - askedMs;
-            await output.write(bytes, at);
+            await this.#outputDone(output.write(bytes, at));
             at += bytes.length;
             this.#doneBytes = output.takenBytes;
             askedMs = performance.now();

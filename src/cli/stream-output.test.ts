@@ -1,6 +1,12 @@
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
+import { once } from "node:events";
+import { closeSync, constants, createReadStream, mkdtempSync, openSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { test } from "node:test";
+import { AppError } from "../base/errors.ts";
 import type { Digest } from "../protocol/ids.ts";
 import { DigestCheck } from "./digest-check.ts";
 import type { FileVersion } from "./dfget-resume.ts";
@@ -47,9 +53,41 @@ test("devices and pipes are written as they are; a full one is DISK_FULL", async
   assert.equal(isSpecialFile("/dev/null"), true);
   assert.equal(isSpecialFile(import.meta.filename), false);
   assert.equal(isSpecialFile("/no/such/file"), false);
-  const full = await specialFileOutput("/dev/full", new DigestCheck([]));
+  const full = await specialFileOutput("/dev/full", new DigestCheck([]), new AbortController().signal);
   await full.begin(VERSION);
   await full.write(Buffer.from("abc"));
   await assert.rejects(full.finish(), { code: "DISK_FULL", message: /make room and start again/ });
   await full.abandon();
+});
+
+test("a pipe that nobody reads can be given up, before its reader comes and while he stands still; who reads it has all", async (t) => {
+  const directory = mkdtempSync(join(tmpdir(), "pipe-"));
+  t.after(() => rmSync(directory, { recursive: true }));
+  const path = join(directory, "pipe");
+  assert.equal(spawnSync("mkfifo", [path]).status, 0);
+  const given = new AbortController();
+  const unread = specialFileOutput(path, new DigestCheck([]), given.signal);
+  given.abort(new AppError("TIMEOUT", "too long"));
+  await assert.rejects(unread, { code: "TIMEOUT" });
+
+  const pending = specialFileOutput(path, new DigestCheck([]), new AbortController().signal);
+  const reader = createReadStream(path);
+  const [pipe] = await Promise.all([pending, once(reader, "open")]);
+  const content = Buffer.alloc(1_000_000, "x");
+  await pipe.begin({ ...VERSION, lengthBytes: content.length });
+  await pipe.write(content);
+  const finished = pipe.finish();
+  const read: Buffer[] = [];
+  for await (const chunk of reader) read.push(chunk as Buffer);
+  await finished;
+  assert.ok(Buffer.concat(read).equals(content));
+
+  // He reads nothing: what is written stays in the pipe, and giving up does not wait for him.
+  const silent = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  t.after(() => closeSync(silent));
+  const stuck = await specialFileOutput(path, new DigestCheck([]), new AbortController().signal);
+  await stuck.begin({ ...VERSION, lengthBytes: content.length });
+  await stuck.write(content);
+  void stuck.finish().catch(() => undefined);
+  assert.equal(await stuck.abandon(), 0);
 });

@@ -1,5 +1,8 @@
-import { fstatSync } from "node:fs";
+import { constants, fstatSync, openSync } from "node:fs";
 import { open, type FileHandle } from "node:fs/promises";
+import { Socket } from "node:net";
+import type { Writable } from "node:stream";
+import { setTimeout as sleepFor } from "node:timers/promises";
 import { AppError } from "../base/errors.ts";
 import type { Digest } from "../protocol/ids.ts";
 import { outputError, statOf, type DfgetOutput } from "./dfget-output.ts";
@@ -92,17 +95,7 @@ export class StreamOutput implements DfgetOutput {
 export function stdoutOutput(check: DigestCheck): StreamOutput {
   // Otherwise a reader who hangs up is an uncaught exception; the write's own callback tells, too.
   process.stdout.on("error", () => undefined);
-  return new StreamOutput(
-    "stdout",
-    check,
-    (chunk) =>
-      new Promise((resolve, reject) => {
-        process.stdout.write(chunk, (error) => {
-          if (error === null || error === undefined) resolve();
-          else reject(error);
-        });
-      }),
-  );
+  return new StreamOutput("stdout", check, (chunk) => writeTo(process.stdout, chunk));
 }
 
 /** True for `/dev/null`, a pipe and the like: there is no putting a whole file in their place. */
@@ -123,21 +116,54 @@ export function isStdout(path: string): boolean {
   }
 }
 
-export async function specialFileOutput(path: string, check: DigestCheck): Promise<StreamOutput> {
-  let handle: FileHandle;
+/** @throws AppError OUTPUT_UNWRITABLE; the signal's reason when it is given up while a pipe has no reader yet */
+export async function specialFileOutput(path: string, check: DigestCheck, signal: AbortSignal): Promise<StreamOutput> {
   try {
-    handle = await open(path, "w");
+    if (statOf(path)?.isFIFO() === true) return pipeOutput(path, await openPipe(path, signal), check);
+    const handle = await open(path, "w");
+    return new StreamOutput(
+      path,
+      check,
+      (chunk) => writeAll(handle, chunk),
+      () => handle.close(),
+    );
   } catch (thrown) {
     throw outputError(thrown, path, "OUTPUT_UNWRITABLE");
   }
-  return new StreamOutput(
-    path,
-    check,
-    (chunk) => writeAll(handle, chunk),
-    () => handle.close(),
-  );
+}
+
+/** Through the event loop: a thread that waits for a pipe's reader would hold up the end of the process, too. */
+function pipeOutput(path: string, fd: number, check: DigestCheck): StreamOutput {
+  const pipe = new Socket({ fd, readable: false, writable: true });
+  pipe.on("error", () => undefined);
+  return new StreamOutput(path, check, (chunk) => writeTo(pipe, chunk), async () => void pipe.destroy());
+}
+
+async function openPipe(path: string, signal: AbortSignal): Promise<number> {
+  for (;;) {
+    signal.throwIfAborted();
+    try {
+      return openSync(path, constants.O_WRONLY | constants.O_NONBLOCK);
+    } catch (thrown) {
+      // Nobody reads it yet.
+      if ((thrown as NodeJS.ErrnoException).code !== "ENXIO") throw thrown;
+    }
+    // oxlint-disable-next-line no-await-in-loop -- until somebody does
+    await sleepFor(READER_POLL_MS, undefined, { signal }).catch(() => undefined);
+  }
+}
+
+function writeTo(stream: Writable, chunk: Uint8Array): Promise<void> {
+  return new Promise((resolve, reject) => {
+    stream.write(chunk, (error) => {
+      if (error === null || error === undefined) resolve();
+      else reject(error);
+    });
+  });
 }
 
 async function writeAll(handle: FileHandle, chunk: Uint8Array): Promise<void> {
   for (let at = 0; at < chunk.length;) at += (await handle.write(chunk, at)).bytesWritten;
 }
+
+const READER_POLL_MS = 50;
