@@ -2,6 +2,7 @@
 import { hash, randomUUID } from "node:crypto";
 import { readFileSync, readlinkSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import type { z } from "zod";
+import { AppError } from "../base/errors.ts";
 import type { ContentInfo } from "../peer/content.ts";
 import type { Source } from "../protocol/control-messages.ts";
 import { loadZod, type Zod } from "./on-demand.ts";
@@ -120,6 +121,13 @@ export function otherHolderOf(statePath: string): number | undefined {
   } catch {
     return undefined;
   }
+}
+
+/** @throws AppError OUTPUT_UNWRITABLE when another dfget writes the part that the state is of */
+export function assertFree(statePath: string, path: string): void {
+  const pid = otherHolderOf(statePath);
+  if (pid === undefined) return;
+  throw new AppError("OUTPUT_UNWRITABLE", `another dfget (process ${pid}) is writing ${path}; wait for it, or choose another file`);
 }
 
 let ownSpace: string | undefined;

@@ -10,9 +10,10 @@ import { AppError } from "../base/errors.ts";
 import type { Content, ContentInfo, ContentOpener } from "../peer/content.ts";
 import type { Explanation } from "../protocol/explanation.ts";
 import type { Digest } from "../protocol/ids.ts";
-import { openFileOutput, type FileOutput } from "./dfget-output.ts";
 import { Transfer, type TransferOptions } from "./dfget-transfer.ts";
 import type { Way } from "./dfget-ways.ts";
+import type { FileOutput } from "./file-output.ts";
+import { openFileOutput } from "./open-file-output.ts";
 import { DigestCheck } from "./digest-check.ts";
 import { StreamOutput } from "./stream-output.ts";
 

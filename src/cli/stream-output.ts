@@ -5,9 +5,11 @@ import type { Writable } from "node:stream";
 import { setTimeout as sleepFor } from "node:timers/promises";
 import { AppError } from "../base/errors.ts";
 import type { Digest } from "../protocol/ids.ts";
-import { outputError, statOf, type DfgetOutput } from "./dfget-output.ts";
+import type { DfgetOutput } from "./dfget-output.ts";
 import { isSameVersion, type FileVersion } from "./dfget-resume.ts";
 import type { DigestCheck } from "./digest-check.ts";
+import { outputError } from "./output-errors.ts";
+import { statOf } from "./output-place.ts";
 
 /**
  * Writes to something that cannot be taken back: stdout, a pipe, a device. The last chunk waits for the check of the

@@ -23,8 +23,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, test, type TestContext } from "node:test";
 import type { Digest } from "../protocol/ids.ts";
-import { outputError, openFileOutput, type FileOutput } from "./dfget-output.ts";
-import { fileVersion, isSameVersion, mayWriteStill, processSpace, type FileVersion } from "./dfget-resume.ts";
+import { fileVersion, isSameVersion, processSpace, type FileVersion } from "./dfget-resume.ts";
+import type { FileOutput } from "./file-output.ts";
+import { openFileOutput } from "./open-file-output.ts";
 import { DigestCheck } from "./digest-check.ts";
 import { removeCopies } from "./part-copies.ts";
 
@@ -362,15 +363,6 @@ test("an output that cannot be written is known before any download", async () =
   }
 });
 
-test("a full disk is DISK_FULL", { skip: !existsSync("/dev/full") }, () => {
-  const error = outputError(Object.assign(new Error("x"), { code: "ENOSPC" }), "F", "DISK_FAILED");
-  assert.deepEqual(
-    [error.code, error.message],
-    ["DISK_FULL", "cannot write F: the disk is full; make room and go on with -c"],
-  );
-  assert.equal(outputError(Object.assign(new Error("io"), { code: "EIO" }), "F", "DISK_FAILED").code, "DISK_FAILED");
-});
-
 test("the state beside a part holds no URL, and its owner can read it", async () => {
   const source = { url: "http://u:p@o/f?sig=secret&v=1", headers: {}, filteredQueryParameters: ["sig"] };
   const info = {
@@ -387,19 +379,6 @@ test("the state beside a part holds no URL, and its owner can read it", async ()
   await output.abandon(false);
   const other = fileVersion({ ...source, url: "http://o/f?v=1&sig=another" }, info);
   assert.equal(isSameVersion(fileVersion(source, info), other), true);
-});
-
-test("versions: a digest or a strong ETag is proof, a date only without ETag, a weak ETag never", () => {
-  const none = { ...VERSION, etag: null };
-  const same = (a: FileVersion, b: FileVersion = a): boolean => isSameVersion(a, b);
-  assert.equal(same(VERSION), true);
-  assert.equal(same(VERSION, { ...VERSION, lengthBytes: 1 }), false);
-  assert.equal(same(VERSION, { ...VERSION, urlHash: "v" }), false);
-  assert.equal(same({ ...VERSION, etag: 'W/"1"' }), false);
-  assert.equal(same(none), false);
-  assert.equal(same({ ...none, lastModified: "d" }), true);
-  assert.equal(same({ ...none, lastModified: "d" }, { ...VERSION, lastModified: "d" }), false);
-  assert.equal(same({ ...none, digest: "sha256:x" }, { ...VERSION, digest: "sha256:x" }), true);
 });
 
 test("with a state whose part is gone, what lies behind a gap when the way changes is not taken for the file's beginning", async () => {
@@ -517,41 +496,6 @@ test("a copy that does not reach the disk is none, and the part stays", async (t
   assert.deepEqual(readdirSync(directory), ["FILE.part", "FILE.part.json"]);
 });
 
-test("after a start of this machine nobody writes there any more; a machine that says not who it is may be another", () => {
-  const [machine = "", start = "", pids = ""] = processSpace().split(" ");
-  assert.deepEqual(
-    [processSpace(), `${machine} earlier ${pids}`, `other ${start} ${pids}`, `${machine} ${start} pid:[1]`, `- earlier ${pids}`, undefined].map(mayWriteStill),
-    [false, machine === "-", true, true, true, true],
-  );
-});
-
-test("what callers with headers of their own were given is gone on with within one run only, unless its name tells it apart", () => {
-  const info = { taskId: undefined, lengthBytes: 5, contentType: undefined, digest: undefined, headers: { "last-modified": "Tue, 01 Sep 2026 00:00:00 GMT" } };
-  const of = (headers: Record<string, string>, more: object = {}): FileVersion => fileVersion({ url: "http://h/f", headers, ...more }, info);
-  const later = { ...of({ "x-tenant": "alice" }), caller: "an earlier run" };
-  assert.equal(isSameVersion(later, of({ "x-tenant": "bob" })), false);
-  assert.equal(isSameVersion(of({}), of({})), true);
-  assert.equal(isSameVersion({ ...later, etag: '"1"' }, { ...of({ "x-tenant": "bob" }), etag: '"1"' }), true);
-  assert.equal(isSameVersion(of({}), of({}, { tag: "other" })), false);
-});
-
-test("two dfgets see each other on a machine that has no id, as most containers have none", async (t) => {
-  const module = JSON.stringify(join(import.meta.dirname, "dfget-resume.ts"));
-  const program = `
-    const fs = require("node:fs");
-    const { readFileSync } = fs;
-    fs.readFileSync = (path, ...more) => { if (path === "/etc/machine-id") throw new Error("ENOENT"); return readFileSync(path, ...more); };
-    require("node:module").syncBuiltinESMExports();
-    import(${module}).then(({ processSpace }) => { console.log(processSpace()); setInterval(() => {}, 1000); });`;
-  const spaces = await Promise.all([1, 2].map(async () => {
-    const child = spawn(process.execPath, ["-e", program], { stdio: ["ignore", "pipe", "inherit"] });
-    t.after(() => child.kill("SIGKILL"));
-    return String(((await once(child.stdout, "data")) as [Buffer])[0]);
-  }));
-  assert.equal(spaces[0], spaces[1]);
-  assert.match(spaces[0] ?? "", /^- /);
-});
-
 test("copies that a killed dfget had begun are gone with the next one, whatever that does with the part", async () => {
   for (const resume of [true, false]) {
     await partialRun(60_000);
@@ -645,7 +589,7 @@ test("what could not be put in place at the end is refused in the beginning, wit
   chownSync(`${path}.part`, STRANGER, STRANGER);
   chmodSync(directory, 0o755);
   const program = `
-    const { openFileOutput } = await import(${JSON.stringify(join(import.meta.dirname, "dfget-output.ts"))});
+    const { openFileOutput } = await import(${JSON.stringify(join(import.meta.dirname, "open-file-output.ts"))});
     await openFileOutput({ path: ${JSON.stringify(path)}, overwrite: false, resume: false }).catch(({ message }) => console.log(message));`;
   const { stdout } = spawnSync(process.execPath, ["--input-type=module", "-e", program], { uid: STRANGER, gid: STRANGER, encoding: "utf8" });
   assert.match(stdout, /no permission; choose another folder/);
