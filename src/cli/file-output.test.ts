@@ -198,6 +198,23 @@ test("what a crash left after the last checkpoint is not trusted", async () => {
   assert.ok(readFileSync(path).equals(CONTENT));
 });
 
+test("over a slow link a crash costs ten seconds, however little came in them", async () => {
+  let nowMs = 0;
+  const output = await openFileOutput({ path, overwrite: false, resume: false, check: new DigestCheck([]), nowMs: () => nowMs });
+  const savedBytes = (): number => (JSON.parse(readFileSync(`${path}.part.json`, "utf8")) as { readonly syncedBytes: number }).syncedBytes;
+  await output.begin(VERSION);
+  nowMs = 9_999;
+  await output.write(CONTENT.subarray(0, 1_000), 0);
+  assert.equal(savedBytes(), 0);
+  nowMs = 10_000;
+  await output.write(CONTENT.subarray(1_000, 3_000), 1_000);
+  assert.equal(savedBytes(), 3_000);
+  nowMs = 19_999;
+  await output.write(CONTENT.subarray(3_000, 4_000), 3_000);
+  assert.equal(savedBytes(), 3_000);
+  await output.abandon(false);
+});
+
 test("a part that is shorter than its state says is taken as it is", async () => {
   await partialRun(70_000);
   writeFileSync(`${path}.part`, CONTENT.subarray(0, 10));
