@@ -148,6 +148,37 @@ test("who fails four times, by whatever places, makes all further places deliver
   assert.equal(await world.ask("honest"), shared);
 });
 
+test("of places that are asked at the same time no more see what is asked than may fail", async () => {
+  const world = new World();
+  const shared = await world.delivered(await world.ask("first"));
+  const hosts = Array.from({ length: 12 }, (_, n) => `impostor-${n}`);
+  for (const host of hosts) IMPOSTORS["breaks off"]?.(world.server(host), world.content);
+  const tasks = await Promise.all(hosts.map((host) => world.ask(host)));
+  assert.ok(!tasks.includes(shared));
+  assert.equal(hosts.filter((host) => world.server(host).requests.length > 0).length, 4);
+});
+
+test("places that hold the content show it, however many are asked at the same time", async () => {
+  const world = new World();
+  const shared = await world.delivered(await world.ask("first"));
+  const hosts = Array.from({ length: 12 }, (_, n) => `host-${n}`);
+  assert.deepEqual(new Set(await Promise.all(hosts.map((host) => world.ask(host)))), new Set([shared]));
+});
+
+test("who waits for others' proofs has a read of his own after five seconds", async () => {
+  const world = new World();
+  const shared = await world.delivered(await world.ask("first"));
+  const asked = ["a", "b", "c", "d", "e", "f"].map((host) => world.ask(host));
+  world.server("a").fault = () => {
+    world.unixMs += 5_000;
+    return undefined;
+  };
+  const tasks = await Promise.all(asked);
+  assert.deepEqual(new Set(tasks.slice(0, 5)), new Set([shared]), "whose turn has come by then takes it");
+  assert.notEqual(tasks[5], shared);
+  assert.equal(world.server("f").requests.length, 0);
+});
+
 test("content that can be guessed is shared by nobody who has not delivered it", async () => {
   const world = new World(Buffer.concat([randomBytes(200 * KIB), Buffer.alloc(200 * KIB)]));
   const shared = await world.delivered(await world.ask("first"));

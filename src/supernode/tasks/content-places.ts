@@ -35,6 +35,8 @@ interface Failures {
 export class ContentPlaces {
   readonly #deps: ContentPlacesDeps;
   readonly #proving = new Map<string, Promise<boolean>>();
+  /** Proofs under way, by content. */
+  readonly #attempts = new Map<string, Set<Promise<boolean>>>();
   readonly #failures = new Map<string, Failures>();
   /** Tasks of places that deliver beside the shared task, by what content. */
   readonly #alones = new Map<TaskId, string>();
@@ -99,21 +101,43 @@ export class ContentPlaces {
   }
 
   /** Coalesced. Every failure counts, of whatever kind: a place that breaks off has seen which ranges were asked. */
-  #prove({ placeKey, contentKey }: ContentIdentity, shared: TaskId, source: Source): Promise<boolean> {
+  #prove(content: ContentIdentity, shared: TaskId, source: Source): Promise<boolean> {
+    const { placeKey } = content;
     const under = this.#proving.get(placeKey);
     if (under !== undefined) return under;
-    if (!this.#mayTry(contentKey, placeKey)) return Promise.resolve(false);
-    const proving = this.#withWhole(shared, (stored) => this.#deps.prover.prove(stored, source))
-      .then((isProven) => {
-        const { log } = this.#deps;
-        if (isProven !== true) this.#failed(contentKey, placeKey);
-        if (isProven === true) log.info({ taskId: shared }, "another place has shown that it holds this content");
-        else log.info({ taskId: shared }, "a place has not shown that it holds this content: it has to deliver it");
-        return isProven === true;
-      })
-      .finally(() => this.#proving.delete(placeKey));
+    const proving = this.#proveInTurn(content, shared, source).finally(() => this.#proving.delete(placeKey));
     this.#proving.set(placeKey, proving);
     return proving;
+  }
+
+  /** No more at a time than may fail: places that are all asked at once would have seen as many ranges before the first has failed. */
+  async #proveInTurn({ placeKey, contentKey }: ContentIdentity, shared: TaskId, source: Source): Promise<boolean> {
+    const untilUnixMs = this.#deps.unixMs() + TURN_MS;
+    for (;;) {
+      if (!this.#mayTry(contentKey, placeKey)) return false;
+      const attempts = this.#attempts.get(contentKey) ?? new Set<Promise<boolean>>();
+      if (attempts.size + (this.#failures.get(contentKey)?.placeKeys.size ?? 0) < FAILURE_COUNT_MAX) {
+        this.#attempts.set(contentKey, attempts);
+        const attempt = this.#attempt(contentKey, placeKey, shared, source).finally(() => {
+          attempts.delete(attempt);
+          if (attempts.size === 0) this.#attempts.delete(contentKey);
+        });
+        attempts.add(attempt);
+        return await attempt;
+      }
+      if (this.#deps.unixMs() >= untilUnixMs) return false;
+      // oxlint-disable-next-line no-await-in-loop -- in turn; none takes longer than a proof may
+      await Promise.race(attempts);
+    }
+  }
+
+  async #attempt(contentKey: string, placeKey: string, shared: TaskId, source: Source): Promise<boolean> {
+    const { log, prover } = this.#deps;
+    const isProven = (await this.#withWhole(shared, (stored) => prover.prove(stored, source))) === true;
+    if (!isProven) this.#failed(contentKey, placeKey);
+    if (isProven) log.info({ taskId: shared }, "another place has shown that it holds this content");
+    else log.info({ taskId: shared }, "a place has not shown that it holds this content: it has to deliver it");
+    return isProven;
   }
 
   /** Undefined when the task is not whole here, or the disk does not give it back. */
@@ -160,5 +184,7 @@ const PROVEN_MS = 7 * 24 * 60 * 60_000;
  */
 const FAILURE_COUNT_MAX = 4;
 const FAILURE_MS = 60 * 60_000;
+/** A join waits no longer for others' proofs, but for the one that is under way then. */
+const TURN_MS = 5_000;
 const FAILED_CONTENT_COUNT_MAX = 10_000;
 const ALONE_COUNT_MAX = 10_000;
