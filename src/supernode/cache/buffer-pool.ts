@@ -13,8 +13,23 @@ export interface PieceBuffer {
   attach(): void;
 }
 
+/** Who takes buffers for one read. */
+export interface BufferShare {
+  /** It gets none at the moment. */
+  readonly isWaiting: boolean;
+  /** Waits its turn. @throws AppError ABORTED */
+  acquire(lengthBytes: number, signal: AbortSignal): Promise<PieceBuffer>;
+}
+
+interface Holding {
+  /** Buffers that it has and that count. */
+  count: number;
+  waitingCount: number;
+}
+
 interface Waiter {
   readonly lengthBytes: number;
+  readonly holding: Holding;
   readonly give: (buffer: PieceBuffer) => void;
 }
 
@@ -34,18 +49,32 @@ export class BufferPool {
     return this.#usedBytes;
   }
 
-  /** Waits its turn, first come first served. @throws AppError ABORTED */
-  acquire(lengthBytes: number, signal: AbortSignal): Promise<PieceBuffer> {
+  /**
+   * A share of the pool: as much as there is for its first buffer, and half of that for any more at the same time. Origins
+   * that stand still keep what is half full, and with several streams to each file a few would keep it all.
+   */
+  share(): BufferShare {
+    const holding: Holding = { count: 0, waitingCount: 0 };
+    return {
+      get isWaiting() {
+        return holding.waitingCount > 0;
+      },
+      acquire: (lengthBytes, signal) => this.#acquire(lengthBytes, holding, signal),
+    };
+  }
+
+  #acquire(lengthBytes: number, holding: Holding, signal: AbortSignal): Promise<PieceBuffer> {
     if (signal.aborted) return Promise.reject(aborted());
-    if (this.#waiters.length === 0 && this.#fits(lengthBytes)) return Promise.resolve(this.#take(lengthBytes));
     return new Promise((resolve, reject) => {
       const onAbort = (): void => {
         this.#waiters.splice(this.#waiters.indexOf(waiter), 1);
+        holding.waitingCount--;
         reject(aborted());
         this.#serve();
       };
       const waiter: Waiter = {
         lengthBytes,
+        holding,
         give: (buffer) => {
           signal.removeEventListener("abort", onAbort);
           resolve(buffer);
@@ -53,15 +82,18 @@ export class BufferPool {
       };
       signal.addEventListener("abort", onAbort, { once: true });
       this.#waiters.push(waiter);
+      holding.waitingCount++;
+      this.#serve();
     });
   }
 
-  #fits(lengthBytes: number): boolean {
-    return this.#usedBytes === 0 || this.#usedBytes + lengthBytes <= this.#budgetBytes;
+  #fits({ lengthBytes, holding }: Waiter): boolean {
+    const budgetBytes = holding.count === 0 ? this.#budgetBytes : this.#budgetBytes / 2;
+    return this.#usedBytes === 0 || this.#usedBytes + lengthBytes <= budgetBytes;
   }
 
-  #take(lengthBytes: number): PieceBuffer {
-    this.#usedBytes += lengthBytes;
+  #take({ lengthBytes, holding }: Waiter): PieceBuffer {
+    this.#count(lengthBytes, holding);
     let memory = this.#free.get(lengthBytes)?.pop();
     if (memory === undefined) memory = new SharedArrayBuffer(lengthBytes);
     else this.#freeBytes -= lengthBytes;
@@ -71,6 +103,7 @@ export class BufferPool {
       if (!isCounted) return;
       isCounted = false;
       this.#usedBytes -= lengthBytes;
+      holding.count--;
       this.#serve();
     };
     return {
@@ -83,7 +116,7 @@ export class BufferPool {
       attach: () => {
         if (isCounted) return;
         isCounted = true;
-        this.#usedBytes += lengthBytes;
+        this.#count(lengthBytes, holding);
       },
     };
   }
@@ -96,10 +129,24 @@ export class BufferPool {
     this.#freeBytes += memory.byteLength;
   }
 
+  #count(lengthBytes: number, holding: Holding): void {
+    this.#usedBytes += lengthBytes;
+    holding.count++;
+  }
+
+  /** First come first served, but for first buffers before others. */
   #serve(): void {
-    for (let next = this.#waiters[0]; next !== undefined && this.#fits(next.lengthBytes); next = this.#waiters[0]) {
-      this.#waiters.shift();
-      next.give(this.#take(next.lengthBytes));
+    for (const isFirst of [true, false]) {
+      for (let at = 0; at < this.#waiters.length; ) {
+        const waiter = this.#waiters[at] as Waiter;
+        if ((waiter.holding.count === 0) !== isFirst) at++;
+        else if (!this.#fits(waiter)) return;
+        else {
+          this.#waiters.splice(at, 1);
+          waiter.holding.waitingCount--;
+          waiter.give(this.#take(waiter));
+        }
+      }
     }
   }
 }

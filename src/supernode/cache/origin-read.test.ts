@@ -12,18 +12,16 @@ import { expectedVersion } from "./seed-cache.ts";
 import { FakeOrigin, FakeStored, MIB, resolvedTask } from "./seed-fixture.test.ts";
 import { SigningDesk } from "./signing-desk.ts";
 
-test("pieces that wait for others to be signed with are signed at the end of the read, and a cut does not stop them", { timeout: 20_000 }, async () => {
-  const origin = new FakeOrigin(randomBytes(10 * 64 * 1024));
-  origin.fault = (n) => (n === 1 ? { cutAfterBytes: 5 * 64 * 1024 } : undefined);
+/** A read at a desk whose time never comes. */
+function readAt(origin: FakeOrigin, pool: BufferPool): { readonly read: OriginRead; readonly stored: FakeStored } {
   const key = SigningKey.generate();
   const { record, source } = resolvedTask(origin, key);
   const stored = new FakeStored(record);
-  // Its time never comes.
   const desk = new SigningDesk({ sign: (statement) => key.sign(statement), nowMs: () => 0, after: () => () => undefined }, record.taskId, record.pieceLengthBytes);
   const read = new OriginRead(
     {
       origin,
-      pool: new BufferPool(4 * MIB),
+      pool,
       meter: new OriginMeter({ limit: new RateGate(undefined), onBytes: () => {}, onRequest: () => {} }),
       extraStreams: new ExtraStreams(),
       random: () => 0,
@@ -40,7 +38,21 @@ test("pieces that wait for others to be signed with are signed at the end of the
       signal: new AbortController().signal,
     },
   );
+  return { read, stored };
+}
+
+test("pieces that wait for others to be signed with are signed at the end of the read, and a cut does not stop them", { timeout: 20_000 }, async () => {
+  const origin = new FakeOrigin(randomBytes(10 * 64 * 1024));
+  origin.fault = (n) => (n === 1 ? { cutAfterBytes: 5 * 64 * 1024 } : undefined);
+  const { read, stored } = readAt(origin, new BufferPool(4 * MIB));
   await read.run();
   assert.ok(stored.content.equals(origin.content));
   assert.equal(origin.bytesRead, origin.content.length);
+});
+
+test("a piece whose buffer the next one needs waits for no others to be signed with", { timeout: 20_000 }, async () => {
+  const origin = new FakeOrigin(randomBytes(10 * 64 * 1024));
+  const { read, stored } = readAt(origin, new BufferPool(64 * 1024));
+  await read.run();
+  assert.ok(stored.content.equals(origin.content));
 });

@@ -11,7 +11,7 @@ import type { StoredTask } from "../../peer/store/piece-store.ts";
 import type { Source } from "../../protocol/control-messages.ts";
 import { pieceCountOf } from "../../protocol/geometry.ts";
 import { type Digest, parseDigest, type TaskId } from "../../protocol/ids.ts";
-import type { BufferPool } from "./buffer-pool.ts";
+import type { BufferPool, BufferShare } from "./buffer-pool.ts";
 import type { ExtraStreams, Place } from "./extra-streams.ts";
 import type { OriginMeter } from "./origin-meter.ts";
 import { type CutPiece, cutPieces } from "./piece-cutter.ts";
@@ -56,6 +56,7 @@ export class OriginRead {
   readonly #job: OriginReadJob;
   readonly #taskId: TaskId;
   readonly #pieceLengthBytes: number;
+  readonly #buffers: BufferShare;
   /** Ends all streams of this read when one of them, or the disk, fails. */
   #ending = new AbortController();
   #signal: AbortSignal;
@@ -73,6 +74,7 @@ export class OriginRead {
   constructor(deps: OriginReadDeps, job: OriginReadJob) {
     this.#deps = deps;
     this.#job = job;
+    this.#buffers = deps.pool.share();
     const { record } = job.stored;
     this.#taskId = record.taskId;
     this.#pieceLengthBytes = record.pieceLengthBytes;
@@ -80,7 +82,13 @@ export class OriginRead {
     this.#ranges = job.expected.ranges;
     this.#signal = AbortSignal.any([job.signal, this.#ending.signal]);
     this.#sink = new PieceSink({
-      store: ({ piece, bytes }) => job.addOwn(piece, bytes, (digest) => job.signingDesk.sign(piece, bytes.length, digest)),
+      store: ({ piece, bytes }) =>
+        job.addOwn(piece, bytes, (digest) => {
+          const signature = job.signingDesk.sign(piece, bytes.length, digest);
+          // Its buffer is wanted: what others would it wait for?
+          if (this.#buffers.isWaiting) job.signingDesk.signWaiting();
+          return signature;
+        }),
       // Pieces that came out of order are hashed from the disk meanwhile, not all at the end.
       onStored: () => this.#digest?.catchUp(),
       onFailed: () => this.#ending.abort(),
@@ -265,7 +273,7 @@ export class OriginRead {
       endPiece,
       pieceLengthBytes: this.#pieceLengthBytes,
       fileLengthBytes: this.#lengthBytes,
-      pool: this.#deps.pool,
+      buffers: this.#buffers,
       signal: this.#signal,
       onBytes: (count) => {
         this.#receivedBytes += count;

@@ -18,7 +18,7 @@ async function cut(chunks: readonly Uint8Array[], options: Partial<CutOptions>):
     endPiece: undefined,
     pieceLengthBytes: PIECE,
     fileLengthBytes: undefined,
-    pool,
+    buffers: pool.share(),
     signal: new AbortController().signal,
     onBytes: () => Promise.resolve(),
     ...options,

@@ -1,7 +1,7 @@
 /** Cuts an origin's stream into pieces. */
 import { AppError } from "../../base/errors.ts";
 import { pieceLengthAt } from "../../protocol/geometry.ts";
-import type { BufferPool, PieceBuffer } from "./buffer-pool.ts";
+import type { BufferShare, PieceBuffer } from "./buffer-pool.ts";
 
 export interface CutPiece {
   readonly piece: number;
@@ -20,7 +20,7 @@ export interface CutOptions {
   readonly pieceLengthBytes: number;
   /** Undefined: as long as the stream. */
   readonly fileLengthBytes: number | undefined;
-  readonly pool: BufferPool;
+  readonly buffers: BufferShare;
   readonly signal: AbortSignal;
   /** Called for each chunk that arrived; the next one waits for it. */
   readonly onBytes: (count: number) => Promise<void>;
@@ -33,7 +33,7 @@ export interface CutOptions {
  * @throws AppError ORIGIN_CUT, ORIGIN_LENGTH_WRONG (retriable), ABORTED, or what the stream throws
  */
 export async function* cutPieces(options: CutOptions): AsyncGenerator<CutPiece, void, undefined> {
-  const { pieceLengthBytes, fileLengthBytes, pool, signal } = options;
+  const { pieceLengthBytes, fileLengthBytes, buffers, signal } = options;
   let piece = options.firstPiece;
   let buffer: PieceBuffer | undefined;
   let filledBytes = 0;
@@ -46,7 +46,7 @@ export async function* cutPieces(options: CutOptions): AsyncGenerator<CutPiece, 
         if (piece >= endPiece) throw tooLong(fileLengthBytes);
         const wantedBytes =
           fileLengthBytes === undefined ? pieceLengthBytes : pieceLengthAt(piece, fileLengthBytes, pieceLengthBytes);
-        buffer ??= await pool.acquire(pieceLengthBytes, signal);
+        buffer ??= await buffers.acquire(pieceLengthBytes, signal);
         const count = Math.min(wantedBytes - filledBytes, chunk.length - at);
         buffer.bytes.set(chunk.subarray(at, at + count), filledBytes);
         filledBytes += count;
