@@ -1,12 +1,14 @@
 /** Content small enough to travel in the join's answer: read once, checked, and kept on disk like any other. */
 import { createHash } from "node:crypto";
 import { setTimeout as sleepFor } from "node:timers/promises";
+import { isDeepStrictEqual } from "node:util";
 import type { Logger } from "pino";
 import { AppError, toAppError } from "../base/errors.ts";
 import type { Origin } from "../origin/origin.ts";
 import { withRetries } from "../origin/retry.ts";
 import type { SigningKey } from "../peer/membership/credentials.ts";
 import type { PieceStore } from "../peer/store/piece-store.ts";
+import type { Source } from "../protocol/control-messages.ts";
 import { pieceLengthAt } from "../protocol/geometry.ts";
 import { digestAlgorithm, parseDigest, type TaskId } from "../protocol/ids.ts";
 import type { OriginMeter } from "./cache/origin-meter.ts";
@@ -23,9 +25,15 @@ export interface SmallContentDeps {
   readonly sleep?: (delayMs: number, signal: AbortSignal) => Promise<void>;
 }
 
+interface Reading {
+  /** In whose name. */
+  readonly source: Source;
+  readonly content: Promise<Uint8Array>;
+}
+
 export class SmallContent {
   readonly #deps: SmallContentDeps;
-  readonly #reading = new Map<TaskId, Promise<Uint8Array>>();
+  readonly #reading = new Map<TaskId, Reading>();
   /** Answers just given: the thousand joins of one moment do not open a file each. */
   readonly #recent = new Map<TaskId, Uint8Array>();
   readonly #closing = new AbortController();
@@ -38,21 +46,28 @@ export class SmallContent {
    * All of the content. Coalesced; from the disk when it is there. The bytes are shared: read-only.
    * @throws AppError as Origin.open; ORIGIN_LENGTH_WRONG, DIGEST_MISMATCH
    */
-  get(resolved: ResolvedTask): Promise<Uint8Array> {
-    const { taskId } = resolved;
+  async get(resolved: ResolvedTask): Promise<Uint8Array> {
+    const { taskId, source } = resolved;
     const recent = this.#recent.get(taskId);
-    if (recent !== undefined) return Promise.resolve(recent);
-    let reading = this.#reading.get(taskId);
-    if (reading === undefined) {
-      reading = this.#read(resolved).finally(() => this.#reading.delete(taskId));
-      this.#reading.set(taskId, reading);
+    if (recent !== undefined) return recent;
+    const others = this.#reading.get(taskId);
+    if (others === undefined) {
+      const content = this.#read(resolved).finally(() => this.#reading.delete(taskId));
+      this.#reading.set(taskId, { source, content });
+      return await content;
     }
-    return reading;
+    try {
+      return await others.content;
+    } catch (error) {
+      // What is refused to whoever came first, to the others it may be given.
+      if (!REFUSALS.has(toAppError(error).code) || isSameAsker(others.source, source)) throw error;
+      return await this.get(resolved);
+    }
   }
 
   async close(): Promise<void> {
     this.#closing.abort();
-    await Promise.allSettled(this.#reading.values());
+    await Promise.allSettled([...this.#reading.values()].map(({ content }) => content));
   }
 
   async #read(resolved: ResolvedTask): Promise<Uint8Array> {
@@ -168,6 +183,10 @@ export class SmallContent {
   }
 }
 
+function isSameAsker(left: Source, right: Source): boolean {
+  return left.url === right.url && isDeepStrictEqual(left.headers, right.headers);
+}
+
 /** Calls off an exchange with an origin that says nothing for {@link SILENCE_MS} while somebody listens. */
 class Listening {
   readonly signal: AbortSignal;
@@ -199,5 +218,7 @@ class Listening {
 /** The joins of those who want it wait meanwhile, and they are patient for 20 s: twice silence, and a third try. */
 const SILENCE_MS = 6_000;
 
+/** A registry hides what a caller may not have behind a 404, too. */
+const REFUSALS: ReadonlySet<string> = new Set(["ORIGIN_UNAUTHORIZED", "ORIGIN_FORBIDDEN", "ORIGIN_NOT_FOUND"]);
 /** 64 KiB each at most. */
 const RECENT_COUNT_MAX = 64;
