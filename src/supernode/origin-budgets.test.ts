@@ -173,3 +173,25 @@ test("who gives up takes nothing", async (t) => {
   await assert.rejects(given, { code: "ABORTED" });
   assert.equal(budgets.view()[0]?.requests.waitingCount, 0);
 });
+
+test("a host's requests and its bytes are waited for apart", async (t) => {
+  const clock = clockOf(t);
+  const budgets = new OriginBudgets([{ host: "reg.example", bytesPerSecond: 1_000_000, requestsPerSecond: 20 }], () => clock.ms);
+  const requests = hammer(5, async () => (await budgets.lease("reg.example", "requests", never)).amount as number);
+  const bytes = hammer(5, async () => (await budgets.lease("reg.example", "bytes", never)).amount as number);
+  await clock.pass(5_000);
+  assert.ok(Math.abs(requests.done - 100) <= 5, `${requests.done}`);
+  assert.ok(Math.abs(bytes.done - 5_000_000) <= 300_000, `${bytes.done}`);
+});
+
+test("a slice is a twentieth of a second, 16 MiB at most", async (t) => {
+  const clock = clockOf(t);
+  for (const [bytesPerSecond, amount] of [[1_000_000, 50_000], [1e12, 16 * 1024 * 1024]] as const) {
+    const budgets = new OriginBudgets([{ host: "h", bytesPerSecond, requestsPerSecond: undefined }], () => clock.ms);
+    const slice = budgets.lease("h", "bytes", never);
+    // oxlint-disable-next-line no-await-in-loop -- cases
+    await clock.pass(100);
+    // oxlint-disable-next-line no-await-in-loop -- cases
+    assert.equal((await slice).amount, amount);
+  }
+});

@@ -153,7 +153,7 @@ test("an origin that says nothing is called off after six seconds, a limit of ou
   assert.equal(limited.origin.requests.length, 1);
 });
 
-test("the end of the supernode ends what is read", async () => {
+test("the end of the supernode ends what is read", { timeout: 5_000 }, async () => {
   const { origin, small, task } = lab();
   origin.open = (_request, _range, _expected, signal?: AbortSignal) =>
     new Promise((_resolve, reject) => signal?.addEventListener("abort", () => reject(new AppError("ABORTED", "ended"))));

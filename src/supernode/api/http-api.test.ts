@@ -116,7 +116,7 @@ test("health, readiness and metrics are for everybody", async (t) => {
 });
 
 test("the API needs the join token from elsewhere, and none from this machine", async (t) => {
-  const { app } = await startApi(t, "secret");
+  const { app, taskId } = await startApi(t, "secret");
   for (const url of ["/v1/version", "/v1/tasks", "/v1/peers", "/v1/links", "/v1/cache"]) {
     // oxlint-disable-next-line no-await-in-loop -- cases
     const [here, stranger, wrong, known] = await Promise.all([
@@ -128,8 +128,21 @@ test("the API needs the join token from elsewhere, and none from this machine", 
     assert.deepEqual([here.status, stranger.status, wrong.status, known.status], [200, 401, 401, 200]);
     assert.equal(stranger.json()["code"], "TOKEN_REFUSED");
   }
-  const open = await startApi(t, undefined);
-  assert.equal((await get(open.app, "/v1/tasks", { remoteAddress: "10.1.1.1" })).status, 200);
+  const { paths } = (await get(app, "/openapi.json")).json() as { paths: Record<string, Record<string, unknown>> };
+  const open: string[] = [];
+  for (const [path, operations] of Object.entries(paths)) {
+    for (const method of Object.keys(operations) as ("GET" | "PUT")[]) {
+      const url = path.replaceAll(/\{\w+\}/g, taskId);
+      // oxlint-disable-next-line no-await-in-loop -- cases
+      const { statusCode } = await app.inject({ method, url, remoteAddress: "10.1.1.1" });
+      if (statusCode !== 401) open.push(`${method} ${path}`);
+    }
+  }
+  assert.deepEqual(open.toSorted(), [
+    "get /healthz", "get /metrics", "get /readyz", "get /v1/tasks/{id}/content", "get /v1/tasks/{id}/pieces/{n}", "put /v1/tasks/{id}/leases/{lease}/pieces/{n}",
+  ]);
+  const unguarded = await startApi(t, undefined);
+  assert.equal((await get(unguarded.app, "/v1/tasks", { remoteAddress: "10.1.1.1" })).status, 200);
 });
 
 test("tasks, members, peers and links are shown", async (t) => {

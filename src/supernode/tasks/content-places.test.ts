@@ -4,6 +4,7 @@ import { createHash, createSecretKey, randomBytes, randomInt } from "node:crypto
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { Readable } from "node:stream";
 import { test } from "node:test";
 import { AppError } from "../../base/errors.ts";
 import type { Origin } from "../../origin/origin.ts";
@@ -29,6 +30,7 @@ class World {
   readonly servers = new Map<string, FakeOrigin>();
   readonly versions: VersionMemory;
   unixMs = 1_000_000;
+  draw: (end: number) => number = (end) => randomInt(end);
   places: ContentPlaces;
 
   constructor(content: Buffer = randomBytes(300 * KIB), versions: VersionMemory = new VersionMemory(":memory:")) {
@@ -40,9 +42,9 @@ class World {
 
   started(versions: VersionMemory): ContentPlaces {
     const origin: Pick<Origin, "open"> = {
-      open: (request, range, expected) => this.server(new URL(request.url).hostname).open(request, range, expected),
+      open: (request, range, expected, signal) => (this.server(new URL(request.url).hostname) as Origin).open(request, range, expected, signal),
     };
-    const prover = new PlaceProver({ origin, onRequest: () => {}, randomInt });
+    const prover = new PlaceProver({ origin, onRequest: () => {}, randomInt: (end) => this.draw(end) });
     const isActive = (taskId: TaskId): boolean => this.active.has(taskId);
     return new ContentPlaces({ store: this.store, versions, prover, isActive, unixMs: () => this.unixMs, log: silentLog });
   }
@@ -115,6 +117,12 @@ const IMPOSTORS: Readonly<Record<string, (server: FakeOrigin, content: Buffer) =
   "makes something up": (server, content) => (server.content = randomBytes(content.length)),
   "has another length of it": (server, content) => (server.content = Buffer.concat([content, Buffer.alloc(1)])),
   "has all but a quarter": (server, content) => (server.content = Buffer.concat([content.subarray(0, (content.length * 3) / 4), randomBytes(content.length / 4)])),
+  "gives the beginning of what is asked, as if it were all": (server, content) => {
+    server.open = (request, { startByte }) => {
+      server.requests.push(request);
+      return Promise.resolve({ info: server.info, startByte, body: Readable.from([content.subarray(startByte, startByte + 1000)]) });
+    };
+  },
   "gives no ranges": (server) => (server.ranges = false),
 };
 for (const [what, spoil] of Object.entries(IMPOSTORS)) {
@@ -179,6 +187,50 @@ test("who waits for others' proofs has a read of his own after five seconds", as
   assert.equal(world.server("f").requests.length, 0);
 });
 
+test("what a caller says that he took part in opens nothing but his own place's task", async () => {
+  const world = new World();
+  const shared = await world.delivered(await world.ask("first"));
+  IMPOSTORS["has never seen it"]?.(world.server("second"), world.content);
+  assert.notEqual(await world.ask("second", shared), shared);
+  assert.notEqual(await world.ask("second", "f".repeat(64) as TaskId), "f".repeat(64));
+});
+
+test("a part of the content is compared with nothing", async () => {
+  const world = new World();
+  const shared = await world.delivered(await world.ask("first"));
+  // The first bytes of each quarter lie in the four pieces before.
+  world.draw = () => 0;
+  world.store.tasks.get(shared)?.lose(4);
+  assert.notEqual(await world.ask("second"), shared);
+  assert.equal(world.server("second").requests.length, 0);
+});
+
+test("files that were looked into are let go of again", async () => {
+  const world = new World();
+  const shared = await world.delivered(await world.ask("first"));
+  const stored = world.store.tasks.get(shared);
+  assert.equal(await world.ask("second"), shared);
+  assert.equal(stored?.releases, 2, "to see that it is whole, and to compare");
+});
+
+test("a place that gives nothing is not waited for longer than five seconds", { timeout: 5_000 }, async (t) => {
+  const world = new World();
+  const shared = await world.delivered(await world.ask("first"));
+  const ended = new AbortController();
+  const waited: number[] = [];
+  t.mock.method(AbortSignal, "timeout", (delayMs: number) => (waited.push(delayMs), ended.signal));
+  const opened = Promise.withResolvers<void>();
+  world.server("second").open = (_request, _range, _expected, signal?: AbortSignal) => {
+    opened.resolve();
+    return new Promise((_resolve, reject) => signal?.addEventListener("abort", () => reject(new AppError("ABORTED", "given up"))));
+  };
+  const own = world.ask("second");
+  await opened.promise;
+  ended.abort();
+  assert.notEqual(await own, shared);
+  assert.deepEqual(waited, [5_000]);
+});
+
 test("content that can be guessed is shared by nobody who has not delivered it", async () => {
   const world = new World(Buffer.concat([randomBytes(200 * KIB), Buffer.alloc(200 * KIB)]));
   const shared = await world.delivered(await world.ask("first"));
@@ -204,6 +256,16 @@ test("while the content is not whole here, each place has its own read; the firs
   assert.equal(await world.ask("second"), second);
   assert.equal(await world.ask("third"), second);
   assert.equal(await world.ask("first", first), first);
+});
+
+test("whose read is under way keeps what is shared, and is shared when it is whole", async () => {
+  const world = new World();
+  const first = await world.ask("first");
+  world.active.add(first);
+  assert.notEqual(await world.ask("second"), first);
+  await world.delivered(first);
+  world.active.clear();
+  assert.equal(await world.ask("third"), first);
 });
 
 test("who begins and never delivers holds up nobody", async () => {

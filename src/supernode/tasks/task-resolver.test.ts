@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { AppError, toAppError } from "../../base/errors.ts";
 import { fromHttpStatus } from "../../origin/http-failure.ts";
+import type { OriginInfo } from "../../origin/origin.ts";
 import { SigningKey, SignatureVerifier } from "../../peer/membership/credentials.ts";
 import type { TaskId } from "../../protocol/ids.ts";
 import { FakeOrigin, FakeStore, silentLog } from "../cache/seed-fixture.test.ts";
@@ -297,6 +298,50 @@ test("an origin that says nothing is waited for a minute, with something to fall
   assert.notEqual((await resolver.resolve(source, undefined)).staleMs, undefined);
   assert.deepEqual(waited, [60_000, 60_000, 5_000]);
   timeout.mock.restore();
+});
+
+test("a file that was looked at is let go of again, confirmed or given out stale", async () => {
+  const origin = new FakeOrigin(Buffer.alloc(1000));
+  const { resolver, store, clock } = lab(origin);
+  const first = await resolver.resolve(source, undefined);
+  await complete(store, first);
+  const stored = store.tasks.get(first.taskId);
+  clock.nowMs = clock.unixMs += 2_000;
+  assert.equal((await resolver.resolve(source, undefined)).taskId, first.taskId);
+  assert.equal(stored?.releases, 1);
+  clock.nowMs = clock.unixMs += 2_000;
+  origin.statErrors = [down()];
+  assert.notEqual((await resolver.resolve(source, undefined)).staleMs, undefined);
+  assert.equal(stored?.releases, 3);
+});
+
+test("a tag whose registry said what it means still means that while the registry is down", async () => {
+  const digest = `sha256:${"b".repeat(64)}`;
+  class Registry extends FakeOrigin {
+    override get info(): OriginInfo {
+      return { ...super.info, headers: { "docker-content-digest": digest } };
+    }
+  }
+  const origin = new Registry(Buffer.alloc(1000));
+  const { resolver, store, clock } = lab(origin);
+  const tag = { url: "http://origin/v2/team/app/manifests/v1", headers: {} };
+  const named = await resolver.resolve(tag, undefined);
+  assert.equal(named.record.digest, digest);
+  await complete(store, named);
+  clock.nowMs = clock.unixMs += 2_000;
+  origin.statErrors = Array.from({ length: 4 }, down);
+  assert.equal((await resolver.resolve(tag, undefined)).taskId, named.taskId);
+});
+
+test("a refusal of content known by digest is not remembered as long as a grant", async () => {
+  const origin = new FakeOrigin(Buffer.alloc(1000));
+  const { resolver, clock } = lab(origin);
+  const byDigest = { url: `http://origin/v2/r/blobs/sha256:${"a".repeat(64)}`, headers: {} };
+  origin.statErrors = [new AppError("ORIGIN_NOT_FOUND", "not yet pushed")];
+  await assert.rejects(resolver.resolve(byDigest, undefined), { code: "ORIGIN_NOT_FOUND" });
+  clock.nowMs = 1_000;
+  await resolver.resolve(byDigest, undefined);
+  assert.equal(origin.statCount, 2);
 });
 
 test("an image's tag has a limit of its own", async () => {
