@@ -55,3 +55,33 @@ test("HEAD has the length; everything else is not there", async () => {
     assert.equal((await get(path)).status, 404, path);
   }
 });
+
+test("however many strangers ask, twenty layers are made up in a second; who would wait longer than ten is told so", async (t) => {
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  let nowMs = 0;
+  const flooded = fastify();
+  addSelfTestRegistry(flooded, () => nowMs);
+  await flooded.ready();
+  const statuses: number[] = [];
+  const ask = (path: string): Promise<unknown> => flooded.inject({ method: "HEAD", url: `/self-test/v2/${path}` }).then(({ statusCode }) => statuses.push(statusCode));
+  const turns = async (): Promise<void> => {
+    for (let n = 0; n < 50; n++) await new Promise((resolve) => setImmediate(resolve));
+  };
+  const asked = Array.from({ length: 300 }, (_, n) => ask(`${selfTestRepository("amd64", `n${n}`)}/manifests/latest`));
+  await turns();
+  const told = (status: number): number => statuses.filter((each) => each === status).length;
+  assert.ok(told(200) < 5, `${told(200)} at once`);
+  assert.ok(told(503) >= 95, `${told(503)} refused`);
+  for (let tick = 0; tick < 100; tick++) {
+    nowMs += 10;
+    t.mock.timers.tick(10);
+    // oxlint-disable-next-line no-await-in-loop -- virtual time
+    await turns();
+  }
+  assert.ok(told(200) >= 19 && told(200) <= 25, `${told(200)} within a second`);
+  const before = told(200);
+  await ask(`${selfTestRepository("amd64", "n0")}/manifests/latest`);
+  assert.equal(told(200), before + 1, "what is known of an image costs nothing");
+  await flooded.close();
+  await Promise.all(asked);
+});
