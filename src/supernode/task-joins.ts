@@ -164,7 +164,9 @@ export class TaskJoins {
     }
     const seedTask = await this.#deps.seeds.open(resolved);
     if (this.#deps.peers.get(peer.peerId) !== peer) return;
-    this.#memberOf(taskId, peer.peerId).grantedUnixMs = this.#deps.unixMs();
+    const member = this.#memberOf(taskId, peer.peerId);
+    // What the origin said before it could not be asked is no word of now.
+    if (resolved.info !== undefined) member.grantedUnixMs = this.#deps.unixMs();
     this.#enter(peer, message, seedTask, this.#described(ownWords(seedTask.task.stored.record, resolved), resolved), done);
   }
 
