@@ -1,4 +1,5 @@
 /** Counts what origins give, per task and in all, and holds it to the site's rate. */
+import { AppError } from "../../base/errors.ts";
 import type { Priority } from "../../base/priority.ts";
 import type { RateFlow } from "../../base/rate-budget.ts";
 import type { RateGate } from "../../peer/rate-gate.ts";
@@ -30,13 +31,15 @@ export class OriginMeter {
    */
   async received(taskId: TaskId, priority: Priority, count: number, signal: AbortSignal): Promise<void> {
     const { limit, onBytes } = this.#deps;
+    onBytes(count);
     let reading = this.#readings.get(taskId);
     if (reading === undefined) {
+      // What comes yet of a read that has ended: its task may be forgotten already, and is forgotten once.
+      if (signal.aborted) throw new AppError("ABORTED", "the read has ended");
       reading = { flow: limit.flow(priority), bytes: 0 };
       this.#readings.set(taskId, reading);
     }
     reading.bytes += count;
-    onBytes(count);
     await limit.passed(reading.flow, count, signal);
   }
 

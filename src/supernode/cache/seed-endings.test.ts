@@ -168,3 +168,16 @@ test("a lease of a file that is not open is given back", async () => {
   await Promise.resolve();
   assert.deepEqual(lab.told, [{ event: "failed" }]);
 });
+
+test("of a task that is forgotten in mid-read the meter keeps nothing, though bytes come yet", async () => {
+  const { origin, lab, resolved } = fileLab(40);
+  origin.chunkBytes = PIECE / 4;
+  const { taskId } = resolved;
+  await lab.seeds.open(resolved);
+  lab.seeds.grantLease(taskId);
+  while (lab.meter.bytesOf(taskId) < 5 * PIECE) await new Promise((resolve) => setImmediate(resolve));
+  lab.seeds.forget(taskId);
+  lab.meter.forget(taskId);
+  await lab.seeds.close();
+  assert.equal(lab.meter.bytesOf(taskId), 0);
+});
