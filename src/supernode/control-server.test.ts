@@ -347,6 +347,31 @@ test("a peer that reconnects before its loss was noticed replaces itself", async
   assert.equal(site.events.filter((event) => event.startsWith("+")).length, 2);
 });
 
+test("of a peer that connects a second time the first connection ends, and is lost only once", async (t) => {
+  const site = await startSite(t);
+  const first = startClient(t, [site.port]);
+  await first.registered;
+  const lost = first.next("disconnected").then(() => first.client.close());
+  const second = startClient(t, [site.port]);
+  await second.registered;
+  await lost;
+  answerJoins(site);
+  await joinWith(second.client);
+  assert.deepEqual(site.events, ["+host-1", "-host-1", "+host-1"]);
+  assert.equal(site.peers.size, 1);
+});
+
+test("a peer that calls itself by the supernode's id is let go", async (t) => {
+  const site = await startSite(t);
+  const impostor = startClient(t, [site.port], { peerId: ownPeerId });
+  const honest = startClient(t, [site.port]);
+  await Promise.race([honest.registered, impostor.registered]);
+  answerJoins(site);
+  await joinWith(honest.client);
+  assert.deepEqual(site.events, ["+host-1"]);
+  assert.deepEqual(impostor.told, []);
+});
+
 function dial(port: number, bytes: Uint8Array | string): Promise<Socket> {
   return new Promise((resolve) => {
     const socket = connect(port, "127.0.0.1", () => {
