@@ -164,6 +164,16 @@ void test("with the registry down a grant lives on as long as the operator says,
   await assert.rejects(access.check(alice, target, "blob", fail("ORIGIN_UNREACHABLE")), AppError);
 });
 
+void test("with the registry down who never had a grant has none, however young this process is", async () => {
+  const { access, clock } = build({ outageGrantMs: 500 });
+  access.grant(alice, place, 0);
+  access.holds(place, [digest]);
+  clock.nowMs = 10;
+  await assert.rejects(access.check(bob, target, "blob", fail("ORIGIN_UNREACHABLE")), AppError);
+  assert.equal(await access.check(anonymous, target, "blob", fail("ORIGIN_UNREACHABLE")), "unverified");
+  assert.equal(access.hasGrant(bob, place, true), false);
+});
+
 void test("beyond the bound the oldest is forgotten", async () => {
   const { access, isGranted } = build({ entriesMax: 2 });
   const digests = ["sha256:1", "sha256:2", "sha256:3"] as Digest[];

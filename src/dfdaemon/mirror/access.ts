@@ -94,7 +94,10 @@ export class MirrorAccess {
   hasGrant(caller: Caller, place: Place, inOutage: boolean): boolean {
     const extraMs = inOutage ? this.#options.outageGrantMs : 0;
     const nowMs = this.#options.nowMs();
-    return [caller.scope, ANONYMOUS].some((scope) => nowMs < (this.#grants.get(grantKey(scope, place)) ?? 0) + extraMs);
+    return [caller.scope, ANONYMOUS].some((scope) => {
+      const endsMs = this.#grants.get(grantKey(scope, place));
+      return endsMs !== undefined && nowMs < endsMs + extraMs;
+    });
   }
 
   /**
