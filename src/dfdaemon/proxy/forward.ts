@@ -43,7 +43,8 @@ export async function forward(
         return;
       } catch (thrown) {
         // A kept connection that the server closed at this very moment: nothing was lost, and it is asked again.
-        if (!isStale(upstream, thrown) || !isBare || !SAFE.has(request.method ?? "") || attempt === ATTEMPTS_MAX) throw thrown;
+        const mayRepeat = isBare && SAFE.has(request.method ?? "") && !response.headersSent && attempt < ATTEMPTS_MAX;
+        if (!mayRepeat || !isStale(upstream, thrown)) throw thrown;
       }
     }
   } catch (thrown) {

@@ -159,6 +159,21 @@ test("trailers go both ways, and a body that is cut is never ended well", async 
   assert.ok(cut.exitCode === 18 || cut.exitCode === 56, `exit ${cut.exitCode}`);
 });
 
+test("an answer that breaks off on a kept connection is not asked for again, and its client hears of it at once", async (t) => {
+  const origin = await serveOrigin(t, (request, response) => {
+    if (request.url === "/whole") return void response.end("whole");
+    // Whoever came again would wait for ever.
+    if (origin.seen.filter(({ url }) => url === "/cut").length > 1) return;
+    response.writeHead(200, { "content-length": 100 }).write("some");
+    setImmediate(() => response.destroy());
+  });
+  const lab = await openProxy(t);
+  assert.match((await curl(lab, `${origin.url}/whole`)).text, /whole$/);
+  const cut = await curl(lab, "--max-time", "5", `${origin.url}/cut`);
+  assert.ok(cut.exitCode === 18 || cut.exitCode === 56, `exit ${cut.exitCode}`);
+  assert.deepEqual(origin.seen.map(({ url }) => url), ["/whole", "/cut"]);
+});
+
 test("another protocol is spoken through, in the clear and inside of TLS; a server that will not says so", async (t) => {
   const authority = new OriginAuthority(t);
   const plain = await serveOrigin(t, (_, response) => void response.writeHead(426).end("no\n"));
