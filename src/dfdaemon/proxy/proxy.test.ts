@@ -338,6 +338,19 @@ test("who is not on this machine reaches nothing on it by a name that leads ther
   assert.match((await curl(lab, "http://here.test/file")).text, /^HTTP\/1\.1 200 /);
 });
 
+test("who is not on this machine reaches nothing on its link by a proxy behind this one either", async (t) => {
+  const address = Object.values(networkInterfaces()).flat().find((each) => each?.family === "IPv4" && !each.internal)?.address;
+  if (address === undefined) return t.skip("needs an address beside loopback");
+  const behind = await serveProxy(t);
+  const proxies = { httpUrl: behind.url, httpsUrl: behind.url, except: "" };
+  const lab = await openProxy(t, { host: "0.0.0.0", config: { clientNetworks: ["0.0.0.0/0"] }, proxies });
+  const far = { proxyUrl: `http://${address}:${lab.port}` };
+  for (const url of ["http://169.254.169.254/latest/", "https://169.254.169.254/latest/", "https://[::ffff:169.254.169.254]/", "https://0.0.0.0/"]) {
+    assert.match((await curl(far, "--interface", address, url)).text, /^HTTP\/1\.1 403 /, url);
+  }
+  assert.deepEqual(behind.asked, []);
+});
+
 test("requests that are sent before the answers to those before them are all answered, in their order", async (t) => {
   const lab = await openProxy(t, { config: { swarmUrls: ["http://files.test/pool/**"] } });
   for (const name of ["a", "b", "c"]) lab.registry.files.set(`/pool/${name}.deb`, { bytes: Buffer.from(name.repeat(2000)), contentType: "application/x-deb" });

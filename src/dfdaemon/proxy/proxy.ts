@@ -111,7 +111,8 @@ export class Proxy {
     client.on("error", () => client.destroy());
     const target = this.#opened.has(request.socket) ? undefined : parseAuthority(request.url ?? "");
     const isFull = this.#tunnels.isFull || this.#isDraining;
-    const refusal = this.#refusalFor(request) ?? (target === undefined ? BAD_TARGET : isFull ? BUSY : undefined);
+    const refusal = this.#refusalFor(request)
+      ?? (target === undefined ? BAD_TARGET : this.#isRefused(target, request) ? LOCAL_TARGET : isFull ? BUSY : undefined);
     if (refusal !== undefined || target === undefined) return this.#refuseSocket(request, client, refusal ?? BAD_TARGET);
     if (head.length > 0) client.unshift(head);
     if (this.#authority !== undefined && this.#intercepted.has(target.host, target.port)) {
