@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { isCredentialHeader } from "./http-exchange.ts";
 import { ask, failure, httpOrigin, idle, serve, textOf } from "./local-server.test.ts";
 
 const ALL = { startByte: 0, endByte: undefined };
@@ -50,6 +51,40 @@ test("userinfo becomes Basic for its own host, and appears in no message", async
   assert.equal(there.seen[0]?.headers.authorization, undefined);
   assert.match(error.message, /\/f\?…/);
   assert.doesNotMatch(error.message, /abc|ss@|us/u);
+});
+
+test("userinfo of a redirect is for the host that it names alone, and never in place of what the caller sends there", async (t) => {
+  const there = await serve(t, (_request, response) => void response.writeHead(302, { location: `${here.base}/end` }).end());
+  const here = await serve(t, (request, response) => {
+    const location = request.url === "/start" ? there.base.replace("//", "//u:p@") : here.base.replace("//", "//u:p@");
+    if (request.url === "/end" || request.url === "/") response.end("content");
+    else response.writeHead(302, { location }).end();
+  });
+  const origin = httpOrigin(t);
+  await textOf((await origin.open(ask(`${here.base}/start`), ALL, undefined, idle())).body);
+  await textOf((await origin.open(ask(`${here.base}/own`, { authorization: "Bearer mine" }), ALL, undefined, idle())).body);
+  const sent = [...there.seen, ...here.seen].map(({ url, headers }) => [url, headers.authorization]);
+  const mine = "Bearer mine";
+  assert.deepEqual(sent, [["/", `Basic ${btoa("u:p")}`], ["/start", undefined], ["/end", undefined], ["/own", mine], ["/", mine]]);
+});
+
+test("what is named like a secret is one, and what is not is none", () => {
+  const secret = ["Authorization", "x-auth", "cookie2", "x-csrf-token", "x-client-secret", "x-password", "x-credential", "x-signature", "x-session-id", "x-jwt-assertion", "apikey", "key"];
+  const plain = ["accept", "accept-language", "user-agent", "x-keyboard", "x-tenant", "monkey"];
+  assert.deepEqual(secret.filter((name) => !isCredentialHeader(name)), []);
+  assert.deepEqual(plain.filter((name) => isCredentialHeader(name)), []);
+});
+
+test("a redirect whose body does not end is left, and its place is free for the next request", { timeout: 10_000 }, async (t) => {
+  const { promise: left, resolve } = Promise.withResolvers<void>();
+  const server = await serve(t, (request, response) => {
+    if (request.url === "/end") return void response.end("content");
+    response.writeHead(302, { location: "/end" }).write(Buffer.alloc(512 * 1024));
+    response.once("close", resolve);
+  });
+  const opened = await httpOrigin(t, { connectionsPerHostMax: 1 }).open(ask(`${server.base}/start`), ALL, undefined, idle());
+  assert.equal(await textOf(opened.body), "content");
+  await left;
 });
 
 test("redirects end: at the limit, without a target, and at a scheme that is not followed", async (t) => {
