@@ -47,6 +47,14 @@ test("an abort ends headers and body with ABORTED, or with the AppError it was g
   await failure(origin.stat(ask(`${server.base}/f`), AbortSignal.abort()), "ABORTED");
 });
 
+test("a body whose chunks make no sense any more broke off: it is worth another attempt", async (t) => {
+  const server = await serve(t, (_request, response) => {
+    response.write("0123", () => response.socket?.end("no chunk\r\n"));
+  });
+  const opened = await httpOrigin(t).open(ask(`${server.base}/f`), ALL, undefined, idle());
+  assert.equal((await failure(textOf(opened.body), "ORIGIN_CUT")).retriable, true);
+});
+
 test("a silent origin times out, before the headers and within the body", async (t) => {
   const server = await serve(t, (request, response) => {
     if (request.url === "/body") response.write("0123");

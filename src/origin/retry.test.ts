@@ -61,5 +61,11 @@ test("an abort ends the retrying, before and during the wait", async () => {
     controller.abort();
     return Promise.reject(new Error("aborted"));
   };
-  await assert.rejects(withRetries(() => Promise.reject(cut), policy([], { signal: controller.signal, sleep })), cut);
+  const attempts: number[] = [];
+  const failing = (attempt: number): Promise<never> => {
+    attempts.push(attempt);
+    return Promise.reject(cut);
+  };
+  await assert.rejects(withRetries(failing, policy([], { signal: controller.signal, sleep })), cut);
+  assert.deepEqual(attempts, [0]);
 });

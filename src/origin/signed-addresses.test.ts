@@ -8,6 +8,7 @@ import { withRetries } from "./retry.ts";
 const DIGEST = `sha256:${"a".repeat(64)}`;
 const CONTENT = Buffer.from("0123456789");
 const SIGNAL = new AbortController().signal;
+const EXPECTED: OriginInfo = { lengthBytes: CONTENT.length, ranges: true, etag: undefined, lastModified: undefined, contentType: undefined, headers: {} };
 
 /** A registry that sends to a store by signed addresses, each good for `uses` requests. */
 async function stores(t: TestContext, uses: number) {
@@ -34,14 +35,13 @@ async function stores(t: TestContext, uses: number) {
   const origin = new HttpOrigin({ nowMs: () => clock.nowMs });
   t.after(() => origin.close());
   const request = { url: `${registry.base}/v2/team/app/blobs/${DIGEST}`, headers: { authorization: "Bearer good" } };
-  const expected: OriginInfo = { lengthBytes: CONTENT.length, ranges: true, etag: undefined, lastModified: undefined, contentType: undefined, headers: {} };
   const readFrom = async (startByte: number, isFirst = false, asked = request): Promise<string> => {
-    const { body } = await origin.open(asked, { startByte, endByte: undefined }, isFirst ? undefined : expected, SIGNAL);
+    const { body } = await origin.open(asked, { startByte, endByte: undefined }, isFirst ? undefined : EXPECTED, SIGNAL);
     const chunks: Buffer[] = [];
     for await (const chunk of body as AsyncIterable<Buffer>) chunks.push(chunk);
     return Buffer.concat(chunks).toString();
   };
-  return { registry, store, clock, request, readFrom };
+  return { registry, store, clock, request, readFrom, origin };
 }
 
 test("the rest of a blob is read where its registry sent us before, and by another address when that one is over", async (t) => {
@@ -56,6 +56,18 @@ test("the rest of a blob is read where its registry sent us before, and by anoth
   assert.equal(await readFrom(9), "9");
   assert.equal(registry.seen.length, 3, "too old");
   assert.ok(store.seen.every(({ headers }) => headers.authorization === undefined));
+});
+
+test("an address that is good still is left ten minutes after its last use, and not because a reader hung up", async (t) => {
+  const { registry, clock, request, readFrom, origin } = await stores(t, 9);
+  assert.equal(await readFrom(0), "0123456789");
+  await failure(origin.open(request, { startByte: 4, endByte: undefined }, EXPECTED, AbortSignal.abort()), "ABORTED");
+  clock.nowMs = 10 * 60_000 - 1;
+  assert.equal(await readFrom(4), "456789");
+  assert.equal(registry.seen.length, 1);
+  clock.nowMs += 10 * 60_000;
+  assert.equal(await readFrom(4), "456789");
+  assert.equal(registry.seen.length, 2);
 });
 
 test("an address is the caller's own, and opens nothing to who begins to read", async (t) => {
@@ -95,4 +107,24 @@ test("M8: an origin that answers 429 is left alone for as long as it says, by th
   clock.nowMs = 7_000;
   await ask("a");
   assert.equal(server.seen.length, 3);
+});
+
+test("an origin that wishes for an hour is asked again after a minute, and one that is busy over one file (503) at once", async (t) => {
+  let status = 503;
+  const server = await serve(t, (_request, response) => void response.writeHead(status, { "retry-after": "3600" }).end());
+  const clock = { nowMs: 0 };
+  const origin = new HttpOrigin({ nowMs: () => clock.nowMs });
+  t.after(() => origin.close());
+  const ask = () => failure(origin.stat({ url: `${server.base}/file`, headers: {} }, SIGNAL), "ORIGIN_BUSY");
+  await ask();
+  await ask();
+  assert.equal(server.seen.length, 2);
+  status = 429;
+  await ask();
+  clock.nowMs = 57_999;
+  await ask();
+  assert.equal(server.seen.length, 3);
+  clock.nowMs = 60_000;
+  await ask();
+  assert.equal(server.seen.length, 4);
 });

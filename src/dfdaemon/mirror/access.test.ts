@@ -61,8 +61,10 @@ void test("M14: a grant is of one caller and one repository, opens what it holds
   assert.equal(await isGranted(alice), true);
   assert.equal(await isGranted(bob), false);
   assert.equal(await isGranted(anonymous), false);
-  assert.equal(await isGranted(alice, { ...target, repository: "team/other" }), false);
-  assert.equal(await isGranted(alice, { ...target, registry: "other.test" }), false);
+  for (const other of [{ ...place, repository: "team/other" }, { ...place, registry: "other.test" }]) {
+    access.holds(other, [digest]);
+    assert.equal(await isGranted(alice, { ...other, digest }), false);
+  }
   clock.nowMs = 1000;
   assert.equal(await isGranted(alice), false);
 });
