@@ -7,7 +7,7 @@ import { AppError } from "../base/errors.ts";
 import { ask, failure, httpOrigin, idle, serve, textOf } from "./local-server.test.ts";
 import type { LocalServer } from "./local-server.test.ts";
 import type { Origin } from "./origin.ts";
-import { RegistryOrigin } from "./registry-auth.ts";
+import { NOBODY, RegistryOrigin } from "./registry-auth.ts";
 import { RegistryTokens } from "./registry-tokens.ts";
 import type { RegistryOriginOptions } from "./registry-auth.ts";
 
@@ -114,6 +114,22 @@ test("configured credentials go to the realm of their registry, and to a Basic c
   await failure(read(registryOrigin(t), basic.base + BLOB), "ORIGIN_UNAUTHORIZED");
 });
 
+test("who says that he is nobody is opened nothing by what is configured, nor by the token that it had before", async (t) => {
+  const { registry, tokens } = await registryWithTokens(t);
+  const basic = await serve(t, (request, response) => {
+    if (request.headers.authorization === `Basic ${btoa("me:pw")}`) response.end("basic");
+    else response.writeHead(401, { "www-authenticate": 'Basic realm="x"' }).end();
+  });
+  const me = { username: "me", password: "pw" };
+  const origin = registryOrigin(t, { credentials: new Map([registry, basic].map(({ base }) => [base, me] as const)) });
+  const nobody = { authorization: NOBODY };
+  assert.deepEqual([await read(origin, registry.base + BLOB), await read(origin, basic.base + BLOB)], ["blob", "basic"]);
+  assert.equal(await read(origin, registry.base + BLOB, nobody), "blob");
+  assert.deepEqual(tokens.seen.map(({ headers }) => headers.authorization), [`Basic ${btoa("me:pw")}`, undefined]);
+  assert.deepEqual(registry.seen.map(({ headers }) => headers.authorization), [undefined, "Bearer t1", undefined, "Bearer t2"]);
+  await failure(read(origin, basic.base + BLOB, nobody), "ORIGIN_UNAUTHORIZED");
+});
+
 test("a login that comes with the request is used in place of what is configured, and its tokens are its own", async (t) => {
   let nowMs = 0;
   const { registry, tokens } = await registryWithTokens(t, (_request, count) => ({ token: `t${count}`, expires_in: 3600 }));
@@ -122,8 +138,8 @@ test("a login that comes with the request is used in place of what is configured
     else response.writeHead(401, { "www-authenticate": 'Basic realm="x"' }).end();
   });
   const origin = registryOrigin(t, { credentials: new Map([[registry.base, { username: "me", password: "pw" }]]), nowMs: () => nowMs });
-  const authorizationOf = (username: string, base = registry.base): Promise<string | undefined> =>
-    origin.authorizationFor({ ...ask(base + BLOB), login: { username, password: username.slice(0, 1) } }, idle());
+  const authorizationOf = (username: string, base = registry.base, password = username.slice(0, 1)): Promise<string | undefined> =>
+    origin.authorizationFor({ ...ask(base + BLOB), login: { username, password } }, idle());
   assert.deepEqual([await authorizationOf("alice"), await authorizationOf("bob"), await authorizationOf("alice")], ["Bearer t1", "Bearer t2", "Bearer t1"]);
   assert.deepEqual(tokens.seen.map(({ headers }) => headers.authorization), [`Basic ${btoa("alice:a")}`, `Basic ${btoa("bob:b")}`]);
   assert.deepEqual(tokens.seen.map(({ url = "" }) => new URL(url, "http://x").searchParams.get("account")), ["alice", "bob"]);
@@ -133,6 +149,8 @@ test("a login that comes with the request is used in place of what is configured
   nowMs = 30_000;
   assert.equal(await authorizationOf("alice"), "Bearer t3", "a caller's token stands for what he may for some seconds only");
   assert.equal(await authorizationOf("alice", basic.base), `Basic ${btoa("alice:a")}`);
+  assert.equal(await authorizationOf("alice", registry.base, "guessed"), "Bearer t4", "her name alone opens nothing");
+  assert.equal(tokens.seen.at(-1)?.headers.authorization, `Basic ${btoa("alice:guessed")}`);
 });
 
 test("of very many callers the tokens that were fetched first are forgotten", async () => {

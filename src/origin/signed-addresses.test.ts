@@ -78,6 +78,14 @@ test("an address is the caller's own, and opens nothing to who begins to read", 
   assert.equal(registry.seen.length, 3);
 });
 
+test("what is no blob is asked for by its own address each time: another file may be behind it by now", async (t) => {
+  const { registry, request, readFrom } = await stores(t, 9);
+  const file = { ...request, url: request.url.replace(DIGEST, "latest") };
+  assert.equal(await readFrom(0, true, file), "0123456789");
+  assert.equal(await readFrom(4, false, file), "456789");
+  assert.equal(registry.seen.length, 2);
+});
+
 test("a store that refuses a signed address says nothing of the caller: it is a trouble that another attempt may mend", async (t) => {
   const { registry, readFrom } = await stores(t, 0);
   const error = await failure(readFrom(0), "ORIGIN_BUSY");
