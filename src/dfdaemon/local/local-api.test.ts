@@ -75,8 +75,8 @@ class FakeOpener implements ContentOpener {
   }
 }
 
-async function start(opener: ContentOpener): Promise<void> {
-  api = await LocalApi.listen({ opener, tasks: () => [], limits, socketPath, version: "1.2.3", log: LOG });
+async function start(opener: ContentOpener, backToSource = true): Promise<void> {
+  api = await LocalApi.listen({ opener, tasks: () => [], limits, socketPath, version: "1.2.3", log: LOG, backToSource });
 }
 
 function send(method: string, path: string, body?: unknown): Promise<IncomingMessage> {
@@ -118,6 +118,19 @@ test("streams a range with what is known about the file, and keeps the split of 
     sources: { seedBytes: 1, peerBytes: 2, originBytes: 3, cacheBytes: 4 },
   });
   assert.equal(opener.closed, 1);
+  const beyond = await send("POST", "/v1/content", { ...WANTED, requestId: "r2", startByte: 2, endByte: 100 });
+  assert.deepEqual([beyond.headers["content-length"], await text(beyond)], ["8", "23456789"]);
+});
+
+test("no caller makes a host read an origin that is not to", async () => {
+  const opener = new FakeOpener();
+  await start(opener, false);
+  await text(await send("POST", "/v1/content", WANTED));
+  const socket = connect(socketPath);
+  socket.write(`GET /v1/content HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: ${LOCAL_CONTENT_PROTOCOL}\r\n\r\n`);
+  socket.write(encodeLocalFrame("request", Buffer.from(JSON.stringify(WANTED))));
+  for await (const _ of socket) continue;
+  assert.deepEqual(opener.asked.map(({ backToSource }) => backToSource), [false, false]);
 });
 
 test("an error before the first byte is an answer with its code and status", async () => {
@@ -141,11 +154,17 @@ test("an error in mid-stream cuts the connection, and the reason can be asked fo
     throw new AppError("DIGEST_MISMATCH", "wrong bytes");
   };
   await start(opener);
-  const answer = await send("POST", "/v1/content", WANTED);
-  await assert.rejects(text(answer));
-  const status = await statusOf("r1");
-  assert.equal(status.state, "failed");
-  assert.deepEqual(status.error, { code: "DIGEST_MISMATCH", message: "wrong bytes", details: {} });
+  for (const [requestId, lengthBytes] of [["r1", 10], ["r2", undefined]] as const) {
+    opener.info = { ...INFO, lengthBytes };
+    // oxlint-disable-next-line no-await-in-loop -- one content after the other
+    const answer = await send("POST", "/v1/content", { ...WANTED, requestId });
+    // oxlint-disable-next-line no-await-in-loop -- one content after the other
+    await assert.rejects(text(answer), `${lengthBytes}`);
+    // oxlint-disable-next-line no-await-in-loop -- one content after the other
+    const status = await statusOf(requestId);
+    assert.equal(status.state, "failed");
+    assert.deepEqual(status.error, { code: "DIGEST_MISMATCH", message: "wrong bytes", details: {} });
+  }
 });
 
 test("a client that hangs up ends the reading", async () => {
@@ -196,6 +215,8 @@ test("what is no request is refused, and so is a request id in use", async () =>
     assert.equal(answer.statusCode, 400);
     assert.equal((JSON.parse(await text(answer)) as { code: string }).code, "USAGE");
   }
+  const large = await send("POST", "/v1/content", " ".repeat(4 * 1024 * 1024 + 1));
+  assert.equal((JSON.parse(await text(large)) as { code: string }).code, "MESSAGE_TOO_LARGE");
   assert.equal(opener.asked.length, 0);
   await text(await send("POST", "/v1/content", WANTED));
   assert.equal((await send("POST", "/v1/content", WANTED)).statusCode, 400);
