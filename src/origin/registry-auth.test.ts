@@ -153,6 +153,20 @@ test("a login that comes with the request is used in place of what is configured
   assert.equal(tokens.seen.at(-1)?.headers.authorization, `Basic ${btoa("alice:guessed")}`);
 });
 
+test("a token is of one scope and service, one password, and kept as long as the caller's may be", async () => {
+  let fetched = 0;
+  const inner = {
+    open: () => Promise.resolve({ body: Readable.from([Buffer.from(`{"token":"t${++fetched}","expires_in":3600}`)]) }),
+  } as unknown as Origin;
+  const tokens = new RegistryTokens(inner, () => 0);
+  const credentials = { username: "u", password: "p" };
+  const one = { realm: "http://auth.test/token", service: "s", scope: "repository:a:pull", credentials };
+  const others = [{ ...one, scope: "repository:b:pull" }, { ...one, service: "other" }, { ...one, credentials: { ...credentials, password: "q" } }, { ...one, credentials: undefined }, { ...one, keptMs: 5 }];
+  const found: string[] = [];
+  for (const scope of [one, ...others, one]) found.push(await tokens.get(scope, idle()));
+  assert.deepEqual(found, ["Bearer t1", "Bearer t2", "Bearer t3", "Bearer t4", "Bearer t5", "Bearer t6", "Bearer t1"]);
+});
+
 test("of very many callers the tokens that were fetched first are forgotten", async () => {
   let fetched = 0;
   const inner = {

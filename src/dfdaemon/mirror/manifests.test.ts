@@ -187,6 +187,21 @@ void test("requests for the same tag at the same moment are one question, though
   assert.equal(lab.opener.openCount, 0);
 });
 
+void test("M14: of callers who ask for the same tag at the same moment each gets what the registry says to him", async (t) => {
+  const lab = await openLab(t);
+  const { digest } = putImage(lab);
+  lab.registry.mayRead = (authorization) => authorization === "Bearer alice";
+  const gate = Promise.withResolvers<void>();
+  lab.opener.behaviour = { before: (at) => (at === -1 ? gate.promise : undefined) };
+  const alice = lab.ask(TAG, { headers: { authorization: "Bearer alice" } });
+  await eventually(() => lab.opener.opened.length === 1, "her question");
+  const others = ["Bearer mallory", ""].map((authorization) => lab.ask(TAG, { headers: { authorization } }));
+  await eventually(() => lab.opener.opened.length === 3, "theirs");
+  gate.resolve();
+  assert.equal((await alice).headers["docker-content-digest"], digest);
+  assert.deepEqual((await Promise.all(others)).map(({ status }) => status), [401, 401]);
+});
+
 void test("a manifest that is not what its digest, or the registry, says is a 502", async (t) => {
   const lab = await openLab(t);
   const { digest } = putImage(lab);
@@ -340,6 +355,8 @@ void test("a manifest of more or fewer bytes than the registry said is not belie
   const cut = await lab.ask(TAG);
   assert.equal(cut.status, 502);
   assert.match(cut.body.toString(), /a manifest of 3 bytes ended after \d+/);
+  saidBytes = 5000;
+  assert.equal((await lab.ask(TAG)).status, 502);
   const readBytes = lab.opener.readBytes;
   saidBytes = 2 ** 30;
   assert.equal((await lab.ask(TAG)).status, 502);
