@@ -150,6 +150,31 @@ test("a piece index beyond the largest file and an impossible length are refused
   assert.throws(() => decodeFrame(typeCode, body), { code: "PROTOCOL_VIOLATION" });
 });
 
+test("what claims more than is there is refused, as are an empty offer and a signature that is none", () => {
+  const refused = (typeCode: number, body: Uint8Array): void => assert.throws(() => decodeFrame(typeCode, body), { code: "PROTOCOL_VIOLATION" });
+  const join = taken(encodeFrame({ type: "join", channel: 1, taskId: "a".repeat(64) as TaskId, ticket: "abc", have: new Uint8Array() }));
+  refused(join[0], join[1].subarray(0, -1));
+  const newer = taken(encodeFrame({ type: "ticket", channel: 1, ticket: "abc" }));
+  refused(newer[0], newer[1].subarray(0, -1));
+  const proof = (signatureBytes: number): readonly [number, Uint8Array] =>
+    taken(encodeFrame({ type: "proof", channel: 1, piece: 2, lengthBytes: 3, digest: new Uint8Array(PIECE_DIGEST_BYTES), signature: new Uint8Array(signatureBytes) }));
+  const [typeCode, body] = proof(SIGNATURE_BYTES + 1);
+  assert.ok(decodeFrame(typeCode, body));
+  refused(typeCode, body.subarray(0, -1));
+  body[12 + PIECE_DIGEST_BYTES] = SIGNATURE_BYTES - 1;
+  refused(typeCode, body);
+  refused(...proof(PIECE_SIGNATURE_BYTES_MAX + 1));
+  refused(...taken(encodeFrame({ type: "offer", channel: 1, pieces: [] })));
+});
+
+test("of an offer that is longer than any may be the first pieces are read, and of places labels that are short", () => {
+  const pieces = Array.from({ length: OFFER_PIECES_MAX + 1 }, (_, index) => index);
+  const offer = decodeFrame(...taken(encodeFrame({ type: "offer", channel: 1, pieces })));
+  assert.deepEqual(offer, { type: "offer", channel: 1, pieces: pieces.slice(0, -1) });
+  const place = decodeFrame(...taken(encodeFrame({ type: "place", topology: { zone: "z".repeat(257), rack: "r".repeat(256) } })));
+  assert.deepEqual(place, { type: "place", topology: { rack: "r".repeat(256) } });
+});
+
 test("the header of payload names channel, piece, offset, and counts what follows", () => {
   fc.assert(
     fc.property(uint32, piece, uint32, fc.nat({ max: 2 ** 20 }), (channel, index, offset, payloadBytes) => {

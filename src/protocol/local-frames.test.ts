@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import { AppError } from "../base/errors.ts";
-import { encodeLocalBytesHeader, encodeLocalFrame, encodeLocalHeld, LocalFrameReader } from "./local-frames.ts";
+import { encodeLocalBytesHeader, encodeLocalFrame, encodeLocalHeld, LOCAL_JSON_LENGTH_BYTES_MAX, LocalFrameReader } from "./local-frames.ts";
 
 const joined = (...parts: readonly Uint8Array[]): Uint8Array => Uint8Array.from(parts.flatMap((part) => [...part]));
 
@@ -54,6 +54,11 @@ test("a frame that claims too much is refused before memory is taken for it", ()
   for (const typeCode of [1, 2, 3, 4, 5, 6, 99]) {
     const header = Uint8Array.of(0x7f, 0, 0, 0, typeCode);
     assert.throws(() => read(header, []), (error) => error instanceof AppError && error.code === "MESSAGE_TOO_LARGE");
+  }
+  const claims = (lengthBytes: number, typeCode: number): unknown[] => read(Uint8Array.of(...new Uint8Array(Uint32Array.of(lengthBytes).buffer).reverse(), typeCode), []);
+  for (const [typeCode, bodyBytes] of [[1, LOCAL_JSON_LENGTH_BYTES_MAX], [99, LOCAL_JSON_LENGTH_BYTES_MAX], [3, 8 + 8 * 1024 * 1024]] as const) {
+    assert.deepEqual(claims(1 + bodyBytes, typeCode), []);
+    assert.throws(() => claims(2 + bodyBytes, typeCode), { code: "MESSAGE_TOO_LARGE" });
   }
   assert.throws(() => read(Uint8Array.of(0, 0, 0, 5, 3), []), { code: "MESSAGE_TOO_LARGE" }, "content without its place");
   assert.throws(() => read(Uint8Array.of(0, 0, 0, 9, 6), []), { code: "PROTOCOL_VIOLATION" }, "half a range");
