@@ -39,6 +39,8 @@ export async function serveContentStream(socket: Socket, head: Uint8Array, deps:
   const gone = new AbortController();
   socket.on("error", () => gone.abort());
   socket.on("close", () => gone.abort());
+  // Who is gone ends his side only; that ours is of no more use, a socket with nothing to write would never learn.
+  socket.on("end", () => socket.destroy());
   socket.write(`HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: ${LOCAL_CONTENT_PROTOCOL}\r\n\r\n`);
   let content: Content | undefined;
   try {

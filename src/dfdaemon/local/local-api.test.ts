@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { request, type IncomingMessage } from "node:http";
-import { connect } from "node:net";
+import { connect, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
@@ -85,6 +85,14 @@ function send(method: string, path: string, body?: unknown): Promise<IncomingMes
     sent.on("error", reject);
     sent.end(body === undefined ? undefined : typeof body === "string" ? body : JSON.stringify(body));
   });
+}
+
+/** A connection that was upgraded, and on which this was said. */
+function inFrames(said: Uint8Array): Socket {
+  const socket = connect(socketPath);
+  socket.write(`GET /v1/content HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: ${LOCAL_CONTENT_PROTOCOL}\r\n\r\n`);
+  socket.write(said);
+  return socket;
 }
 
 async function text(message: IncomingMessage): Promise<string> {
@@ -298,6 +306,64 @@ test("who was named a file has to say whether it has it open; else the stream en
     await api?.close();
     api = undefined;
   }
+});
+
+test("a caller in frames who goes while nothing comes ends the reading", { timeout: 10_000 }, async () => {
+  const opener = new FakeOpener();
+  const ended = Promise.withResolvers<void>();
+  opener.read = async function* (_start, _end, signal) {
+    yield Buffer.from("01234");
+    await new Promise((resolve) => signal.addEventListener("abort", resolve));
+    ended.resolve();
+  };
+  await start(opener);
+  const socket = inFrames(encodeLocalFrame("request", Buffer.from(JSON.stringify(WANTED))));
+  let got = "";
+  for await (const chunk of socket) if ((got += String(chunk)).includes("01234")) break;
+  socket.destroy();
+  await ended.promise;
+});
+
+test("a caller in frames who reads nothing holds the reading up, and ends it when he goes", { timeout: 10_000 }, async () => {
+  const opener = new FakeOpener();
+  const ended = Promise.withResolvers<void>();
+  let yielded = 0;
+  opener.info = { ...INFO, lengthBytes: undefined };
+  opener.read = async function* () {
+    try {
+      for (; yielded < 1000; yielded++) yield Buffer.alloc(65536);
+    } finally {
+      ended.resolve();
+    }
+  };
+  await start(opener);
+  const socket = inFrames(encodeLocalFrame("request", Buffer.from(JSON.stringify(WANTED))));
+  await new Promise((resolve) => void socket.once("readable", resolve));
+  for (let turn = 0; turn < 100; turn++) await new Promise((resolve) => void setImmediate(resolve));
+  assert.ok(yielded > 0 && yielded < 100, `${yielded} chunks went out to nobody`);
+  socket.destroy();
+  await ended.promise;
+  assert.ok(yielded < 100);
+});
+
+test("a caller in frames who says nothing is let go, and one who says too much is cut off", { timeout: 10_000 }, async (t) => {
+  const opener = new FakeOpener();
+  await start(opener);
+  const request = encodeLocalFrame("request", Buffer.from(JSON.stringify(WANTED)));
+  const cut = inFrames(Buffer.concat([request, request, request]));
+  let heard = "";
+  cut.on("error", () => {}).on("data", (chunk) => void (heard += String(chunk)));
+  await new Promise((resolve) => void cut.once("close", resolve));
+  assert.doesNotMatch(heard, /0123456789/);
+  const askedCount = opener.asked.length;
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  const silent = inFrames(new Uint8Array());
+  await new Promise((resolve) => void silent.once("readable", resolve));
+  t.mock.timers.tick(10_000);
+  let got = "";
+  for await (const chunk of silent) got += String(chunk);
+  assert.match(got, /"code":"TIMEOUT"/);
+  assert.equal(opener.asked.length, askedCount);
 });
 
 test("a caller that has its answer and keeps its connection does not hold up the daemon's end", async (t) => {
