@@ -513,6 +513,35 @@ test("clients that hang up anywhere leave nothing open, and the next one is serv
   }
 });
 
+test("a client that hangs up is hung up for at the server, before its answer and within it", { timeout: 10_000 }, async (t) => {
+  const gone = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+  const origin = await serveOrigin(t, (request, response) => {
+    response.once("close", () => gone[request.url === "/begun" ? 1 : 0]?.resolve());
+    if (request.url === "/begun") response.write("some");
+  });
+  const lab = await openProxy(t);
+  const waiting = await raw(lab, `GET ${origin.url}/ HTTP/1.1\r\nHost: x\r\n\r\n`);
+  const reading = await raw(lab, `GET ${origin.url}/begun HTTP/1.1\r\nHost: x\r\n\r\n`);
+  await reading.until(/some/);
+  await eventually(() => origin.seen.length === 2, "both requests");
+  for (const { socket } of [waiting, reading]) socket.destroy();
+  await Promise.all(gone.map(({ promise }) => promise));
+});
+
+test("a client that asks for TLS and then says nothing is gone after ten seconds", async (t) => {
+  const lab = await openProxy(t, { config: { interceptedHosts: ["silent.test"] } });
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  const socket = connect(lab.port, "127.0.0.1");
+  t.after(() => socket.destroy());
+  socket.write("CONNECT silent.test:443 HTTP/1.1\r\nHost: x\r\n\r\n");
+  await new Promise((resolve) => void socket.once("data", resolve));
+  const ended = new Promise((resolve) => void socket.resume().on("error", () => {}).once("close", resolve));
+  t.mock.timers.tick(9_999);
+  assert.equal(socket.readyState, "open");
+  t.mock.timers.tick(1);
+  await ended;
+});
+
 test("closing lets an answer inside of TLS end, and no connection that waits for more holds it up", async (t) => {
   const authority = new OriginAuthority(t);
   const gate = Promise.withResolvers<void>();

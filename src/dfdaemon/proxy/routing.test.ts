@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import type { RequestListener } from "node:http";
 import { test } from "node:test";
 import { AppError } from "../../base/errors.ts";
-import { OCI_MANIFEST, patterned, sha256, LabRegistry } from "../mirror/lab.test.ts";
+import { eventually, OCI_MANIFEST, patterned, sha256, LabRegistry } from "../mirror/lab.test.ts";
 import { curl, openProxy, OriginAuthority, serveOrigin } from "./lab.test.ts";
 
 /** A registry and other things at one host: the lab's own files, and what else comes is told. */
@@ -78,7 +78,7 @@ test("a file listed by URL comes through the swarm, with the caller's fields as 
   const bytes = patterned(200_000);
   lab.registry.files.set("/pool/a.deb", { bytes, contentType: "application/vnd.debian.binary-package" });
   lab.opener.behaviour = { headers: { etag: '"v1"', "last-modified": "Mon, 02 Nov 2026 10:00:00 GMT", "x-kept": "1" } };
-  const fields = ["-H", "Authorization: Bearer planted", "-H", "X-Tenant: a", "--proxy-user", "me:planted"];
+  const fields = ["-H", "Authorization: Bearer planted", "-H", "X-Tenant: a", "-H", "X-Tenant: b", "-H", "Cookie: c=1", "-H", "Cookie: d=2", "--proxy-user", "me:planted"];
   const answer = await curl(lab, ...fields, "http://files.test/pool/a.deb?sig=planted");
   assert.match(answer.text, /^HTTP\/1\.1 200 OK\r\n/);
   assert.match(answer.text, /\r\netag: "v1"\r\n[^]*x-kept: 1\r\n[^]*content-type: application\/vnd\.debian/i);
@@ -87,7 +87,7 @@ test("a file listed by URL comes through the swarm, with the caller's fields as 
   const [source] = lab.opener.opened;
   assert.equal(source?.url, "http://files.test/pool/a.deb?sig=planted");
   const { "user-agent": _, ...headers } = source?.headers ?? {};
-  assert.deepEqual({ ...headers }, { accept: "*/*", authorization: "Bearer planted", "x-tenant": "a" });
+  assert.deepEqual({ ...headers }, { accept: "*/*", authorization: "Bearer planted", "x-tenant": "a, b", cookie: "c=1; d=2" });
   assert.doesNotMatch(JSON.stringify(lab.lines), /planted/);
 
   const part = async (...options: string[]): Promise<string> => (await curl(lab, ...options, "http://files.test/pool/a.deb")).text;
@@ -96,6 +96,10 @@ test("a file listed by URL comes through the swarm, with the caller's fields as 
   assert.match(await part("-r", "0-9", "-H", 'If-Range: "v1"'), /^HTTP\/1\.1 206 /);
   assert.match(await part("-r", "0-9", "-H", 'If-Range: "v2"'), /^HTTP\/1\.1 200 /);
   assert.match(await part("-r", "0-9,20-29"), /^HTTP\/1\.1 200 /);
+  // A weak one vouches for no byte.
+  lab.opener.behaviour = { headers: { etag: 'W/"v1"' } };
+  assert.match(await part("-r", "0-9", "-H", 'If-Range: W/"v1"'), /^HTTP\/1\.1 200 /);
+  await eventually(() => lab.opener.openCount === 0, "the end of all contents");
 });
 
 test("what only the origin can judge goes to the origin, and so does what the swarm could not open", async (t) => {
@@ -127,6 +131,16 @@ test("a file that breaks on its way is cut, never ended short", async (t) => {
   const cut = await curl(lab, "http://files.test/f");
   assert.ok(cut.exitCode === 18 || cut.exitCode === 56, `exit ${cut.exitCode}`);
   assert.match(JSON.stringify(lab.lines.at(-1)), /"kind":"file".*"ORIGIN_CUT"/);
+  // Nor is one that ends before its length without a word.
+  lab.opener.behaviour = {};
+  const open = lab.opener.open.bind(lab.opener);
+  lab.opener.open = async (request, signal) => {
+    const content = await open(request, signal);
+    return { ...content, read: (range, stop) => content.read({ ...range, endByte: 200_000 }, stop) };
+  };
+  const short = await curl(lab, "--max-time", "5", "http://files.test/f");
+  assert.ok(short.exitCode === 18 || short.exitCode === 56, `exit ${short.exitCode}`);
+  await eventually(() => /"kind":"file".*"ORIGIN_LENGTH_WRONG"/.test(JSON.stringify(lab.lines.at(-1))), "the log line");
 });
 
 test("many hosts are intercepted, each with its own certificate", async (t) => {
