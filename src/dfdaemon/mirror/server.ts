@@ -74,7 +74,11 @@ export class MirrorServer {
     this.#draining = true;
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#server.close(() => resolve());
-    const timer = setTimeout(() => this.#server.closeAllConnections(), graceMs);
+    const timer = setTimeout(() => {
+      this.#server.closeAllConnections();
+      // Clients who wait for a server to speak another protocol are none of these connections any more: they go with theirs.
+      this.#deps.proxy?.disconnect();
+    }, graceMs);
     await Promise.all([promise, this.#deps.proxy?.close(graceMs)]);
     clearTimeout(timer);
     this.#deps.proxy?.disconnect();

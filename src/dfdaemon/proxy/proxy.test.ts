@@ -528,6 +528,41 @@ test("a client that hangs up is hung up for at the server, before its answer and
   await Promise.all(gone.map(({ promise }) => promise));
 });
 
+test("what a client says before his server has changed to another protocol waits for it, in its order", { timeout: 10_000 }, async (t) => {
+  const { promise: changed, resolve: change } = Promise.withResolvers<void>();
+  const asked = Promise.withResolvers<void>();
+  const origin = await serveOrigin(t, echo);
+  origin.server.on("upgrade", (_request, socket, head) => {
+    asked.resolve();
+    socket.on("error", () => {}).unshift(head);
+    void changed.then(() => socket.write("HTTP/1.1 101 Go\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n") && socket.pipe(socket));
+  });
+  const lab = await openProxy(t);
+  const client = await raw(lab, `GET ${origin.url}/ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\nfirst `);
+  await asked.promise;
+  client.socket.write("second ");
+  for (let turn = 0; turn < 20; turn++) await new Promise((resolve) => void setImmediate(resolve));
+  change();
+  client.socket.end("third");
+  assert.match(await client.until(/third/), /\r\n\r\nfirst second third$/);
+});
+
+test("a request for another protocol that its server does not answer ends with its client, and with the proxy", { timeout: 10_000 }, async (t) => {
+  const asked: Socket[] = [];
+  const origin = await serveOrigin(t, echo);
+  origin.server.on("upgrade", (_request, socket: Socket) => void asked.push(socket.resume().on("error", () => {}).on("end", () => socket.end())));
+  const lab = await openProxy(t);
+  const message = `GET ${origin.url}/ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n`;
+  const leaving = await raw(lab, message);
+  await eventually(() => asked.length === 1, "the request");
+  leaving.socket.destroy();
+  await eventually(() => asked[0]?.destroyed === true, "the end of it");
+  const waiting = await raw(lab, message);
+  await eventually(() => asked.length === 2, "another");
+  await lab.close();
+  await eventually(() => waiting.socket.destroyed && asked[1]?.destroyed === true, "the end of that");
+});
+
 test("a client that asks for TLS and then says nothing is gone after ten seconds", async (t) => {
   const lab = await openProxy(t, { config: { interceptedHosts: ["silent.test"] } });
   t.mock.timers.enable({ apis: ["setTimeout"] });

@@ -38,6 +38,7 @@ export async function forwardUpgrade(
   const { promise, resolve } = Promise.withResolvers<void>();
   client.on("error", () => client.destroy());
   client.once("close", () => upstream.destroy());
+  const heed = heedLeaving(client);
   const onSilence = (): void => void upstream.destroy(new Error("nothing came for ten minutes"));
   upstream.once("timeout", onSilence);
   upstream.on("error", (thrown) => {
@@ -50,6 +51,7 @@ export async function forwardUpgrade(
   });
   upstream.once("upgrade", (answer, server, serverHead) => {
     record.status = 101;
+    heed.end();
     // How long the two may be silent then is the tunnel's affair.
     upstream.off("timeout", onSilence);
     client.write(headOf(answer, ["Connection", "Upgrade", "Upgrade", answer.headers.upgrade ?? ""], pseudonym), "latin1");
@@ -59,6 +61,7 @@ export async function forwardUpgrade(
   });
   upstream.once("response", (answer) => {
     record.status = answer.statusCode ?? 502;
+    heed.end();
     client.write(headOf(answer, ["Connection", "close"], pseudonym), "latin1");
     answer.on("data", (chunk: Buffer) => void (record.sentBytes += chunk.length));
     // Cut short is cut short on our side too.
@@ -69,6 +72,14 @@ export async function forwardUpgrade(
   });
   upstream.end();
   await promise;
+}
+
+/** Destroys a client who goes before he is answered: while nobody reads from him, that he has ended his side shows nowhere. */
+function heedLeaving(client: Duplex): { readonly end: () => void } {
+  const onReadable = (): void => void (client.readableLength === 0 && client.read());
+  const onEnd = (): void => void client.destroy();
+  client.on("readable", onReadable).once("end", onEnd);
+  return { end: () => void client.off("readable", onReadable).off("end", onEnd) };
 }
 
 /** Answers on a bare connection with a text of our own, and closes it. */
