@@ -1,7 +1,9 @@
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
+import dns from "node:dns";
 import { readFileSync, statSync, writeFileSync } from "node:fs";
 import type { IncomingMessage, RequestListener } from "node:http";
+import { syncBuiltinESMExports } from "node:module";
 import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { networkInterfaces } from "node:os";
 import { join } from "node:path";
@@ -79,7 +81,8 @@ test("the TLS of a listed host ends here, with a certificate of our authority, a
 test("a server whose certificate is not to be trusted is refused, and gets no request", async (t) => {
   const authority = new OriginAuthority(t);
   const origin = await authority.serve(t, echo);
-  const lab = await openProxy(t, { config: { interceptedHosts: [origin.host] } });
+  // What is trusted for another server is not for this one.
+  const lab = await openProxy(t, { config: { interceptedHosts: [origin.host] }, trust: { pem: authority.pem, origins: ["https://other.test"] } });
   const { text } = await curl(lab, "--cacert", lab.caFile, "-H", "Authorization: Bearer planted", `${origin.url}/path`);
   assert.match(text, /HTTP\/1\.1 502 Bad Gateway\r\n[^]*cannot trust or talk TLS with the host/);
   // Not even when the client would not care.
@@ -128,7 +131,7 @@ test("a server that refuses before the body is heard, and 100 Continue is its wo
   });
   const lab = await openProxy(t);
   const no = await raw(lab, `PUT ${origin.url}/no HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n`);
-  assert.match(await no.until(/\r\n\r\n/), /^HTTP\/1\.1 413 /);
+  assert.match(await no.until(/\r\n\r\n/), /^HTTP\/1\.1 413 [^]*\r\nConnection: close\r\n/i, "nobody can tell whether a body follows");
   const yes = await raw(lab, `PUT ${origin.url}/yes HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n`);
   assert.match(await yes.until(/\r\n\r\n/), /^HTTP\/1\.1 100 Continue\r\n\r\n$/);
   yes.socket.write("hello");
@@ -159,6 +162,24 @@ test("trailers go both ways, and a body that is cut is never ended well", async 
   assert.ok(cut.exitCode === 18 || cut.exitCode === 56, `exit ${cut.exitCode}`);
 });
 
+test("a kept connection that its server closed meanwhile costs no client his answer, and nothing is done twice", async (t) => {
+  const used = new WeakSet<object>();
+  const origin = await serveOrigin(t, (request, response) => {
+    if (request.url === "/closed" && used.has(request.socket)) return void request.socket.destroy();
+    used.add(request.socket);
+    response.end("answer");
+  });
+  const lab = await openProxy(t);
+  await curl(lab, `${origin.url}/`);
+  assert.match((await curl(lab, `${origin.url}/closed`)).text, /^HTTP\/1\.1 200 [^]*answer$/);
+  assert.deepEqual(origin.seen.map(({ url }) => url), ["/", "/closed", "/closed"]);
+  for (const method of ["DELETE", "POST"]) {
+    await curl(lab, `${origin.url}/`);
+    assert.match((await curl(lab, "-X", method, `${origin.url}/closed`)).text, /^HTTP\/1\.1 502 /, method);
+    assert.equal(origin.seen.filter((seen) => seen.method === method).length, 1);
+  }
+});
+
 test("an answer that breaks off on a kept connection is not asked for again, and its client hears of it at once", async (t) => {
   const origin = await serveOrigin(t, (request, response) => {
     if (request.url === "/whole") return void response.end("whole");
@@ -180,6 +201,7 @@ test("another protocol is spoken through, in the clear and inside of TLS; a serv
   const secure = await authority.serve(t, () => {});
   for (const { server } of [plain, secure]) {
     server.on("upgrade", (request, socket) => {
+      if (request.url === "/cut") return void socket.end("HTTP/1.1 426 Upgrade Required\r\nContent-Length: 30\r\n\r\nno\n");
       if (request.url === "/no") return void socket.end("HTTP/1.1 426 Upgrade Required\r\nContent-Length: 3\r\n\r\nno\n");
       socket.write(`HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: ${request.headers.upgrade}\r\nX-Via: ${request.headers.via !== undefined}\r\n\r\nhello `);
       socket.pipe(socket);
@@ -196,6 +218,8 @@ test("another protocol is spoken through, in the clear and inside of TLS; a serv
   client.socket.destroy();
   const no = await raw(lab, `GET ${plain.url}/no HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n`);
   assert.match(await no.until(/no\n/), /^HTTP\/1\.1 426 Upgrade Required\r\n/);
+  const cut = await raw(lab, `GET ${plain.url}/cut HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n`);
+  await new Promise((resolve) => void cut.socket.once("close", resolve));
   const inside = await curl(lab, "--cacert", lab.caFile, "-N", "--max-time", "8", "-H", "Connection: Upgrade", "-H", "Upgrade: websocket", `${secure.url}/ws`);
   assert.match(inside.text, /101 Switching Protocols[^]*hello /);
 });
@@ -322,7 +346,7 @@ test("who is not on this machine reaches nothing on it by a name that leads ther
     asked.push(host);
     return host === "here.test" ? Promise.resolve(["203.0.113.7", "127.0.0.1"]) : Promise.reject(new Error("no such name"));
   };
-  const lab = await openProxy(t, { host: "0.0.0.0", config: { clientNetworks: ["0.0.0.0/0"], swarmUrls: ["http://*/**"] }, resolve });
+  const lab = await openProxy(t, { host: "0.0.0.0", config: { clientNetworks: ["0.0.0.0/0"], swarmUrls: ["http*://*/**"], interceptedHosts: ["here.test"] }, resolve });
   const digest = lab.registry.putBlob("team/app", patterned(500));
   lab.registry.putManifest("team/app", "1", { mediaType: OCI_MANIFEST, layers: [{ digest }] });
   lab.registry.files.set("/file", { bytes: patterned(500), contentType: "text/plain" });
@@ -331,11 +355,38 @@ test("who is not on this machine reaches nothing on it by a name that leads ther
   for (const path of paths) {
     const { text } = await curl(far, "--interface", address, "-H", `Accept: ${OCI_MANIFEST}`, `http://here.test:5000${path}`);
     assert.match(text, /^HTTP\/1\.1 403 /, path);
+    const inside = await curl(far, "--interface", address, "--cacert", lab.caFile, "-H", `Accept: ${OCI_MANIFEST}`, `https://here.test${path}`);
+    assert.match(inside.text, /\r\n\r\nHTTP\/1\.1 403 /, path);
   }
   assert.deepEqual([lab.opener.opened, lab.registry.requests, asked], [[], [], ["here.test"]], "looked up once for all of them");
   // A name that is not found here may be found by a proxy on the way; and who is on this machine may have what is on it.
   assert.match((await curl(far, "--interface", address, "http://elsewhere.test/file")).text, /^HTTP\/1\.1 200 /);
   assert.match((await curl(lab, "http://here.test/file")).text, /^HTTP\/1\.1 200 /);
+});
+
+test("where a name leads is looked at when it is connected, and again each time", async (t) => {
+  const address = Object.values(networkInterfaces()).flat().find((each) => each?.family === "IPv4" && !each.internal)?.address;
+  if (address === undefined) return t.skip("needs an address beside loopback");
+  const origin = await serveOrigin(t, echo);
+  origin.server.on("upgrade", (_request, socket) => void socket.end("HTTP/1.1 101 Go\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n"));
+  const lab = await openProxy(t, { host: "0.0.0.0", config: { clientNetworks: ["0.0.0.0/0"] } });
+  t.mock.method(dns, "lookup", (_host: string, options: { readonly all?: boolean }, callback: (...answer: unknown[]) => void) =>
+    options.all === true ? callback(null, [{ address: "127.0.0.1", family: 4 }]) : callback(null, "127.0.0.1", 4));
+  syncBuiltinESMExports();
+  t.after(() => {
+    t.mock.restoreAll();
+    syncBuiltinESMExports();
+  });
+  const far = { proxyUrl: `http://${address}:${lab.port}` };
+  const url = `http://here.test:${origin.port}/`;
+  const upgrade = ["-H", "Connection: Upgrade", "-H", "Upgrade: x"];
+  assert.match((await curl(lab, url)).text, /^HTTP\/1\.1 200 /, "a client on this machine, whose connection is kept");
+  const seenCount = origin.seen.length;
+  for (const more of [[], upgrade, ["--proxytunnel"], ["-X", "DELETE"]]) {
+    assert.match((await curl(far, "--interface", address, ...more, url)).text, /^HTTP\/1\.1 403 /, more.join(" "));
+  }
+  assert.match((await curl(far, "--interface", address, ...upgrade, `${origin.url}/`)).text, /^HTTP\/1\.1 403 /);
+  assert.equal(origin.seen.length, seenCount);
 });
 
 test("who is not on this machine reaches nothing on its link by a proxy behind this one either", async (t) => {
@@ -348,6 +399,8 @@ test("who is not on this machine reaches nothing on its link by a proxy behind t
   for (const url of ["http://169.254.169.254/latest/", "https://169.254.169.254/latest/", "https://[::ffff:169.254.169.254]/", "https://0.0.0.0/"]) {
     assert.match((await curl(far, "--interface", address, url)).text, /^HTTP\/1\.1 403 /, url);
   }
+  const upgrade = ["-H", "Connection: Upgrade", "-H", "Upgrade: x", "http://169.254.169.254/"];
+  assert.match((await curl(far, "--interface", address, ...upgrade)).text, /^HTTP\/1\.1 403 /);
   assert.deepEqual(behind.asked, []);
 });
 
@@ -613,6 +666,24 @@ test("inside of TLS a client gets no further tunnel, and names no other server",
     assert.match(await client.until(/\r\n\r\n/), /^HTTP\/1\.1 502 /, path);
   }
   assert.deepEqual(files.opener.opened, []);
+});
+
+test("closing lets a tunnel end on which something moves", async (t) => {
+  const origin = await serveOrigin(t, (_request, response) => {
+    response.write("some");
+    finish = () => response.end(" more");
+  });
+  let finish = (): unknown => undefined;
+  const lab = await openProxy(t, { graceMs: 10_000 });
+  const client = await raw(lab, `CONNECT ${origin.host} HTTP/1.1\r\nHost: x\r\n\r\n`);
+  assert.match(await client.until(/\r\n\r\n/), /^HTTP\/1\.1 200 /);
+  client.socket.write("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+  await client.until(/some/);
+  const closing = lab.close();
+  finish();
+  assert.match(await client.until(/0\r\n\r\n$/), / more\r\n0\r\n\r\n$/);
+  client.socket.end();
+  await closing;
 });
 
 test("closing cuts tunnels on which nothing moves", async (t) => {

@@ -56,6 +56,19 @@ test("a side that breaks takes the other with it", async (t) => {
   await ended;
 });
 
+test("a client who is gone before his server is reached leaves nothing open", async (t) => {
+  const [, client] = await pair(t);
+  const [far, server] = await pair(t);
+  const gone = new Promise((resolve) => client.once("close", resolve));
+  client.destroy();
+  await gone;
+  const ended = new Promise((resolve) => far.resume().once("end", resolve));
+  const tunnels = new Tunnels();
+  await tunnels.join(client, server, new ProxyRecord({ log: pino({ level: "silent" }), metrics: new ProxyMetrics() }, "tunnel", { method: "CONNECT", url: "https://x" }));
+  await ended;
+  assert.equal(tunnels.size, 0);
+});
+
 test("a slow reader holds up the sender, not our memory", async (t) => {
   const { client, server } = await joined(t);
   const chunk = Buffer.alloc(1 << 20);
