@@ -97,6 +97,21 @@ void test("an upstream that cannot be reached, or that codes its answer, is a 50
   assert.deepEqual(lab.lines.map((line) => line["result"]), ["error", "error", "error"]);
 });
 
+void test("an answer that is not relayed is hung up on, however long it is", { timeout: 10_000 }, async (t) => {
+  const lab = await openLab(t);
+  for (const [status, headers] of [[429, {}], [200, { "content-encoding": "gzip" }]] as const) {
+    const gone = Promise.withResolvers<void>();
+    lab.registry.intercept = (_request, response) => {
+      response.once("close", gone.resolve).writeHead(status, headers).write(Buffer.alloc(1 << 20));
+      return true;
+    };
+    // oxlint-disable-next-line no-await-in-loop -- one answer after the other
+    assert.notEqual((await lab.ask("/v2/team/app/tags/list")).status, 200);
+    // oxlint-disable-next-line no-await-in-loop -- one answer after the other
+    await gone.promise;
+  }
+});
+
 void test("HEAD is relayed as HEAD", async (t) => {
   const lab = await openLab(t);
   lab.registry.files.set("/v2/team/app/tags/list", { bytes: Buffer.from('{"tags":[]}'), contentType: "application/json" });
