@@ -1,11 +1,10 @@
 import type { Dispatcher } from "undici";
 import { createDispatcher, type OriginPlace } from "./http-dispatcher.ts";
 import { HttpOrigin } from "./http-origin.ts";
-import type { Origin, OriginBody, OriginInfo, OriginRequest } from "./origin.ts";
+import type { Origin, OriginBody, OriginInfo, OriginRequest, RegistryCredentials } from "./origin.ts";
 import { NO_PROXIES } from "./proxy-routes.ts";
 import type { ProxySettings } from "./proxy-routes.ts";
 import { RegistryOrigin } from "./registry-auth.ts";
-import type { RegistryCredentials } from "./registry-tokens.ts";
 
 /** A server about which there is something to know. */
 export interface OriginServer {

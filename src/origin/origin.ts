@@ -1,5 +1,10 @@
 import type { Readable } from "node:stream";
-import type { RegistryCredentials } from "./registry-tokens.ts";
+
+/** What a registry knows us by. */
+export interface RegistryCredentials {
+  readonly username: string;
+  readonly password: string;
+}
 
 /** What a caller asks of an origin. Header names are lower case. Holds credentials: never logged, never stored. */
 export interface OriginRequest {

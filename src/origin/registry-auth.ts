@@ -1,8 +1,8 @@
-import type { OriginBody, OriginInfo, Origin, OriginRequest } from "./origin.ts";
+import type { OriginBody, OriginInfo, Origin, OriginRequest, RegistryCredentials } from "./origin.ts";
 import { AppError } from "../base/errors.ts";
 import { basicAuthorization, parseOriginUrl, redactUrl } from "./origin-url.ts";
 import { LOGIN_TOKEN_KEPT_MS, RegistryTokens } from "./registry-tokens.ts";
-import type { RegistryCredentials, TokenScope } from "./registry-tokens.ts";
+import type { TokenScope } from "./registry-tokens.ts";
 import { parseWwwAuthenticate } from "./www-authenticate.ts";
 
 /**

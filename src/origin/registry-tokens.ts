@@ -1,13 +1,7 @@
 import type { Readable } from "node:stream";
 import { AppError } from "../base/errors.ts";
-import type { Origin } from "./origin.ts";
+import type { Origin, RegistryCredentials } from "./origin.ts";
 import { basicAuthorization, redactUrl } from "./origin-url.ts";
-
-/** What a registry knows us by. */
-export interface RegistryCredentials {
-  readonly username: string;
-  readonly password: string;
-}
 
 /** What a token is for, as the registry's challenge puts it. */
 export interface TokenScope {

@@ -1,7 +1,7 @@
 import { createHmac, randomBytes } from "node:crypto";
 import type { IncomingHttpHeaders } from "node:http";
 import { NOBODY } from "../../origin/registry-auth.ts";
-import type { RegistryCredentials } from "../../origin/registry-tokens.ts";
+import type { RegistryCredentials } from "../../origin/origin.ts";
 import type { Upstream } from "./registries.ts";
 
 /** In whose name the upstream is asked. */

@@ -5,7 +5,7 @@ import type { AddressInfo } from "node:net";
 import type { TestContext } from "node:test";
 import { pino } from "pino";
 import { AppError } from "../../base/errors.ts";
-import type { RegistryCredentials } from "../../origin/registry-tokens.ts";
+import type { RegistryCredentials } from "../../origin/origin.ts";
 import type { Content, ContentInfo, ContentOpener, ContentRequest } from "../../peer/content.ts";
 import type { Source } from "../../protocol/control-messages.ts";
 import type { Digest, TaskId } from "../../protocol/ids.ts";

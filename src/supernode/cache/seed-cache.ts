@@ -7,7 +7,6 @@ import { AppError, toAppError } from "../../base/errors.ts";
 import { versionMismatch } from "../../origin/file-version.ts";
 import type { Origin, OriginInfo } from "../../origin/origin.ts";
 import type { SigningKey } from "../../peer/membership/credentials.ts";
-import type { PeerTask } from "../../peer/peer.ts";
 import type { PieceStore, TaskRecord } from "../../peer/store/piece-store.ts";
 import type { Neighbour, Source } from "../../protocol/control-messages.ts";
 import { pieceCountOf } from "../../protocol/geometry.ts";
@@ -16,6 +15,7 @@ import type { Priority } from "../../swarm/index.ts";
 import { OriginRead, type OriginReadDeps } from "./origin-read.ts";
 import { SigningDesk, SYSTEM_CLOCK } from "./signing-desk.ts";
 import { watchForSlowness } from "./slow-read.ts";
+import type { SeedPeerTask } from "./seed-task.ts";
 import { UnstoredTask } from "./unstored-task.ts";
 import { isVersioned } from "../tasks/task-identity.ts";
 import type { ResolvedTask } from "../tasks/task-resolver.ts";
@@ -41,9 +41,6 @@ export interface SlowReads {
   readonly bytesPerSecondMin: number;
   readonly windowMs?: number;
 }
-
-/** What the cache needs of a peer's task. */
-export type SeedPeerTask = Pick<PeerTask, "stored" | "connect" | "disconnect" | "addOwn" | "setLength" | "release">;
 
 /** What the cache needs of the peer it seeds with. */
 export interface SeedPeer {

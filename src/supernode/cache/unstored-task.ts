@@ -6,7 +6,7 @@ import { AppError } from "../../base/errors.ts";
 import type { PieceProof, StoredTask, StoreOutcome, TaskRecord } from "../../peer/store/piece-store.ts";
 import type { Digest } from "../../protocol/ids.ts";
 import { PieceSet } from "../../protocol/piece-set.ts";
-import type { SeedPeerTask } from "./seed-cache.ts";
+import type { SeedPeerTask } from "./seed-task.ts";
 
 export class UnstoredTask implements SeedPeerTask {
   readonly stored: StoredTask;
