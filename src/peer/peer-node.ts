@@ -9,6 +9,7 @@ import { setTimeout as sleepFor } from "node:timers/promises";
 import type { Registry } from "prom-client";
 import { coarseDelayMs } from "../base/coarse-delay.ts";
 import { AppError, toAppError } from "../base/errors.ts";
+import type { Priority } from "../base/priority.ts";
 import type { Origin } from "../origin/origin.ts";
 import { BudgetedOrigin, type OriginBudget } from "../origin/origin-budget.ts";
 import type { Source } from "../protocol/control-messages.ts";
@@ -28,12 +29,13 @@ import { EarlyWords } from "./early-words.ts";
 import { failureOf, recordOf } from "./joined-task.ts";
 import { LeasedBudget } from "./leased-budget.ts";
 import { DiskStore } from "./store/disk-store.ts";
+import type { TaskRecord } from "./store/piece-store.ts";
 import { hostInfoOf } from "./host-info.ts";
 import { HostLimits } from "./host-limits.ts";
 import { InvitedTasks } from "./invited-tasks.ts";
 import { type KeptTask, KeptTasks } from "./kept-tasks.ts";
 import { type Lease, LeaseReader } from "./lease-reader.ts";
-import { Peer, type PeerLog } from "./peer.ts";
+import { Peer, type PeerLog, type PeerTask } from "./peer.ts";
 import { peerMetrics } from "./peer-metrics.ts";
 import { openPeerPort } from "./peer-port.ts";
 import { ProgressReports } from "./progress-reports.ts";
@@ -76,7 +78,7 @@ export class PeerNode implements ContentOpener {
   /** Leases of tasks that are not open here; the supernode takes them back when nothing comes of them. */
   readonly #early = new Map<TaskId, Lease>();
   readonly #openings = new Set<object>();
-  /** Tasks left because an answer came to nobody, and the openings of that moment: one of them may have had the supernode's word before. */
+  /** Tasks left of late, and the openings of that moment: one of them may have had the supernode's word before. */
   readonly #left = new Map<TaskId, Set<object>>();
   readonly metrics: Registry;
   #publicKey: Uint8Array | undefined;
@@ -100,7 +102,7 @@ export class PeerNode implements ContentOpener {
         letGo: () => Promise.resolve(kept.dropIdle() > 0),
         // The supernode must not send others here for it, nor remember for ever that they could come.
         onEvicted: (taskId) => {
-          if (started.node !== undefined) started.node.#control.send({ type: "leave", taskId });
+          if (started.node !== undefined) started.node.#leave(taskId);
         },
       },
     );
@@ -120,7 +122,7 @@ export class PeerNode implements ContentOpener {
     this.#store = store;
     this.#kept = kept;
     this.#reports = new ProgressReports({ kept: (taskId) => kept.get(taskId), send: (message) => this.#control.send(message), log: deps.log });
-    kept.onUnfinished = (taskId) => this.#control.send({ type: "leave", taskId });
+    kept.onUnfinished = (taskId) => this.#leave(taskId);
     this.#server = server;
     this.#originLimit = new RateGate(config.limits.originBytesPerSecond);
     this.originBudget = new LeasedBudget({
@@ -321,9 +323,13 @@ export class PeerNode implements ContentOpener {
     }
   }
 
-  /** The supernode must not count on us for what nobody here takes part in. Who is about to, it is told again. */
+  /** The supernode must not count on us for what nobody here takes part in. */
   #leaveUnwanted(taskId: TaskId): void {
-    if (this.#kept.get(taskId) !== undefined) return;
+    if (this.#kept.get(taskId) === undefined) this.#leave(taskId);
+  }
+
+  /** Of who is about to take part, the supernode is told again: it may have let him in before it hears this. */
+  #leave(taskId: TaskId): void {
     this.#control.send({ type: "leave", taskId });
     if (this.#openings.size > 0) this.#left.set(taskId, new Set(this.#openings));
   }
@@ -345,11 +351,7 @@ export class PeerNode implements ContentOpener {
     if (this.#publicKey === undefined) throw new AppError("SUPERNODE_UNREACHABLE", "no supernode has registered us yet");
     const record = recordOf(joined, source, this.#publicKey);
     const waitedMs = performance.now() - startedMs;
-    const task = await this.#peer.openTask(record, source.priority ?? "interactive");
-    await task.stored.assertRoom().catch((thrown: unknown) => {
-      task.release();
-      throw thrown;
-    });
+    const task = await this.#openFiles(record, source.priority ?? "interactive");
     task.session.account.preceded(waitedMs);
     const kept = this.#kept.hold(task, source, joined.task, backToSource);
     kept.task.session.failure = undefined;
@@ -364,6 +366,20 @@ export class PeerNode implements ContentOpener {
     // What was here before counts at the supernode, too: others may have it from us.
     if (task.stored.have.count > 0 || this.#left.delete(taskId)) this.#rejoin(kept);
     return kept;
+  }
+
+  /** @throws AppError DISK_FAILED, or what the disk has no room for: the task is left then */
+  async #openFiles(record: TaskRecord, priority: Priority): Promise<PeerTask> {
+    let task: PeerTask | undefined;
+    try {
+      task = await this.#peer.openTask(record, priority);
+      await task.stored.assertRoom();
+      return task;
+    } catch (thrown) {
+      task?.release();
+      this.#leaveUnwanted(record.taskId);
+      throw thrown;
+    }
   }
 
   #registered(publicKey: Uint8Array): void {
@@ -389,9 +405,11 @@ export class PeerNode implements ContentOpener {
       })
       .then(
         (joined) => {
-          if (this.#kept.get(taskId) !== kept) return;
-          // The file has changed meanwhile: the old version is completed from those who have it, or fails.
-          if (joined.task.taskId === taskId) this.#connect(kept, joined);
+          // The file has changed meanwhile: the old version is completed from those who have it, or fails; the new one is nobody's here.
+          if (joined.task.taskId !== taskId) this.#leaveUnwanted(joined.task.taskId);
+          else if (this.#kept.get(taskId) === kept) this.#connect(kept, joined);
+          // Let go of meanwhile: what was said of that may have come before this answer.
+          else if (!task.stored.complete) this.#leaveUnwanted(taskId);
         },
         (thrown: unknown) => {
           if (superseded.signal.aborted) return;
@@ -490,7 +508,7 @@ export class PeerNode implements ContentOpener {
       stored.discard("all").catch((thrown: unknown) => {
         this.#log.warn({ taskId: session.taskId, error: toAppError(thrown).message }, "pieces cannot be thrown away");
       });
-      this.#control.send({ type: "leave", taskId: session.taskId });
+      this.#leave(session.taskId);
       this.#kept.expel(kept);
     }
     session.wake();
