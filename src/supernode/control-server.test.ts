@@ -255,8 +255,8 @@ test("one that says nothing is waited for longer than one that refuses, not for 
     return performance.now() - startedMs;
   };
   const silent = await startSlow(t, 0);
-  const [silentMs, refusedMs] = await Promise.all([timed([silent]), timed([1, 2])]);
-  assert.ok(silentMs > 2_500 && silentMs < 20_000, `${silentMs} ms`);
+  const [silentMs, besideMs, refusedMs] = await Promise.all([timed([silent]), timed([1, silent]), timed([1, 2])]);
+  for (const ms of [silentMs, besideMs]) assert.ok(ms > 2_500 && ms < 20_000, `${ms} ms`);
   assert.ok(refusedMs < 2_500, `${refusedMs} ms`);
 });
 
@@ -267,9 +267,9 @@ test("the heavier of several supernodes is tried first, equal ones in their orde
   assert.deepEqual([light.peers.size, heavy.peers.size], [0, 1]);
 });
 
-test("a wrong token is said at once", async (t) => {
+test("a wrong token is said at once", { timeout: 20_000 }, async (t) => {
   const site = await startSite(t);
-  const { client } = startClient(t, [site.port], { token: "wrong" });
+  const { client } = startClient(t, [site.port], { token: "wrong", connectTimeoutMs: 60_000 });
   await assert.rejects(joinWith(client), { code: "TOKEN_REFUSED" });
   await assert.rejects(joinWith(client), { code: "TOKEN_REFUSED" });
   assert.deepEqual(site.events, []);
@@ -289,6 +289,23 @@ test("a join in flight survives a supernode that is quickly back", async (t) => 
   answerJoins(second);
   assert.equal((await joining).ticket, "t.t");
   assert.deepEqual(told, ["registered", "disconnected", "registered"]);
+});
+
+test("a supernode that goes away and stays away is waited for a moment, as at the start", { timeout: 20_000 }, async (t) => {
+  const site = await startSite(t);
+  const { client, registered, next } = startClient(t, [site.port], { connectTimeoutMs: 200 });
+  await registered;
+  const asked = new Promise<void>((resolve) => (site.onMessage = () => resolve()));
+  const inFlight = joinWith(client);
+  await asked;
+  const lost = next("disconnected");
+  await site.close();
+  await lost;
+  const waiting = joinWith(client);
+  for (const join of [inFlight, waiting]) {
+    // oxlint-disable-next-line no-await-in-loop -- cases
+    await assert.rejects(join, { code: "SUPERNODE_UNREACHABLE" });
+  }
 });
 
 test("a join that is given up is left when its answer comes", async (t) => {
@@ -334,6 +351,121 @@ test("a task that is left while the connection breaks is left again when there i
   const joined = joinWith(client);
   await Promise.all([registeredAgain, joined]);
   assert.deepEqual(again.messages.map((message) => [message.type, "taskId" in message ? message.taskId : ""]), [["leave", others[0]], ["leave", others[1]], ["join", taskId]]);
+});
+
+/** Registers a second time, at a new supernode on the same port. @returns what that one hears first */
+async function leftAgain(t: TestContext, site: Site, next: (event: string) => Promise<void>, count: number): Promise<readonly PeerMessage[]> {
+  const disconnected = next("disconnected");
+  await site.close();
+  await disconnected;
+  const again = await startSite(t, "token", site.port);
+  await new Promise<void>((resolve) => (again.onMessage = () => again.messages.length < count || resolve()));
+  return again.messages;
+}
+
+const taskIdOf = (number: number): TaskId => number.toString(16).padStart(64, "0") as TaskId;
+
+test("what was left long before the connection broke has arrived, and is not said again", async (t) => {
+  let laterMs = 0;
+  const nowMs = performance.now.bind(performance);
+  t.mock.method(performance, "now", () => nowMs() + laterMs);
+  const site = await startSite(t);
+  const { client, registered, next } = startClient(t, [site.port]);
+  await registered;
+  client.send({ type: "leave", taskId: taskIdOf(1) });
+  laterMs = 61_000;
+  client.send({ type: "leave", taskId: taskIdOf(2) });
+  assert.deepEqual(await leftAgain(t, site, next, 1), [{ type: "leave", taskId: taskIdOf(2) }]);
+});
+
+test("of very many tasks that were left of late the latest are said again", async (t) => {
+  const site = await startSite(t);
+  const { client, registered, next } = startClient(t, [site.port]);
+  await registered;
+  for (let number = 1; number <= 300; number++) client.send({ type: "leave", taskId: taskIdOf(number) });
+  const heard = await leftAgain(t, site, next, 256);
+  assert.deepEqual(heard, Array.from({ length: 256 }, (_, at) => ({ type: "leave", taskId: taskIdOf(45 + at) })));
+});
+
+test("who only asked what a file is and has gone is no member, and leaves nothing", async (t) => {
+  const site = await startSite(t);
+  const { client, registered } = startClient(t, [site.port]);
+  await registered;
+  const asked = new Promise<{ readonly peer: ConnectedPeer; readonly requestId: number }>((resolve) => {
+    site.onMessage = (peer, message) => message.type === "join" && resolve({ peer, requestId: message.requestId });
+  });
+  const giving = new AbortController();
+  const asking = client.join(source, { download: false, signal: giving.signal });
+  const { peer, requestId } = await asked;
+  giving.abort();
+  await assert.rejects(asking, { code: "ABORTED" });
+  site.messages.length = 0;
+  const heard = new Promise<PeerMessage>((resolve) => (site.onMessage = (_peer, message) => resolve(message)));
+  peer.channel.send({ type: "joined", requestId, task, inline: null, ticket: null, neighbours: [], imports: [], lengthSignature: null });
+  // Answered in order: whatever is said to the first answer comes before the second question.
+  peer.channel.send({ type: "joined", requestId, task: { ...task, taskId: taskIdOf(1) }, inline: null, ticket: "t.t", neighbours: [], imports: [], lengthSignature: null });
+  assert.deepEqual(await heard, { type: "leave", taskId: taskIdOf(1) });
+});
+
+test("a slice of an origin's budget that is asked for when the connection breaks does not come: who waits is told", async (t) => {
+  const site = await startSite(t);
+  const { client, registered, next } = startClient(t, [site.port]);
+  await registered;
+  const asked = new Promise<void>((resolve) => (site.onMessage = () => resolve()));
+  const slice = client.leaseOrigin("origin:80", "bytes");
+  await asked;
+  const lost = next("disconnected");
+  await site.close();
+  assert.equal(await slice, undefined);
+  await lost;
+  assert.equal(await client.leaseOrigin("origin:80", "bytes"), undefined, "nor is one waited for without a supernode");
+});
+
+test("a slice of an origin's budget comes to who asked for it", async (t) => {
+  const site = await startSite(t);
+  site.onMessage = ({ channel }) => {
+    if (site.messages.length < 2) return;
+    // The later question first.
+    for (const asked of site.messages.toReversed()) {
+      if (asked.type === "originLease") channel.send({ type: "originLeased", requestId: asked.requestId, amount: asked.kind === "bytes" ? 7 : null, forMs: 50 });
+    }
+  };
+  const { client, registered } = startClient(t, [site.port]);
+  await registered;
+  assert.deepEqual(await Promise.all([client.leaseOrigin("a:80", "bytes"), client.leaseOrigin("b:80", "requests")]), [{ amount: 7, forMs: 50 }, { amount: null, forMs: 50 }]);
+});
+
+test("each time that a supernode goes away the log says once why there is none", async (t) => {
+  const site = await startSite(t);
+  const warned: string[] = [];
+  let isTold = (): void => {};
+  const log = { ...silentLog, warn: (_fields: object, message: string) => (warned.push(message), isTold()) } as unknown as typeof silentLog;
+  const { registered, next } = startClient(t, [1, site.port], { log });
+  await registered;
+  assert.equal(warned.length, 1);
+  const told = new Promise<void>((resolve) => (isTold = () => warned.length === 3 && resolve()));
+  const registeredAgain = next("registered");
+  (site.peers.get("host-1" as PeerId) as ConnectedPeer).channel.close();
+  await Promise.all([told, registeredAgain]);
+  assert.match(warned[0] as string, /cannot register/);
+  assert.match(warned[1] as string, /connection to the supernode lost/);
+  assert.equal(warned[2], warned[0]);
+});
+
+test("a supernode that refuses our token keeps nobody from the next one, nor once that is back", { timeout: 20_000 }, async (t) => {
+  const refusing = await startSite(t, "another");
+  const gone = await startSite(t);
+  await gone.close();
+  const { client, registered, next } = startClient(t, [refusing.port, gone.port], { connectTimeoutMs: 60_000 });
+  await assert.rejects(joinWith(client), { code: "TOKEN_REFUSED" });
+  const site = await startSite(t, "token", gone.port);
+  answerJoins(site);
+  await registered;
+  assert.equal((await joinWith(client)).ticket, "t.t");
+  const lost = next("disconnected");
+  (site.peers.get("host-1" as PeerId) as ConnectedPeer).channel.close();
+  await lost;
+  assert.equal((await joinWith(client)).ticket, "t.t", "asked while the first refuses again");
 });
 
 test("a peer that reconnects before its loss was noticed replaces itself", async (t) => {

@@ -105,6 +105,8 @@ export class ControlClient {
   /** When the last connection ended. */
   #lostMs = 0;
   #lastError: AppError | undefined;
+  /** In the last round one did not know our token, and none took us. */
+  #tokenRefusal: AppError | undefined;
   #nextRequestId = 1;
   #retry: NodeJS.Timeout | undefined;
   /** Runs while there is no connection: when it fires, nobody waits for one any more. */
@@ -215,6 +217,7 @@ export class ControlClient {
 
   async #connect(): Promise<void> {
     let isSlow = false;
+    let tokenRefusal: AppError | undefined;
     for (const supernode of this.#supernodes) {
       if (this.#closing.signal.aborted) return;
       this.#refused.delete(supernode);
@@ -226,12 +229,14 @@ export class ControlClient {
       } catch (error) {
         if (!(error instanceof AppError)) throw error;
         if (isReached && error.code === "TIMEOUT") isSlow = true;
+        if (error.code === "TOKEN_REFUSED") tokenRefusal = error;
         if (error.code !== "TIMEOUT") this.#refused.add(supernode);
         this.#onOpenFailed(error, `${supernode.host}:${supernode.port}`);
       }
     }
-    const refused = this.#lastError?.code === "TOKEN_REFUSED";
-    const boundMs = refused ? REFUSED_RETRY_MS : Math.min(RETRY_MS_MAX, RETRY_MS_MIN * 2 ** this.#failedRounds);
+    this.#tokenRefusal = tokenRefusal;
+    if (tokenRefusal !== undefined) this.#failJoins(tokenRefusal);
+    const boundMs = this.#lastError?.code === "TOKEN_REFUSED" ? REFUSED_RETRY_MS : Math.min(RETRY_MS_MAX, RETRY_MS_MIN * 2 ** this.#failedRounds);
     this.#failedRounds++;
     if (isSlow) this.#slowRounds++;
     this.#reconnectAfter((boundMs * (1 + this.#options.random())) / 2);
@@ -265,6 +270,7 @@ export class ControlClient {
   #onOpen(session: ControlSession, registered: RegisteredMessage): void {
     this.#session = session;
     this.#lastError = undefined;
+    this.#tokenRefusal = undefined;
     this.#failedRounds = 0;
     this.#slowRounds = 0;
     clearTimeout(this.#grace);
@@ -280,7 +286,6 @@ export class ControlClient {
     const { log } = this.#options;
     if (!known) log.warn({ supernode, code: error.code }, `cannot register at the supernode: ${error.message}`);
     else log.debug({ supernode, code: error.code }, "still cannot register at the supernode");
-    if (error.code === "TOKEN_REFUSED") this.#failJoins(error);
     if (this.#isConnectTimeOver) this.#endGraceIfRefused();
   }
 
@@ -378,7 +383,7 @@ export class ControlClient {
   #unreachable(): AppError | undefined {
     if (this.#closing.signal.aborted) return new AppError("SHUTTING_DOWN", "this peer is shutting down");
     if (this.#session !== undefined) return undefined;
-    if (this.#lastError?.code === "TOKEN_REFUSED") return this.#lastError;
+    if (this.#tokenRefusal !== undefined) return this.#tokenRefusal;
     if (!this.#graceOver) return undefined;
     const names = this.#supernodes.map(({ host, port }) => `${host}:${port}`).join(", ");
     const why = this.#lastError === undefined ? "" : `: ${this.#lastError.message}`;
