@@ -68,3 +68,56 @@ test("who drops a task that is not whole says so: else nobody could tell that no
     assert.deepEqual(unfinished, isComplete ? [] : [taskId]);
   }
 });
+
+test("a task is kept for two minutes after its last reader, and as long as there is another", (t) => {
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  const kept = new KeptTasks();
+  const made = fakeTask();
+  const held = kept.hold(made.task, source, info, true);
+  kept.leave(held);
+  t.mock.timers.tick(119_999);
+  kept.use(held, true);
+  t.mock.timers.tick(600_000);
+  assert.deepEqual([kept.get(taskId), made.released], [held, 0], "somebody reads it");
+  kept.leave(held);
+  t.mock.timers.tick(119_999);
+  assert.equal(kept.get(taskId), held);
+  t.mock.timers.tick(1);
+  assert.deepEqual([kept.get(taskId), made.released], [undefined, 1]);
+});
+
+test("room is made of tasks without readers only", () => {
+  const kept = new KeptTasks();
+  const made = fakeTask();
+  const held = kept.hold(made.task, source, info, true);
+  assert.equal(kept.dropIdle(), 0);
+  assert.deepEqual([kept.get(taskId), made.released], [held, 0]);
+  kept.leave(held);
+  assert.equal(kept.dropIdle(), 1);
+  assert.deepEqual([kept.get(taskId), made.released], [undefined, 1]);
+});
+
+test("a task that is let go of renews no ticket, and is let go of once", (t) => {
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  for (const end of ["dropIdle", "expel", "close"] as const) {
+    const kept = new KeptTasks();
+    const made = fakeTask();
+    const held = kept.hold(made.task, source, info, true);
+    let renewed = 0;
+    held.renewal = setTimeout(() => renewed++, 60_000);
+    kept.leave(held);
+    kept[end](held);
+    t.mock.timers.tick(600_000);
+    assert.deepEqual([renewed, made.released], [0, 1], end);
+  }
+});
+
+test("one reader who lets this host read the origin is enough", () => {
+  const kept = new KeptTasks();
+  const held = kept.hold(fakeTask().task, source, info, false);
+  kept.hold(fakeTask().task, source, info, true);
+  assert.equal(held.mayReadOrigin, true);
+  kept.use(held, false);
+  assert.equal(held.mayReadOrigin, true);
+  kept.close();
+});
