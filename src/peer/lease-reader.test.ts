@@ -30,15 +30,23 @@ interface Options {
   readonly bring?: (piece: number) => Promise<void>;
   /** What happens while a neighbour's piece is waited for. */
   readonly onWait?: (arrive: (piece: number) => void) => void;
+  /** Of this host's limit, bytes per second. */
+  readonly limit?: number;
 }
 
-function rig({ held = [], nearby = [], answer = () => undefined, bring = () => Promise.resolve(), onWait = () => undefined }: Options) {
+function rig({ held = [], nearby = [], answer = () => undefined, bring = () => Promise.resolve(), onWait = () => undefined, limit: bytesPerSecond }: Options) {
   const have = new PieceSet();
   for (const piece of held) have.add(piece);
   const ranges: string[] = [];
   const bodies: Readable[] = [];
   const said: string[] = [];
-  const limit = new RateGate(undefined);
+  const limit = new RateGate(bytesPerSecond);
+  /** How often it was said to begin and not to end, and how often it was said at all. */
+  const books = { origin: 0, held: 0, count: 0 };
+  const book = (entry: "origin" | "held") => (delta: 1 | -1): void => {
+    books[entry] += delta;
+    books.count++;
+  };
   const reader = new LeaseReader({
     origin: {
       open: ({ url, headers }, { startByte, endByte }): Promise<OriginBody> => {
@@ -78,7 +86,7 @@ function rig({ held = [], nearby = [], answer = () => undefined, bring = () => P
     },
     session: {
       ticket: "ticket", pieceLengthBytes: PIECE_BYTES, lengthBytes: CONTENT.length,
-      account: { readingOrigin: () => undefined, held: () => undefined },
+      account: { readingOrigin: book("origin"), held: book("held") },
       newReaderId: () => 1,
       changed: async (): Promise<void> => {
         onWait((piece) => have.add(piece));
@@ -97,7 +105,7 @@ function rig({ held = [], nearby = [], answer = () => undefined, bring = () => P
     reader.read(lease, task, SOURCE);
     await settled();
   };
-  return { reader, read, ranges, bodies, said, limit };
+  return { reader, read, ranges, bodies, said, limit, books };
 }
 
 /** A neighbour's piece that does not come: the wait is over soon. */
@@ -178,4 +186,46 @@ test("a lease that is taken back ends the read, without a word", async () => {
   await settled();
   assert.deepEqual(said, ["bring 2", "store 2"]);
   assert.ok(bodies[0]?.destroyed);
+});
+
+test("one that is taken back while a neighbour's piece is waited for asks the origin for nothing", async () => {
+  const waiting = Promise.withResolvers<void>();
+  const { reader, read, ranges, said } = rig({ nearby: [2, 3, 4, 5], onWait: () => waiting.resolve() });
+  const reading = read();
+  await waiting.promise;
+  reader.revoke(LEASE.leaseId);
+  await reading;
+  await settled();
+  assert.deepEqual([ranges, said], [[], ["at 2", "at undefined"]]);
+});
+
+test("a piece that no neighbour holds any more is read from the origin at once", async () => {
+  const nearby = [2, 3];
+  const { read, ranges } = rig({ nearby, onWait: () => void nearby.splice(0) });
+  await read();
+  assert.deepEqual(ranges, ["2000-6000"]);
+});
+
+test("with the supernode gone nothing is read any more, and nobody told", async () => {
+  const gate = Promise.withResolvers<void>();
+  const { reader, read, said, bodies } = rig({ bring: () => gate.promise });
+  await read();
+  reader.close();
+  gate.reject(new AppError("SUPERNODE_UNREACHABLE", "gone"));
+  await settled();
+  assert.deepEqual(said, []);
+  assert.ok(bodies[0]?.destroyed);
+});
+
+test("the books are even once a lease is over, however it ended", async () => {
+  const gate = Promise.withResolvers<void>();
+  const [read, failed, revoked] = [rig({ limit: 1e9 }), rig({ answer: () => new AppError("ORIGIN_FORBIDDEN", "no") }), rig({ bring: () => gate.promise })];
+  await Promise.all([read.read(), failed.read(), revoked.read()]);
+  revoked.reader.revoke(LEASE.leaseId);
+  gate.reject(new AppError("ABORTED", "the lease is over"));
+  await settled();
+  for (const { books } of [read, failed, revoked]) {
+    assert.ok(books.count > 0);
+    assert.deepEqual([books.origin, books.held], [0, 0]);
+  }
 });

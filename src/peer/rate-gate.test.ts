@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { getEventListeners } from "node:events";
 import { test, type TestContext } from "node:test";
 import { RateGate } from "./rate-gate.ts";
 
@@ -121,4 +122,62 @@ test("a task that its limit holds back says so, and stops saying so", async (t) 
   assert.equal(gate.heldBack(flow, 1000), true);
   await advance(2000);
   assert.equal(gate.heldBack(flow, 1000), false);
+});
+
+test("what has moved already is paid for by those who come after", async (t) => {
+  const { gate, advance } = gateAt(10_000, t);
+  const flow = gate.flow("normal");
+  gate.spend(5_000);
+  assert.equal(gate.passedBytes, 5_000);
+  let isThrough = false;
+  void gate.passed(flow, 64, never).then(() => (isThrough = true));
+  await advance(400);
+  assert.equal(isThrough, false);
+  await advance(200);
+  assert.equal(isThrough, true);
+});
+
+test("a task's own limit is felt by those who wait already, also no limit any more", async (t) => {
+  const { gate, advance } = gateAt(undefined, t);
+  const flow = gate.flow("normal");
+  gate.setFlowLimit(flow, 100);
+  let isThrough = false;
+  void gate.passed(flow, 10_000, never).then(() => (isThrough = true));
+  await advance(1000);
+  assert.equal(isThrough, false);
+  gate.setFlowLimit(flow, undefined);
+  await advance(1);
+  assert.equal(isThrough, true);
+});
+
+test("who wants a task less urgently than another does not make it less urgent", () => {
+  const gate = new RateGate(1000);
+  const flow = gate.flow("normal");
+  gate.raise(flow, "interactive");
+  gate.raise(flow, "normal");
+  assert.equal(flow.priority, "interactive");
+});
+
+test("who was let through is no longer bound to the signal that could have ended his wait", async (t) => {
+  const { gate, advance } = gateAt(1000, t);
+  const flow = gate.flow("normal");
+  const stop = new AbortController();
+  const through = gate.passed(flow, 300, stop.signal);
+  await advance(400);
+  await through;
+  assert.deepEqual(getEventListeners(stop.signal, "abort"), []);
+});
+
+test("a wait that is given up keeps no process from its end", async () => {
+  const timerCount = (): number => process.getActiveResourcesInfo().filter((name) => name === "Timeout").length;
+  const gate = new RateGate(64);
+  const stop = new AbortController();
+  const before = timerCount();
+  const waiting = gate.passed(gate.flow("normal"), 1_000_000, stop.signal);
+  // The first bytes pass at once.
+  await new Promise((resolve) => setImmediate(resolve));
+  assert.equal(timerCount(), before + 1);
+  stop.abort();
+  await assert.rejects(waiting, { code: "ABORTED" });
+  assert.equal(timerCount(), before);
 });

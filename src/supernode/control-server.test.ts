@@ -468,6 +468,67 @@ test("a supernode that refuses our token keeps nobody from the next one, nor onc
   assert.equal((await joinWith(client)).ticket, "t.t", "asked while the first refuses again");
 });
 
+/** What keeps this process from its end. */
+const timerCount = (): number => process.getActiveResourcesInfo().filter((name) => name === "Timeout").length;
+
+test("a client that is closed ends whoever waits for an answer, and keeps no process from its end", { timeout: 20_000 }, async (t) => {
+  const site = await startSite(t);
+  const before = timerCount();
+  const { client, registered } = startClient(t, [site.port]);
+  await registered;
+  const asked = new Promise<void>((resolve) => (site.onMessage = () => site.messages.length === 2 && resolve()));
+  const joining = joinWith(client);
+  const slice = client.leaseOrigin("origin:80", "bytes");
+  await asked;
+  client.close();
+  await assert.rejects(joining, { code: "SHUTTING_DOWN" });
+  assert.equal(await slice, undefined);
+  assert.equal(timerCount(), before);
+});
+
+test("nor does one that is closed between two attempts", { timeout: 20_000 }, async (t) => {
+  const before = timerCount();
+  let failed = (): void => {};
+  const log = { ...silentLog, warn: () => failed() };
+  const { client } = startClient(t, [1], { log });
+  await new Promise<void>((resolve) => (failed = resolve));
+  const joining = joinWith(client);
+  // The next attempt is set for then.
+  await new Promise((resolve) => setImmediate(resolve));
+  client.close();
+  await assert.rejects(joining, { code: "SHUTTING_DOWN" });
+  assert.equal(timerCount(), before);
+});
+
+test("a client that is closed while a supernode keeps it waiting lets go of the connection", { timeout: 10_000 }, async (t) => {
+  const server = createServer();
+  t.after(() => (server.closeAllConnections(), server.close()));
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const reached = new Promise<Socket>((resolve) => {
+    server.on("upgrade", (_request, socket: Socket) => {
+      socket.on("error", () => {}).on("end", () => socket.destroy()).resume();
+      socket.write("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: dragonfly-control/1\r\n\r\n", () => resolve(socket));
+    });
+  });
+  const { client } = startClient(t, [(server.address() as AddressInfo).port], { connectTimeoutMs: 60_000 });
+  const socket = await reached;
+  // The answer is in, and nothing follows it.
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  client.close();
+  await ended(socket);
+});
+
+test("what was said before a client is closed still arrives", { timeout: 20_000 }, async (t) => {
+  const site = await startSite(t);
+  const { client, registered } = startClient(t, [site.port]);
+  await registered;
+  const all = new Promise<void>((resolve) => (site.onMessage = () => site.messages.length === 200 && resolve()));
+  const lost = Array.from({ length: 256 }, (_, at) => `${"h".repeat(90)}${at}` as PeerId);
+  for (let at = 0; at < 200; at++) client.send({ type: "needNeighbours", taskId, lost });
+  client.close();
+  await all;
+});
+
 test("a peer that reconnects before its loss was noticed replaces itself", async (t) => {
   const site = await startSite(t);
   const first = startClient(t, [site.port]);
