@@ -129,3 +129,18 @@ test("a range in the middle of an origin without ranges is found by reading up t
   const { text, code } = await readWithoutRanges({ bodies: [content], from: 5 });
   assert.deepEqual([text, code], ["56789", undefined]);
 });
+
+test("a part of a file whose length nobody says has no digest that it could be held against; one that ends with it has", async () => {
+  const unsaid: OriginInfo = { ...info, lengthBytes: undefined };
+  const read = async (sent: string, endByte: number): Promise<string> => {
+    const body = (): Readable => Readable.from([Buffer.from(sent.slice(0, endByte))]);
+    const origin: Origin = { stat: () => Promise.resolve(unsaid), open: () => Promise.resolve({ info: unsaid, startByte: 0, body: body() }) };
+    const reading: OriginReading = { origin, request: { url: "http://origin/file", headers: {} }, expected: undefined, digest: sha256 };
+    const chunks: Uint8Array[] = [];
+    for await (const chunk of readOrigin(reading, { startByte: 0, endByte }, new AbortController().signal)) chunks.push(chunk);
+    return Buffer.concat(chunks).toString();
+  };
+  assert.equal(await read("0123456789", 5), "01234");
+  assert.equal(await read("0123456789", 20), "0123456789");
+  await assert.rejects(read("012345678X", 20), { code: "DIGEST_MISMATCH" });
+});
