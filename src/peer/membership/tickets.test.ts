@@ -108,3 +108,22 @@ test("an outage lasts from the loss of the supernode until tickets could be rene
   machine.now = 71_000;
   assert.equal(clock.outageSinceUnixMs(), undefined);
 });
+
+test("of tickets that were found good the last used are remembered, a bounded number of them", () => {
+  let checkCount = 0;
+  const verifier = { verify: () => ++checkCount > 0 } as unknown as SignatureVerifier;
+  const tickets = new TicketVerifier(verifier, { unixMs: () => 1000, outageSinceUnixMs: () => undefined });
+  const show = (number: number): void => {
+    const body = Buffer.from(JSON.stringify({ ...claims, expiresUnixMs: 2000 + number })).toString("base64url");
+    tickets.verify(`${body}.AA`, taskId, peerId);
+  };
+  for (let number = 0; number < 4096; number++) show(number);
+  show(0);
+  assert.equal(checkCount, 4096);
+  // One more than there is room for: the one that was not used for the longest time goes.
+  show(4096);
+  show(0);
+  assert.equal(checkCount, 4097);
+  show(1);
+  assert.equal(checkCount, 4098);
+});
