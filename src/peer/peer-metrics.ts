@@ -26,7 +26,7 @@ export function peerMetrics(peer: Peer, store: DiskStore, connected: () => boole
   };
   counter("dragonfly_peer_upload_bytes_total", "Bytes of pieces sent to other peers", () => peer.counters.uploadedBytes);
   counter("dragonfly_peer_download_bytes_total", "Bytes of pieces received from other peers", () => peer.counters.downloadedBytes);
-  counter("dragonfly_peer_wasted_bytes_total", "Bytes received and dropped: doubled or cancelled pieces", () => peer.counters.wastedBytes);
+  counter("dragonfly_peer_wasted_bytes_total", "Bytes received and dropped: pieces doubled, cancelled or broken off", () => peer.counters.wastedBytes);
   counter("dragonfly_peer_rejected_pieces_total", "Pieces that did not have their digest", () => peer.counters.rejectedPieces);
   counter("dragonfly_peer_forged_proofs_total", "Proofs and lengths whose signature was forged", () => peer.counters.forgedProofs);
   gauge("dragonfly_peer_receiving_bytes", "Memory taken by pieces being received or verified", () => peer.receivingBytes);

@@ -67,7 +67,7 @@ export class PieceArrivals {
   linkClosed(link: Link): void {
     for (const arrival of this.#arrivals.get(link)?.values() ?? []) {
       arrival.writing = false;
-      this.#release(arrival);
+      this.#breakOff(arrival);
     }
     this.#arrivals.delete(link);
   }
@@ -77,7 +77,7 @@ export class PieceArrivals {
       for (const [key, arrival] of arrivals) {
         if (arrival.session !== session) continue;
         arrivals.delete(key);
-        this.#release(arrival);
+        this.#breakOff(arrival);
       }
     }
   }
@@ -89,7 +89,7 @@ export class PieceArrivals {
     for (const [key, arrival] of arrivals) {
       if (Math.floor(key / 2 ** 24) !== channel) continue;
       arrivals.delete(key);
-      this.#release(arrival);
+      this.#breakOff(arrival);
     }
   }
 
@@ -104,7 +104,7 @@ export class PieceArrivals {
     this.#arrivals.set(link, arrivals);
     const toldMs = this.#deps.nowMs();
     const former = arrivals.get(arrivalKey(channel, piece));
-    if (former !== undefined) this.#release(former);
+    if (former !== undefined) this.#breakOff(former);
     arrivals.set(arrivalKey(channel, piece), { session, bytes: undefined, proof: undefined, filled: 0, untoldBytes: 0, toldMs, writing: false });
     link.send({ type: "accept", channel, piece });
   }
@@ -131,12 +131,16 @@ export class PieceArrivals {
   #rejected(link: Link, session: TaskSession, piece: number, how: "forged" | "mismatch"): void {
     const { taskId } = session;
     this.#deps.counters[how === "forged" ? "forgedProofs" : "rejectedPieces"]++;
+    session.account.rejected();
     this.#deps.log.warn({ taskId, peerId: link.peerId, piece }, how === "forged" ? "a piece's proof is forged" : "a piece is not what its digest says");
     this.#deps.feed({ type: "pieceRejected", taskId, piece, linkId: link.linkId });
   }
 
-  #release(arrival: Arrival): void {
-    if (arrival.bytes !== undefined) this.#buffers.release(arrival.bytes, !arrival.writing);
+  /** It ends before it is whole: what came of it is worth nothing. */
+  #breakOff({ session, bytes, filled, writing }: Arrival): void {
+    this.#deps.counters.wastedBytes += filled;
+    session.account.wasted(filled);
+    if (bytes !== undefined) this.#buffers.release(bytes, !writing);
   }
 
   payloadTarget(link: Link, channel: number, piece: number, offset: number, length: number): Uint8Array | undefined {
@@ -193,7 +197,6 @@ export class PieceArrivals {
         session.handOn(piece, bytes);
         this.#deps.stored(session, piece);
       } else {
-        session.account.rejected();
         this.#rejected(link, session, piece, outcome);
       }
     } catch (thrown) {
@@ -209,7 +212,7 @@ export class PieceArrivals {
     }
   }
 
-  /** The transfer was given up: what came of it is worth nothing. */
+  /** The transfer was given up. */
   drop(link: Link, taskId: TaskId, piece: number): void {
     const channel = link.remoteChannel(taskId);
     const arrivals = this.#arrivals.get(link);
@@ -218,9 +221,7 @@ export class PieceArrivals {
     const arrival = arrivals.get(key);
     if (arrival === undefined) return;
     arrivals.delete(key);
-    this.#deps.counters.wastedBytes += arrival.filled;
-    arrival.session.account.wasted(arrival.filled);
-    this.#release(arrival);
+    this.#breakOff(arrival);
   }
 }
 
