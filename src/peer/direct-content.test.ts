@@ -5,6 +5,7 @@ import { test } from "node:test";
 import { AppError } from "../base/errors.ts";
 import type { Origin, OriginInfo } from "../origin/origin.ts";
 import { DirectOpener, type OriginReading, readOrigin } from "./direct-content.ts";
+import { RateGate } from "./rate-gate.ts";
 
 const content = Buffer.from("0123456789");
 const info: OriginInfo = {
@@ -143,4 +144,80 @@ test("a part of a file whose length nobody says has no digest that it could be h
   assert.equal(await read("0123456789", 5), "01234");
   assert.equal(await read("0123456789", 20), "0123456789");
   await assert.rejects(read("012345678X", 20), { code: "DIGEST_MISMATCH" });
+});
+
+/** Reads an origin that answers as told: with a body, or not at all. */
+async function readAs(answer: (n: number, startByte: number) => Readable | AppError, more: Partial<OriginReading> = {}, range: { startByte: number; endByte: number | undefined } = { startByte: 0, endByte: undefined }) {
+  const bodies: Readable[] = [];
+  let openCount = 0;
+  const expected = more.expected ?? info;
+  const origin: Origin = {
+    stat: () => Promise.resolve(info),
+    open: (_request, { startByte }) => {
+      const answered = answer(++openCount, startByte);
+      if (answered instanceof AppError) return Promise.reject(answered);
+      bodies.push(answered);
+      return Promise.resolve({ info: expected, startByte, body: answered });
+    },
+  };
+  const chunks: Uint8Array[] = [];
+  const reading = { origin, request: { url: "http://origin/file", headers: {} }, expected, digest: undefined, ...more };
+  const failure = await (async (): Promise<AppError | undefined> => {
+    for await (const chunk of readOrigin(reading, range, new AbortController().signal)) chunks.push(chunk);
+    return undefined;
+  })().catch((error: unknown) => error as AppError);
+  return { text: Buffer.concat(chunks).toString(), code: failure?.code, openCount, bodies };
+}
+
+test("a file that has become shorter than what was handed on is not ended as if that were all", async () => {
+  const plain = { ...info, lengthBytes: undefined, ranges: false };
+  const cut = async function* (): AsyncGenerator<Buffer> {
+    for (const text of ["0123", "4567", "89"]) yield await Promise.resolve(Buffer.from(text));
+    throw new AppError("ORIGIN_CUT", "cut");
+  };
+  const { code, text } = await readAs((n) => Readable.from(n === 1 ? cut() : [Buffer.from("0123")]), { expected: plain });
+  assert.equal(code, "ORIGIN_CHANGED");
+  assert.equal(text, "01234567");
+});
+
+test("an origin that gives nothing is given up after four attempts; each byte begins the count anew", async () => {
+  const down = new AppError("ORIGIN_UNREACHABLE", "down");
+  // The last answer only bounds who would ask for ever.
+  const never = await readAs((n) => (n < 20 ? down : new AppError("ORIGIN_FORBIDDEN", "no")));
+  assert.deepEqual([never.openCount, never.code], [4, "ORIGIN_UNREACHABLE"]);
+  const slowly = await readAs((n, startByte) => (n % 3 === 0 ? Readable.from(oneByte(startByte)) : down));
+  assert.deepEqual([slowly.text, slowly.code], [content.toString(), undefined]);
+});
+
+async function* oneByte(startByte: number): AsyncGenerator<Buffer> {
+  yield await Promise.resolve(content.subarray(startByte, startByte + 1));
+  if (startByte + 1 < content.length) throw new AppError("ORIGIN_CUT", "cut");
+}
+
+test("no body of an origin stays open: not one that was cut, nor one that has more than was asked for", async () => {
+  const cut = async function* (): AsyncGenerator<Buffer> {
+    yield await Promise.resolve(Buffer.from("01"));
+    throw new AppError("ORIGIN_CUT", "cut");
+  };
+  const unending = async function* (startByte: number): AsyncGenerator<Buffer> {
+    for (;;) yield await Promise.resolve(content.subarray(startByte));
+  };
+  const { text, code, bodies } = await readAs((n, startByte) => Readable.from(n === 1 ? cut() : unending(startByte)), {}, { startByte: 0, endByte: 5 });
+  assert.deepEqual([text, code], ["01234", undefined]);
+  assert.deepEqual(bodies.map(({ destroyed }) => destroyed), [true, true]);
+});
+
+test("the swarm's beginning and the origin's rest are held against the digest together", async () => {
+  const rest = (): Readable => Readable.from([content.subarray(8)]);
+  const read = async (prefix: Buffer) => await readAs(rest, { digest: sha256, prefix: prefixOf(prefix) }, { startByte: 8, endByte: undefined });
+  assert.deepEqual((await read(content.subarray(0, 8))).text, "89");
+  const { text, code } = await read(Buffer.from("01X34567"));
+  assert.deepEqual([text, code], ["", "DIGEST_MISMATCH"]);
+});
+
+test("a reading's own limit holds where the host has none", async (t) => {
+  const limit = new RateGate(undefined);
+  const set = t.mock.method(limit, "setFlowLimit");
+  await readAs(() => Readable.from([content]), { limit, limitBytesPerSecond: 1_000_000 });
+  assert.deepEqual(set.mock.calls.map(({ arguments: [, bytesPerSecond] }) => bytesPerSecond), [1_000_000]);
 });

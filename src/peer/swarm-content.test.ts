@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
-import { randomBytes } from "node:crypto";
+import { createHash, randomBytes } from "node:crypto";
 import { Readable } from "node:stream";
-import { test } from "node:test";
+import { test, type TestContext } from "node:test";
 import { AppError } from "../base/errors.ts";
 import type { Origin, OriginInfo } from "../origin/origin.ts";
 import type { TaskId } from "../protocol/ids.ts";
@@ -33,11 +33,11 @@ function lostTask(pieceCount: number): PeerTask {
 }
 
 /** What a reader of the task gets; with an origin, while the supernode is away. */
-function contentOf(task: PeerTask, origin?: Origin): SwarmContent {
+function contentOf(task: PeerTask, origin?: Origin, digest: string | null = null): SwarmContent {
   const { lengthBytes = null, pieceLengthBytes } = task.session;
   return new SwarmContent({
     task,
-    info: { taskId: "a".repeat(64) as TaskId, lengthBytes, pieceLengthBytes, contentType: null, digest: null, headers: {} },
+    info: { taskId: "a".repeat(64) as TaskId, lengthBytes, pieceLengthBytes, contentType: null, digest, headers: {} },
     source: { url: "http://origin/file", headers: {} },
     direct: origin === undefined ? undefined : { origin },
     startedMs: performance.now(),
@@ -232,4 +232,92 @@ test("what a reader waits for is taken as it comes, and not read back; unless it
     assert.deepEqual(readBack, [500, 1000]);
     assert.equal(takers.size, 0);
   }
+});
+
+test("a reader that ends is no longer where the swarm looks, and gives back what it was lent", async () => {
+  const pieceBytes = 1 << 20;
+  const chunkSizes: number[] = [];
+  // More of them than may hold large chunks at a time.
+  for (let reader = 0; reader < 40; reader++) {
+    const task = lostTask(1);
+    const places: (number | undefined)[] = [];
+    Object.assign(task.session, { lengthBytes: 2 * pieceBytes, pieceLengthBytes: pieceBytes });
+    Object.assign(task.stored, { read: () => Promise.resolve() });
+    Object.assign(task, { readerAt: (_id: number, piece: number | undefined) => void places.push(piece) });
+    // oxlint-disable-next-line no-await-in-loop -- one after the other
+    await assert.rejects(async () => {
+      for await (const bytes of contentOf(task).read({ startByte: 0, endByte: undefined, lent: true }, new AbortController().signal)) chunkSizes.push(bytes.length);
+    }, { code: "SUPERNODE_UNREACHABLE" });
+    assert.deepEqual(places, [1, undefined]);
+  }
+  assert.deepEqual(new Set(chunkSizes), new Set([256 * 1024]));
+});
+
+/** Reads all of a task that has its first nine pieces. @returns how often more was waited for, each time a second, and why it ended */
+async function waitFor(t: TestContext, { failure, isConnected = true, heldBackTimes = 0 }: { failure?: AppError; isConnected?: boolean; heldBackTimes?: number }) {
+  let laterMs = 0;
+  const nowMs = performance.now.bind(performance);
+  const clock = t.mock.method(performance, "now", () => nowMs() + laterMs);
+  const task = lostTask(9);
+  let waitCount = 0;
+  Object.assign(task.session, {
+    failure,
+    changed: () => {
+      waitCount++;
+      laterMs += 1_000;
+      return Promise.resolve();
+    },
+  });
+  Object.assign(task, { isHeldBack: () => waitCount < heldBackTimes });
+  let openCount = 0;
+  const info: OriginInfo = { lengthBytes: content.length, ranges: true, etag: undefined, lastModified: undefined, contentType: undefined, headers: {} };
+  const origin: Origin = {
+    stat: () => Promise.resolve(info),
+    open: (_request, { startByte }) => (openCount++, Promise.resolve({ info, startByte, body: Readable.from([content.subarray(startByte)]) })),
+  };
+  const swarm = new SwarmContent({
+    task, info: { taskId: "a".repeat(64) as TaskId, lengthBytes: content.length, pieceLengthBytes: PIECE_BYTES, contentType: null, digest: null, headers: {} },
+    source: { url: "http://origin/file", headers: {} }, direct: { origin }, startedMs: nowMs(), supernodeConnected: () => isConnected, closed: () => undefined,
+  });
+  const chunks: Uint8Array[] = [];
+  const code = await (async (): Promise<string | undefined> => {
+    for await (const chunk of swarm.read({ startByte: 0, endByte: undefined }, new AbortController().signal)) chunks.push(chunk);
+    return undefined;
+  })().catch((error: unknown) => (error as AppError).code);
+  clock.mock.restore();
+  return { waitCount, openCount, code, isWhole: Buffer.concat(chunks).equals(content) };
+}
+
+test("the origin is read after thirty seconds without a byte, after ten while there is no supernode, and at once where the task has failed", async (t) => {
+  const whole = { openCount: 1, code: undefined, isWhole: true };
+  assert.deepEqual(await waitFor(t, {}), { waitCount: 30, ...whole });
+  assert.deepEqual(await waitFor(t, { isConnected: false }), { waitCount: 10, ...whole });
+  assert.deepEqual(await waitFor(t, { failure: new AppError("SUPERNODE_UNREACHABLE", "killed") }), { waitCount: 0, ...whole });
+});
+
+test("a download that its limit holds back is not given up for being slow", async (t) => {
+  assert.deepEqual(await waitFor(t, { heldBackTimes: 50 }), { waitCount: 50 - 1 + 30, openCount: 1, code: undefined, isWhole: true });
+});
+
+test("where the origin itself has failed the task, or its bytes are wrong, it is not asked again", async (t) => {
+  for (const code of ["ORIGIN_FORBIDDEN", "ORIGIN_CUT", "DIGEST_MISMATCH"] as const) {
+    // oxlint-disable-next-line no-await-in-loop -- cases
+    assert.deepEqual(await waitFor(t, { failure: new AppError(code, "it said so") }), { waitCount: 0, openCount: 0, code, isWhole: false });
+  }
+});
+
+test("a rest from the origin is held against a digest only where all before it is here", async () => {
+  const task = lostTask(9);
+  const { stored } = task as unknown as { stored: { have: PieceSet; read: (at: number, into: Uint8Array) => Promise<void> } };
+  stored.have.delete(2);
+  const { read } = stored;
+  stored.read = (at, into) => (stored.have.has(Math.floor(at / PIECE_BYTES)) && at !== 0 ? read(at, into) : Promise.reject(new AppError("PIECE_UNKNOWN", "read back")));
+  const info: OriginInfo = { lengthBytes: content.length, ranges: true, etag: undefined, lastModified: undefined, contentType: undefined, headers: {} };
+  const origin: Origin = {
+    stat: () => Promise.resolve(info),
+    open: (_request, { startByte }) => Promise.resolve({ info, startByte, body: Readable.from([content.subarray(startByte)]) }),
+  };
+  const chunks: Uint8Array[] = [];
+  for await (const chunk of contentOf(task, origin, `sha256:${createHash("sha256").update(content).digest("hex")}`).read({ startByte: 5_000, endByte: undefined }, new AbortController().signal)) chunks.push(chunk);
+  assert.deepEqual(Buffer.concat(chunks), content.subarray(5_000));
 });
