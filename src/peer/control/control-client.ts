@@ -96,8 +96,8 @@ export class ControlClient {
   readonly #refused = new Set<SupernodeChoice>();
   readonly #closing = new AbortController();
   readonly #joins = new Map<number, PendingJoin>();
-  /** Slices asked for, by request. */
-  readonly #leases = new Map<number, (slice: Slice | undefined) => void>();
+  /** Of origins' budgets: slices asked for, by request. */
+  readonly #slices = new Map<number, (slice: Slice | undefined) => void>();
   /** Tasks left of late, and when: what is said while a connection breaks may never arrive, and the supernode would count on us for ever. */
   readonly #left = new Map<TaskId, number>();
   #session: ControlSession | undefined;
@@ -178,18 +178,18 @@ export class ControlClient {
     if (this.#session === undefined) return Promise.resolve(undefined);
     const requestId = this.#nextRequestId++;
     return new Promise((resolve) => {
-      this.#leases.set(requestId, resolve);
+      this.#slices.set(requestId, resolve);
       this.#session?.send({ type: "originLease", requestId, host, kind });
     });
   }
 
   /** Sends a message, or drops it when there is no connection: what it says is told again after the next join; a `leave` as soon as there is one. */
   send(message: Exclude<PeerToSupernode, { type: "join" | "register" }>): void {
-    if (message.type === "leave") this.#leaves(message.taskId);
+    if (message.type === "leave") this.#noteLeft(message.taskId);
     this.#session?.send(message);
   }
 
-  #leaves(taskId: TaskId): void {
+  #noteLeft(taskId: TaskId): void {
     this.#left.delete(taskId);
     this.#left.set(taskId, performance.now());
     if (this.#left.size > LEFT_COUNT_MAX) this.#left.delete(this.#left.keys().next().value as TaskId);
@@ -211,7 +211,7 @@ export class ControlClient {
     clearTimeout(this.#grace);
     this.#session?.close();
     this.#session = undefined;
-    this.#endLeases();
+    this.#endSlices();
     this.#failJoins(new AppError("SHUTTING_DOWN", "this peer is shutting down"));
   }
 
@@ -292,7 +292,7 @@ export class ControlClient {
   #onSessionEnd(error: AppError | undefined): void {
     this.#session = undefined;
     this.#lostMs = performance.now();
-    this.#endLeases();
+    this.#endSlices();
     if (this.#closing.signal.aborted) return;
     this.#options.log.warn({ code: error?.code }, `connection to the supernode lost: ${error?.message ?? "it closed"}`);
     this.#startGrace();
@@ -323,8 +323,8 @@ export class ControlClient {
         return;
       }
       case "originLeased":
-        this.#leases.get(message.requestId)?.({ amount: message.amount, forMs: message.forMs });
-        this.#leases.delete(message.requestId);
+        this.#slices.get(message.requestId)?.({ amount: message.amount, forMs: message.forMs });
+        this.#slices.delete(message.requestId);
         return;
       case "neighbours":
         return handlers.onNeighbours(message.taskId, message.add, message.drop);
@@ -390,9 +390,9 @@ export class ControlClient {
     return new AppError("SUPERNODE_UNREACHABLE", `no supernode can be reached (${names})${why}`);
   }
 
-  #endLeases(): void {
-    for (const resolve of this.#leases.values()) resolve(undefined);
-    this.#leases.clear();
+  #endSlices(): void {
+    for (const resolve of this.#slices.values()) resolve(undefined);
+    this.#slices.clear();
   }
 
   #failJoins(error: AppError): void {
