@@ -6,6 +6,7 @@ import { test, type TestContext } from "node:test";
 import { HttpOrigin } from "../../src/origin/http-origin.ts";
 import { SigningKey } from "../../src/peer/membership/credentials.ts";
 import { PeerNode } from "../../src/peer/peer-node.ts";
+import type { SupernodeToPeer } from "../../src/protocol/control-messages.ts";
 import type { PeerId, TaskId } from "../../src/protocol/ids.ts";
 import { ControlServer, type PeerMessage } from "../../src/supernode/control-server.ts";
 import { type ConnectedPeer, PeerTable } from "../../src/supernode/peer-table.ts";
@@ -29,8 +30,9 @@ async function start(t: TestContext, quotaBytes?: number) {
     token: undefined, ownPeerId: "seed-1" as PeerId, publicKey: key.publicKey, peers: new PeerTable(() => performance.now()), placeMap: new PlaceMap([]), keepers: [], log, connectionCountMax: 10,
     onConnected: (peer) => (connected.peer = peer),
     onDisconnected: () => {},
-    onMessage: (_peer, message) => {
+    onMessage: ({ channel }, message) => {
       heard.push(message);
+      if (message.type === "originLease") channel.send({ type: "originLeased", requestId: message.requestId, amount: null, forMs: 60_000 });
       for (const waiter of waiting.splice(0)) {
         if (waiter.is(message)) waiter.resolve(message);
         else waiting.push(waiter);
@@ -58,13 +60,17 @@ async function start(t: TestContext, quotaBytes?: number) {
   /** The next message of this kind from now on. */
   const next = <T extends PeerMessage["type"]>(type: T): Promise<Extract<PeerMessage, { type: T }>> =>
     new Promise((resolve) => waiting.push({ is: (message) => message.type === type, resolve: resolve as (message: PeerMessage) => void }));
-  const answer = ({ requestId }: JoinMessage, task: TaskId = taskId): void => {
+  const answer = ({ requestId }: JoinMessage, task: TaskId = taskId, ticketMs = 600_000): void => {
     const { peerId, channel } = peer();
-    const ticket = key.signTicket({ taskId: task, peerId, expiresUnixMs: Date.now() + 600_000, outageUnixMs: Date.now() + 600_000 });
+    const ticket = key.signTicket({ taskId: task, peerId, expiresUnixMs: Date.now() + ticketMs, outageUnixMs: Date.now() + ticketMs });
     const lengthSignature = Buffer.from(key.signLength(task, 4 * MIB)).toString("base64");
     const described = { taskId: task, lengthBytes: 4 * MIB, pieceLengthBytes: MIB, contentType: null, digest: null, headers: {} };
     channel.send({ type: "joined", requestId, task: described, inline: null, ticket, neighbours: [], imports: [], lengthSignature });
   };
+  const refuse = ({ requestId }: JoinMessage): void => peer().channel.send({ type: "joinFailed", requestId, code: "ORIGIN_BUSY", message: "later", details: {} });
+  const say = (message: SupernodeToPeer): void => peer().channel.send(message);
+  const breakOff = (): void => peer().channel.close();
+  const fail = (code: string): void => peer().channel.send({ type: "taskFailed", taskId, code, message: "it failed", details: {}, discard: false });
   const giveUp = (): void => peer().channel.send({ type: "taskFailed", taskId, code: "DIGEST_MISMATCH", message: "other bytes", details: {}, discard: true });
   /** One reader, and the connection lost and found again: the host's join of what it has open is not answered yet. */
   const rejoining = async (): Promise<JoinMessage> => {
@@ -74,10 +80,10 @@ async function start(t: TestContext, quotaBytes?: number) {
     const content = await opening;
     t.after(() => content.close());
     const again = next("join");
-    peer().channel.close();
+    breakOff();
     return await again;
   };
-  return { node, heard, next, answer, giveUp, rejoining };
+  return { node, heard, next, answer, refuse, say, breakOff, fail, giveUp, rejoining };
 }
 
 test("a host that has no room for what it joined is no member of it", { timeout: 20_000 }, async (t) => {
@@ -88,6 +94,22 @@ test("a host that has no room for what it joined is no member of it", { timeout:
   answer(await asked);
   await assert.rejects(opening, { code: "CACHE_QUOTA_EXCEEDED" });
   assert.deepEqual(await left, { type: "leave", taskId });
+  assert.match(await node.metrics.metrics(), /^dragonfly_peer_open_tasks 0$/m, "nor are its files open");
+});
+
+test("a ticket whose renewal is refused is asked for again, as long as somebody reads", { timeout: 30_000 }, async (t) => {
+  const { node, next, answer, refuse } = await start(t);
+  const asked = next("join");
+  const opening = node.open(request, signal);
+  answer(await asked, taskId, 3_000);
+  const content = await opening;
+  for (let refusals = 0; refusals < 2; refusals++) {
+    // oxlint-disable-next-line no-await-in-loop -- one after the other
+    const renewal = await next("join");
+    assert.equal(renewal.taskId, taskId);
+    refuse(renewal);
+  }
+  content.close();
 });
 
 test("a host that joins again what it has open, and is told of the file's new version, is no member of that", { timeout: 20_000 }, async (t) => {
@@ -126,4 +148,72 @@ test("a task that is left here just as the supernode lets another reader in is j
   (await second).close();
   assert.equal((await rejoined).taskId, taskId);
   assert.deepEqual(heard.map(({ type }) => type).filter((type) => type !== "progress"), ["join", "join", "leave", "join"]);
+});
+
+test("a task that fails while its files are opened has failed for its reader, and for the next one only if it fails again", { timeout: 20_000 }, async (t) => {
+  const { node, next, answer, fail } = await start(t);
+  const readFirst = async (content: Awaited<ReturnType<typeof node.open>>): Promise<void> => {
+    for await (const _ of content.read({ startByte: 0, endByte: undefined }, signal)) assert.fail("nothing has come");
+  };
+  const open = async (): Promise<Awaited<ReturnType<typeof node.open>>> => {
+    const asked = next("join");
+    const opening = node.open(request, signal);
+    answer(await asked);
+    fail("ORIGIN_CUT");
+    return await opening;
+  };
+  const first = await open();
+  await assert.rejects(readFirst(first), { code: "ORIGIN_CUT" });
+  const asked = next("join");
+  const opening = node.open(request, signal);
+  answer(await asked);
+  const second = await opening;
+  const reading = assert.rejects(readFirst(second), { code: "ORIGIN_BUSY" });
+  await new Promise((resolve) => setImmediate(resolve));
+  fail("ORIGIN_BUSY");
+  await reading;
+  for (const content of [first, second]) content.close();
+});
+
+test("a lease that comes before the task is open is taken up then, unless it was taken back meanwhile", { timeout: 20_000 }, async (t) => {
+  for (const isRevoked of [false, true]) {
+    // oxlint-disable-next-line no-await-in-loop -- cases
+    const { node, next, answer, say, heard } = await start(t);
+    const question = next("join");
+    const opening = node.open(request, signal);
+    // oxlint-disable-next-line no-await-in-loop -- cases
+    answer(await question);
+    say({ type: "lease", taskId, leaseId: 5, firstPiece: 0, endPiece: 2 });
+    if (isRevoked) say({ type: "leaseRevoked", taskId, leaseId: 5 });
+    // oxlint-disable-next-line no-await-in-loop -- cases
+    const content = await opening;
+    const after = next("join");
+    node.stat(request, signal).catch(() => undefined);
+    // oxlint-disable-next-line no-await-in-loop -- cases
+    await after;
+    // Nobody here lets this host read the origin.
+    assert.deepEqual(heard.filter(({ type }) => type === "leaseFailed"), isRevoked ? [] : [{ type: "leaseFailed", taskId, leaseId: 5 }]);
+    content.close();
+  }
+});
+
+test("what a supernode lent that is gone is not read", { timeout: 20_000 }, async (t) => {
+  let askedCount = 0;
+  const web = createServer((_request, response) => {
+    askedCount++;
+    response.writeHead(404).end();
+  });
+  await new Promise<void>((resolve) => web.listen(0, "127.0.0.1", resolve));
+  t.after(() => (web.closeAllConnections(), web.close()));
+  const source = { url: `http://127.0.0.1:${(web.address() as AddressInfo).port}/file`, headers: {} };
+  const { node, next, answer, say, breakOff } = await start(t);
+  const question = next("join");
+  const opening = node.open({ source, backToSource: true }, signal);
+  answer(await question);
+  say({ type: "lease", taskId, leaseId: 5, firstPiece: 0, endPiece: 2 });
+  breakOff();
+  const again = next("join");
+  (await opening).close();
+  await again;
+  assert.equal(askedCount, 0);
 });
