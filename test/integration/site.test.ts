@@ -8,7 +8,7 @@ import { join } from "node:path";
 import type { TestContext } from "node:test";
 import { pino } from "pino";
 import { PLAIN_NETWORK } from "../../src/origin/origin-clients.ts";
-import type { RegistryCredentials } from "../../src/origin/registry-tokens.ts";
+import type { RegistryCredentials } from "../../src/origin/origin.ts";
 import type { RegistryAccess } from "../../src/dfdaemon/config.ts";
 import type { HostLabels } from "../../src/peer/config.ts";
 import { startDfdaemon } from "../../src/dfdaemon/dfdaemon.ts";
