@@ -127,7 +127,8 @@ export class Catalog {
     const { taskId } = entry.summary;
     if (this.#entries.get(taskId) !== entry) return;
     this.#queue.setBytes(taskId, entry.task?.heldBytes ?? entry.heldBytes);
-    this.#queue.setHeld(taskId, entry.refCount > 0 || entry.isStoring || entry.removing !== undefined || this.#pins.has(taskId));
+    const isWanted = entry.refCount > 0 || entry.isStoring || entry.pinWriteCount > 0 || this.#pins.has(taskId);
+    this.#queue.setHeld(taskId, isWanted || entry.removing !== undefined);
   }
 
   /** The next task to go; undefined when none may. */
@@ -145,8 +146,14 @@ export class Catalog {
 
   /** Durable. @throws AppError DISK_FULL, DISK_FAILED */
   async pin(entry: StoreEntry, isPinned: boolean): Promise<void> {
-    await this.#pins.set(entry.summary.taskId, isPinned);
+    entry.pinWriteCount++;
     this.refresh(entry);
+    try {
+      await this.#pins.set(entry.summary.taskId, isPinned);
+    } finally {
+      entry.pinWriteCount--;
+      this.refresh(entry);
+    }
   }
 
   /** Of a task that may be gone. */

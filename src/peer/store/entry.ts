@@ -19,6 +19,8 @@ export interface StoreEntry {
   refCount: number;
   /** A piece is on its way into it, whoever has it open: it makes no room, for that may be what the piece waits for. */
   isStoring: boolean;
+  /** Changes of its pin that are being written: till then, too, it makes no room. */
+  pinWriteCount: number;
   /** The journal when it was last closed, or read. */
   journal: FileFacts | undefined;
   /** Pieces that this process verified or wrote; valid while the task is closed. */
@@ -45,6 +47,7 @@ export function newEntry(summary: TaskSummary, facts: Pick<StoreEntry, "isOnDisk
     countedUseAtUnixMs: facts.usedAtUnixMs,
     refCount: 0,
     isStoring: false,
+    pinWriteCount: 0,
     trusted: undefined,
     task: undefined,
     opening: undefined,
