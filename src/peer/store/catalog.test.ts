@@ -4,8 +4,10 @@ import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, test, type TestContext } from "node:test";
+import { Catalog } from "./catalog.ts";
 import { DiskStore } from "./disk-store.ts";
 import { type StoreDisk, systemDisk } from "./disk.ts";
+import type { StoreEntry } from "./entry.ts";
 import { openStore, PIECE_LENGTH_BYTES, recordOf, storeAll, storePiece, taskDirectory, taskId, temporaryDirectory } from "./fixture.test.ts";
 import { decodeIndex } from "./index-format.ts";
 import { MemoryDisk } from "./memory-disk.test.ts";
@@ -129,6 +131,29 @@ describe("the index", () => {
     const { frameCount } = decodeIndex(readFileSync(join(directory, "index")));
     assert.ok(frameCount < 1_100, `${frameCount} frames for four tasks`);
     assert.equal(existsSync(join(directory, "index.new")), false);
+  });
+
+  test("is written anew also while a task is on its way out", async (t) => {
+    const directory = temporaryDirectory(t);
+    const disk = new MemoryDisk(directory);
+    const catalog = new Catalog(directory, disk);
+    await catalog.restore(() => undefined);
+    const [leaving, staying] = ["a", "b"].map((name) => {
+      const entry = catalog.add(recordOf(name, PIECE_LENGTH_BYTES), 0);
+      Object.assign(entry, { isOnDisk: true, journal: { lengthBytes: 100, modifiedUnixMs: 0 } });
+      return entry;
+    }) as [StoreEntry, StoreEntry];
+    const victim = catalog.takeVictim();
+    assert.equal(victim, leaving);
+    leaving.removing = Promise.resolve();
+    for (let note = 0; note < 1_100; note++) catalog.note(staying);
+    await catalog.close(true);
+    const index = await disk.open(join(directory, "index"), "read");
+    const bytes = Buffer.alloc((await index.facts()).lengthBytes);
+    await index.read(bytes, 0);
+    const { entries, frameCount } = decodeIndex(bytes);
+    assert.deepEqual([...entries.keys()], [staying.summary.taskId]);
+    assert.ok(frameCount < 200, `${frameCount} frames for one task`);
   });
 
   test("until all is found, a task that it does not know is found when it is wanted", async (t) => {

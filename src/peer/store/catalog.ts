@@ -195,8 +195,9 @@ export class Catalog {
     }
   }
 
-  #lineOf({ summary, isOnDisk, heldBytes, usedAtUnixMs, journal }: StoreEntry): IndexEntry | undefined {
-    if (!isOnDisk || journal === undefined) return undefined;
+  /** Undefined for what is not there, or not for long: what is on its way out has no place in the queue any more. */
+  #lineOf({ summary, isOnDisk, heldBytes, usedAtUnixMs, journal, removing }: StoreEntry): IndexEntry | undefined {
+    if (!isOnDisk || journal === undefined || removing !== undefined) return undefined;
     return { summary, heldBytes, usedAtUnixMs, place: this.#queue.place(summary.taskId), journal };
   }
 }
