@@ -148,7 +148,8 @@ export class LinkWriter {
 
   /** Stops the piece at the next block boundary. @returns false when it is not being sent */
   cancelPiece(channel: number, piece: number): boolean {
-    const entry = this.#sends.find(({ send }) => send.channel === channel && send.piece === piece);
+    // One that was called off before may still have a block on its way.
+    const entry = this.#sends.find(({ send, cancelled }) => !cancelled && send.channel === channel && send.piece === piece);
     if (entry === undefined) return false;
     entry.cancelled = true;
     this.#dropCancelledWaiting();
@@ -242,7 +243,7 @@ export class LinkWriter {
       send.progressed(bytes);
       this.#sends.splice(this.#sends.indexOf(entry), 1);
       if (entry.sent === send.lengthBytes) {
-        send.ended(true);
+        if (!entry.cancelled) send.ended(true);
         send.released();
       } else {
         // Several pieces on one link take turns.
