@@ -120,6 +120,92 @@ test("a device that refuses what the account allows: a task goes for each refusa
   );
 });
 
+interface FileSystem {
+  freeBytes: number;
+  /** How often it was asked. */
+  asked: number;
+  /** Answered by the test. */
+  readonly held: ((freeBytes: number) => void)[] | undefined;
+  evictions: number;
+}
+
+/** Room on a file system without a quota; each eviction frees 50 bytes. The clock stands still. */
+function spaceOn(system: FileSystem, letGo = (): Promise<boolean> => Promise.resolve(false)): StoreSpace {
+  return new StoreSpace(
+    { directory: "/", quotaBytes: undefined, reservedFreeBytes: 0 },
+    {
+      disk: {
+        ...systemDisk,
+        freeBytes: () => {
+          system.asked++;
+          return system.held === undefined ? Promise.resolve(system.freeBytes) : new Promise((resolve) => system.held?.push(resolve));
+        },
+      },
+      evictableBytes: () => 100,
+      evictOne: () => {
+        system.evictions++;
+        system.freeBytes += 50;
+        return Promise.resolve(true);
+      },
+      letGo,
+      nowMs: () => 0,
+    },
+  );
+}
+
+test("what was taken since the file system was asked is not there any more", async () => {
+  const system: FileSystem = { freeBytes: 100, asked: 0, held: undefined, evictions: 0 };
+  const space = spaceOn(system);
+  await space.withRoom(70, () => ((system.freeBytes -= 70), stored()));
+  await space.withRoom(30, () => ((system.freeBytes -= 30), stored()));
+  assert.deepEqual([system.asked, system.evictions], [1, 0]);
+  await space.withRoom(1, stored);
+  assert.equal(system.evictions, 1);
+});
+
+test("what is taken while the file system is being asked is not there any more either", async () => {
+  const system: FileSystem = { freeBytes: 0, asked: 0, held: [], evictions: 0 };
+  const space = spaceOn(system);
+  const asserted = space.assertRoom(10);
+  const writing = Promise.withResolvers<boolean>();
+  const written = space.withRoom(70, () => writing.promise);
+  await new Promise(setImmediate);
+  const [first, second] = system.held ?? [];
+  second?.(100);
+  await new Promise(setImmediate);
+  first?.(100);
+  await asserted;
+  const next = space.withRoom(40, stored);
+  await new Promise(setImmediate);
+  assert.equal(system.evictions, 1, "30 are left");
+  writing.resolve(true);
+  system.held?.[2]?.(150);
+  await Promise.all([written, next]);
+});
+
+test("room that was made by hand a moment ago is found before a file is refused", async () => {
+  const system: FileSystem = { freeBytes: 100, asked: 0, held: undefined, evictions: 0 };
+  const space = spaceOn(system);
+  await space.withRoom(100, () => ((system.freeBytes = 0), stored()));
+  system.freeBytes = 1000;
+  await space.assertRoom(500);
+  assert.equal(system.evictions, 0);
+});
+
+test("no more goes than is needed: after each task the file system is asked", async () => {
+  const system: FileSystem = { freeBytes: 0, asked: 0, held: undefined, evictions: 0 };
+  const space = spaceOn(system);
+  await space.withRoom(40, stored);
+  assert.deepEqual([system.evictions, system.asked], [1, 2]);
+  // Also when it was the device that refused.
+  let refusals = 0;
+  system.freeBytes = 1000;
+  await space.withRoom(10, () => (refusals++ === 0 ? Promise.reject(new AppError("DISK_FULL", "no space is left")) : stored()));
+  assert.equal(system.evictions, 2);
+  await space.withRoom(500, stored);
+  assert.equal(system.evictions, 2, "what the file system says now counts, not what it said before");
+});
+
 function stored(): Promise<boolean> {
   return Promise.resolve(true);
 }
