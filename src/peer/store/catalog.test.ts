@@ -6,10 +6,10 @@ import { join } from "node:path";
 import { describe, test, type TestContext } from "node:test";
 import { Catalog } from "./catalog.ts";
 import { DiskStore } from "./disk-store.ts";
-import { type StoreDisk, systemDisk } from "./disk.ts";
+import { type FileFacts, type StoreDisk, systemDisk } from "./disk.ts";
 import type { StoreEntry } from "./entry.ts";
 import { openStore, PIECE_LENGTH_BYTES, recordOf, storeAll, storePiece, taskDirectory, taskId, temporaryDirectory } from "./fixture.test.ts";
-import { decodeIndex } from "./index-format.ts";
+import { decodeIndex, INDEX_OPEN } from "./index-format.ts";
 import { MemoryDisk } from "./memory-disk.test.ts";
 
 const NAMES = ["a", "b", "c", "d", "e"];
@@ -133,19 +133,106 @@ describe("the index", () => {
     assert.equal(existsSync(join(directory, "index.new")), false);
   });
 
-  test("is written anew also while a task is on its way out", async (t) => {
+  test("has nothing of a task that was removed", async (t) => {
+    const directory = await makeStore(t);
+    const { store } = await openStore(t, directory);
+    assert.equal(await store.remove(taskId("b")), true);
+    await store.close();
+    const { entries, isClean } = decodeIndex(readFileSync(join(directory, "index")));
+    assert.deepEqual([isClean, entries.size, entries.has(taskId("b"))], [true, 4, false]);
+  });
+
+  test("vouches for nothing when the store is closed before all is found, or with a journal that cannot be looked at", async (t) => {
+    const directory = await makeStore(t);
+    rmSync(join(directory, "index"));
+    const { disk, release } = heldBackDisk();
+    const first = await openStore(t, directory, {}, { disk });
+    const closed = first.store.close();
+    release();
+    await closed;
+    assert.equal(decodeIndex(readFileSync(join(directory, "index"))).isClean, false);
+
+    const open: StoreDisk["open"] = async (path, mode) => {
+      const file = await systemDisk.open(path, mode);
+      if (!path.endsWith("/journal") || mode !== "edit") return file;
+      let isRead = false;
+      const facts = async (): Promise<FileFacts> => {
+        if (isRead) throw new Error("EIO");
+        isRead = true;
+        return await file.facts();
+      };
+      return new Proxy(file, {
+        get: (target, key) => {
+          const value: unknown = key === "facts" ? facts : Reflect.get(target, key, target);
+          return typeof value === "function" ? (value.bind(target) as unknown) : value;
+        },
+      });
+    };
+    const second = await openStore(t, directory, {}, { disk: { ...systemDisk, open } });
+    await second.store.surveyed;
+    await storePiece(await second.store.open(recordOf("a", undefined)), "a", 1);
+    await second.store.close();
+    assert.equal(decodeIndex(readFileSync(join(directory, "index"))).isClean, false);
+  });
+
+  test("whose run has ended as it should is believed no longer once another has begun, and what is behind a damaged frame does not come back", async (t) => {
+    const directory = await makeStore(t);
+    const cleanBytes = readFileSync(join(directory, "index")).length;
+    const { store } = await openStore(t, directory);
+    const task = await store.open(recordOf("b", undefined));
+    await storePiece(task, "b", 1);
+    assert.equal(await store.remove(taskId("c")), true);
+    // As a kill leaves it, and a device that damages the first frame of the run.
+    const copy = join(temporaryDirectory(t), "copy");
+    execFileSync("cp", ["-a", directory, copy]);
+    const path = join(copy, "index");
+    const bytes = readFileSync(path);
+    assert.ok(bytes.length > cleanBytes + INDEX_OPEN.length);
+    bytes[cleanBytes + 8] = (bytes[cleanBytes + 8] as number) ^ 0x10;
+    writeFileSync(path, bytes);
+    const again = await openStore(t, copy);
+    assert.equal(readFileSync(path).length, cleanBytes + INDEX_OPEN.length);
+    await again.store.surveyed;
+    assert.equal(again.store.usage().usedBytes, 9 * PIECE_LENGTH_BYTES);
+  });
+
+  test("says on the device that a run has begun, before anything happens in it", async (t) => {
     const directory = temporaryDirectory(t);
     const disk = new MemoryDisk(directory);
+    const first = new Catalog(directory, disk);
+    await first.restore(() => undefined);
+    await first.close(true);
+    await new Catalog(directory, disk).restore(() => undefined);
+    const index = await disk.afterPowerCut(disk.log.length, "none").open(join(directory, "index"), "read");
+    const bytes = Buffer.alloc((await index.facts()).lengthBytes);
+    await index.read(bytes, 0);
+    assert.deepEqual([decodeIndex(bytes).frameCount > 0, decodeIndex(bytes).isClean], [true, false]);
+  });
+
+  test("is written anew also while a task is on its way out", async (t) => {
+    const directory = temporaryDirectory(t);
+    const memory = new MemoryDisk(directory);
+    let onRename = (): void => undefined;
+    const disk = Object.assign(Object.create(memory) as MemoryDisk, {
+      open: memory.open.bind(memory),
+      syncDirectory: memory.syncDirectory.bind(memory),
+      rename: async (from: string, to: string) => {
+        onRename();
+        await memory.rename(from, to);
+      },
+    });
     const catalog = new Catalog(directory, disk);
     await catalog.restore(() => undefined);
-    const [leaving, staying] = ["a", "b"].map((name) => {
+    const [leaving, staying, going] = ["a", "b", "c"].map((name) => {
       const entry = catalog.add(recordOf(name, PIECE_LENGTH_BYTES), 0);
       Object.assign(entry, { isOnDisk: true, journal: { lengthBytes: 100, modifiedUnixMs: 0 } });
       return entry;
-    }) as [StoreEntry, StoreEntry];
+    }) as [StoreEntry, StoreEntry, StoreEntry];
     const victim = catalog.takeVictim();
     assert.equal(victim, leaving);
     leaving.removing = Promise.resolve();
+    // What is noted after its line was written, and before the new file is in its place.
+    onRename = () => catalog.delete(going);
     for (let note = 0; note < 1_100; note++) catalog.note(staying);
     await catalog.close(true);
     const index = await disk.open(join(directory, "index"), "read");

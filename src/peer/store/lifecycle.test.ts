@@ -1,23 +1,44 @@
 /** A task that is opened, closed, removed or evicted at the same time as something else, or on a disk that fails in the midst of it. */
 import assert from "node:assert/strict";
-import { rmSync } from "node:fs";
+import { rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { setImmediate as turn } from "node:timers/promises";
 import { describe, test, type TestContext } from "node:test";
 import { DiskStore } from "./disk-store.ts";
-import { type StoreDisk, systemDisk } from "./disk.ts";
+import { type DiskFile, type StoreDisk, systemDisk } from "./disk.ts";
+import type { StoreRunner } from "./pool.ts";
 import { openStore, PIECE_LENGTH_BYTES, recordOf, storeAll, storePiece, taskDirectory, taskId, temporaryDirectory } from "./fixture.test.ts";
 
 type Call = "open" | "rename" | "makeDirectory";
 
 /** The system's disk, whose next call of a kind that concerns such a path is held back, or fails. */
 class FaultyDisk {
+  /** Journals and the index cannot be added to. */
+  isFull = false;
+  /** Opened, and not closed. */
+  readonly left = new Map<DiskFile, string>();
   #next: { readonly call: Call; readonly path: RegExp; readonly before: () => Promise<void> } | undefined;
 
   readonly disk: StoreDisk = {
     ...systemDisk,
     open: async (path, mode) => {
       await this.#before("open", path);
-      return await systemDisk.open(path, mode);
+      const file = await systemDisk.open(path, mode);
+      const writeSync: DiskFile["writeSync"] = (bytes, offsetByte) => {
+        if (this.isFull) throw Object.assign(new Error("ENOSPC: no space left on device"), { code: "ENOSPC" });
+        file.writeSync(bytes, offsetByte);
+      };
+      this.left.set(file, path);
+      const close: DiskFile["close"] = async () => {
+        this.left.delete(file);
+        await file.close();
+      };
+      return new Proxy(file, {
+        get: (target, key) => {
+          const value: unknown = key === "writeSync" ? writeSync : key === "close" ? close : Reflect.get(target, key, target);
+          return typeof value === "function" ? (value.bind(target) as unknown) : value;
+        },
+      });
     },
     rename: async (from, to) => {
       await this.#before("rename", to);
@@ -205,6 +226,57 @@ describe("a cached task", () => {
     assert.equal(await store.remove(taskId("a")), true);
   });
 
+  test("that is read back is not used by that", async (t) => {
+    let nowMs = 1_000;
+    const { store } = await openStore(t, temporaryDirectory(t), {}, { nowMs: () => nowMs });
+    await storeTask(store, "a");
+    nowMs = 500_000;
+    await store.verify(taskId("a"));
+    assert.deepEqual(store.list().map(({ usedAtUnixMs }) => usedAtUnixMs), [1_000]);
+    (await store.find(taskId("a")))?.release();
+    assert.deepEqual(store.list().map(({ usedAtUnixMs }) => usedAtUnixMs), [500_000]);
+  });
+
+  test("that is evicted is told of, one that the operator removes is not, and its pin goes with it", async (t) => {
+    const evicted: string[] = [];
+    const config = { quotaBytes: 2 * PIECE_LENGTH_BYTES };
+    const { store } = await openStore(t, temporaryDirectory(t), config, { onEvicted: (id) => evicted.push(id) });
+    for (const name of ["a", "b", "c"]) await storeTask(store, name);
+    assert.deepEqual(evicted, [taskId("a")]);
+    assert.equal(await store.pin(taskId("b"), true), true);
+    assert.equal(await store.remove(taskId("b")), true);
+    await storeTask(store, "b");
+    assert.deepEqual(evicted, [taskId("a")]);
+    assert.deepEqual(store.list().filter(({ isPinned }) => isPinned), []);
+  });
+
+  test("whose length cannot be written down is nobody's", async (t) => {
+    const { store, faults } = await openLab(t);
+    const unknown = await store.open(recordOf("a", undefined));
+    await storePiece(unknown, "a", 0);
+    unknown.release();
+    faults.isFull = true;
+    await assert.rejects(store.open(recordOf("a", PIECE_LENGTH_BYTES)), { code: "DISK_FULL" });
+    assert.equal(store.usage().openTaskCount, 0);
+    faults.isFull = false;
+    assert.equal(await store.remove(taskId("a")), true);
+  });
+
+  test("that is being opened when the store closes is waited for, and closed", async (t) => {
+    const faults = new FaultyDisk();
+    const runner: StoreRunner = { run: () => assert.fail("nothing is stored"), isBusy: false, close: () => Promise.resolve() };
+    const { store } = await openStore(t, temporaryDirectory(t), {}, { disk: faults.disk, runner });
+    const opening = faults.hold("open", /\/journal\.new$/);
+    const opened = store.open(recordOf("a", PIECE_LENGTH_BYTES));
+    await opening.begun;
+    const closed = store.close();
+    assert.equal(await isSettled(closed), false);
+    opening.goOn();
+    const task = await opened;
+    await closed;
+    await assert.rejects(storePiece(task, "a", 0), { code: "SHUTTING_DOWN" });
+  });
+
   test("whose files are being closed is opened after that, with what was seen of it", async (t) => {
     const directory = temporaryDirectory(t);
     const syncing = Promise.withResolvers<void>();
@@ -239,6 +311,28 @@ describe("a cached task", () => {
     assert.deepEqual([[...(task?.have ?? [])], task?.isVerified(0)], [[0], true]);
     task?.release();
   });
+});
+
+test("a store that is closed has no file open, whatever failed meanwhile", async (t) => {
+  const { store, faults, directory } = await openLab(t, { quotaBytes: 3 * PIECE_LENGTH_BYTES });
+  for (const name of ["a", "b", "c", "d"]) await storeTask(store, name);
+  await store.pin(taskId("b"), true);
+  await store.close();
+  assert.deepEqual([...faults.left.values()], []);
+  rmSync(join(directory, "index"));
+  writeFileSync(join(taskDirectory(directory, taskId("c")), "journal"), "something else");
+  const { store: again } = await openStore(t, directory, {}, { disk: faults.disk });
+  await again.surveyed;
+  assert.deepEqual(new Set(again.list().map((task) => task.taskId)), new Set([taskId("b"), taskId("d")]));
+  faults.fail("open", /\/data$/);
+  await assert.rejects(again.find(taskId("b")), { code: "DISK_FAILED" });
+  faults.fail("rename", /\/journal$/);
+  await assert.rejects(again.open(recordOf("e", PIECE_LENGTH_BYTES)), { code: "DISK_FAILED" });
+  faults.fail("rename", /\/pins$/);
+  await assert.rejects(again.pin(taskId("d"), true), { code: "DISK_FAILED" });
+  (await again.find(taskId("d")))?.release();
+  await again.close();
+  assert.deepEqual([...faults.left.values()], []);
 });
 
 test("a store that could not be opened leaves the directory to the next", async (t) => {

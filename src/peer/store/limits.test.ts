@@ -133,7 +133,10 @@ describe("disk store at its limits", () => {
     const huge = await store.open(recordOf("huge", 5 * PIECE_LENGTH_BYTES));
     await assert.rejects(huge.assertRoom(), { code: "CACHE_QUOTA_EXCEEDED" });
     assert.ok(namesOf(store).has("old"), "and nothing was evicted for it");
-    await (await store.open(recordOf("fits", 4 * PIECE_LENGTH_BYTES))).assertRoom();
+    const fits = await store.open(recordOf("fits", 4 * PIECE_LENGTH_BYTES));
+    await fits.assertRoom();
+    for (const piece of [0, 1, 2]) await storePiece(fits, "fits", piece);
+    await fits.assertRoom();
   });
 
   test("pieces stored at once do not exceed the quota together", async (t) => {
