@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { describe, test, type TestContext } from "node:test";
 import { Catalog } from "./catalog.ts";
 import { DiskStore } from "./disk-store.ts";
-import { type FileFacts, type StoreDisk, systemDisk } from "./disk.ts";
+import { type DiskFile, type FileFacts, type StoreDisk, systemDisk } from "./disk.ts";
 import type { StoreEntry } from "./entry.ts";
 import { openStore, PIECE_LENGTH_BYTES, recordOf, storeAll, storePiece, taskDirectory, taskId, temporaryDirectory } from "./fixture.test.ts";
 import { decodeIndex, INDEX_OPEN } from "./index-format.ts";
@@ -207,6 +207,35 @@ describe("the index", () => {
     const bytes = Buffer.alloc((await index.facts()).lengthBytes);
     await index.read(bytes, 0);
     assert.deepEqual([decodeIndex(bytes).frameCount > 0, decodeIndex(bytes).isClean], [true, false]);
+  });
+
+  test("on a disk that is full for a moment misses what could not be noted, and nothing after it; it vouches for nothing", async (t) => {
+    const directory = temporaryDirectory(t);
+    const memory = new MemoryDisk(directory);
+    let isFull = false;
+    const open: StoreDisk["open"] = async (path, mode) => {
+      const file = await memory.open(path, mode);
+      const writeSync: DiskFile["writeSync"] = (bytes, offsetByte) => {
+        if (isFull) throw Object.assign(new Error("ENOSPC"), { code: "ENOSPC" });
+        file.writeSync(bytes, offsetByte);
+      };
+      return { ...file, writeSync };
+    };
+    const disk = Object.assign(Object.create(memory) as MemoryDisk, { open, rename: memory.rename.bind(memory), syncDirectory: memory.syncDirectory.bind(memory) });
+    const catalog = new Catalog(directory, disk);
+    await catalog.restore(() => undefined);
+    for (const name of ["a", "b", "c"]) {
+      isFull = name === "b";
+      const entry = catalog.add(recordOf(name, PIECE_LENGTH_BYTES), 0);
+      Object.assign(entry, { isOnDisk: true, journal: { lengthBytes: 100, modifiedUnixMs: 0 } });
+      catalog.note(entry);
+    }
+    await catalog.close(true);
+    const index = await memory.open(join(directory, "index"), "read");
+    const bytes = Buffer.alloc((await index.facts()).lengthBytes);
+    await index.read(bytes, 0);
+    const { entries, isClean } = decodeIndex(bytes);
+    assert.deepEqual([[...entries.keys()], isClean], [[taskId("a"), taskId("c")], false]);
   });
 
   test("is written anew also while a task is on its way out", async (t) => {
