@@ -62,6 +62,23 @@ describe("eviction queue", () => {
     assert.deepEqual(drain(queue), ["b", "c", "a"]);
   });
 
+  test("one that was sent away long ago is a newcomer: as much is remembered as is here", () => {
+    const queue = queueOf("a", "b", "c", "d");
+    // One is left in the end: as much as the last of them.
+    for (const name of ["a", "b", "c"]) assert.equal(queue.takeVictim(), name);
+    queue.add(id("a"), 10);
+    queue.add(id("c"), 10);
+    assert.deepEqual([queue.place(id("a")).queue, queue.place(id("c")).queue], ["small", "main"]);
+  });
+
+  test("turns go on after a restart: what was noted before it stays before what is noted after", () => {
+    const queue = new EvictionQueue();
+    queue.add(id("a"), 10, { queue: "small", useCount: 0, turn: 1_000 });
+    queue.add(id("b"), 10);
+    assert.ok(queue.place(id("a")).turn >= 1_000);
+    assert.ok(queue.place(id("b")).turn > queue.place(id("a")).turn);
+  });
+
   test("a place survives a restart", () => {
     const before = queueOf("a", "b", "c", "d");
     before.used(id("a"));
