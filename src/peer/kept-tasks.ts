@@ -27,6 +27,8 @@ export interface KeptTask {
   rejoining: AbortController | undefined;
   /** When our ticket is to be renewed. */
   renewal: NodeJS.Timeout | undefined;
+  /** The supernode that we are at has another version of the file, or is another one: it will mend nothing here. */
+  isForsaken: boolean;
   /** Its pieces were thrown away: no newcomer shares it. */
   isWorthless: boolean;
 }
@@ -54,7 +56,7 @@ export class KeptTasks {
       return present;
     }
     const kept: KeptTask = {
-      task, source, info, readers: 1, readerLimits: [], mayReadOrigin, toldStep: 0, timer: undefined, joinings: 0, rejoining: undefined, renewal: undefined, isWorthless: false,
+      task, source, info, readers: 1, readerLimits: [], mayReadOrigin, toldStep: 0, timer: undefined, joinings: 0, rejoining: undefined, renewal: undefined, isForsaken: false, isWorthless: false,
     };
     this.#kept.set(taskId, kept);
     return kept;

@@ -252,7 +252,7 @@ export class PeerNode implements ContentOpener {
         startedMs,
         direct: request.backToSource ? this.#directDeps : undefined,
         limitBytesPerSecond,
-        supernodeConnected: () => this.#control.connected,
+        supernodeConnected: () => this.#control.connected && !kept.isForsaken,
         closed: () => {
           kept.task.expectReader(undefined);
           kept.readerLimits.splice(kept.readerLimits.indexOf(limitBytesPerSecond), 1);
@@ -405,8 +405,9 @@ export class PeerNode implements ContentOpener {
       })
       .then(
         (joined) => {
+          kept.isForsaken = joined.task.taskId !== taskId;
           // The file has changed meanwhile: the old version is completed from those who have it, or fails; the new one is nobody's here.
-          if (joined.task.taskId !== taskId) this.#leaveUnwanted(joined.task.taskId);
+          if (kept.isForsaken) this.#leaveUnwanted(joined.task.taskId);
           else if (this.#kept.get(taskId) === kept) this.#connect(kept, joined);
           // Let go of meanwhile: what was said of that may have come before this answer.
           else if (!task.stored.complete) this.#leaveUnwanted(taskId);

@@ -121,6 +121,26 @@ test("a host that joins again what it has open, and is told of the file's new ve
   assert.deepEqual(await left, { type: "leave", taskId: otherTaskId });
 });
 
+test("who is told of another task when he joins again waits for his neighbours as long as without a supernode", { timeout: 20_000 }, async (t) => {
+  const { node, next, answer, breakOff } = await start(t);
+  let passedMs = 0;
+  const now = performance.now.bind(performance);
+  t.mock.method(performance, "now", () => now() + passedMs);
+  const asked = next("join");
+  const opening = node.open(request, signal);
+  answer(await asked);
+  const content = await opening;
+  t.after(() => content.close());
+  const reading = content.read({ startByte: 0, endByte: undefined }, signal)[Symbol.asyncIterator]().next();
+  const again = next("join");
+  breakOff();
+  const left = next("leave");
+  answer(await again, otherTaskId);
+  await left;
+  passedMs = 10_000;
+  await assert.rejects(reading, { code: "BACK_SOURCE_FORBIDDEN" });
+});
+
 test("a host that let go of a task while it joined it again leaves once more when that is answered", { timeout: 20_000 }, async (t) => {
   const { next, answer, giveUp, rejoining } = await start(t);
   const again = await rejoining();
