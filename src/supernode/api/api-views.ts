@@ -135,7 +135,7 @@ export class ApiViews {
     const { store, seeds, isNeeded } = this.#deps;
     const taskId = await this.#cached(id);
     if (store.list().some((task) => task.taskId === taskId && task.isPinned)) return "it is pinned; unpin it first";
-    await seeds.letGo((other) => other !== taskId || isNeeded(taskId));
+    await seeds.letGo(isNeeded, taskId);
     return seeds.get(taskId) === undefined && (await store.remove(taskId)) ? undefined : "it is in use; try again when it is done";
   }
 

@@ -446,6 +446,7 @@ test("where room is needed a file goes whose read has failed, or that nobody nee
   lab.lent.add(resolved.taskId);
   assert.equal(await lab.seeds.letGo(() => true), false, "what is here of it is needed to know the whole");
   lab.lent.clear();
+  assert.equal(await lab.seeds.letGo(() => true, "f".repeat(64) as TaskId), false, "another one is to go");
   assert.equal(await lab.seeds.letGo(() => true), true, "its read has failed");
 });
 

@@ -157,12 +157,13 @@ export class SeedCache {
   /**
    * The disk needs room: tasks that are open but not read, by us or others for us, and that nobody needs or whose read has failed,
    * are closed.
+   * @param only of this task alone
    * @returns whether there were any, once their files are released
    */
-  async letGo(isNeeded: (taskId: TaskId) => boolean): Promise<boolean> {
+  async letGo(isNeeded: (taskId: TaskId) => boolean, only?: TaskId): Promise<boolean> {
     const { isLent } = this.#deps;
     const idle = [...this.#open.values()].filter(
-      ({ taskId, reading, hasFailed }) => reading === undefined && !isLent(taskId) && (hasFailed || !isNeeded(taskId)),
+      ({ taskId, reading, hasFailed }) => (only ?? taskId) === taskId && reading === undefined && !isLent(taskId) && (hasFailed || !isNeeded(taskId)),
     );
     for (const { taskId } of idle) this.#deps.events.onLetGo(taskId);
     await Promise.all(idle.map((open) => this.#close(open, false)));
