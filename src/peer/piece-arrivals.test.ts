@@ -31,7 +31,6 @@ test("bytes of a piece are handed on once it is verified and stored, before anyb
     const account = { storing: () => undefined, kept: () => undefined, rejected: () => undefined };
     const session = {
       taskId: "a".repeat(64),
-      pieceLengthBytes: 65_536,
       account,
       refusesUntilMs: 0,
       fits: () => true,
@@ -84,7 +83,6 @@ function rig(outcome: "stored" | "mismatch" | "forged" | Error = "stored", nowMs
       storing: (delta: number) => void (books.storing += delta), kept: () => undefined, rejected: () => void books.rejected++,
       wasted: (bytes: number) => void (books.wastedBytes += bytes), declined: () => void books.declined++,
     },
-    pieceLengthBytes: PIECE_BYTES,
     refusesUntilMs: 0,
     fits: (_piece: number, lengthBytes: number) => lengthBytes === PIECE_BYTES,
     count: () => undefined,
@@ -160,61 +158,4 @@ test("a piece that the disk refuses is lost, and no other is agreed to for five 
   nowMs = 6_000;
   arrivals.accept(link, session, 1, 8);
   assert.deepEqual(sent.at(-1), { type: "accept", channel: 1, piece: 8 });
-});
-
-test("pieces that are agreed on have their memory promised: no more are than there is room for, until some are given up or stored", async () => {
-  const MIB = 1024 * 1024;
-  const refused: number[] = [];
-  const accepted: number[] = [];
-  const none = (): undefined => undefined;
-  const session = {
-    taskId: "a".repeat(64),
-    pieceLengthBytes: 8 * MIB,
-    account: { declined: none, storing: none, kept: none, rejected: none, wasted: none },
-    refusesUntilMs: 0,
-    fits: (piece: number) => piece !== 3,
-    count: none,
-    stored: { have: new PieceSet(), storeVerified: () => Promise.resolve("stored") },
-    handOn: none,
-  } as unknown as TaskSession;
-  const stored = Promise.withResolvers<void>();
-  const arrivals = new PieceArrivals({
-    nowMs: () => 0,
-    log: { warn: none },
-    counters: { uploadedBytes: 0, downloadedBytes: 0, wastedBytes: 0, rejectedPieces: 0, forgedProofs: 0 },
-    isSeed: () => false,
-    feed: (input) => {
-      if (input.type === "receiveRefused") refused.push(input.piece);
-    },
-    stored: () => stored.resolve(),
-  });
-  const link = { linkId: 1, peerId: "p", remoteChannel: () => 1, send: ({ type, piece }: { type: string; piece: number }) => void (type === "accept" && accepted.push(piece)) } as unknown as Link;
-  const prove = (piece: number): void => arrivals.proven(link, { type: "proof", channel: 1, piece, lengthBytes: 8 * MIB, digest: new Uint8Array(32), signature: new Uint8Array(64) });
-  const accept = (...pieces: readonly number[]): void => pieces.forEach((piece) => arrivals.accept(link, session, 1, piece));
-
-  accept(0, 1, 2, 3, 4, 5, 6, 7, 8, 9);
-  assert.deepEqual([accepted.splice(0), refused.splice(0)], [[0, 1, 2, 3, 4, 5, 6, 7], [8, 9]], "64 MiB of eight each");
-  assert.equal(arrivals.usedBytes, 0, "and nothing is taken yet");
-  for (const piece of [0, 1, 2, 4, 5, 6, 7]) prove(piece);
-  accept(8);
-  assert.deepEqual([arrivals.usedBytes, refused.splice(0)], [56 * MIB, [8]]);
-  // One whose proof is forged, one that is given up, one that is stored.
-  prove(3);
-  arrivals.drop(link, session.taskId, 4);
-  arrivals.payloadTarget(link, 1, 0, 0, 8 * MIB);
-  arrivals.payload(link, 1, 0, 8 * MIB, true);
-  await stored.promise;
-  await new Promise(setImmediate);
-  accept(10, 11, 12, 13);
-  assert.deepEqual([accepted.splice(0), refused.splice(0)], [[10, 11, 12], [13]]);
-  // Agreed on a second time: promised once.
-  accept(10);
-  assert.deepEqual(refused.splice(0), [10]);
-  arrivals.taskClosed(session);
-  assert.equal(arrivals.usedBytes, 0);
-  accept(20, 21, 22, 23, 24, 25, 26, 27, 28);
-  assert.deepEqual([accepted.splice(0), refused.splice(0)], [[20, 21, 22, 23, 24, 25, 26, 27], [28]], "all that was promised is free again");
-  arrivals.linkClosed(link);
-  accept(30, 31, 32, 33, 34, 35, 36, 37);
-  assert.equal(accepted.length, 8);
 });

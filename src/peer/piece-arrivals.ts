@@ -12,8 +12,6 @@ import type { TaskSession } from "./task-session.ts";
 /** A piece on its way in: where its bytes go. */
 interface Arrival {
   readonly session: TaskSession;
-  /** What it may take once its proof has come; 0 from then on. */
-  promisedBytes: number;
   /** Both undefined until the proof has come: an agreed piece that waits its turn takes no memory. */
   bytes: Uint8Array | undefined;
   proof: PieceProof | undefined;
@@ -107,9 +105,7 @@ export class PieceArrivals {
     const toldMs = this.#deps.nowMs();
     const former = arrivals.get(arrivalKey(channel, piece));
     if (former !== undefined) this.#breakOff(former);
-    const promisedBytes = session.pieceLengthBytes;
-    this.#buffers.promise(promisedBytes);
-    arrivals.set(arrivalKey(channel, piece), { session, promisedBytes, bytes: undefined, proof: undefined, filled: 0, untoldBytes: 0, toldMs, writing: false });
+    arrivals.set(arrivalKey(channel, piece), { session, bytes: undefined, proof: undefined, filled: 0, untoldBytes: 0, toldMs, writing: false });
     link.send({ type: "accept", channel, piece });
   }
 
@@ -122,7 +118,6 @@ export class PieceArrivals {
     const arrivals = this.#arrivals.get(link);
     const arrival = arrivals?.get(arrivalKey(channel, piece));
     if (arrivals === undefined || arrival === undefined || arrival.bytes !== undefined) return;
-    this.#callOff(arrival);
     if (arrival.session.fits(piece, lengthBytes)) {
       arrival.bytes = this.#buffers.take(lengthBytes);
       arrival.proof = { digest, signature };
@@ -142,18 +137,10 @@ export class PieceArrivals {
   }
 
   /** It ends before it is whole: what came of it is worth nothing. */
-  #breakOff(arrival: Arrival): void {
-    const { session, bytes, filled, writing } = arrival;
-    this.#callOff(arrival);
+  #breakOff({ session, bytes, filled, writing }: Arrival): void {
     this.#deps.counters.wastedBytes += filled;
     session.account.wasted(filled);
     if (bytes !== undefined) this.#buffers.release(bytes, !writing);
-  }
-
-  /** What was promised is taken now, or will not be. */
-  #callOff(arrival: Arrival): void {
-    this.#buffers.promise(-arrival.promisedBytes);
-    arrival.promisedBytes = 0;
   }
 
   payloadTarget(link: Link, channel: number, piece: number, offset: number, length: number): Uint8Array | undefined {

@@ -9,21 +9,14 @@ export class ReceiveBuffers {
   readonly #spares = new Map<number, SharedArrayBuffer[]>();
   #spareBytes = 0;
   #usedBytes = 0;
-  /** Of pieces that are agreed on: each will be taken, or called off. */
-  #promisedBytes = 0;
 
   get usedBytes(): number {
     return this.#usedBytes;
   }
 
-  /** True while another piece may be taken on, when all that were promised come. */
+  /** True while another piece may be taken on. */
   get hasRoom(): boolean {
-    return this.#usedBytes + this.#promisedBytes < RECEIVE_BYTES_MAX;
-  }
-
-  /** So much will be taken, or called off by the same number below zero. */
-  promise(lengthBytes: number): void {
-    this.#promisedBytes += lengthBytes;
+    return this.#usedBytes < RECEIVE_BYTES_MAX;
   }
 
   /** @returns `lengthBytes` bytes of shared memory, contents undefined; give them back with {@link release} */
