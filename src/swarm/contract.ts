@@ -177,7 +177,7 @@ export const DEFAULT_SWARM_CONFIG: SwarmConfig = {
   candidateCount: 4,
   lookaheadCount: 1,
   downloadCountMax: 11,
-  farDownloadCountMax: 3,
+  farDownloadCountMax: 2,
   verifyCountMax: 4,
   answerMs: 2_000,
   silenceMs: 500,
