@@ -275,6 +275,14 @@ test("a wrong token is said at once", { timeout: 20_000 }, async (t) => {
   assert.deepEqual(site.events, []);
 });
 
+test("a wrong token is said also by a supernode that takes longer to say so than others are waited for", { timeout: 20_000 }, async (t) => {
+  const site = await startSite(t, "another");
+  const slow = await startSlow(t, 400, site.port);
+  const { client } = startClient(t, [slow, 1], { connectTimeoutMs: 50, pendingTimeoutMs: 10_000 });
+  await assert.rejects(joinWith(client), { code: "TOKEN_REFUSED" });
+  await assert.rejects(joinWith(client), { code: "TOKEN_REFUSED" });
+});
+
 test("a join in flight survives a supernode that is quickly back", async (t) => {
   const first = await startSite(t);
   const { client, registered, told, next } = startClient(t, [first.port], { connectTimeoutMs: 5_000 });

@@ -107,6 +107,8 @@ export class ControlClient {
   #lastError: AppError | undefined;
   /** In the last round one did not know our token, and none took us. */
   #tokenRefusal: AppError | undefined;
+  /** One of this round does not; the next one may. */
+  #roundRefusal: AppError | undefined;
   #nextRequestId = 1;
   #retry: NodeJS.Timeout | undefined;
   /** Runs while there is no connection: when it fires, nobody waits for one any more. */
@@ -217,7 +219,7 @@ export class ControlClient {
 
   async #connect(): Promise<void> {
     let isSlow = false;
-    let tokenRefusal: AppError | undefined;
+    this.#roundRefusal = undefined;
     for (const supernode of this.#supernodes) {
       if (this.#closing.signal.aborted) return;
       this.#refused.delete(supernode);
@@ -229,13 +231,13 @@ export class ControlClient {
       } catch (error) {
         if (!(error instanceof AppError)) throw error;
         if (isReached && error.code === "TIMEOUT") isSlow = true;
-        if (error.code === "TOKEN_REFUSED") tokenRefusal = error;
+        if (error.code === "TOKEN_REFUSED") this.#roundRefusal = error;
         if (error.code !== "TIMEOUT") this.#refused.add(supernode);
         this.#onOpenFailed(error, `${supernode.host}:${supernode.port}`);
       }
     }
-    this.#tokenRefusal = tokenRefusal;
-    if (tokenRefusal !== undefined) this.#failJoins(tokenRefusal);
+    this.#tokenRefusal = this.#roundRefusal;
+    if (this.#tokenRefusal !== undefined) this.#failJoins(this.#tokenRefusal);
     const boundMs = this.#lastError?.code === "TOKEN_REFUSED" ? REFUSED_RETRY_MS : Math.min(RETRY_MS_MAX, RETRY_MS_MIN * 2 ** this.#failedRounds);
     this.#failedRounds++;
     if (isSlow) this.#slowRounds++;
@@ -271,6 +273,7 @@ export class ControlClient {
     this.#session = session;
     this.#lastError = undefined;
     this.#tokenRefusal = undefined;
+    this.#roundRefusal = undefined;
     this.#failedRounds = 0;
     this.#slowRounds = 0;
     clearTimeout(this.#grace);
@@ -385,6 +388,7 @@ export class ControlClient {
     if (this.#session !== undefined) return undefined;
     if (this.#tokenRefusal !== undefined) return this.#tokenRefusal;
     if (!this.#graceOver) return undefined;
+    if (this.#roundRefusal !== undefined) return this.#roundRefusal;
     const names = this.#supernodes.map(({ host, port }) => `${host}:${port}`).join(", ");
     const why = this.#lastError === undefined ? "" : `: ${this.#lastError.message}`;
     return new AppError("SUPERNODE_UNREACHABLE", `no supernode can be reached (${names})${why}`);
