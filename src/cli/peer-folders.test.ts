@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -40,4 +40,21 @@ test("folders of dfgets that were killed go; those of dfgets that run, and of wh
   await running.end();
   rmSync(await makePeerFolder(parent), { recursive: true });
   assert.deepEqual(readdirSync(parent), [".dfget-peer-begins"]);
+});
+
+test("in a folder for all nothing is removed that leads elsewhere, or that others may write to", async (t) => {
+  const parent = mkdtempSync(join(tmpdir(), "peers-"));
+  t.after(() => rmSync(parent, { recursive: true }));
+  const own = join(parent, "own");
+  mkdirSync(own);
+  writeFileSync(join(own, "lock.owner"), "");
+  for (const name of ["linked", "open"]) mkdirSync(join(parent, `.dfget-peer-${name}`));
+  symlinkSync(own, join(parent, ".dfget-peer-linked", "cache"));
+  symlinkSync(join(parent, ".dfget-peer-linked"), join(parent, ".dfget-peer-link"));
+  mkdirSync(join(parent, ".dfget-peer-open", "cache"));
+  writeFileSync(join(parent, ".dfget-peer-open", "cache", "lock.owner"), "");
+  chmodSync(join(parent, ".dfget-peer-open"), 0o777);
+  rmSync(await makePeerFolder(parent), { recursive: true });
+  assert.deepEqual(readdirSync(parent), [".dfget-peer-link", ".dfget-peer-linked", ".dfget-peer-open", "own"]);
+  assert.deepEqual(readdirSync(own), ["lock.owner"]);
 });

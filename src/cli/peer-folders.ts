@@ -12,9 +12,9 @@ export async function makePeerFolder(parent: string): Promise<string> {
 
 async function removeIfLeft(directory: string): Promise<void> {
   const cache = join(directory, "cache");
-  // Written once the lock is held, and taken away before it is let go of.
-  const owner = lstatSync(join(cache, "lock.owner"), { throwIfNoEntry: false });
-  if (owner === undefined || owner.uid !== process.geteuid?.()) return;
+  // The last is written once the lock is held, and taken away before it is let go of. In a folder for all, such as /tmp, what is
+  // another's may lead anywhere.
+  if (!isOwn(directory, "folder") || !isOwn(cache, "folder") || !isOwn(join(cache, "lock.owner"), "file")) return;
   try {
     const { StoreLock } = await import("../peer/store/lock.ts");
     const lock = await StoreLock.take(cache);
@@ -22,6 +22,11 @@ async function removeIfLeft(directory: string): Promise<void> {
   } catch {
     // It runs still; or it cannot be told here, and stays.
   }
+}
+
+function isOwn(path: string, kind: "folder" | "file"): boolean {
+  const there = lstatSync(path, { throwIfNoEntry: false });
+  return there !== undefined && there.uid === process.geteuid?.() && (kind === "folder" ? there.isDirectory() && (there.mode & 0o022) === 0 : there.isFile());
 }
 
 const PREFIX = ".dfget-peer-";
