@@ -345,6 +345,7 @@ export class PeerNode implements ContentOpener {
       if (source.invited !== true) present.source = source;
       present.task.raise(source.priority ?? "interactive");
       present.task.expectReader(firstByte);
+      present.isForsaken = false;
       this.#connect(present, joined);
       return present;
     }
