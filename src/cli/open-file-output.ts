@@ -54,25 +54,25 @@ export async function openFileOutput(options: FileOutputOptions): Promise<FileOu
   // Not this process's id, where the claim is there to look at: a file system may give all files to one user.
   const ownId = (isClaimed ? statOf(`${partPath}.json`)?.uid : undefined) ?? process.geteuid?.();
   const isOthers = part.uid !== ownId;
-  const isShared = isOthers || mayBeWritten;
+  const isShared = isOthers || opened.isReadOnly || mayBeWritten;
   return new FileOutput({ ...options, path }, { ...opened, isForeign: !opened.isNew && state === undefined, isShared, isOthers }, state?.file ?? undefined, isOfPart ? (state?.syncedBytes ?? 0) : 0);
 }
 
-async function openPart(partPath: string, mode: number): Promise<Pick<OpenedPart, "handle" | "isNew">> {
+async function openPart(partPath: string, mode: number): Promise<Pick<OpenedPart, "handle" | "isNew"> & { readonly isReadOnly: boolean }> {
   const flags = constants.O_RDWR | constants.O_NOFOLLOW;
   try {
-    return { handle: await open(partPath, flags | constants.O_CREAT | constants.O_EXCL, mode), isNew: true };
+    return { handle: await open(partPath, flags | constants.O_CREAT | constants.O_EXCL, mode), isNew: true, isReadOnly: false };
   } catch (thrown) {
     if ((thrown as NodeJS.ErrnoException).code !== "EEXIST") throw thrown;
   }
   // Where it is known now that nothing can be put in FILE's place, or the part's.
   await access(dirname(partPath), constants.W_OK);
   try {
-    return { handle: await open(partPath, flags | constants.O_CREAT, mode), isNew: false };
+    return { handle: await open(partPath, flags | constants.O_CREAT, mode), isNew: false, isReadOnly: false };
   } catch (thrown) {
     if ((thrown as NodeJS.ErrnoException).code !== "EACCES") throw thrown;
-    // Another user's: it can be copied, or something else be put in its place.
-    return { handle: await open(partPath, constants.O_RDONLY | constants.O_NOFOLLOW), isNew: false };
+    // Another user's, or write-protected: it can be copied, or something else be put in its place.
+    return { handle: await open(partPath, constants.O_RDONLY | constants.O_NOFOLLOW), isNew: false, isReadOnly: true };
   }
 }
 
