@@ -587,6 +587,19 @@ test("another user's part is gone on with as a file of one's own, of one's own m
   }
 });
 
+test("a part of one's own that is write-protected is gone on with in a copy", needsRoot, async () => {
+  chmodSync(directory, 0o777);
+  await asStranger(async () => {
+    await partialRun(60_000);
+    chmodSync(`${path}.part`, 0o400);
+    const output = await open({ resume: true });
+    assert.equal(await output.begin(VERSION), 60_000);
+    await output.write(CONTENT.subarray(60_000), 60_000);
+    await output.finish();
+  });
+  assert.ok(readFileSync(path).equals(CONTENT));
+});
+
 test("what could not be put in place at the end is refused in the beginning, with what to do", needsRoot, async () => {
   const isRefused = (message: RegExp, options: Parameters<typeof open>[0] = {}): Promise<void> =>
     assert.rejects(asStranger(() => open(options)), { code: "OUTPUT_UNWRITABLE", message });

@@ -28,9 +28,10 @@ export interface OpenedPart {
   readonly isNew: boolean;
   /** What lies there is none of dfget's; until something else is put in its place, it stays. */
   readonly isForeign: boolean;
-  /** Another may be writing to it, or it is another user's, whose file's mode is not ours to set: a copy of our own is gone on with. */
+  /** Another may be writing to it, or its mode is none of ours: a copy of our own is gone on with. */
   readonly isShared: boolean;
-  readonly isOthers: boolean;
+  /** It is another user's, or write-protected: the copy does not get its mode. */
+  readonly hasForeignMode: boolean;
 }
 
 /**
@@ -46,7 +47,7 @@ export class FileOutput implements DfgetOutput {
   #written: Stats | undefined;
   #isForeign: boolean;
   readonly #isShared: boolean;
-  readonly #isOthers: boolean;
+  readonly #hasForeignMode: boolean;
   readonly #partPath: string;
   readonly #statePath: string;
   /** What the part's bytes are of; before `begin`, the earlier run's word for its first `#usableBytes`. */
@@ -67,13 +68,13 @@ export class FileOutput implements DfgetOutput {
 
   constructor(
     options: FileOutputOptions,
-    { handle, isNew, isForeign, isShared, isOthers }: OpenedPart,
+    { handle, isNew, isForeign, isShared, hasForeignMode }: OpenedPart,
     version: FileVersion | undefined,
     usableBytes: number,
   ) {
     this.#isForeign = isForeign;
     this.#isShared = isShared;
-    this.#isOthers = isOthers;
+    this.#hasForeignMode = hasForeignMode;
     this.#options = options;
     this.#handle = handle;
     this.#isNew = isNew;
@@ -291,7 +292,7 @@ export class FileOutput implements DfgetOutput {
   async #useCopy(signal: AbortSignal | undefined): Promise<boolean> {
     try {
       // Nothing of another user's mode comes along: it might make a program of it that runs as us.
-      const mode = this.#isOthers ? partModeOf(statOf(this.#options.path, "itself")) : undefined;
+      const mode = this.#hasForeignMode ? partModeOf(statOf(this.#options.path, "itself")) : undefined;
       await this.#useOwn((own) => copyOf(this.#handle, this.#partPath, own, { mode, signal }));
       return true;
     } catch (thrown) {

@@ -53,9 +53,9 @@ export async function openFileOutput(options: FileOutputOptions): Promise<FileOu
   const isOfPart = state?.inode === undefined || state.inode === null || state.inode === inodeOf(part);
   // Not this process's id, where the claim is there to look at: a file system may give all files to one user.
   const ownId = (isClaimed ? statOf(`${partPath}.json`)?.uid : undefined) ?? process.geteuid?.();
-  const isOthers = part.uid !== ownId;
-  const isShared = isOthers || opened.isReadOnly || mayBeWritten;
-  return new FileOutput({ ...options, path }, { ...opened, isForeign: !opened.isNew && state === undefined, isShared, isOthers }, state?.file ?? undefined, isOfPart ? (state?.syncedBytes ?? 0) : 0);
+  const hasForeignMode = part.uid !== ownId || opened.isReadOnly;
+  const isShared = hasForeignMode || mayBeWritten;
+  return new FileOutput({ ...options, path }, { ...opened, isForeign: !opened.isNew && state === undefined, isShared, hasForeignMode }, state?.file ?? undefined, isOfPart ? (state?.syncedBytes ?? 0) : 0);
 }
 
 async function openPart(partPath: string, mode: number): Promise<Pick<OpenedPart, "handle" | "isNew"> & { readonly isReadOnly: boolean }> {

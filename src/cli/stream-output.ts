@@ -95,8 +95,6 @@ export class StreamOutput implements DfgetOutput {
 }
 
 export function stdoutOutput(check: DigestCheck): StreamOutput {
-  // Otherwise a reader who hangs up is an uncaught exception; the write's own callback tells, too.
-  process.stdout.on("error", () => undefined);
   return new StreamOutput("stdout", check, (chunk) => writeTo(process.stdout, chunk));
 }
 
