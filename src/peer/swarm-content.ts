@@ -33,6 +33,7 @@ export interface SwarmContentDeps {
   readonly direct: DirectOpenerDeps | undefined;
   /** As ContentRequest's, where the origin is read. */
   readonly limitBytesPerSecond?: number | undefined;
+  /** Whether there is a supernode that mends this task's swarm. */
   readonly supernodeConnected: () => boolean;
   readonly closed: () => void;
 }

@@ -24,7 +24,6 @@ export interface BufferShare {
 interface Holding {
   /** Buffers that it has and that count. */
   count: number;
-  waitingCount: number;
 }
 
 interface Waiter {
@@ -54,10 +53,11 @@ export class BufferPool {
    * that stand still keep what is half full, and with several streams to each file a few would keep it all.
    */
   share(): BufferShare {
-    const holding: Holding = { count: 0, waitingCount: 0 };
+    const holding: Holding = { count: 0 };
+    const isWaiting = (): boolean => this.#waiters.some((waiter) => waiter.holding === holding);
     return {
       get isWaiting() {
-        return holding.waitingCount > 0;
+        return isWaiting();
       },
       acquire: (lengthBytes, signal) => this.#acquire(lengthBytes, holding, signal),
     };
@@ -68,7 +68,6 @@ export class BufferPool {
     return new Promise((resolve, reject) => {
       const onAbort = (): void => {
         this.#waiters.splice(this.#waiters.indexOf(waiter), 1);
-        holding.waitingCount--;
         reject(aborted());
         this.#serve();
       };
@@ -82,7 +81,6 @@ export class BufferPool {
       };
       signal.addEventListener("abort", onAbort, { once: true });
       this.#waiters.push(waiter);
-      holding.waitingCount++;
       this.#serve();
     });
   }
@@ -143,7 +141,6 @@ export class BufferPool {
         else if (!this.#fits(waiter)) return;
         else {
           this.#waiters.splice(at, 1);
-          waiter.holding.waitingCount--;
           waiter.give(this.#take(waiter));
         }
       }
