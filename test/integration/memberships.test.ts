@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { test, type TestContext } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import { HttpOrigin } from "../../src/origin/http-origin.ts";
 import { SigningKey } from "../../src/peer/membership/credentials.ts";
 import { PeerNode } from "../../src/peer/peer-node.ts";
@@ -139,6 +140,17 @@ test("who is told of another task when he joins again waits for his neighbours a
   await left;
   passedMs = 10_000;
   await assert.rejects(reading, { code: "BACK_SOURCE_FORBIDDEN" });
+  // The origin has the former version again: whoever asks now is let in there, and the supernode mends that swarm once more.
+  const askedAnew = next("join");
+  const openingAnew = node.open(request, signal);
+  answer(await askedAnew);
+  const anew = await openingAnew;
+  t.after(() => anew.close());
+  const patient = anew.read({ startByte: 0, endByte: undefined }, signal)[Symbol.asyncIterator]().next();
+  passedMs = 30_000;
+  assert.equal(await Promise.race([patient.then(() => "given up", () => "given up"), sleep(1_000, "waits")]), "waits");
+  passedMs = 50_000;
+  await assert.rejects(patient, { code: "BACK_SOURCE_FORBIDDEN" });
 });
 
 test("a host that let go of a task while it joined it again leaves once more when that is answered", { timeout: 20_000 }, async (t) => {

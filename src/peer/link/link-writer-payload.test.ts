@@ -1,9 +1,8 @@
 /** Pieces on their way out: whose turn it is, what of a file goes where, and when its descriptor is let go of. */
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
-import { once } from "node:events";
 import { closeSync, mkdtempSync, openSync, rmSync, writeFileSync } from "node:fs";
-import { type AddressInfo, connect, createServer, type Socket } from "node:net";
+import type { Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Duplex } from "node:stream";
@@ -11,6 +10,7 @@ import { test, type TestContext } from "node:test";
 import type { Priority } from "../../base/priority.ts";
 import type { RateRequest } from "../../base/rate-budget.ts";
 import { RateGate } from "../rate-gate.ts";
+import { connected } from "./connection-fixture.test.ts";
 import { LinkReader } from "./link-reader.ts";
 import { CONTROL_QUEUE_BYTES_MAX, LinkWriter, type UploadLimit } from "./link-writer.ts";
 import { nativeSocket } from "./native-socket.ts";
@@ -270,14 +270,7 @@ test("who does not read what he is told loses the link before it costs much memo
 
 test("by sendfile, too, a full socket gets each byte once and in order", { timeout: 60_000, skip: nativeSocket() === undefined }, async (t) => {
   const { fd, bytes } = openFile(t, 24 * 1024 * KIB);
-  const server = createServer({ pauseOnConnect: true });
-  await new Promise<void>((resolve) => void server.listen(0, "127.0.0.1", resolve));
-  const writing = connect((server.address() as AddressInfo).port, "127.0.0.1");
-  const [[reading]] = (await Promise.all([once(server, "connection"), once(writing, "connect")])) as [[Socket], unknown];
-  t.after(() => {
-    for (const socket of [writing, reading]) socket.destroy();
-    server.close();
-  });
+  const { writing, reading } = await connected(t);
   const limit = new RateGate(undefined);
   const writer = new LinkWriter(writing, { limit, nowMs: () => 0, failed: (why) => assert.fail(why) });
   assert.equal(writer.payloadPath, "sendfile");

@@ -1,24 +1,12 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { type AddressInfo, connect, createServer, type Socket } from "node:net";
-import { describe, test, type TestContext } from "node:test";
+import { describe, test } from "node:test";
 import { RateGate } from "../rate-gate.ts";
+import { connected } from "./connection-fixture.test.ts";
 import { LinkReader } from "./link-reader.ts";
 import { LinkWriter } from "./link-writer.ts";
 import { nativeSocket } from "./native-socket.ts";
-
-/** Two ends of a connection; the reading one is paused. */
-async function connected(t: TestContext): Promise<{ readonly writing: Socket; readonly reading: Socket }> {
-  const server = createServer({ pauseOnConnect: true });
-  await new Promise<void>((resolve) => void server.listen(0, "127.0.0.1", resolve));
-  const writing = connect((server.address() as AddressInfo).port, "127.0.0.1");
-  const [[reading]] = (await Promise.all([once(server, "connection"), once(writing, "connect")])) as [[Socket], unknown];
-  t.after(() => {
-    for (const socket of [writing, reading]) socket.destroy();
-    server.close();
-  });
-  return { writing, reading };
-}
 
 describe("control frames", () => {
   test("come in order, however full the socket was in between", { timeout: 60_000 }, async (t) => {

@@ -94,6 +94,17 @@ async function openLab(t: TestContext, config: { readonly quotaBytes?: number } 
   return { store, faults, directory };
 }
 
+/** One task that goes to make room for the next, held where its files would be moved, and somebody who wants it at that moment. */
+async function evicting(t: TestContext) {
+  const { store, faults } = await openLab(t, { quotaBytes: PIECE_LENGTH_BYTES });
+  await storeTask(store, "a");
+  const removal = faults.hold("rename", /trash/);
+  const next = await store.open(recordOf("b", PIECE_LENGTH_BYTES));
+  const storing = storePiece(next, "b", 0);
+  await removal.begun;
+  return { next, removal, storing, found: store.find(taskId("a")) };
+}
+
 describe("a cached task", () => {
   test("that is being removed is waited for, and what is stored in it from then on stays", async (t) => {
     const { store, faults, directory } = await openLab(t);
@@ -140,13 +151,7 @@ describe("a cached task", () => {
   });
 
   test("that is being evicted is waited for by who wants it, and then not found", async (t) => {
-    const { store, faults } = await openLab(t, { quotaBytes: PIECE_LENGTH_BYTES });
-    await storeTask(store, "a");
-    const removal = faults.hold("rename", /trash/);
-    const next = await store.open(recordOf("b", PIECE_LENGTH_BYTES));
-    const storing = storePiece(next, "b", 0);
-    await removal.begun;
-    const found = store.find(taskId("a"));
+    const { removal, storing, found } = await evicting(t);
     assert.equal(await isSettled(found), false);
     removal.goOn();
     assert.equal(await found, undefined, "it was evicted before");
@@ -154,13 +159,7 @@ describe("a cached task", () => {
   });
 
   test("that could not be evicted while somebody waited for it is his, and stays", async (t) => {
-    const { store, faults } = await openLab(t, { quotaBytes: PIECE_LENGTH_BYTES });
-    await storeTask(store, "a");
-    const removal = faults.hold("rename", /trash/);
-    const next = await store.open(recordOf("b", PIECE_LENGTH_BYTES));
-    const storing = storePiece(next, "b", 0);
-    await removal.begun;
-    const found = store.find(taskId("a"));
+    const { next, removal, storing, found } = await evicting(t);
     removal.fail();
     await assert.rejects(storing, { code: "DISK_FAILED" });
     assert.deepEqual([...((await found)?.have ?? [])], [0]);
