@@ -18,7 +18,12 @@ import { freePort, Programs, untilReady } from "../demo/programs.ts";
 import { describeMachine, provenance } from "../provenance.ts";
 
 const SIZES = [["1 B", 1], ["64 KiB", 64 * 1024], ["1 MB", 1e6], ["10 MB", 1e7]] as const;
-const options = readOptions(import.meta.filename, { samples: { type: "string", default: "50" }, out: { type: "string" } });
+/** At the first few nothing is compiled yet: they do not count. */
+const WARM_UP_COUNT = 5;
+const options = readOptions(import.meta.filename, { samples: { type: "string", default: "50" }, out: { type: "string" } }, (values) => {
+  if (!(Number(values.samples) >= WARM_UP_COUNT)) throw new Error(`--samples: at least ${WARM_UP_COUNT}`);
+  return values;
+});
 const started = provenance();
 const samples = Number(options.samples);
 const directory = mkdtempSync(join(tmpdir(), "dragonfly-latency-"));
@@ -76,10 +81,10 @@ try {
     for (const [size, lengthBytes] of SIZES) {
       const urls = Array.from({ length: samples }, (_, n) => `http://127.0.0.1:${nginx.port}/${lengthBytes}?n=${n}`);
       const cases: Record<string, number[]> = { "curl from nginx": [], cold: [], "joining, others have it": [], warm: [] };
-      // One of each in turn, so that a busy moment meets all alike. Nothing is compiled at the first few.
-      for (const [n, url] of [...urls.slice(0, 5).map((each) => `${each}&before`), ...urls].entries()) {
+      // One of each in turn, so that a busy moment meets all alike.
+      for (const [n, url] of [...urls.slice(0, WARM_UP_COUNT).map((each) => `${each}&before`), ...urls].entries()) {
         const figures = [curl(url), await ask(hosts[0], url, lengthBytes), await ask(hosts[1], url, lengthBytes), await ask(hosts[0], url, lengthBytes)];
-        if (n >= 5) for (const [at, all] of Object.values(cases).entries()) all.push(figures[at] as number);
+        if (n >= WARM_UP_COUNT) for (const [at, all] of Object.values(cases).entries()) all.push(figures[at] as number);
       }
       for (const [name, all] of Object.entries(cases)) rows[`${size}, ${name}`] = { p50Ms: quantile(all, 0.5), p99Ms: quantile(all, 0.99) };
     }
