@@ -6,7 +6,7 @@
 import { Prng } from "../src/base/prng.ts";
 import type { TaskId } from "../src/protocol/ids.ts";
 import type { PieceSet } from "../src/protocol/piece-set.ts";
-import type { LinkId, SwarmConfig, SwarmEffect, SwarmInput, SwarmSnapshot } from "../src/swarm/index.ts";
+import { type LinkId, placeShareOf, type SwarmConfig, type SwarmEffect, type SwarmInput, type SwarmSnapshot } from "../src/swarm/index.ts";
 import type { Brain } from "./peer-ports.ts";
 
 /** Pieces asked of one neighbour at a time: one being sent and one to follow, so that its uplink need not wait for us. */
@@ -22,6 +22,7 @@ interface Asked {
 interface AskingTask {
   readonly taskId: TaskId;
   readonly pieceCount: number;
+  readonly pieceLengthBytes: number;
   readonly have: PieceSet;
   readonly remotes: Map<LinkId, PieceSet>;
   readonly asked: Map<number, Asked>;
@@ -57,7 +58,7 @@ export class AskingSwarm implements Brain {
     this.#effects = [];
     this.#apply(input, nowMs);
     for (const task of this.#tasks.values()) this.#ask(task, nowMs);
-    while (this.#sending.length < this.#config.uploadCount) {
+    while (this.#sendingPlaces < this.#config.uploadCount) {
       const question = this.#questions.shift();
       if (question === undefined) break;
       this.#sending.push(question);
@@ -68,6 +69,10 @@ export class AskingSwarm implements Brain {
     return this.#effects;
   }
 
+  get #sendingPlaces(): number {
+    return this.#sending.reduce((sum, { taskId }) => sum + placeShareOf(this.#tasks.get(taskId)?.pieceLengthBytes ?? 0), 0);
+  }
+
   nextDeadlineMs(): number | undefined {
     return this.#dueMs;
   }
@@ -75,8 +80,8 @@ export class AskingSwarm implements Brain {
   #apply(input: SwarmInput, nowMs: number): void {
     switch (input.type) {
       case "taskOpened": {
-        const { taskId, have } = input;
-        this.#tasks.set(taskId, { taskId, have, pieceCount: input.pieceCount ?? 0, remotes: new Map(), asked: new Map() });
+        const { taskId, have, pieceLengthBytes } = input;
+        this.#tasks.set(taskId, { taskId, have, pieceCount: input.pieceCount ?? 0, pieceLengthBytes, remotes: new Map(), asked: new Map() });
         return;
       }
       case "taskClosed":
@@ -137,7 +142,7 @@ export class AskingSwarm implements Brain {
     for (const { linkId } of task.asked.values()) open.set(linkId, (open.get(linkId) ?? 0) + 1);
     const links = this.#prng.shuffle([...task.remotes.keys()]).sort((a, b) => (open.get(a) ?? 0) - (open.get(b) ?? 0));
     for (const linkId of links) {
-      if (task.asked.size >= this.#config.downloadCountMax || (open.get(linkId) ?? 0) >= ASKED_COUNT_MAX) return;
+      if (task.asked.size * placeShareOf(task.pieceLengthBytes) >= this.#config.downloadCountMax || (open.get(linkId) ?? 0) >= ASKED_COUNT_MAX) return;
       const piece = this.#rarest(task, task.remotes.get(linkId) as PieceSet);
       if (piece === undefined) continue;
       task.asked.set(piece, { linkId, sinceMs: nowMs });
@@ -167,6 +172,7 @@ export class AskingSwarm implements Brain {
   snapshot(): SwarmSnapshot {
     const tasks = [...this.#tasks.values()].map((task) => ({
       taskId: task.taskId,
+      pieceLengthBytes: task.pieceLengthBytes,
       haveCount: task.have.count,
       pieceCount: task.pieceCount,
       incoming: [],

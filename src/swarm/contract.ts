@@ -146,7 +146,7 @@ export type SwarmEffect =
 
 export interface SwarmConfig {
   /**
-   * Transfers sent at a time, at most: enough that one slow receiver does not idle the uplink, few enough that each piece is
+   * Places for transfers that are sent: so many at a time, at most, of short pieces more (place-share.ts). Enough that one slow receiver does not idle the uplink, few enough that each piece is
    * soon whole and can be passed on. Source: docs/decisions.md §10.
    */
   readonly uploadCount: number;
@@ -154,7 +154,7 @@ export interface SwarmConfig {
   readonly candidateCount: number;
   /** Pieces agreed (or on offer) beyond those being sent, so that the uplink never waits for a round trip. */
   readonly lookaheadCount: number;
-  /** Transfers received or agreed at a time, over all tasks; a task that has none may have one more, up to twice as many. */
+  /** Places for transfers received or agreed, over all tasks; a task that has none may have one more, up to twice as many. */
   readonly downloadCountMax: number;
   /** Of those, from outside of our rack, zone or region. */
   readonly farDownloadCountMax: number;
@@ -191,6 +191,7 @@ export interface SwarmSnapshot {
   readonly links: readonly { readonly linkId: LinkId; readonly peerId: PeerId }[];
   readonly tasks: readonly {
     readonly taskId: TaskId;
+    readonly pieceLengthBytes: number;
     readonly haveCount: number;
     readonly pieceCount: number | undefined;
     readonly incoming: readonly {

@@ -2,4 +2,5 @@
 export { brokenInvariants } from "./broken-invariants.ts";
 export * from "./contract.ts";
 export type { TaskIntake } from "./intake.ts";
+export { placeShareOf } from "./place-share.ts";
 export { Swarm } from "./swarm.ts";

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { SwarmEffect } from "./index.ts";
-import { declines, named, of, OTHER_TASK, TASK, TestSwarm, type Transfer } from "./swarm-fixture.test.ts";
+import { declines, named, of, OTHER_TASK, PIECE_BYTES, TASK, TestSwarm, type Transfer } from "./swarm-fixture.test.ts";
 
 /** A peer that has nothing yet, with neighbours 1…count that hold everything. */
 function hungry(count: number, config: ConstructorParameters<typeof TestSwarm>[0] = {}): TestSwarm {
@@ -191,7 +191,7 @@ function receivesAtPace(bench: TestSwarm, count: number, eachMs: number): void {
     bench.progressed("receive", 1, piece, 0);
     for (let part = 0; part < 4; part++) {
       bench.wait(eachMs / 4);
-      bench.progressed("receive", 1, piece, 16_384);
+      bench.progressed("receive", 1, piece, PIECE_BYTES / 4);
     }
     bench.tell("receiveFinished", 1, piece);
     bench.stored(piece);
@@ -456,8 +456,8 @@ test("of two late senders the slower is ended only when it would take half a min
     }
     return named(effects, "cancelReceive");
   };
-  assert.deepEqual(cancelled([2_500, 3_000]), [], "of 64 KiB");
-  assert.deepEqual(cancelled([1_000, 500]), [[2, 3]]);
+  assert.deepEqual(cancelled([20_000, 24_000]), [], "of 512 KiB");
+  assert.deepEqual(cancelled([8_000, 4_000]), [[2, 3]]);
 });
 
 test("one piece that took long does not make an agreed one that never begins punctual for minutes", () => {

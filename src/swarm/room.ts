@@ -1,6 +1,7 @@
 /** How much more may be taken at a time, and what neighbours are told of it: idle, receiving, or full. */
 import type { LinkId, SwarmConfig, SwarmEffect } from "./contract.ts";
 import type { IntakeRate } from "./intake-rate.ts";
+import { placeShareOf } from "./place-share.ts";
 import { holdsMissing, isComplete, type Link, type Receive, type Task } from "./tables.ts";
 
 /** No more is agreed than comes in within this at the best rate so far. Source: docs/policy.md, "Downloads that follow the downlink". */
@@ -13,7 +14,7 @@ export class Room {
   readonly #links: ReadonlyMap<LinkId, Link>;
   readonly #rate: IntakeRate;
   readonly #emit: (effect: SwarmEffect) => void;
-  /** Receives that take up room: agreed or receiving, and not late. */
+  /** Receives that take up room: agreed or receiving, and not late. In places, as {@link placeShareOf}. */
   #incoming = 0;
   /** Of those, from outside of our rack, zone or region. */
   #farIncoming = 0;
@@ -59,10 +60,11 @@ export class Room {
   }
 
   #count({ task, far }: Receive, change: 1 | -1): void {
-    this.#incoming += change;
+    const places = change * placeShareOf(task.pieceLengthBytes);
+    this.#incoming += places;
     this.#incomingBytes += change * task.pieceLengthBytes;
     task.incomingCount += change;
-    if (far) this.#farIncoming += change;
+    if (far) this.#farIncoming += places;
   }
 
   // ── How much there is ─────────────────────────────────────────────────────────────────────────────────────────
@@ -74,7 +76,7 @@ export class Room {
   get load(): number {
     const { downloadCountMax } = this.#config;
     if (this.#left <= 0 || this.isStoringFull) return downloadCountMax;
-    return Math.min(this.#incoming, 1);
+    return this.#incoming > 0 ? 1 : 0;
   }
 
   /** As {@link load}, for one neighbour: to those outside we are full sooner, to who has what a task without any needs later. */

@@ -3,6 +3,7 @@ import type { Prng } from "../base/prng.ts";
 import type { DeclineReason } from "../protocol/link-frames.ts";
 import { chooseSend } from "./choose-send.ts";
 import type { LinkId, SwarmConfig, SwarmEffect, UplinkSample } from "./contract.ts";
+import { placeShareOf } from "./place-share.ts";
 import { addCopies, addHave, avoid, type Link, type Remote, type Send, STALLED_MS, type Task } from "./tables.ts";
 import { Uplink } from "./uplink.ts";
 import { UploadPace } from "./upload-pace.ts";
@@ -99,8 +100,8 @@ export class Sending {
     for (const send of this.#sends) {
       if (send.stalled) continue;
       if (send.state === "sending" && this.#isSlow(send, nowMs) && ++slow <= this.#config.uploadCount * SLOW_COUNT_FACTOR) continue;
-      if (send.state === "sending") sending++;
-      else pending++;
+      if (send.state === "sending") sending += shareOf(send);
+      else pending += shareOf(send);
     }
     for (const send of this.#sends) {
       if (sending >= this.#pace.count || this.#isDraining) break;
@@ -108,8 +109,8 @@ export class Sending {
       send.state = "sending";
       send.sinceMs = nowMs;
       send.progressMs = nowMs;
-      sending++;
-      pending--;
+      sending += shareOf(send);
+      pending -= shareOf(send);
       this.#emit({
         type: "startSend",
         linkId: send.remote.link.linkId,
@@ -125,7 +126,7 @@ export class Sending {
         return;
       }
       this.#offer(choice.remote, choice.pieces, nowMs);
-      pending++;
+      pending += placeShareOf(choice.remote.task.pieceLengthBytes);
     }
   }
 
@@ -330,6 +331,10 @@ export class Sending {
 /** The piece agreed on; of an offer, the one that names it. */
 export function firstOf(send: Send): number {
   return send.pieces[0] as number;
+}
+
+function shareOf(send: Send): number {
+  return placeShareOf(send.remote.task.pieceLengthBytes);
 }
 
 function average(formerMs: number, sampleMs: number): number {

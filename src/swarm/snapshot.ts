@@ -8,6 +8,7 @@ export function snapshotOf(links: Iterable<Link>, tasks: Iterable<Task>, sending
     links: [...links].map(({ linkId, peerId }) => ({ linkId, peerId })),
     tasks: [...tasks].map((task) => ({
       taskId: task.taskId,
+      pieceLengthBytes: task.pieceLengthBytes,
       haveCount: task.have.count,
       pieceCount: task.pieceCount,
       incoming: [...task.incoming.values()].flat().map(({ link, piece, state, late, sinceMs }) => ({

@@ -18,6 +18,9 @@ export interface NeighbourTraits {
   readonly wants?: readonly number[];
 }
 
+/** So long that a transfer takes a whole place. */
+export const PIECE_BYTES = 512 * 1024;
+
 export class TestSwarm {
   readonly swarm: Swarm;
   nowMs = 0;
@@ -35,13 +38,13 @@ export class TestSwarm {
   open(
     pieceCount: number | undefined,
     have: readonly number[] | "all" = "all",
-    traits: { readonly taskId?: TaskId; readonly priority?: Priority } = {},
+    traits: { readonly taskId?: TaskId; readonly priority?: Priority; readonly pieceLengthBytes?: number } = {},
   ): readonly SwarmEffect[] {
     return this.feed({
       type: "taskOpened",
       taskId: traits.taskId ?? TASK,
       pieceCount,
-      pieceLengthBytes: 65_536,
+      pieceLengthBytes: traits.pieceLengthBytes ?? PIECE_BYTES,
       have: have === "all" ? PieceSet.full(pieceCount ?? 0) : setOf(have),
       priority: traits.priority ?? "normal",
     });

@@ -12,6 +12,8 @@ import { OTHER_TASK, setOf, TASK } from "./swarm-fixture.test.ts";
 
 const PIECES = 40;
 const LINKS = 5;
+/** Of one task short, of the other long: they share the places. */
+const pieceLengthOf = (taskId: TaskId): number => (taskId === OTHER_TASK ? 65_536 : 1_048_576);
 const CONFIG: SwarmConfig = { ...DEFAULT_SWARM_CONFIG, uploadCount: 2, verifyCountMax: 3 };
 
 interface Command {
@@ -116,7 +118,7 @@ class World {
         if (this.#held.has(taskId)) return [];
         const have = Array.from({ length: PIECES }, (_, i) => i).filter((i) => pick % 3 === 0 || (i * 7 + pick) % 5 === 0);
         const pieceCount = pick % 2 === 0 ? PIECES : undefined;
-        return [() => ({ type: "taskOpened", taskId, pieceCount, pieceLengthBytes: 65_536, have: setOf(have), priority: "normal" })];
+        return [() => ({ type: "taskOpened", taskId, pieceCount, pieceLengthBytes: pieceLengthOf(taskId), have: setOf(have), priority: "normal" })];
       }
       case "close":
         return pick % 4 === 0 ? one({ type: "taskClosed", taskId }) : [];

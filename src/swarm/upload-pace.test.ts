@@ -3,8 +3,8 @@ import { test } from "node:test";
 import { UploadPace } from "./upload-pace.ts";
 
 /** Bytes per ms, and a piece that comes in within 100 ms where four do at a time. */
-const IN = 1_000;
-const PIECE_BYTES = 25_000;
+const IN = 40_000;
+const PIECE_BYTES = 1_000_000;
 
 /** Transfers that end one after the other, each after so many ms. @returns the counts after each */
 function counts(pace: UploadPace, outMs: readonly number[], inBytesPerMs: number): readonly number[] {

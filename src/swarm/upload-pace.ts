@@ -7,6 +7,8 @@
  * to go out than as many take to come in has a slow uplink. Source: docs/policy.md, "Uploads that follow the uplink".
  */
 
+import { placeShareOf } from "./place-share.ts";
+
 /** A piece that is out sooner holds nobody up, whatever it is compared with: on a fast network it is the process that takes the time. */
 const SLOW_MS_MIN = 50;
 
@@ -17,13 +19,13 @@ export class UploadPace {
   #endedCount = 0;
   #quickestMs = Number.POSITIVE_INFINITY;
 
-  /** @param countMax transfers at a time, at most; at least 1 */
+  /** @param countMax places for transfers (place-share.ts); at least 1 */
   constructor(countMax: number) {
     this.#countMax = countMax;
     this.#count = countMax;
   }
 
-  /** Transfers to send at a time, now. */
+  /** Places for transfers to send at a time, now. */
   get count(): number {
     return this.#count;
   }
@@ -40,7 +42,7 @@ export class UploadPace {
    */
   ended(outMs: number, pieceBytes: number, inBytesPerMs: number): void {
     if (inBytesPerMs === 0) return;
-    this.#limitMs = Math.max(SLOW_MS_MIN, (this.#countMax * pieceBytes) / inBytesPerMs);
+    this.#limitMs = Math.max(SLOW_MS_MIN, ((this.#countMax / placeShareOf(pieceBytes)) * pieceBytes) / inBytesPerMs);
     this.#endedCount++;
     this.#quickestMs = Math.min(this.#quickestMs, outMs);
     // One of each that run at a time; two at least, or a slow receiver would speak for the uplink.
