@@ -120,18 +120,18 @@ test("a reader's figures are what came since it began", () => {
   assert.equal(since.wastedBytes, 5);
 });
 
-test("a glance puts nothing down before 25 milliseconds have passed, and then all of them", () => {
+test("a glance puts nothing down before 100 milliseconds have passed, and then all of them", () => {
   const it = world();
   it.intake = { fromSeedCount: 1 };
-  it.passes(400);
-  it.moves(24);
+  it.passes(1_600);
+  it.moves(99);
   it.account.glance();
   it.intake = { fromNeighboursCount: 1 };
   it.moves(1);
   it.account.glance();
   it.intake = { fromSeedCount: 1 };
   it.moves(3);
-  assert.deepEqual(it.spent(), { seed: 403, neighbours: 25 }, "a figure that is asked for has everything");
+  assert.deepEqual(it.spent(), { seed: 1_603, neighbours: 100 }, "a figure that is asked for has everything");
 });
 
 test("the young task's books are exact to a sixteenth of its life", () => {

@@ -25,8 +25,8 @@ export interface TaskFigures {
   readonly neighbours: ReadonlyMap<PeerId, { readonly seed: boolean; readonly bytes: number }>;
 }
 
-/** Looking costs a walk over what is under way and the links: every 10 ms it was 3 % of a busy host's CPU (perf, in the lab). */
-const GLANCE_MS = 25;
+/** Looking costs a walk over what is under way and the links: every 25 ms it was 3 % of a busy host's CPU with short pieces (perf, in the lab). */
+const GLANCE_MS = 100;
 /** A young task is looked at more often: what is put down to the wrong cause is short beside its whole life. */
 const GLANCE_SHARE = 1 / 16;
 

@@ -16,8 +16,8 @@ export const FILE_LENGTH_BYTES_MAX: number = PIECE_LENGTH_BYTES_MAX * PIECE_COUN
 
 /**
  * Piece length in bytes for a file: the power of two near length ÷ 1024 within 1 … 8 MiB, near length ÷ 2048 within
- * 64 … 256 KiB, because a swarm needs pieces to trade and each piece costs CPU. (Of 512 KiB no file is: 717 MiB is where
- * 256 KiB are too many pieces and 1 MiB are enough.) Source: docs/policy.md, "Piece length".
+ * 128 … 256 KiB, because a swarm needs pieces to trade and each piece costs CPU; 64 KiB for files that would have fewer than some
+ * 700 pieces so. (Of 512 KiB no file is: 717 MiB is where 256 KiB are too many pieces and 1 MiB are enough.) Source: docs/policy.md, "Piece length".
  *
  * @param lengthBytes the file's length, or undefined while unknown
  */
@@ -34,7 +34,7 @@ export function pieceLengthFor(lengthBytes: number | undefined): number {
 
 /** How many pieces of twice this length a file should have before its pieces become so long. */
 function wantedCountOf(pieceLengthBytes: number): number {
-  return pieceLengthBytes < 512 * KIB ? 2048 : 1024;
+  return pieceLengthBytes >= 128 * KIB && pieceLengthBytes < 512 * KIB ? 2048 : 1024;
 }
 
 /** True when a peer may use `pieceLengthBytes` from the wire: a power of two within the bounds. */

@@ -1,12 +1,13 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
+import { closeSync, openSync, readSync } from "node:fs";
 import { type AddressInfo, connect, createServer, type Socket } from "node:net";
-import { describe, test } from "node:test";
+import { describe, test, type TestContext } from "node:test";
 import { RateGate } from "../rate-gate.ts";
 import { connected } from "./connection-fixture.test.ts";
 import { LinkReader } from "./link-reader.ts";
-import { LinkWriter } from "./link-writer.ts";
-import { nativeSocket } from "./native-socket.ts";
+import { fdOf, LinkWriter } from "./link-writer.ts";
+import { type NativeSocket, nativeSocket } from "./native-socket.ts";
 
 describe("control frames", () => {
   test("come in order, however full the socket was in between", { timeout: 60_000 }, async (t) => {
@@ -95,4 +96,110 @@ test("what the kernel holds is told until the other side has it", { timeout: 60_
   writing.destroy();
   writer.close();
   assert.equal(writer.queue, undefined);
+});
+
+describe("past the stream", { skip: nativeSocket() === undefined }, () => {
+  const native = nativeSocket() as NativeSocket;
+
+  interface Sent {
+    readonly writer: LinkWriter;
+    /** What went by which way, in order. */
+    readonly calls: string[];
+    /** Types of the frames that have come, in order. */
+    readonly heard: readonly string[];
+  }
+
+  /** @param takes how many of the bytes a send takes at most */
+  async function sending(t: TestContext, takes = Infinity): Promise<Sent> {
+    const { writing, reading } = await connected(t);
+    const calls: string[] = [];
+    const spy: NativeSocket = {
+      ...native,
+      send: (fd, bytes, isMoreToCome) => {
+        calls.push(isMoreToCome ? "send, more to come" : "send");
+        return native.send(fd, bytes.subarray(0, takes), isMoreToCome);
+      },
+      sendfile: (...given) => {
+        calls.push("sendfile");
+        return native.sendfile(...given);
+      },
+    };
+    const write = writing.write.bind(writing) as (chunk: Uint8Array, written: () => void) => boolean;
+    writing.write = ((chunk: Uint8Array, written: () => void) => {
+      calls.push("stream");
+      return write(chunk, written);
+    }) as Socket["write"];
+    const writer = new LinkWriter(writing, { limit: new RateGate(undefined), nowMs: () => 0, failed: (why) => assert.fail(why) }, spy);
+    const heard: string[] = [];
+    const reader = new LinkReader({
+      frame: ({ type }) => void heard.push(type),
+      payloadTarget: () => undefined,
+      payload: (_channel, piece, _bytes, ended) => void (ended && heard.push(`piece ${piece}`)),
+    });
+    reading.on("data", (chunk: Uint8Array) => reader.push(chunk)).resume();
+    writer.send({ type: "leave", channel: 1 });
+    while (heard.length < 1 || writing.writableLength > 0) {
+      // oxlint-disable-next-line no-await-in-loop -- until it has come
+      await new Promise((resolve) => setTimeout(resolve, 1));
+    }
+    return { writer, calls, heard };
+  }
+
+  async function heardAll({ heard }: Sent, count: number): Promise<readonly string[]> {
+    // oxlint-disable-next-line no-await-in-loop -- until it has come
+    while (heard.length < count) await new Promise((resolve) => setTimeout(resolve, 1));
+    return heard;
+  }
+
+  function sendPiece({ writer }: Sent, t: TestContext): void {
+    const fd = openSync(import.meta.filename, "r");
+    t.after(() => closeSync(fd));
+    const flow = new RateGate(undefined).flow("normal");
+    writer.sendPiece({ flow, channel: 1, piece: 7, fileFd: fd, fileOffset: 0, lengthBytes: 100, progressed: () => undefined, ended: () => undefined, released: () => undefined });
+  }
+
+  test("only the first words of a link go by the stream; a piece's header goes with its payload", { timeout: 60_000 }, async (t) => {
+    const sent = await sending(t);
+    sent.writer.send({ type: "leave", channel: 2 });
+    await new Promise(setImmediate);
+    sendPiece(sent, t);
+    await heardAll(sent, 3);
+    assert.deepEqual(sent.calls, ["stream", "send", "send, more to come", "sendfile"]);
+    assert.deepEqual(sent.heard, ["leave", "leave", "piece 7"]);
+  });
+
+  test("what a send does not take goes by the stream, and payload after it", { timeout: 60_000 }, async (t) => {
+    const sent = await sending(t, 3);
+    sent.writer.send({ type: "leave", channel: 2 });
+    sendPiece(sent, t);
+    await heardAll(sent, 3);
+    assert.deepEqual(sent.calls, ["stream", "send, more to come", "stream", "sendfile"]);
+    assert.deepEqual(sent.heard, ["leave", "leave", "piece 7"]);
+  });
+
+  test("while something waits in the stream all goes behind it, although the kernel has room again", { timeout: 60_000 }, async (t) => {
+    const { writing, reading } = await connected(t);
+    const writer = new LinkWriter(writing, { limit: new RateGate(undefined), nowMs: () => 0, failed: (why) => assert.fail(why) });
+    const heard: string[] = [];
+    const reader = new LinkReader({ frame: ({ type }) => void heard.push(type), payloadTarget: () => undefined, payload: () => undefined });
+    const pieces = Array.from({ length: 2_000 }, (_, piece) => piece);
+    while (writing.writableLength === 0) {
+      writer.send({ type: "have", channel: 1, pieces });
+      // oxlint-disable-next-line no-await-in-loop -- until it is full
+      await new Promise(setImmediate);
+    }
+    // The kernel is emptied before the loop can hear of it.
+    const chunk = Buffer.alloc(64 * 1024);
+    try {
+      for (;;) reader.push(chunk.subarray(0, readSync(fdOf(reading) as number, chunk)));
+    } catch (error) {
+      assert.equal((error as NodeJS.ErrnoException).code, "EAGAIN");
+    }
+    assert.ok(writing.writableLength > 0);
+    writer.send({ type: "leave", channel: 1 });
+    reading.on("data", (bytes: Uint8Array) => reader.push(bytes)).resume();
+    // oxlint-disable-next-line no-await-in-loop -- until it has come
+    while (heard.at(-1) !== "leave") await new Promise((resolve) => setTimeout(resolve, 1));
+    assert.deepEqual(new Set(heard.slice(0, -1)), new Set(["have"]));
+  });
 });

@@ -1,5 +1,5 @@
 /**
- * The system calls that Node does not offer and that the data plane gains by: sendfile(2), TCP_NOTSENT_LOWAT, SO_RCVLOWAT,
+ * The system calls that Node does not offer and that the data plane gains by: sendfile(2), send(2), TCP_NOTSENT_LOWAT, SO_RCVLOWAT,
  * SIOCOUTQ, TCP_INFO.
  */
 import { loadLibc } from "../libc.ts";
@@ -16,6 +16,10 @@ const MIN_RTT_WORD = 37;
 /** include/uapi/asm-generic/socket.h */
 const SOL_SOCKET = 1;
 const SO_RCVLOWAT = 18;
+/** include/linux/socket.h */
+const MSG_DONTWAIT = 0x40;
+const MSG_NOSIGNAL = 0x4000;
+const MSG_MORE = 0x8000;
 /** include/uapi/linux/sockios.h */
 const SIOCOUTQ = 0x5411;
 
@@ -25,6 +29,11 @@ export interface NativeSocket {
    * @returns bytes taken by the kernel; 0 when the socket is full; −1 on any other failure
    */
   sendfile(socketFd: number, fileFd: number, offset: number, length: number): number;
+  /**
+   * Sends bytes without waiting. With `isMoreToCome` the kernel keeps them for what is sent next, which leaves in one packet
+   * with them. @returns bytes taken by the kernel, which keeps no reference to `bytes`; 0 when the socket is full, or fails
+   */
+  send(socketFd: number, bytes: Uint8Array, isMoreToCome: boolean): number;
   /**
    * Asks to be woken only when `bytes` can be read at once (1: as usual). Used while payload of known length is under
    * way: on a slow link that is one wake-up per block instead of one per packet.
@@ -56,6 +65,7 @@ function load(): NativeSocket | undefined {
   if (libc === undefined) return undefined;
   try {
     const sendfile = libc.func("int64_t sendfile(int out, int in, int64_t *offset, size_t count)");
+    const send = libc.func("int64_t send(int fd, const uint8_t *bytes, size_t length, int flags)");
     const setsockopt = libc.func("int setsockopt(int fd, int level, int name, int *value, uint32_t length)");
     const ioctl = libc.func("int ioctl(int fd, unsigned long request, int *value)");
     const getsockopt = libc.func("int getsockopt(int fd, int level, int name, uint32_t *value, uint32_t *length)");
@@ -69,6 +79,9 @@ function load(): NativeSocket | undefined {
         const sent = Number(sendfile(socketFd, fileFd, position, length));
         if (sent >= 0) return sent;
         return libc.errno() === EAGAIN ? 0 : -1;
+      },
+      send(socketFd, bytes, isMoreToCome) {
+        return Math.max(0, Number(send(socketFd, bytes, bytes.length, MSG_DONTWAIT | MSG_NOSIGNAL | (isMoreToCome ? MSG_MORE : 0))));
       },
       wakeAt(socketFd, bytes) {
         value[0] = bytes;
