@@ -8,9 +8,9 @@ const EVEN = 0x55555555;
 const IMPORTS: readonly Imports[] = [{ distance: 2, own: EVEN, backup: ~EVEN }];
 
 /** A peer without pieces, beside link 1 in its rack and links 2 and 3 outside. */
-function inRack(config = {}): TestSwarm {
+function inRack(config = {}, pieceLengthBytes?: number): TestSwarm {
   const swarm = new TestSwarm({ downloadCountMax: 8, ...config });
-  swarm.open(40, []);
+  swarm.open(40, [], pieceLengthBytes === undefined ? {} : { pieceLengthBytes });
   swarm.feed({ type: "importsAssigned", taskId: TASK, imports: IMPORTS });
   for (const linkId of [1, 2, 3]) {
     swarm.neighbour(linkId, { have: linkId === 1 ? [] : [0, 1, 2, 3, 4, 5, 6, 7] });
@@ -74,6 +74,15 @@ test("when inside nobody has anything new for a second, the backup stands in, af
   swarm.tell("receiveFinished", 2, 1);
   swarm.stored(1);
   assert.deepEqual(told(900), [EVEN], "something came: back to our share");
+});
+
+test("the worse importers fail, the fewer pieces come in from outside at a time: others bring in the same", () => {
+  const taken = [0, 1_200, 2_200].map((waitedMs) => {
+    const swarm = inRack({}, 64 * 1024);
+    swarm.wait(waitedMs);
+    return [0, 1, 2, 3, 4, 5, 6, 7].flatMap((piece) => named(swarm.offered(2, [piece]), "sendAccept")).length;
+  });
+  assert.deepEqual(taken, [3, 2, 1], "our share, the backup's, anybody's");
 });
 
 test("while inside somebody has what we lack, nobody stands in at once; but what they claim may be a lie", () => {
