@@ -11,8 +11,8 @@ test("pieces of up to 256 KiB take three quarters of a place, longer ones a whol
 });
 
 /** One that has a whole file, with more neighbours than uploads: all accept what they are offered. @returns how many transfers begin */
-function uploadsOf(pieceLengthBytes: number): number {
-  const bench = new TestSwarm({ uploadCount: 6 });
+function uploadsOf(pieceLengthBytes: number, uploadCount = 6): number {
+  const bench = new TestSwarm({ uploadCount });
   bench.open(40, "all", { pieceLengthBytes });
   const queue = Array.from({ length: 12 }, (_, i) => bench.neighbour(i + 1)).flat();
   let begun = 0;
@@ -33,6 +33,10 @@ function takenOf(bench: TestSwarm, linkId: number): number {
   for (let piece = 0; piece < 40; piece++) taken += named(bench.tell("offered", linkId, piece), "sendAccept").length;
   return taken;
 }
+
+test("one place is one piece sent at a time, short or long", () => {
+  assert.deepEqual([uploadsOf(LONG_BYTES, 1), uploadsOf(SHORT_BYTES, 1)], [1, 1]);
+});
 
 test("eleven places are eleven long pieces taken at a time, or fifteen short ones; from outside two, or three", () => {
   const taken = [LONG_BYTES, SHORT_BYTES].flatMap((pieceLengthBytes) =>

@@ -10,7 +10,7 @@ const SHORT_PIECE_BYTES_MAX = 256 * 1024;
 /** A sum of quarters is exact. */
 const SHORT_SHARE = 0.75;
 
-/** @returns in (0, 1]; another transfer may begin while the sum of all is below the number of places */
+/** @returns in (0, 1]. Sent is what fits into the places; taken is what begins within them. */
 export function placeShareOf(pieceLengthBytes: number): number {
   return pieceLengthBytes <= SHORT_PIECE_BYTES_MAX ? SHORT_SHARE : 1;
 }

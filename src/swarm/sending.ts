@@ -104,8 +104,9 @@ export class Sending {
       else pending += shareOf(send);
     }
     for (const send of this.#sends) {
-      if (sending >= this.#pace.count || this.#isDraining) break;
       if (send.state !== "agreed") continue;
+      // No part of a place is left over for one more: on a slow uplink that has one place it would be two at a time.
+      if (sending + shareOf(send) > this.#pace.count || this.#isDraining) break;
       send.state = "sending";
       send.sinceMs = nowMs;
       send.progressMs = nowMs;
