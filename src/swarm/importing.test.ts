@@ -85,6 +85,18 @@ test("the worse importers fail, the fewer pieces come in from outside at a time:
   assert.deepEqual(taken, [3, 2, 1], "our share, the backup's, anybody's");
 });
 
+test("who is refused because importers fail is not told that there is room, and asked again, until there is", () => {
+  const swarm = inRack({}, 64 * 1024);
+  swarm.wait(2_200);
+  assert.deepEqual(named(swarm.offered(2, [0]), "sendAccept"), [[2, 0]]);
+  const told = [...swarm.offered(3, [2]), ...swarm.wait(60), ...swarm.offered(3, [4]), ...swarm.wait(60)];
+  assert.deepEqual(declines(told), ["busy", "busy"]);
+  assert.deepEqual(of(told, "sendStatus").filter(({ linkId, incoming, capacity }) => linkId === 3 && incoming < capacity), []);
+  swarm.progressed("receive", 2, 0);
+  const effects = [...swarm.tell("receiveFinished", 2, 0), ...swarm.stored(0), ...swarm.wait(60)];
+  assert.ok(of(effects, "sendStatus").some(({ linkId, incoming, capacity }) => linkId === 3 && incoming < capacity));
+});
+
 test("while inside somebody has what we lack, nobody stands in at once; but what they claim may be a lie", () => {
   const swarm = inRack();
   swarm.has(1, 0, 1, 2, 3, 4, 5, 6, 7);

@@ -98,7 +98,7 @@ export class Room {
 
   /** Whether a piece of the task may come from this neighbour. */
   isFor(link: Link, task: Task): boolean {
-    return !this.#isFarFull(link, placesNeeded(task)) && this.#isForTask(task);
+    return !this.#isFarFull(link, task) && this.#isForTask(task);
   }
 
   /**
@@ -124,11 +124,16 @@ export class Room {
     return Math.min(places, Math.max(DOWNLOAD_COUNT_MIN - this.#incoming, Math.ceil(leftBytes / this.#pieceBytes)));
   }
 
-  /** @param places that must be free; 0: any part of one */
-  #isFarFull(link: Link, places = 0): boolean {
+  /**
+   * @param task the piece is of it; undefined: of any that comes over the link, the neediest too, for who is told that there is
+   * room and then refused would be told again, and come again, for ever
+   */
+  #isFarFull(link: Link, task?: Task): boolean {
     if (link.distance === 0) return false;
-    const left = this.#config.farDownloadCountMax - this.#farIncoming;
-    return left <= 0 || left < places;
+    const { farDownloadCountMax } = this.#config;
+    const left = farDownloadCountMax - this.#farIncoming;
+    const needed = task === undefined ? mostNeeded(link) : placesNeeded(task);
+    return left <= 0 || left < Math.min(needed, farDownloadCountMax);
   }
 
   #canFeedIdleTask(link: Link): boolean {
@@ -221,10 +226,17 @@ export class Room {
 }
 
 /**
- * Places from outside that must be free for one more piece. When importers fail, several bring the same pieces in, so the fewer
- * are under way the fewer cross twice: with two of sixteen frozen 1.08 copies into a rack for 1.17 (sim/sim.test.ts).
+ * Room from outside that there must be for one more piece: any part of a place, or whole pieces. When importers fail, several bring the
+ * same pieces in, so the fewer are under way the fewer cross twice: with two of sixteen frozen 1.08 copies into a rack for 1.17
+ * (sim/sim.test.ts). Who has all of its own share and helps with another's is the backup, too.
  */
 function placesNeeded({ relief, pieceLengthBytes }: Task): number {
   const pieces = { none: 0, backup: 1, anybody: 2 }[relief];
   return pieces * placeShareOf(pieceLengthBytes);
+}
+
+function mostNeeded(link: Link): number {
+  let most = 0;
+  for (const { task } of link.remotes.values()) if (!isComplete(task)) most = Math.max(most, placesNeeded(task));
+  return most;
 }
