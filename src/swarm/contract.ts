@@ -152,7 +152,7 @@ export interface SwarmConfig {
   readonly uploadCount: number;
   /** Pieces that an offer names: with one, most offers meet a receiver that is getting just that piece from another. */
   readonly candidateCount: number;
-  /** Pieces agreed (or on offer) beyond those being sent, so that the uplink never waits for a round trip. */
+  /** Places for pieces agreed (or on offer) beyond those being sent, so that the uplink never waits for a round trip. */
   readonly lookaheadCount: number;
   /** Places for transfers received or agreed, over all tasks; a task that has none may have one more, up to twice as many. */
   readonly downloadCountMax: number;

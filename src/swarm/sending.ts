@@ -20,7 +20,7 @@ const AHEAD_SHARE = 0.8;
 const PATIENCE_MS_MIN = 100;
 /** An uplink that had nothing to send says nothing of how fast it is. */
 const INTERVAL_MS_MAX = 1_000;
-/** Most pieces agreed ahead, however slow the answers are. Source: docs/policy.md, "Little lookahead". */
+/** Most places for pieces agreed ahead, however slow the answers are. Source: docs/policy.md, "Little lookahead". */
 const LOOKAHEAD_COUNT_MAX = 3;
 /** A transfer that takes so many times as long as the quickest of late has a slow receiver: it takes none of the uplink's places from quick ones. */
 const SLOW_FACTOR = 8;

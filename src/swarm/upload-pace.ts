@@ -45,7 +45,7 @@ export class UploadPace {
     this.#limitMs = Math.max(SLOW_MS_MIN, ((this.#countMax / placeShareOf(pieceBytes)) * pieceBytes) / inBytesPerMs);
     this.#endedCount++;
     this.#quickestMs = Math.min(this.#quickestMs, outMs);
-    // One of each that run at a time; two at least, or a slow receiver would speak for the uplink.
+    // One for each place; two at least, or a slow receiver would speak for the uplink.
     if (this.#endedCount < Math.max(2, this.#count)) return;
     // Who share an uplink take as many times as long as they are: so many would be out within the limit.
     const count = Math.floor((this.#count * this.#limitMs) / this.#quickestMs);
