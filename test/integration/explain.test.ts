@@ -112,16 +112,16 @@ test("the host's limit is what several downloads wait for that share it, whichev
 });
 
 test("a slow seed, and slow neighbours, are told apart", { timeout: 60_000 }, async (t) => {
-  const site = await startSite(t, { hosts: 3 });
-  const [first, second, third] = site.hosts as readonly [TestHost, TestHost, TestHost];
+  const site = await startSite(t, { hosts: 5 });
+  const [first, second, third, ...others] = site.hosts as readonly [TestHost, TestHost, TestHost, ...TestHost[]];
   await ask(site.supernode, "PUT", "/v1/limits", { uploadBytesPerSecond: RATE });
   const url = await startOrigin(t);
   assertBound(await download(first, url), "seed");
 
-  await download(second, url);
+  for (const host of [second, ...others]) await download(host, url);
   await ask(site.supernode, "PUT", "/v1/limits", { uploadBytesPerSecond: 64 * 1024 });
-  // Two of them: the seed, which has its share of what is waited for, is one of three.
-  for (const host of [first, second]) await ask(host, "PUT", "/v1/limits", { uploadBytesPerSecond: RATE / 2 });
+  // Four of them: the seed, which has its share of what is waited for, and eight pieces under way as each of them, is one of five.
+  for (const host of [first, second, ...others]) await ask(host, "PUT", "/v1/limits", { uploadBytesPerSecond: RATE / 4 });
   const fromNeighbours = await download(third, url);
   assertBound(fromNeighbours, "neighbours");
   const { peerBytes } = fromNeighbours.bytes;
