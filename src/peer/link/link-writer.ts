@@ -214,8 +214,8 @@ export class LinkWriter {
   }
 
   /**
-   * Past the stream, where nothing waits in it: that costs a third of the CPU, and a header leaves with its payload. What the
-   * stream was given before the first write of ours, the upgrade's answer, has gone with that.
+   * Past the stream, where nothing waits in it: that saves the stream's own books, and a header leaves with its payload (source:
+   * docs/decisions.md, 60). What the stream was given before the first write of ours, the upgrade's answer, has gone with that.
    */
   #sendAtOnce(bytes: Uint8Array, isMoreToCome: boolean): number {
     const fd = this.#native === undefined || !this.#isDrained || this.#socket.writableLength > 0 || this.#socket.destroyed ? undefined : fdOf(this.#socket);
