@@ -446,6 +446,7 @@ export class SwarmDriver {
     }
     link.send({ type: "proof", channel, piece, lengthBytes, digest: proof.digest, signature: proof.signature });
     session.pin();
+    let leftBytes = lengthBytes;
     link.writer.sendPiece({
       flow: session.uploadFlow,
       channel,
@@ -455,7 +456,9 @@ export class SwarmDriver {
       lengthBytes,
       progressed: (bytes) => {
         this.counters.uploadedBytes += bytes;
-        this.feed({ type: "sendProgressed", linkId, taskId, piece, bytes });
+        leftBytes -= bytes;
+        // Of the last ones the end tells, in the same turn.
+        if (leftBytes > 0) this.feed({ type: "sendProgressed", linkId, taskId, piece, bytes });
       },
       ended: (whole) => {
         this.#uplink.look();

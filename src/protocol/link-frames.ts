@@ -123,108 +123,107 @@ export function encodeFrame(frame: LinkFrame): Uint8Array {
   switch (frame.type) {
     case "handshake": {
       const out = start(TYPE_CODES.handshake, frame.json.length);
-      out.bytes.set(frame.json, FRAME_HEADER_BYTES);
-      return out.bytes;
+      out.set(frame.json, FRAME_HEADER_BYTES);
+      return out;
     }
     case "join": {
       const ticket = encodeAscii(frame.ticket);
       const out = start(TYPE_CODES.join, 4 + 32 + 2 + ticket.length + frame.have.length);
-      out.view.setUint32(5, frame.channel);
-      out.bytes.set(hexToBytes(frame.taskId), 9);
-      out.view.setUint16(41, ticket.length);
-      out.bytes.set(ticket, 43);
-      out.bytes.set(frame.have, 43 + ticket.length);
-      return out.bytes;
+      setUint32(out, 5, frame.channel);
+      out.set(hexToBytes(frame.taskId), 9);
+      setUint16(out, 41, ticket.length);
+      out.set(ticket, 43);
+      out.set(frame.have, 43 + ticket.length);
+      return out;
     }
     case "have":
     case "lost":
     case "want":
     case "offer": {
       const out = start(TYPE_CODES[frame.type], 4 + frame.pieces.length * 4);
-      out.view.setUint32(5, frame.channel);
-      frame.pieces.forEach((piece, i) => out.view.setUint32(9 + i * 4, piece));
-      return out.bytes;
+      setUint32(out, 5, frame.channel);
+      frame.pieces.forEach((piece, i) => setUint32(out, 9 + i * 4, piece));
+      return out;
     }
     case "status": {
       const out = start(TYPE_CODES.status, 4);
-      out.view.setUint16(5, frame.incoming);
-      out.view.setUint16(7, frame.capacity);
-      return out.bytes;
+      setUint16(out, 5, frame.incoming);
+      setUint16(out, 7, frame.capacity);
+      return out;
     }
     case "proof": {
       const out = start(TYPE_CODES.proof, SIGNATURE_OFFSET + frame.signature.length);
-      out.view.setUint32(5, frame.channel);
-      out.view.setUint32(9, frame.piece);
-      out.view.setUint32(13, frame.lengthBytes);
-      out.bytes.set(frame.digest, 17);
-      out.view.setUint8(17 + PIECE_DIGEST_BYTES, frame.signature.length);
-      out.bytes.set(frame.signature, 5 + SIGNATURE_OFFSET);
-      return out.bytes;
+      setUint32(out, 5, frame.channel);
+      setUint32(out, 9, frame.piece);
+      setUint32(out, 13, frame.lengthBytes);
+      out.set(frame.digest, 17);
+      out[17 + PIECE_DIGEST_BYTES] = frame.signature.length;
+      out.set(frame.signature, 5 + SIGNATURE_OFFSET);
+      return out;
     }
     case "accept":
     case "cancel":
     case "withdraw": {
       const out = start(TYPE_CODES[frame.type], 8);
-      out.view.setUint32(5, frame.channel);
-      out.view.setUint32(9, frame.piece);
-      return out.bytes;
+      setUint32(out, 5, frame.channel);
+      setUint32(out, 9, frame.piece);
+      return out;
     }
     case "decline": {
       const out = start(TYPE_CODES.decline, 9);
-      out.view.setUint32(5, frame.channel);
-      out.view.setUint32(9, frame.piece);
-      out.view.setUint8(13, DECLINE_REASONS.indexOf(frame.reason));
-      return out.bytes;
+      setUint32(out, 5, frame.channel);
+      setUint32(out, 9, frame.piece);
+      out[13] = DECLINE_REASONS.indexOf(frame.reason);
+      return out;
     }
     case "length": {
       const out = start(TYPE_CODES.length, 12 + SIGNATURE_BYTES);
-      out.view.setUint32(5, frame.channel);
-      out.view.setBigUint64(9, BigInt(frame.lengthBytes));
-      out.bytes.set(frame.signature, 17);
-      return out.bytes;
+      setUint32(out, 5, frame.channel);
+      setUint64(out, 9, frame.lengthBytes);
+      out.set(frame.signature, 17);
+      return out;
     }
     case "leave": {
       const out = start(TYPE_CODES.leave, 4);
-      out.view.setUint32(5, frame.channel);
-      return out.bytes;
+      setUint32(out, 5, frame.channel);
+      return out;
     }
     case "ticket": {
       const ticket = encodeAscii(frame.ticket);
       const out = start(TYPE_CODES.ticket, 4 + 2 + ticket.length);
-      out.view.setUint32(5, frame.channel);
-      out.view.setUint16(9, ticket.length);
-      out.bytes.set(ticket, 11);
-      return out.bytes;
+      setUint32(out, 5, frame.channel);
+      setUint16(out, 9, ticket.length);
+      out.set(ticket, 11);
+      return out;
     }
     case "place": {
       const json = encodeAscii(JSON.stringify(frame.topology).replace(/[\u0080-\uffff]/g, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`));
       const out = start(TYPE_CODES.place, 2 + json.length);
-      out.view.setUint16(5, json.length);
-      out.bytes.set(json, 7);
-      return out.bytes;
+      setUint16(out, 5, json.length);
+      out.set(json, 7);
+      return out;
     }
     case "imports": {
       const out = start(TYPE_CODES.imports, 8);
-      out.view.setUint32(5, frame.channel);
-      out.view.setInt32(9, frame.buckets);
-      return out.bytes;
+      setUint32(out, 5, frame.channel);
+      setUint32(out, 9, frame.buckets);
+      return out;
     }
     case "ping":
     case "pong":
-      return start(TYPE_CODES[frame.type], 0).bytes;
+      return start(TYPE_CODES[frame.type], 0);
   }
 }
 
 /** Frame and body header of a `data` frame whose `payloadBytes` follow raw. */
 export function encodeDataHeader(channel: number, piece: number, offset: number, payloadBytes: number): Uint8Array {
-  const bytes = new Uint8Array(FRAME_HEADER_BYTES + DATA_HEADER_BYTES);
-  const view = new DataView(bytes.buffer);
-  view.setUint32(0, 1 + DATA_HEADER_BYTES + payloadBytes);
-  view.setUint8(4, TYPE_CODES.data);
-  view.setUint32(5, channel);
-  view.setUint32(9, piece);
-  view.setUint32(13, offset);
-  return bytes;
+  const out = new Uint8Array(FRAME_HEADER_BYTES + DATA_HEADER_BYTES);
+  setUint32(out, 0, 1 + DATA_HEADER_BYTES + payloadBytes);
+  out[4] = TYPE_CODES.data;
+  setUint32(out, 5, channel);
+  setUint32(out, 9, piece);
+  setUint32(out, 13, offset);
+  return out;
 }
 
 /**
@@ -235,7 +234,6 @@ export function encodeDataHeader(channel: number, piece: number, offset: number,
  * @throws AppError PROTOCOL_VIOLATION for a body that is too short or holds impossible values
  */
 export function decodeFrame(typeCode: number, body: Uint8Array): LinkFrame | undefined {
-  const view = new DataView(body.buffer, body.byteOffset, body.byteLength);
   const need = (bytes: number): void => {
     if (body.length < bytes) {
       throw new AppError("PROTOCOL_VIOLATION", `link frame of type ${typeCode} has ${body.length} bytes, needs ${bytes}`);
@@ -247,12 +245,12 @@ export function decodeFrame(typeCode: number, body: Uint8Array): LinkFrame | und
     case TYPE_CODES.join: {
       need(38);
       const taskId = bytesToHex(body.subarray(4, 36));
-      const ticketBytes = view.getUint16(36);
+      const ticketBytes = uint16At(body, 36);
       need(38 + ticketBytes);
       if (!isTaskId(taskId)) throw new AppError("PROTOCOL_VIOLATION", "link frame join carries no task id");
       return {
         type: "join",
-        channel: view.getUint32(0),
+        channel: uint32At(body, 0),
         taskId,
         ticket: decodeAscii(body.subarray(38, 38 + ticketBytes)),
         have: body.subarray(38 + ticketBytes),
@@ -260,7 +258,7 @@ export function decodeFrame(typeCode: number, body: Uint8Array): LinkFrame | und
     }
     case TYPE_CODES.leave:
       need(4);
-      return { type: "leave", channel: view.getUint32(0) };
+      return { type: "leave", channel: uint32At(body, 0) };
     case TYPE_CODES.have:
     case TYPE_CODES.lost:
     case TYPE_CODES.want:
@@ -268,16 +266,16 @@ export function decodeFrame(typeCode: number, body: Uint8Array): LinkFrame | und
       need(typeCode === TYPE_CODES.offer ? 8 : 4);
       const pieces: number[] = [];
       const endByte = typeCode === TYPE_CODES.offer ? Math.min(body.length, 4 + OFFER_PIECES_MAX * 4) : body.length;
-      for (let at = 4; at + 4 <= endByte; at += 4) pieces.push(checkedPiece(view.getUint32(at)));
+      for (let at = 4; at + 4 <= endByte; at += 4) pieces.push(checkedPiece(uint32At(body, at)));
       const type = PIECES_TYPES[typeCode];
-      return { type, channel: view.getUint32(0), pieces };
+      return { type, channel: uint32At(body, 0), pieces };
     }
     case TYPE_CODES.status:
       need(4);
-      return { type: "status", incoming: view.getUint16(0), capacity: view.getUint16(2) };
+      return { type: "status", incoming: uint16At(body, 0), capacity: uint16At(body, 2) };
     case TYPE_CODES.proof: {
       need(SIGNATURE_OFFSET + SIGNATURE_BYTES);
-      const signatureBytes = view.getUint8(SIGNATURE_OFFSET - 1);
+      const signatureBytes = (body[SIGNATURE_OFFSET - 1] as number);
       if (signatureBytes < SIGNATURE_BYTES || signatureBytes > PIECE_SIGNATURE_BYTES_MAX) {
         throw new AppError("PROTOCOL_VIOLATION", `link frame proof has a signature of ${signatureBytes} bytes`);
       }
@@ -285,9 +283,9 @@ export function decodeFrame(typeCode: number, body: Uint8Array): LinkFrame | und
       need(signatureEndByte);
       return {
         type: "proof",
-        channel: view.getUint32(0),
-        piece: checkedPiece(view.getUint32(4)),
-        lengthBytes: view.getUint32(8),
+        channel: uint32At(body, 0),
+        piece: checkedPiece(uint32At(body, 4)),
+        lengthBytes: uint32At(body, 8),
         digest: copyOf(body, 12, 12 + PIECE_DIGEST_BYTES),
         signature: copyOf(body, SIGNATURE_OFFSET, signatureEndByte),
       };
@@ -298,39 +296,39 @@ export function decodeFrame(typeCode: number, body: Uint8Array): LinkFrame | und
       need(8);
       return {
         type: typeCode === TYPE_CODES.accept ? "accept" : typeCode === TYPE_CODES.cancel ? "cancel" : "withdraw",
-        channel: view.getUint32(0),
-        piece: checkedPiece(view.getUint32(4)),
+        channel: uint32At(body, 0),
+        piece: checkedPiece(uint32At(body, 4)),
       };
     case TYPE_CODES.decline:
       need(9);
       return {
         type: "decline",
-        channel: view.getUint32(0),
-        piece: checkedPiece(view.getUint32(4)),
+        channel: uint32At(body, 0),
+        piece: checkedPiece(uint32At(body, 4)),
         // A reason of a later version is as good as "unwanted".
-        reason: DECLINE_REASONS[view.getUint8(8)] ?? "unwanted",
+        reason: DECLINE_REASONS[(body[8] as number)] ?? "unwanted",
       };
     case TYPE_CODES.length: {
       need(12 + SIGNATURE_BYTES);
-      const lengthBytes = Number(view.getBigUint64(4));
+      const lengthBytes = uint64At(body, 4);
       if (!Number.isSafeInteger(lengthBytes)) throw new AppError("PROTOCOL_VIOLATION", "link frame length is impossible");
-      return { type: "length", channel: view.getUint32(0), lengthBytes, signature: copyOf(body, 12, 12 + SIGNATURE_BYTES) };
+      return { type: "length", channel: uint32At(body, 0), lengthBytes, signature: copyOf(body, 12, 12 + SIGNATURE_BYTES) };
     }
     case TYPE_CODES.ticket: {
       need(6);
-      const ticketBytes = view.getUint16(4);
+      const ticketBytes = uint16At(body, 4);
       need(6 + ticketBytes);
-      return { type: "ticket", channel: view.getUint32(0), ticket: decodeAscii(body.subarray(6, 6 + ticketBytes)) };
+      return { type: "ticket", channel: uint32At(body, 0), ticket: decodeAscii(body.subarray(6, 6 + ticketBytes)) };
     }
     case TYPE_CODES.place: {
       need(2);
-      const jsonBytes = view.getUint16(0);
+      const jsonBytes = uint16At(body, 0);
       need(2 + jsonBytes);
       return { type: "place", topology: topologyIn(body.subarray(2, 2 + jsonBytes)) };
     }
     case TYPE_CODES.imports:
       need(8);
-      return { type: "imports", channel: view.getUint32(0), buckets: view.getInt32(4) };
+      return { type: "imports", channel: uint32At(body, 0), buckets: uint32At(body, 4) | 0 };
     case TYPE_CODES.ping:
       return { type: "ping" };
     case TYPE_CODES.pong:
@@ -343,11 +341,10 @@ export function decodeFrame(typeCode: number, body: Uint8Array): LinkFrame | und
 /** What the supernode signs for a piece: the bytes both sides build alike. */
 export function pieceStatement(taskId: TaskId, piece: number, lengthBytes: number, digest: Uint8Array): Uint8Array {
   const bytes = new Uint8Array(16 + 32 + 8 + digest.length);
-  bytes.set(encodeAscii("dragonfly/piece1"), 0);
+  bytes.set(PIECE_STATEMENT, 0);
   bytes.set(hexToBytes(taskId), 16);
-  const view = new DataView(bytes.buffer);
-  view.setUint32(48, piece);
-  view.setUint32(52, lengthBytes);
+  setUint32(bytes, 48, piece);
+  setUint32(bytes, 52, lengthBytes);
   bytes.set(digest, 56);
   return bytes;
 }
@@ -355,8 +352,8 @@ export function pieceStatement(taskId: TaskId, piece: number, lengthBytes: numbe
 /** What the supernode signs for several pieces of a task: the root of the tree over their statements. */
 export function treeStatement(count: number, root: Uint8Array): Uint8Array {
   const bytes = new Uint8Array(16 + 4 + root.length);
-  bytes.set(encodeAscii("dragonfly/ptree1"), 0);
-  new DataView(bytes.buffer).setUint32(16, count);
+  bytes.set(TREE_STATEMENT, 0);
+  setUint32(bytes, 16, count);
   bytes.set(root, 20);
   return bytes;
 }
@@ -364,18 +361,49 @@ export function treeStatement(count: number, root: Uint8Array): Uint8Array {
 /** What the supernode signs for a file's length. */
 export function lengthStatement(taskId: TaskId, lengthBytes: number): Uint8Array {
   const bytes = new Uint8Array(16 + 32 + 8);
-  bytes.set(encodeAscii("dragonfly/lengt1"), 0);
+  bytes.set(LENGTH_STATEMENT, 0);
   bytes.set(hexToBytes(taskId), 16);
-  new DataView(bytes.buffer).setBigUint64(48, BigInt(lengthBytes));
+  setUint64(bytes, 48, lengthBytes);
   return bytes;
 }
 
-function start(typeCode: number, bodyBytes: number): { readonly bytes: Uint8Array; readonly view: DataView } {
-  const bytes = new Uint8Array(FRAME_HEADER_BYTES + bodyBytes);
-  const view = new DataView(bytes.buffer);
-  view.setUint32(0, 1 + bodyBytes);
-  view.setUint8(4, typeCode);
-  return { bytes, view };
+function start(typeCode: number, bodyBytes: number): Uint8Array {
+  const out = new Uint8Array(FRAME_HEADER_BYTES + bodyBytes);
+  setUint32(out, 0, 1 + bodyBytes);
+  out[4] = typeCode;
+  return out;
+}
+
+// By hand: a DataView takes V8's short arrays off its heap, which costs more than all else about a frame.
+
+function setUint32(bytes: Uint8Array, at: number, value: number): void {
+  bytes[at] = value >>> 24;
+  bytes[at + 1] = value >>> 16;
+  bytes[at + 2] = value >>> 8;
+  bytes[at + 3] = value;
+}
+
+function setUint16(bytes: Uint8Array, at: number, value: number): void {
+  bytes[at] = value >>> 8;
+  bytes[at + 1] = value;
+}
+
+function setUint64(bytes: Uint8Array, at: number, value: number): void {
+  setUint32(bytes, at, Math.floor(value / 2 ** 32));
+  setUint32(bytes, at + 4, value % 2 ** 32);
+}
+
+/** Callers have seen to it that so many bytes are there. */
+export function uint32At(bytes: Uint8Array, at: number): number {
+  return (((bytes[at] as number) << 24) | ((bytes[at + 1] as number) << 16) | ((bytes[at + 2] as number) << 8) | (bytes[at + 3] as number)) >>> 0;
+}
+
+function uint16At(bytes: Uint8Array, at: number): number {
+  return ((bytes[at] as number) << 8) | (bytes[at + 1] as number);
+}
+
+function uint64At(bytes: Uint8Array, at: number): number {
+  return uint32At(bytes, at) * 2 ** 32 + uint32At(bytes, at + 4);
 }
 
 // Not `slice`: on a Node Buffer that is a view, and the buffer is reused for the next read.
@@ -405,8 +433,14 @@ function checkedPiece(index: number): number {
 
 export function hexToBytes(hex: string): Uint8Array {
   const bytes = new Uint8Array(hex.length / 2);
-  for (let i = 0; i < bytes.length; i++) bytes[i] = Number.parseInt(hex.slice(i * 2, i * 2 + 2), 16);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = (nibbleAt(hex, i * 2) << 4) | nibbleAt(hex, i * 2 + 1);
   return bytes;
+}
+
+function nibbleAt(hex: string, at: number): number {
+  const code = hex.charCodeAt(at);
+  // Digits below, letters above; of letters the low four bits are 1 … 6.
+  return code < 0x40 ? code & 15 : (code & 15) + 9;
 }
 
 export function bytesToHex(bytes: Uint8Array): string {
@@ -427,3 +461,7 @@ function decodeAscii(bytes: Uint8Array): string {
   for (const byte of bytes) text += String.fromCharCode(byte & 0x7f);
   return text;
 }
+
+const PIECE_STATEMENT = encodeAscii("dragonfly/piece1");
+const TREE_STATEMENT = encodeAscii("dragonfly/ptree1");
+const LENGTH_STATEMENT = encodeAscii("dragonfly/lengt1");

@@ -8,6 +8,7 @@ import {
   FRAME_HEADER_BYTES,
   FRAME_LENGTH_BYTES_MAX,
   type LinkFrame,
+  uint32At,
 } from "../../protocol/link-frames.ts";
 
 export interface LinkReaderHandlers {
@@ -87,16 +88,17 @@ export class LinkReader {
     this.#header.set(chunk.subarray(start, start + taken), this.#headerFill);
     this.#headerFill += taken;
     if (this.#headerFill < wanted) return start + taken;
-    const view = new DataView(this.#header.buffer);
-    const length = view.getUint32(0) - 1;
-    this.#typeCode = view.getUint8(4);
+    const length = uint32At(this.#header, 0) - 1;
+    this.#typeCode = this.#header[4] as number;
     if (this.#typeCode === DATA_TYPE_CODE) {
       if (length < DATA_HEADER_BYTES || length > DATA_HEADER_BYTES + DATA_LENGTH_BYTES_MAX) {
         throw new AppError("MESSAGE_TOO_LARGE", `a link payload frame claims ${length} bytes`);
       }
       if (this.#headerFill === FRAME_HEADER_BYTES) return start + taken;
       this.#headerFill = 0;
-      const [channel, piece, offset] = [view.getUint32(5), view.getUint32(9), view.getUint32(13)];
+      const channel = uint32At(this.#header, 5);
+      const piece = uint32At(this.#header, 9);
+      const offset = uint32At(this.#header, 13);
       const left = length - DATA_HEADER_BYTES;
       this.#isInBulk = left >= BULK_BYTES;
       if (left > 0) {
