@@ -12,12 +12,17 @@ export interface Choice {
   readonly remote: Remote;
   /** Best first; at least one. */
   readonly pieces: readonly number[];
+  /** Nobody around holds the first of them, or is about to. */
+  readonly isUnique: boolean;
 }
 
 /** A neighbour is behind another when it holds so many pieces less; with more, some are whole late. Source: docs/policy.md, "Who is furthest behind". */
 const BEHIND_PIECES = 6;
 /** Of a file of very many pieces a step is longer, so that there are no more steps than these. */
 const BEHIND_STEPS_MAX = 2 ** 10;
+
+/** So many pieces that nobody around holds are named at most: each is kept for one neighbour until it answers, and hardly ever declined. */
+const UNIQUE_CANDIDATE_COUNT_MAX = 4;
 
 /**
  * @param sends what is under way already
@@ -52,7 +57,10 @@ export function chooseSend(links: Iterable<Link>, sends: Iterable<Send>, candida
   for (const { remote } of candidates) {
     expireAvoidances(remote, nowMs);
     const pieces = choosePieces(remote, candidateCount, prng);
-    if (pieces.length > 0) return { remote, pieces };
+    const [first] = pieces;
+    if (first === undefined) continue;
+    const isUnique = (remote.task.copies[first] ?? 0) === 0;
+    return { remote, pieces: isUnique ? pieces.slice(0, UNIQUE_CANDIDATE_COUNT_MAX) : pieces, isUnique };
   }
   return undefined;
 }

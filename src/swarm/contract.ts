@@ -174,7 +174,7 @@ export interface SwarmConfig {
 
 export const DEFAULT_SWARM_CONFIG: SwarmConfig = {
   uploadCount: 6,
-  candidateCount: 4,
+  candidateCount: 8,
   lookaheadCount: 1,
   downloadCountMax: 11,
   farDownloadCountMax: 2,

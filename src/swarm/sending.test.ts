@@ -113,7 +113,7 @@ test("the next piece is agreed while the present one is sent", () => {
 });
 
 /** An uplink that is done with a piece every `intervalMs`, and answers that take 100 ms. @returns most offers unanswered at a time, once it runs */
-function playUplink(intervalMs: number): number {
+function playUplink(intervalMs: number, what: "held" | "unique"): number {
   const bench = new TestSwarm({ lookaheadCount: 1, downloadCountMax: 8 });
   const due: { readonly atMs: number; readonly play: () => readonly SwarmEffect[] }[] = [];
   let unanswered = 0;
@@ -136,6 +136,7 @@ function playUplink(intervalMs: number): number {
     }
   };
   bench.open(400);
+  if (what === "held") bench.neighbour(9, { have: range(400), receives: false });
   for (let linkId = 1; linkId <= 8; linkId++) take(bench.neighbour(linkId, { capacity: 8 }));
   while (bench.nowMs < 4_000) {
     due.sort((a, b) => a.atMs - b.atMs);
@@ -148,9 +149,11 @@ function playUplink(intervalMs: number): number {
 }
 
 test("as many pieces are agreed ahead as leave while an answer takes its time, and three at most", () => {
-  assert.equal(playUplink(200), 1);
-  assert.equal(playUplink(60), 2);
-  assert.equal(playUplink(5), 3 + 1, "with nothing on the wire, one in its place");
+  for (const what of ["held", "unique"] as const) {
+    assert.equal(playUplink(200, what), 1);
+    assert.equal(playUplink(60, what), 2);
+  }
+  assert.equal(playUplink(5, "held"), 3 + 1, "with nothing on the wire, one in its place");
 });
 
 test("nothing is offered to one who has shown no ticket", () => {
@@ -369,6 +372,38 @@ test("an offer names several pieces; the one that is chosen is sent, and the oth
   assert.deepEqual(after?.pieces, [4, 5], "none of those that it declined, for a while");
 });
 
+test("of what nobody around holds an offer names four pieces at most, of all else as many as it may", () => {
+  const bench = new TestSwarm({ candidateCount: 8, lookaheadCount: 0 });
+  bench.open(20);
+  const [unique] = of(bench.neighbour(1), "sendOffer");
+  assert.deepEqual(unique?.pieces, [0, 1, 2, 3]);
+  bench.neighbour(2, { have: range(20) });
+  const [held] = of(bench.declined(1, 0, "taking"), "sendOffer");
+  assert.equal(held?.pieces.length, 8);
+});
+
+test("a seed with nothing to send meanwhile offers what nobody has up to twelve pieces ahead", () => {
+  assert.equal(playUplink(5, "unique"), 12 + 1);
+});
+
+test("while something waits for its uplink, a seed offers no more ahead than others do", () => {
+  const bench = new TestSwarm({ uploadCount: 2 });
+  bench.open(200);
+  for (let linkId = 1; linkId <= 20; linkId++) bench.neighbour(linkId);
+  // One answer every 10 ms, the oldest offer first: soon each has waited for all others.
+  for (let sent = 0; sent < 60; sent++) {
+    bench.wait(10);
+    const { linkId, piece } = bench.task().outgoing[0] as { readonly linkId: number; readonly piece: number };
+    bench.tell("offerAccepted", linkId, piece);
+    bench.tell("sendFinished", linkId, piece);
+  }
+  const ahead = bench.task().outgoing;
+  assert.equal(ahead.length, 2 + 12);
+  for (const { linkId, piece } of ahead.slice(0, 3)) bench.tell("offerAccepted", linkId, piece);
+  for (const { linkId, piece } of ahead.slice(3)) bench.declined(linkId, piece, "taking");
+  assert.equal(bench.task().outgoing.length, 2 + 3);
+});
+
 test("a piece that was sent, and is then announced by who got it, counts as one copy", () => {
   for (let seed = 0; seed < 20; seed++) {
     const bench = new TestSwarm({ lookaheadCount: 0 }, seed);
@@ -582,4 +617,9 @@ class TestKernel {
     const heldBytes = leavesInMs * 1_000;
     this.#bench.feed({ type: "uplinkSampled", handedBytes: this.#goneBytes + heldBytes, links: heldBytes === 0 ? [] : [{ heldBytes, roundTripMs: this.#queueMs, leastRoundTripMs: 0 }] });
   }
+}
+
+/** 0 … count − 1. */
+function range(count: number): readonly number[] {
+  return Array.from({ length: count }, (_, piece) => piece);
 }

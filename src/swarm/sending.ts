@@ -22,6 +22,8 @@ const PATIENCE_MS_MIN = 100;
 const INTERVAL_MS_MAX = 1_000;
 /** Most places for pieces agreed ahead, however slow the answers are. Source: docs/policy.md, "Little lookahead". */
 const LOOKAHEAD_COUNT_MAX = 3;
+/** As above, of pieces that nobody around holds, where nothing is left to send: all wait for those, and they are hardly ever declined. */
+const UNIQUE_LOOKAHEAD_COUNT_MAX = 12;
 /** A transfer that takes so many times as long as the quickest of late has a slow receiver: it takes none of the uplink's places from quick ones. */
 const SLOW_FACTOR = 8;
 /** So many times `uploadCount` may be under way for that at most. */
@@ -42,6 +44,8 @@ export class Sending {
   #dry = false;
   /** The uplink has what it can have, and nothing has changed since that could matter. */
   #settled = false;
+  /** What was offered last nobody around held. */
+  #isUnique = false;
   /** Moving averages in ms: offer to answer, and end of a transfer to the end of the next. */
   #answerMs = 0;
   #intervalMs = 0;
@@ -96,12 +100,14 @@ export class Sending {
     this.#isDraining = nowMs < this.#drainedMs;
     let sending = 0;
     let pending = 0;
+    let agreed = 0;
     let slow = 0;
     for (const send of this.#sends) {
       if (send.stalled) continue;
       if (send.state === "sending" && this.#isSlow(send, nowMs) && ++slow <= this.#config.uploadCount * SLOW_COUNT_FACTOR) continue;
       if (send.state === "sending") sending += shareOf(send);
       else pending += shareOf(send);
+      if (send.state === "agreed") agreed++;
     }
     for (const send of this.#sends) {
       if (send.state !== "agreed") continue;
@@ -119,13 +125,17 @@ export class Sending {
         piece: firstOf(send),
       });
     }
-    const target = this.#pace.count + this.#lookaheadCount();
-    while (sending + pending < target) {
+    const target = this.#pace.count + this.#lookaheadCount(LOOKAHEAD_COUNT_MAX);
+    const hasNothingToSend = sending === 0 && agreed === 0 && !this.#isDraining;
+    const uniqueTarget = hasNothingToSend ? this.#pace.count + this.#lookaheadCount(UNIQUE_LOOKAHEAD_COUNT_MAX) : target;
+    while (sending + pending < (this.#isUnique ? uniqueTarget : target)) {
       const choice = this.#dry ? undefined : chooseSend(this.#links.values(), this.#sends, this.#config.candidateCount, this.#prng, nowMs);
       if (choice === undefined) {
         this.#dry = true;
         return;
       }
+      this.#isUnique = choice.isUnique;
+      if (!this.#isUnique && sending + pending >= target) return;
       this.#offer(choice.remote, choice.pieces, nowMs);
       pending += placeShareOf(choice.remote.task.pieceLengthBytes);
     }
@@ -322,10 +332,10 @@ export class Sending {
    * Pieces to have agreed beyond those on the wire: as many as leave while an answer takes its time. Counted by how they
    * end one after the other: for how long each is under way says little, as a socket may take a whole piece at once.
    */
-  #lookaheadCount(): number {
+  #lookaheadCount(countMax: number): number {
     if (this.#intervalMs === 0) return this.#config.lookaheadCount;
     const covering = Math.ceil(this.#answerMs / this.#intervalMs);
-    return Math.min(LOOKAHEAD_COUNT_MAX, Math.max(this.#config.lookaheadCount, covering));
+    return Math.min(countMax, Math.max(this.#config.lookaheadCount, covering));
   }
 }
 
